@@ -1,0 +1,48 @@
+//! What a topic's owner may choose about its logs, under Kafka's names and with Kafka's defaults.
+
+/// Sizes and times of one partition's log. The server fills it from topic and server configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// `segment.bytes`: a segment rolls before it would outgrow this. At most `i32::MAX`, because
+    /// the index keeps positions in 31 bits; larger values are treated as that.
+    pub segment_bytes: u64,
+    /// `segment.ms`: a segment rolls when it has been filled for this long.
+    pub segment_ms: i64,
+    /// `retention.ms`: segments whose youngest record is older than this expire. `None` keeps them.
+    pub retention_ms: Option<i64>,
+    /// `retention.bytes`: oldest segments expire while the log stays at least this large. `None` keeps them.
+    pub retention_bytes: Option<u64>,
+    /// `max.message.bytes`: the largest batch a producer may send, in bytes with its header.
+    pub max_message_bytes: usize,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+    /// `index.interval.bytes`: an index entry is due when more than this was appended since the last.
+    pub index_interval_bytes: u64,
+    /// `segment.index.bytes`: a segment rolls when one of its indexes has grown to this.
+    pub index_max_bytes: u64,
+}
+
+/// Whose clock the timestamps of records show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimestampType {
+    /// The producer's; the log keeps what it was given.
+    CreateTime,
+    /// The server's, stamped into the batch header when the append begins.
+    LogAppendTime,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        const WEEK_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+        LogConfig {
+            segment_bytes: 1 << 30,
+            segment_ms: WEEK_MS,
+            retention_ms: Some(WEEK_MS),
+            retention_bytes: None,
+            max_message_bytes: (1 << 20) + 12,
+            timestamp_type: TimestampType::CreateTime,
+            index_interval_bytes: 4096,
+            index_max_bytes: 10 << 20,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The words in which storage asks for bytes and answers with places.
+//!
+//! ```text
+//!   Log::find ──▶ Lookup ──step──▶ Need { file, position, len_bytes } ──▶ the caller reads
+//!                   ▲                                                        │
+//!                   └───────────────────────── feed(bytes) ◀─────────────────┘
+//!                   └──step──▶ Done(Found) ──extent(max)──▶ Extent, ready for transfer
+//! ```
+//!
+//! Nothing here reads: whoever drives a look-up chooses how (page cache, ring, pread).
+
+use std::{fs::File, io, sync::Arc};
+
+use crate::{Offset, Position};
+
+/// Bytes a look-up must see before it can go on. The range always lies below the committed size.
+#[derive(Clone, Debug)]
+pub struct Need {
+    /// The file to read.
+    pub file: Arc<File>,
+    /// Where to start.
+    pub position: Position,
+    /// How many bytes, all of which exist; never more than a few KiB, or one batch.
+    pub len_bytes: usize,
+}
+
+/// What a look-up has to say next.
+#[derive(Debug)]
+pub enum Step<T> {
+    /// Read this and feed it.
+    Need(Need),
+    /// The answer.
+    Done(T),
+}
+
+/// A range of one segment file that holds whole batches, save perhaps the last one, which may be cut.
+#[derive(Clone, Debug)]
+pub struct Extent {
+    /// The segment. Holding it keeps the bytes alive even after retention unlinked the file.
+    pub file: Arc<File>,
+    /// Start of the first batch.
+    pub position: Position,
+    /// Never reaches past what was committed when the look-up was made.
+    pub len_bytes: u64,
+    /// The segment will get no further bytes (a short answer will not be made longer by waiting).
+    pub sealed: bool,
+}
+
+/// The batch a look-up was after.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// First offset of the batch. At most the offset asked for, unless that fell into a gap.
+    pub base_offset: Offset,
+    /// Bytes of that one batch; 0 when nothing but a gap lies between the offset and the log end.
+    pub batch_len_bytes: u64,
+    pub(crate) file: Arc<File>,
+    pub(crate) position: Position,
+    pub(crate) committed_bytes: u64,
+    pub(crate) sealed: bool,
+}
+
+impl Found {
+    /// The bytes to send from here: at most `max_bytes`, never past the segment's committed end.
+    ///
+    /// `None` when not even the first batch fits and `at_least_one_batch` is false. With it, the first
+    /// batch is given whole however large it is (KIP-74).
+    pub fn extent(&self, max_bytes: u64, at_least_one_batch: bool) -> Option<Extent> {
+        let fits = self.batch_len_bytes <= max_bytes;
+        if self.batch_len_bytes == 0 || !(fits || at_least_one_batch) {
+            return None;
+        }
+        let there_is = self.committed_bytes - self.position.0;
+        Some(Extent {
+            file: self.file.clone(),
+            position: self.position,
+            len_bytes: max_bytes.max(self.batch_len_bytes).min(there_is),
+            sealed: self.sealed,
+        })
+    }
+
+    /// Where the batch starts in its segment.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+}
+
+/// Why an offset or a timestamp could not be looked up.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// Kafka's OFFSET_OUT_OF_RANGE. `end` itself is in range: it answers `AtEnd`.
+    #[error("offset {asked} is outside of {start}..={end}")]
+    OutOfRange {
+        /// The offset asked for.
+        asked: Offset,
+        /// The log start.
+        start: Offset,
+        /// The log end.
+        end: Offset,
+    },
+    /// The log does not hold a batch where one must start.
+    #[error("no sound batch at byte {position} of segment {segment}")]
+    Corrupt {
+        /// Base offset of the segment.
+        segment: Offset,
+        /// Where the batch should have started.
+        position: Position,
+    },
+    /// The caller fed fewer bytes than were needed: the file is shorter than it was.
+    #[error("{got} of {needed} bytes at byte {position} of segment {segment}")]
+    Short {
+        /// Base offset of the segment.
+        segment: Offset,
+        /// Where the read began.
+        position: Position,
+        /// Bytes asked for.
+        needed: usize,
+        /// Bytes fed.
+        got: usize,
+    },
+    /// An index file could not be opened.
+    #[error("index of segment {segment}: {source}")]
+    Io {
+        /// Base offset of the segment.
+        segment: Offset,
+        /// What the system said.
+        source: io::Error,
+    },
+}

@@ -1,1 +1,31 @@
-//! Placeholder head.
+//! The record batch, format v2: the one thing that disk and wire share.
+//!
+//! Storage parses headers when it recovers and appends, the server when it validates what was
+//! produced, the load generator builds batches and checks the ones it fetches. Nothing here does
+//! I/O, knows a codec, or trusts a length that came from outside.
+//!
+//! ```text
+//!  0          8       12            16     17   21          23                 27
+//!  base_offset length leader_epoch  magic  crc  attributes  last_offset_delta  base_timestamp …
+//!  └─ patched by `assign` ───────┘         └── CRC-32C of everything after the crc field ──►
+//!       …  35             43           51              53             57     61
+//!          max_timestamp  producer_id  producer_epoch  base_sequence  count  records …
+//! ```
+//!
+//! All integers are big-endian; `length` counts the bytes after itself.
+
+mod batches;
+mod builder;
+mod checksum;
+mod header;
+mod records;
+pub mod varint;
+
+pub use batches::Batches;
+pub use builder::{BatchBuilder, NewRecord};
+pub use checksum::{assign, check_crc, crc_is_valid, stamp_log_append_time};
+pub use header::{BatchError, BatchHeader, Codec, HEADER_LEN, MAGIC, TimestampType};
+pub use records::{Header, Headers, Record, Records, records};
+
+#[cfg(test)]
+mod oracle;

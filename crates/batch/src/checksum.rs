@@ -1,0 +1,99 @@
+//! CRC-32C of a batch, and the two ways its bytes are changed in place on append.
+
+use crate::header::{
+    ATTRIBUTES_AT, BatchError, CRC_AT, HEADER_LEN, LEADER_EPOCH_AT, LOG_APPEND_TIME_BIT,
+    MAX_TIMESTAMP_AT,
+};
+
+/// Compares the CRC in the header with the bytes of `batch`, which is exactly one whole batch.
+pub fn check_crc(batch: &[u8]) -> Result<(), BatchError> {
+    let Some(stored) = batch.get(CRC_AT..ATTRIBUTES_AT) else {
+        return Err(BatchError::Incomplete { have_bytes: batch.len(), need_bytes: HEADER_LEN });
+    };
+    let stored = stored.iter().fold(0, |crc, byte| crc << 8 | u32::from(*byte));
+    let computed = compute(batch);
+    if stored == computed { Ok(()) } else { Err(BatchError::Crc { stored, computed }) }
+}
+
+/// [`check_crc`] for those who need no numbers.
+pub fn crc_is_valid(batch: &[u8]) -> bool {
+    check_crc(batch).is_ok()
+}
+
+/// Gives a batch its place in the log: the 12 bytes that the CRC does not cover.
+///
+/// `batch` must have been parsed; a shorter slice is a bug.
+pub fn assign(batch: &mut [u8], base_offset: i64, leader_epoch: i32) {
+    assert!(batch.len() >= HEADER_LEN, "{} bytes are no batch", batch.len());
+    batch[..8].copy_from_slice(&base_offset.to_be_bytes());
+    batch[LEADER_EPOCH_AT..][..4].copy_from_slice(&leader_epoch.to_be_bytes());
+}
+
+/// Makes every record's timestamp the broker's (`message.timestamp.type=LogAppendTime`):
+/// the records stay as they are, the header overrides them. Costs a new CRC of the whole batch.
+///
+/// `batch` must be one whole parsed batch; a shorter slice is a bug.
+pub fn stamp_log_append_time(batch: &mut [u8], now_ms: i64) {
+    assert!(batch.len() >= HEADER_LEN, "{} bytes are no batch", batch.len());
+    let attributes = i16::from_be_bytes([batch[ATTRIBUTES_AT], batch[ATTRIBUTES_AT + 1]]);
+    let attributes = attributes | LOG_APPEND_TIME_BIT;
+    batch[ATTRIBUTES_AT..][..2].copy_from_slice(&attributes.to_be_bytes());
+    batch[MAX_TIMESTAMP_AT..][..8].copy_from_slice(&now_ms.to_be_bytes());
+    seal(batch);
+}
+
+/// Writes the CRC of what the batch holds now.
+pub(crate) fn seal(batch: &mut [u8]) {
+    let crc = compute(batch);
+    batch[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
+}
+
+fn compute(batch: &[u8]) -> u32 {
+    crc32c::crc32c(&batch[ATTRIBUTES_AT..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BatchBuilder, BatchHeader, NewRecord, TimestampType, records};
+
+    fn batch() -> Vec<u8> {
+        let mut builder = BatchBuilder::new();
+        builder.push(NewRecord { timestamp_ms: 7, value: Some(b"v"), ..NewRecord::default() });
+        builder.finish()
+    }
+
+    #[test]
+    fn a_place_in_the_log_leaves_the_crc_sound() {
+        let mut bytes = batch();
+        assign(&mut bytes, 1 << 40, 9);
+        let header = BatchHeader::parse(&bytes).unwrap();
+        assert_eq!((header.base_offset, header.leader_epoch), (1 << 40, 9));
+        assert_eq!(check_crc(&bytes), Ok(()));
+    }
+
+    #[test]
+    fn any_flipped_bit_after_the_crc_is_noticed() {
+        for at in CRC_AT..batch().len() {
+            let mut bytes = batch();
+            bytes[at] ^= 1;
+            assert!(matches!(check_crc(&bytes), Err(BatchError::Crc { .. })), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn log_append_time_overrides_every_record_and_seals_again() {
+        let mut bytes = batch();
+        stamp_log_append_time(&mut bytes, 99);
+        assert!(crc_is_valid(&bytes));
+        let header = BatchHeader::parse(&bytes).unwrap();
+        assert_eq!(header.timestamp_type(), TimestampType::LogAppendTime);
+        assert_eq!(header.max_timestamp, 99);
+        assert_eq!(records(&bytes).unwrap().next().unwrap().unwrap().timestamp_ms, 99);
+    }
+
+    #[test]
+    fn too_few_bytes_have_no_crc() {
+        assert!(check_crc(&batch()[..CRC_AT + 3]).unwrap_err().is_incomplete());
+    }
+}

@@ -1,0 +1,63 @@
+"""Apache Kafka's command line tools, each run as its shell script would run it."""
+
+from pathlib import Path
+
+from processes import TARGET, patience_s, run
+
+LIBRARIES = TARGET / "kafka-libs"
+
+# Small, quick to start: most of these live for a second.
+TOOL_OPTIONS = ["-Xmx256m", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+QUIET = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
+
+
+def java(main_class: str, *arguments, options=TOOL_OPTIONS, log_level=QUIET) -> list[str]:
+    """The command that starts a class of Apache Kafka's."""
+    return ["java", *options, log_level, "-cp", f"{LIBRARIES}/*", main_class, *map(str, arguments)]
+
+
+def format_storage(properties: Path, cluster_id: str) -> None:
+    arguments = ["format", "-t", cluster_id, "-c", properties]
+    run(java("kafka.tools.StorageTool", *arguments), timeout_s=60)
+
+
+def kafka_topics(server: str, *arguments) -> str:
+    command = java("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", server, *arguments)
+    return run(command, timeout_s=60).decode()
+
+
+def console_producer(server: str, topic: str, codec: str, batch_bytes: int, values: list[bytes]) -> None:
+    """Sends each value as a line. The Java producer is idempotent unless told otherwise: this one is not told."""
+    arguments = ["--bootstrap-server", server, "--topic", topic, "--compression-codec", codec]
+    arguments += ["--max-partition-memory-bytes", batch_bytes]
+    lines = b"".join(value + b"\n" for value in values)
+    run(java("org.apache.kafka.tools.ConsoleProducer", *arguments), timeout_s=patience_s(len(values)), stdin=lines)
+
+
+def console_consumer(server: str, topic: str, partition: int, offset: int, count: int) -> list[bytes]:
+    """Reads one partition from an offset on, outside any group."""
+    arguments = ["--bootstrap-server", server, "--topic", topic, "--partition", partition]
+    arguments += ["--offset", offset, "--max-messages", count, "--timeout-ms", 20_000]
+    printed = run(java("org.apache.kafka.tools.consumer.ConsoleConsumer", *arguments), timeout_s=patience_s(count))
+    return printed.splitlines()
+
+
+def producer_perf(server: str, topic: str, records: int, record_bytes: int) -> str:
+    arguments = ["--topic", topic, "--num-records", records, "--record-size", record_bytes, "--throughput", -1]
+    arguments += ["--producer-props", f"bootstrap.servers={server}"]
+    command = java("org.apache.kafka.tools.ProducerPerformance", *arguments)
+    return run(command, timeout_s=patience_s(records)).decode()
+
+
+def consumer_perf(server: str, topic: str, records: int) -> str:
+    """Subscribes, so it needs a group coordinator."""
+    arguments = ["--bootstrap-server", server, "--topic", topic, "--messages", records, "--timeout", 20_000]
+    command = java("org.apache.kafka.tools.ConsumerPerformance", *arguments)
+    return run(command, timeout_s=patience_s(records)).decode()
+
+
+def dump_log(files: list[Path], *arguments) -> str:
+    """What kafka-dump-log says of logs and indexes."""
+    names = ",".join(map(str, files))
+    command = java("kafka.tools.DumpLogSegments", "--files", names, *arguments)
+    return run(command, timeout_s=600).decode()

@@ -1,0 +1,72 @@
+"""Apache Kafka's administration and measuring tools do their work, and offsets are found by time."""
+
+import re
+import time
+
+import confluent_kafka
+import pytest
+
+import java_tools
+from clients import confluent_write, create_topic
+from processes import run
+
+
+def test_kafka_topics_creates_lists_describes_and_deletes(server):
+    create = ["--create", "--topic", "rivers", "--partitions", 3, "--replication-factor", 1]
+    assert "Created topic rivers." in java_tools.kafka_topics(server.address, *create, "--config", "retention.ms=3600000")
+
+    assert "rivers" in java_tools.kafka_topics(server.address, "--list").split()
+
+    described = java_tools.kafka_topics(server.address, "--describe", "--topic", "rivers")
+    assert re.search(r"Topic: rivers\s+TopicId: \S+\s+PartitionCount: 3\s+ReplicationFactor: 1", described), described
+    assert "retention.ms=3600000" in described
+    for partition in range(3):
+        assert re.search(rf"Partition: {partition}\s+Leader: \d+\s+Replicas: \d+\s+Isr: \d+", described), described
+
+    java_tools.kafka_topics(server.address, "--alter", "--topic", "rivers", "--partitions", 5)
+    assert "PartitionCount: 5" in java_tools.kafka_topics(server.address, "--describe", "--topic", "rivers")
+
+    java_tools.kafka_topics(server.address, "--delete", "--topic", "rivers")
+    assert "rivers" not in java_tools.kafka_topics(server.address, "--list").split()
+
+
+def test_a_topic_of_that_name_is_not_created_twice(server):
+    create_topic(server, "once")
+    with pytest.raises(confluent_kafka.KafkaException) as refused:
+        create_topic(server, "once")
+    assert refused.value.args[0].code() == confluent_kafka.KafkaError.TOPIC_ALREADY_EXISTS
+
+
+def test_kcat_finds_offsets_by_time(server, values):
+    """A moment between two writes leads to the first record of the second."""
+    create_topic(server, "dated")
+    half = len(values) // 2
+    confluent_write(server.address, "dated", "gzip", values[:half])
+    between_ms = _a_moment_from_now_ms()
+    confluent_write(server.address, "dated", "gzip", values[half:])
+
+    def offset_at(timestamp_ms: int) -> int:
+        printed = run(["kcat", "-Q", "-b", server.address, "-t", f"dated:0:{timestamp_ms}"], timeout_s=60).decode()
+        return int(re.search(r"offset (-?\d+)", printed)[1])
+
+    earliest, latest = -2, -1
+    assert offset_at(earliest) == 0
+    assert offset_at(latest) == len(values)
+    assert offset_at(between_ms) == half
+
+
+def test_kafka_producer_and_consumer_perf_test_run_to_their_end(server):
+    """The consumer subscribes: it needs a group coordinator."""
+    create_topic(server, "perf")
+    assert "50000 records sent" in java_tools.producer_perf(server.address, "perf", 50_000, 200)
+    header, row = java_tools.consumer_perf(server.address, "perf", 50_000).strip().splitlines()[-2:]
+    read = int(dict(zip(header.split(", "), row.split(", ")))["data.consumed.in.nMsg"])
+    assert read == 50_000, row
+
+
+def _a_moment_from_now_ms() -> int:
+    """A millisecond after every record sent so far and before any sent later."""
+    moment = time.time_ns() // 1_000_000 + 1
+    while time.time_ns() // 1_000_000 <= moment:
+        pass
+    return moment

@@ -1,1 +1,38 @@
-//! Placeholder head.
+//! Kafka's wire protocol: bytes in, bytes out.
+//!
+//! The server decodes requests and encodes responses, clients (the load generator, tests,
+//! `penstock topic`) do the reverse; both use the same declarations in [`messages`]. Nothing here
+//! does I/O, waits, or knows a file: where records come from a file, the caller puts a slot into
+//! the response and gets the answer back in pieces.
+//!
+//! ```text
+//! request frame:   length i32 · api_key i16 · api_version i16 · correlation_id i32 · client_id ·
+//!                  [tags] · body                                  (tags: flexible versions only)
+//! response frame:  length i32 · correlation_id i32 · [tags] · body
+//! ```
+//!
+//! What a stranger sent never panics and never reserves memory by what it claims: every length and
+//! count is compared with the bytes that are left first.
+
+mod answer;
+mod api;
+mod error_code;
+mod field;
+pub mod frame;
+mod header;
+pub mod messages;
+mod reader;
+mod schema;
+mod writer;
+
+pub use answer::{Answer, Piece, Records, RecordsSlot};
+pub use api::{
+    ApiKey, Request, Response, SUPPORTED, SupportedApi, decode_request, decode_response, negotiate,
+};
+pub use error_code::ErrorCode;
+pub use field::{Str, Uuid};
+pub use header::{RequestError, RequestHeader};
+pub use reader::{DecodeError, Problem};
+
+#[cfg(test)]
+mod sample;

@@ -1,0 +1,103 @@
+//! An encoded frame in pieces, and the records field that makes the cuts.
+
+use bytes::{Bytes, BytesMut};
+
+/// The records of a partition, in a produce request or a fetch response.
+///
+/// Decoding always gives `Bytes`, a slice of the frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Records {
+    /// Here they are; `None` is Kafka's null.
+    Bytes(Option<Bytes>),
+    /// They are elsewhere: the encoded frame has a gap of this length that the sender fills.
+    Slot(RecordsSlot),
+}
+
+impl Records {
+    /// What is on the wire; 0 for null.
+    pub fn len_bytes(&self) -> usize {
+        match self {
+            Records::Bytes(bytes) => bytes.as_ref().map_or(0, Bytes::len),
+            Records::Slot(slot) => slot.len_bytes as usize,
+        }
+    }
+
+    /// The bytes that are here: `None` when null or elsewhere.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match self {
+            Records::Bytes(bytes) => bytes.as_ref(),
+            Records::Slot(_) => None,
+        }
+    }
+}
+
+impl Default for Records {
+    /// No records. Not null: some clients take null for an error.
+    fn default() -> Records {
+        Records::Bytes(Some(Bytes::new()))
+    }
+}
+
+impl From<Bytes> for Records {
+    fn from(bytes: Bytes) -> Records {
+        Records::Bytes(Some(bytes))
+    }
+}
+
+/// A gap in an encoded frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RecordsSlot {
+    /// The caller's own number for what goes here.
+    pub id: u32,
+    /// Exactly so many bytes must be sent.
+    pub len_bytes: u32,
+}
+
+/// A whole frame: send its pieces in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// None is empty; neighbours may both be bytes.
+    pub pieces: Vec<Piece>,
+    /// The sum of the pieces, length prefix included.
+    pub len_bytes: u64,
+}
+
+/// A part of a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// As they are.
+    Bytes(Bytes),
+    /// What the slot stands for.
+    Records(RecordsSlot),
+}
+
+impl Piece {
+    /// How much of the frame it is.
+    pub fn len_bytes(&self) -> u64 {
+        match self {
+            Piece::Bytes(bytes) => bytes.len() as u64,
+            Piece::Records(slot) => u64::from(slot.len_bytes),
+        }
+    }
+}
+
+impl Answer {
+    /// The frame in one buffer; `fill` gives the bytes of every slot, as many as it says.
+    pub fn into_bytes(mut self, mut fill: impl FnMut(RecordsSlot) -> Bytes) -> Bytes {
+        if let [Piece::Bytes(only)] = &mut self.pieces[..] {
+            return std::mem::take(only);
+        }
+        let mut frame = BytesMut::with_capacity(self.len_bytes as usize);
+        for piece in self.pieces {
+            match piece {
+                Piece::Bytes(bytes) => frame.extend_from_slice(&bytes),
+                Piece::Records(slot) => {
+                    let bytes = fill(slot);
+                    assert_eq!(bytes.len(), slot.len_bytes as usize, "slot {}", slot.id);
+                    frame.extend_from_slice(&bytes);
+                }
+            }
+        }
+        frame.freeze()
+    }
+}

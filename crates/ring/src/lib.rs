@@ -1,1 +1,38 @@
-//! Placeholder head.
+//! io_uring for a segment server: the chain file → pipe → socket, and everything whose life the
+//! kernel holds.
+//!
+//! ```text
+//!   ring.rs        what the server calls; one `Ring` a worker thread
+//!    ├─ perform.rs    performs a transfer ──── transfer.rs   the pure machine: what is next
+//!    │    └─ pipes.rs, stage.rs                              where its bytes are on the way
+//!    ├─ uring_calls.rs, uring.rs   operations as futures, the driver
+//!    │    ├─ operations.rs         who owns what while the kernel works
+//!    │    └─ sys.rs                all `unsafe`
+//!    └─ epoll.rs      the same calls where io_uring is forbidden
+//! ```
+//!
+//! What the kernel does and does not do is in docs/KERNEL.md, row by row; `tests/kernel_contract.rs`
+//! holds it to that. This crate must never know Kafka.
+
+mod config;
+mod counters;
+mod epoll;
+mod error;
+mod operations;
+mod perform;
+mod pipes;
+mod ring;
+mod socket;
+mod stage;
+mod sys;
+mod transfer;
+mod uring;
+mod uring_calls;
+
+pub use config::*;
+pub use counters::{Counter, Counters};
+pub use error::{RingError, TransferError};
+pub use ring::{Backend, Ring};
+pub use socket::Socket;
+pub use sys::ignore_sigpipe;
+pub use transfer::{Path, Piece};

@@ -1,0 +1,103 @@
+//! The limits of a ring, each named with its unit and held against the others at compile time.
+//!
+//! The server fills a `RingConfig` from its own configuration; everything else in the crate takes
+//! its numbers from here and nowhere else.
+
+/// The kernel counts a pipe's room in slots of one page each (KERNEL.md rows 5 and 6).
+pub const PAGE_BYTES: u64 = 4096;
+
+/// Submission queue entries. A full queue costs one more `io_uring_enter`, nothing else.
+pub const DEFAULT_SUBMISSIONS: u32 = 1024;
+
+/// Completion queue entries. Larger than the submission queue because polls and receives of idle
+/// connections are owed all the time; beyond it the kernel buffers in its own memory.
+pub const DEFAULT_COMPLETIONS: u32 = 8192;
+
+/// Operations in one chain: two a hop, the header, the trailer and the wait for a full socket.
+pub const CHAIN_OPERATIONS: usize = 16;
+
+/// Bytes moved by one fill and one drain. 256 KiB was the fastest of 64 KiB to 1 MiB (KERNEL.md).
+pub const DEFAULT_HOP_BYTES: u32 = 256 * 1024;
+
+/// Page slots asked for a pipe: as many as an aligned hop needs.
+pub const DEFAULT_PIPE_SLOTS: u32 = 64;
+
+/// Pipes one ring may have open. 16 384 pages, the budget of a user without CAP_SYS_RESOURCE, are
+/// 256 pipes of 64 slots; a pipe made beyond it has two slots and still works.
+pub const DEFAULT_MAX_PIPES: usize = 256;
+
+/// Empty pipes kept for the next transfer; more are closed.
+pub const DEFAULT_IDLE_PIPES: usize = 64;
+
+/// Bytes one transfer sends from the event loop before others get their turn (sendfile and copy).
+pub const TURN_BYTES: u64 = 256 * 1024;
+
+/// The buffer of a copying transfer. Answers that fit leave in a single send.
+pub const STAGE_BYTES: usize = 64 * 1024;
+
+/// io-wq threads for work on regular files (buffered reads that miss, writes, fdatasync).
+pub const DEFAULT_BOUNDED_WORKERS: u32 = 8;
+
+/// io-wq threads for everything else. Splices count here (KERNEL.md row 20), so this is how many
+/// page-cache misses a ring waits for at once. No peer can hold one: sockets never block.
+pub const DEFAULT_UNBOUNDED_WORKERS: u32 = 64;
+
+const _: () = assert!(DEFAULT_SUBMISSIONS < DEFAULT_COMPLETIONS);
+const _: () = assert!(CHAIN_OPERATIONS <= DEFAULT_SUBMISSIONS as usize);
+const _: () = assert!(CHAIN_OPERATIONS <= u8::MAX as usize); // a position in a chain is one byte
+const _: () = assert!(CHAIN_OPERATIONS >= 4); // poll, drain the residue, fill, drain
+const _: () = assert!(DEFAULT_HOP_BYTES as u64 <= DEFAULT_PIPE_SLOTS as u64 * PAGE_BYTES);
+const _: () = assert!(DEFAULT_IDLE_PIPES <= DEFAULT_MAX_PIPES);
+const _: () = assert!(STAGE_BYTES as u64 <= TURN_BYTES);
+const _: () = assert!(DEFAULT_UNBOUNDED_WORKERS > 1); // one stalled disk read must not stop the rest
+
+/// Which kernel interface to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// io_uring if the kernel lets us, else epoll.
+    #[default]
+    Auto,
+    /// io_uring or an error.
+    Uring,
+    /// Readiness and sendfile, as on a host that forbids io_uring.
+    Epoll,
+}
+
+/// How to build a [`crate::Ring`]. `Default` is right for a server.
+#[derive(Clone, Debug)]
+pub struct RingConfig {
+    /// Which kernel interface to use.
+    pub backend: BackendChoice,
+    /// Submission queue entries, at least [`CHAIN_OPERATIONS`]; the kernel rounds up to a power of two.
+    pub submissions: u32,
+    /// Completion queue entries, more than `submissions`.
+    pub completions: u32,
+    /// Bytes a hop of a chain, 1 ..= 1 GiB; a hop never asks for more than its pipe can hold.
+    pub hop_bytes: u32,
+    /// Page slots asked for each pipe; the kernel may give fewer (KERNEL.md, budgets).
+    pub pipe_slots: u32,
+    /// Pipes open at once, at least 2.
+    pub max_pipes: usize,
+    /// Empty pipes kept open.
+    pub idle_pipes: usize,
+    /// io-wq threads for regular files.
+    pub bounded_workers: u32,
+    /// io-wq threads for splices and everything else that is not a regular file.
+    pub unbounded_workers: u32,
+}
+
+impl Default for RingConfig {
+    fn default() -> Self {
+        RingConfig {
+            backend: BackendChoice::Auto,
+            submissions: DEFAULT_SUBMISSIONS,
+            completions: DEFAULT_COMPLETIONS,
+            hop_bytes: DEFAULT_HOP_BYTES,
+            pipe_slots: DEFAULT_PIPE_SLOTS,
+            max_pipes: DEFAULT_MAX_PIPES,
+            idle_pipes: DEFAULT_IDLE_PIPES,
+            bounded_workers: DEFAULT_BOUNDED_WORKERS,
+            unbounded_workers: DEFAULT_UNBOUNDED_WORKERS,
+        }
+    }
+}

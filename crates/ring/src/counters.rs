@@ -1,0 +1,67 @@
+//! What a ring counts. Written by its worker thread, read by whoever shows metrics.
+//!
+//! Relaxed atomics: each number is right by itself, no order between two of them is promised.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// One number that goes up, or up and down.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Relaxed);
+    }
+
+    pub(crate) fn sub(&self, less: u64) {
+        self.0.fetch_sub(less, Relaxed);
+    }
+}
+
+/// All counters of one ring.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Calls of `io_uring_enter`.
+    pub enters: Counter,
+    /// Entries those calls carried: `submitted / enters` is the batch size.
+    pub submitted: Counter,
+    /// Completions reaped.
+    pub completions: Counter,
+    /// Completions that belong to no entry of the slab. Zero unless something is wrong.
+    pub stale_completions: Counter,
+    /// Plans submitted as linked operations.
+    pub chains: Counter,
+    /// Fills of a pipe that moved bytes.
+    pub hops: Counter,
+    /// Drains that moved less than asked: the socket was full in the middle of a hop.
+    pub short_hops: Counter,
+    /// Waits for a full socket.
+    pub poll_outs: Counter,
+    /// Transfers that asked for a chain and went by sendfile because there is no io_uring.
+    pub chains_by_sendfile: Counter,
+    /// Pipes closed because bytes were left in them.
+    pub residues: Counter,
+    /// Pipes given up, with what was in them, by transfers whose peer does not read.
+    pub surrenders: Counter,
+    /// Pipes open now.
+    pub pipes_open: Counter,
+    /// Pipes in the hands of transfers now.
+    pub pipes_leased: Counter,
+    /// Transfers that had to wait for a pipe.
+    pub pipe_waits: Counter,
+    /// Operations whose future was dropped while the kernel still owned their resources.
+    pub orphans: Counter,
+    /// Bytes of file pieces sent by linked splices.
+    pub chain_bytes: Counter,
+    /// Bytes of file pieces sent by sendfile.
+    pub sendfile_bytes: Counter,
+    /// Bytes of file pieces sent through user space.
+    pub copy_bytes: Counter,
+    /// Bytes of byte pieces (headers and trailers) sent, by whatever path.
+    pub header_bytes: Counter,
+}

@@ -1,0 +1,113 @@
+//! The backend without io_uring: readiness for sockets, the blocking pool for files.
+//!
+//! Called by ring.rs where the kernel forbids io_uring. Sockets are tried whenever the runtime
+//! thinks they are ready, so a future dropped in between has given nothing to the kernel; file
+//! operations own what they touch on the thread that runs them.
+
+use std::fs::File;
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::RecvFlags;
+use tokio::io::Interest;
+
+use crate::socket::Socket;
+use crate::sys::{extend_received, watch};
+
+pub(crate) async fn recv(socket: &Socket, mut buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
+    let result = recv_into(socket, &mut buffer).await;
+    (result, buffer)
+}
+
+async fn recv_into(socket: &Socket, buffer: &mut BytesMut) -> io::Result<usize> {
+    loop {
+        let mut guard = socket.readiness()?.readable().await?;
+        let received = guard.try_io(|fd| {
+            let (_, len_bytes) =
+                rustix::net::recv(fd, buffer.spare_capacity_mut(), RecvFlags::DONTWAIT)?;
+            Ok(len_bytes)
+        });
+        match received {
+            Err(_would_block) => {}
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(Err(error)) => return Err(error),
+            Ok(Ok(len_bytes)) => {
+                extend_received(buffer, len_bytes);
+                return Ok(len_bytes);
+            }
+        }
+    }
+}
+
+/// Waits until the socket takes bytes or has failed. A send outside of the runtime's sight may have
+/// filled it since the runtime last looked, so poll(2) has the last word.
+pub(crate) async fn writable(socket: &Socket) -> io::Result<()> {
+    loop {
+        let mut guard = socket.readiness()?.writable().await?;
+        if let Ok(result) = guard.try_io(|fd| has_events(fd.as_fd(), PollFlags::OUT)) {
+            return result;
+        }
+    }
+}
+
+/// Waits until the peer has closed or reset. Watches a duplicate of the descriptor, so that clearing
+/// its readiness takes no wake-up from a receive on the same socket.
+pub(crate) async fn peer_closed(socket: &Socket) -> io::Result<()> {
+    let watched = watch(Rc::new(socket.as_fd().try_clone_to_owned()?), Interest::READABLE)?;
+    loop {
+        let mut guard = watched.readable().await?;
+        if let Ok(result) = guard.try_io(|fd| has_events(fd.as_fd(), PollFlags::RDHUP)) {
+            return result;
+        }
+    }
+}
+
+pub(crate) async fn accept(listener: Rc<TcpListener>) -> io::Result<TcpStream> {
+    listener.set_nonblocking(true)?;
+    let watched = watch(Rc::new(listener.as_fd().try_clone_to_owned()?), Interest::READABLE)?;
+    loop {
+        let mut guard = watched.readable().await?;
+        if let Ok(result) = guard.try_io(|_| listener.accept()) {
+            return result.map(|(stream, _peer)| stream);
+        }
+    }
+}
+
+pub(crate) async fn read(
+    file: Arc<File>,
+    position: u64,
+    len_bytes: usize,
+    mut buffer: BytesMut,
+) -> (io::Result<usize>, BytesMut) {
+    let done = tokio::task::spawn_blocking(move || {
+        let end = buffer.len();
+        buffer.resize(end + len_bytes, 0);
+        let result = file.read_at(&mut buffer[end..], position);
+        buffer.truncate(end + *result.as_ref().unwrap_or(&0));
+        (result, buffer)
+    });
+    done.await.unwrap_or_else(|error| (Err(error.into()), BytesMut::new()))
+}
+
+pub(crate) async fn write(file: Arc<File>, position: u64, bytes: Bytes) -> io::Result<usize> {
+    tokio::task::spawn_blocking(move || file.write_at(&bytes, position)).await?
+}
+
+pub(crate) async fn sync_data(file: Arc<File>) -> io::Result<()> {
+    tokio::task::spawn_blocking(move || file.sync_data()).await?
+}
+
+/// Asks poll(2) without waiting; WouldBlock if none of `events` and no failure is there.
+fn has_events(fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
+    let mut asked = [PollFd::from_borrowed_fd(fd, events)];
+    match rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {
+        0 => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,202 @@
+//! Who owns what while the kernel works: a slab of operations in flight.
+//!
+//! Everything the kernel was pointed at (descriptors, buffers, pipe) lies in the entry from before
+//! the push until the last completion. A future holds a [`Key`] and nothing else.
+//!
+//! ```text
+//!            insert                complete, owed = 0              take
+//!  (nothing) ───────> owed, awaited ───────────────> ready ───────────────> back with the future
+//!                          │                           │
+//!                 abandon  │                  abandon  │
+//!                          v      complete, owed = 0   v
+//!                    owed, orphaned ────────────> released by whoever brought the last news
+//! ```
+//!
+//! Called by uring.rs; knows nothing of io_uring, so a fake kernel can drive it. It must never hand
+//! resources out while something is owed, and never panic over a completion it does not expect.
+
+use std::any::Any;
+use std::ops::Deref;
+use std::task::{Poll, Waker};
+
+use slab::Slab;
+
+use crate::config::CHAIN_OPERATIONS;
+
+/// `user_data` of entries whose completion nobody waits for (cancellations).
+pub(crate) const NOBODY: u64 = u64::MAX;
+
+/// Bits of `user_data`: position in the chain, then slot, then generation.
+const POSITION_BITS: u32 = 8;
+const SLOT_BITS: u32 = 24;
+
+/// What an operation owns while it is in flight.
+pub(crate) trait Resources: Any {
+    /// Nobody waits any more and nothing is owed: the last chance to act on what became of it.
+    fn abandoned(self: Box<Self>, _results: &[i32]) {}
+}
+
+/// Names one operation for ever: a slot is used again, a generation is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    slot: u32,
+    generation: u32,
+}
+
+impl Key {
+    pub(crate) fn user_data(self, position: usize) -> u64 {
+        debug_assert!(position < CHAIN_OPERATIONS);
+        (u64::from(self.generation) << (SLOT_BITS + POSITION_BITS))
+            | (u64::from(self.slot) << POSITION_BITS)
+            | position as u64
+    }
+
+    fn from_user_data(user_data: u64) -> (Key, usize) {
+        let position = user_data & ((1 << POSITION_BITS) - 1);
+        let slot = (user_data >> POSITION_BITS) & ((1 << SLOT_BITS) - 1);
+        let generation = user_data >> (SLOT_BITS + POSITION_BITS);
+        (Key { slot: slot as u32, generation: generation as u32 }, position as usize)
+    }
+}
+
+/// What the kernel said, one number for each operation of the chain, in the chain's order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Results {
+    values: [i32; CHAIN_OPERATIONS],
+    len: usize,
+}
+
+impl Deref for Results {
+    type Target = [i32];
+
+    fn deref(&self) -> &[i32] {
+        &self.values[..self.len]
+    }
+}
+
+/// What a completion meant.
+pub(crate) enum Completed {
+    /// Belongs to nothing we know.
+    Stale,
+    /// More is owed.
+    Partly,
+    /// That was the last one; whoever waits should look.
+    Ready(Option<Waker>),
+    /// That was the last one and nobody waits.
+    Released(Box<dyn Resources>, Results),
+}
+
+/// What became of an operation whose future is gone.
+pub(crate) enum Abandoned {
+    /// The kernel still owns its resources.
+    Orphaned,
+    /// Nothing was owed.
+    Released(Box<dyn Resources>, Results),
+}
+
+/// The operations in flight on one ring.
+#[derive(Default)]
+pub(crate) struct Operations {
+    entries: Slab<Entry>,
+    generation: u32,
+}
+
+struct Entry {
+    generation: u32,
+    resources: Box<dyn Resources>,
+    results: Results,
+    /// A bit for each position whose completion has not come.
+    owed: u32,
+    holder: Holder,
+}
+
+enum Holder {
+    Future(Option<Waker>),
+    Nobody,
+}
+
+const _: () = assert!(CHAIN_OPERATIONS < u32::BITS as usize);
+
+impl Operations {
+    /// Takes `resources` over for a chain of `len` operations about to be pushed.
+    pub(crate) fn insert(&mut self, resources: Box<dyn Resources>, len: usize) -> Key {
+        assert!((1..=CHAIN_OPERATIONS).contains(&len), "a chain of {len} operations");
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.entries.insert(Entry {
+            generation: self.generation,
+            resources,
+            results: Results { values: [0; CHAIN_OPERATIONS], len },
+            owed: (1 << len) - 1,
+            holder: Holder::Future(None),
+        });
+        assert!(slot < 1 << SLOT_BITS, "{slot} operations in flight");
+        Key { slot: slot as u32, generation: self.generation }
+    }
+
+    /// Notes one completion.
+    pub(crate) fn complete(&mut self, user_data: u64, result: i32) -> Completed {
+        let (key, position) = Key::from_user_data(user_data);
+        let Some(entry) = self.get(key) else { return Completed::Stale };
+        if position >= entry.results.len || entry.owed & (1 << position) == 0 {
+            return Completed::Stale;
+        }
+        entry.results.values[position] = result;
+        entry.owed &= !(1 << position);
+        if entry.owed != 0 {
+            return Completed::Partly;
+        }
+        match &mut entry.holder {
+            Holder::Future(waker) => Completed::Ready(waker.take()),
+            Holder::Nobody => {
+                let (resources, results) = self.remove(key);
+                Completed::Released(resources, results)
+            }
+        }
+    }
+
+    /// Gives the resources back once nothing is owed.
+    pub(crate) fn poll_take(
+        &mut self,
+        key: Key,
+        waker: &Waker,
+    ) -> Poll<(Box<dyn Resources>, Results)> {
+        let entry = self.get(key).expect("a future's entry lives as long as the future");
+        if entry.owed == 0 {
+            return Poll::Ready(self.remove(key));
+        }
+        if let Holder::Future(known) = &mut entry.holder
+            && !known.as_ref().is_some_and(|known| known.will_wake(waker))
+        {
+            *known = Some(waker.clone());
+        }
+        Poll::Pending
+    }
+
+    /// The future is gone.
+    pub(crate) fn abandon(&mut self, key: Key) -> Abandoned {
+        let entry = self.get(key).expect("a future's entry lives as long as the future");
+        if entry.owed != 0 {
+            entry.holder = Holder::Nobody;
+            return Abandoned::Orphaned;
+        }
+        let (resources, results) = self.remove(key);
+        Abandoned::Released(resources, results)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn get(&mut self, key: Key) -> Option<&mut Entry> {
+        self.entries.get_mut(key.slot as usize).filter(|entry| entry.generation == key.generation)
+    }
+
+    fn remove(&mut self, key: Key) -> (Box<dyn Resources>, Results) {
+        let entry = self.entries.remove(key.slot as usize);
+        (entry.resources, entry.results)
+    }
+}

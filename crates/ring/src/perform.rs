@@ -1,0 +1,287 @@
+//! Performs transfers: joins the pure machine with a kernel.
+//!
+//! A plan runs either as one linked chain on the ring or step by step from the event loop; both
+//! report alike, so transfer.rs does not know which it was. Called by ring.rs. While a chain is in
+//! flight the whole [`Job`] lies in the slab: nothing here can touch a pipe the kernel works on.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use crate::config::STAGE_BYTES;
+use crate::counters::{Counter, Counters};
+use crate::error::TransferError;
+use crate::operations::Resources;
+use crate::pipes::Lease;
+use crate::ring::{Kernel, Ring};
+use crate::socket::Socket;
+use crate::stage::Stage;
+use crate::sys::Request;
+use crate::transfer::{Means, Next, Op, Path, Piece, Transfer};
+use crate::uring::{OnDrop, Uring};
+
+/// Runs a transfer to its end. The caller keeps transfers on one socket apart.
+pub(crate) async fn transfer(
+    ring: &Ring,
+    pieces: Vec<Piece>,
+    socket: &Rc<Socket>,
+    path: Path,
+) -> Result<(), TransferError> {
+    let path = possible_path(ring, path);
+    let mut job = Box::new(Job::new(ring, pieces, Rc::clone(socket), path));
+    loop {
+        job.prepare(ring).await?;
+        match job.transfer.next() {
+            Next::Done => return Ok(()),
+            Next::Failed(error) => return Err(error),
+            Next::Do(_) => {}
+        }
+        job = match (ring.kernel(), path) {
+            (Kernel::Uring(uring), Path::Chain) => perform_linked(uring, job).await,
+            _ => perform_stepwise(ring, job).await,
+        };
+        job.settle();
+    }
+}
+
+fn possible_path(ring: &Ring, path: Path) -> Path {
+    match (ring.kernel(), path) {
+        (Kernel::Epoll { .. }, Path::Chain) => {
+            ring.counters().chains_by_sendfile.add(1);
+            Path::Sendfile
+        }
+        _ => path,
+    }
+}
+
+/// A transfer with all it needs: what the kernel owns while a chain is in flight.
+struct Job {
+    transfer: Transfer,
+    socket: Rc<Socket>,
+    path: Path,
+    pipe: Option<Lease>,
+    stage: Stage,
+    counters: Arc<Counters>,
+}
+
+impl Job {
+    fn new(ring: &Ring, pieces: Vec<Piece>, socket: Rc<Socket>, path: Path) -> Job {
+        let means = match path {
+            Path::Chain => Means::Chain { hop_bytes: ring.config().hop_bytes, pipe_slots: 1 },
+            Path::Sendfile => Means::Sendfile,
+            Path::Copy => Means::Copy { stage_bytes: STAGE_BYTES as u32 },
+        };
+        Job {
+            transfer: Transfer::new(pieces, means),
+            socket,
+            path,
+            pipe: None,
+            stage: Stage::default(),
+            counters: ring.counters(),
+        }
+    }
+
+    /// Leases a pipe if the next plan needs one.
+    async fn prepare(&mut self, ring: &Ring) -> Result<(), TransferError> {
+        if self.pipe.is_none() && self.transfer.wants_pipe() {
+            let lease = ring.pipes().lease().await;
+            let lease = lease
+                .map_err(|error| TransferError::Os(error.raw_os_error().unwrap_or(libc::EMFILE)))?;
+            self.transfer.set_pipe_slots(lease.slots());
+            self.pipe = Some(lease);
+        }
+        Ok(())
+    }
+
+    /// Counts what happened, and gives the pipe up if the peer does not read and others may need it.
+    fn settle(&mut self) {
+        self.count();
+        let Some(pipe) = &mut self.pipe else { return };
+        if !self.transfer.is_blocked() {
+            pipe.unpark();
+        } else if !pipe.park() {
+            self.counters.surrenders.add(1);
+            self.release_pipe();
+            self.transfer.park();
+        }
+    }
+
+    fn count(&mut self) {
+        let tally = self.transfer.take_tally();
+        let counters = &self.counters;
+        let bytes: &Counter = match self.path {
+            Path::Chain => &counters.chain_bytes,
+            Path::Sendfile => &counters.sendfile_bytes,
+            Path::Copy => &counters.copy_bytes,
+        };
+        bytes.add(tally.file_bytes);
+        counters.header_bytes.add(tally.header_bytes);
+        counters.poll_outs.add(tally.poll_outs);
+        if self.path == Path::Chain {
+            counters.hops.add(tally.hops);
+            counters.short_hops.add(tally.short_hops);
+        }
+    }
+
+    fn release_pipe(&mut self) {
+        let Some(pipe) = self.pipe.take() else { return };
+        if self.transfer.staged_bytes() == 0 {
+            pipe.give_back();
+        } else {
+            self.counters.residues.add(1);
+        }
+    }
+}
+
+impl Resources for Job {
+    /// The transfer's future was dropped while the chain was in flight.
+    fn abandoned(mut self: Box<Self>, results: &[i32]) {
+        self.transfer.apply(results);
+        self.count();
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.release_pipe();
+    }
+}
+
+/// The plan as one chain on the ring.
+async fn perform_linked(uring: &Rc<Uring>, job: Box<Job>) -> Box<Job> {
+    job.counters.chains.add(1);
+    let (mut job, results) = uring.start(job, OnDrop::LetFinish, requests).await;
+    job.transfer.apply(&results);
+    job
+}
+
+fn requests(job: &mut Job) -> Vec<Request<'_>> {
+    let Job { transfer, socket, pipe, .. } = &*job;
+    let socket = Socket::as_fd(socket);
+    let pipe = || pipe.as_ref().expect("a plan that moves files was given a pipe");
+    let request = |&op: &Op| match op {
+        Op::PollOut => Request::Poll { fd: socket, events: libc::POLLOUT },
+        Op::Send { piece, from, len_bytes, more } => {
+            Request::Send { socket, bytes: transfer.bytes(piece, from, len_bytes), more }
+        }
+        Op::Fill { piece, position, len_bytes } => Request::Fill {
+            file: transfer.file(piece).as_fd(),
+            position,
+            pipe: pipe().write_end(),
+            len_bytes,
+        },
+        Op::Drain { len_bytes, more } => {
+            Request::Drain { pipe: pipe().read_end(), socket, len_bytes, more }
+        }
+        Op::Gather { .. } | Op::SendFile { .. } => unreachable!("no part of a chain: {op:?}"),
+    };
+    transfer.plan().iter().map(request).collect()
+}
+
+/// The plan step by step, one turn of the event loop; reports like a chain.
+async fn perform_stepwise(ring: &Ring, mut job: Box<Job>) -> Box<Job> {
+    let plan = job.transfer.plan().to_vec();
+    let mut results = vec![-libc::ECANCELED; plan.len()];
+    for (&op, result) in plan.iter().zip(&mut results) {
+        *result = perform_step(ring, &mut job, op).await;
+        if is_broken(op, *result) {
+            break;
+        }
+    }
+    job.transfer.apply(&results);
+    if !job.transfer.is_blocked() {
+        tokio::task::yield_now().await;
+    }
+    job
+}
+
+/// One operation now, without waiting for anything but PollOut and a disk that a copy must read.
+async fn perform_step(ring: &Ring, job: &mut Job, op: Op) -> i32 {
+    let Job { transfer, socket, stage, .. } = job;
+    match op {
+        Op::PollOut => match ring.writable(socket).await {
+            Ok(()) => 0,
+            Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+        },
+        Op::Send { piece, from, len_bytes, more } => {
+            send(socket, transfer.bytes(piece, from, len_bytes), more)
+        }
+        Op::SendFile { piece, position, len_bytes, .. } => {
+            let file = transfer.file(piece);
+            result_of(rustix::fs::sendfile(
+                socket,
+                file,
+                Some(&mut { position }),
+                len_bytes as usize,
+            ))
+        }
+        Op::Gather { piece, from, len_bytes } => {
+            stage.room(len_bytes).copy_from_slice(transfer.bytes(piece, from, len_bytes));
+            stage.commit(len_bytes as usize);
+            len_bytes as i32
+        }
+        Op::Fill { piece, position, len_bytes } => {
+            fill_stage(ring, stage, transfer.file(piece), position, len_bytes).await
+        }
+        Op::Drain { more, .. } => {
+            let sent = send(socket, stage.bytes(), more);
+            stage.consume(sent.max(0) as usize);
+            sent
+        }
+    }
+}
+
+/// From the page cache at once, else by a read that waits on a kernel worker.
+async fn fill_stage(
+    ring: &Ring,
+    stage: &mut Stage,
+    file: &Arc<File>,
+    position: u64,
+    len_bytes: u32,
+) -> i32 {
+    let read = match ring.read_cached_at(file, position, stage.room(len_bytes)) {
+        Ok(Some(len_bytes)) => Ok(len_bytes),
+        Ok(None) => {
+            ring.read_at(Arc::clone(file), position, len_bytes as usize).await.map(|bytes| {
+                stage.room(bytes.len() as u32).copy_from_slice(&bytes);
+                bytes.len()
+            })
+        }
+        Err(error) => Err(error),
+    };
+    match read {
+        Ok(len_bytes) => {
+            stage.commit(len_bytes);
+            len_bytes as i32
+        }
+        Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+    }
+}
+
+fn send(socket: &Socket, bytes: &[u8], more: bool) -> i32 {
+    let more = if more { SendFlags::MORE } else { SendFlags::empty() };
+    result_of(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT | more))
+}
+
+/// A result as a completion would carry it.
+fn result_of(result: Result<usize, Errno>) -> i32 {
+    match result {
+        Ok(len_bytes) => len_bytes as i32,
+        Err(errno) => -errno.raw_os_error(),
+    }
+}
+
+fn is_broken(op: Op, result: i32) -> bool {
+    match op {
+        Op::PollOut => result < 0,
+        Op::Send { len_bytes, .. }
+        | Op::Gather { len_bytes, .. }
+        | Op::Fill { len_bytes, .. }
+        | Op::Drain { len_bytes, .. }
+        | Op::SendFile { len_bytes, .. } => i64::from(result) < i64::from(len_bytes),
+    }
+}

@@ -1,0 +1,292 @@
+//! The ring of one worker thread: what the server calls.
+//!
+//! Every method works on both backends; which one it is shows in speed and in `backend()` only.
+//! A `Ring` lives on one thread inside a tokio current-thread runtime with a `LocalSet` (or a
+//! tokio-uring one) and does nothing until [`Ring::drive`] was spawned.
+
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::net::{TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use rustix::io::{Errno, ReadWriteFlags};
+use tokio::sync::Notify;
+
+use crate::config::{BackendChoice, RingConfig};
+use crate::counters::Counters;
+use crate::epoll;
+use crate::error::{RingError, TransferError};
+use crate::perform;
+use crate::pipes::Pipes;
+use crate::socket::Socket;
+use crate::transfer::{Path, Piece};
+use crate::uring::Uring;
+
+/// Room made in a receive buffer that has none: an empty receive would look like the peer's end.
+const RECEIVE_BYTES: usize = 4096;
+
+/// The kernel interface a ring runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// io_uring.
+    Uring,
+    /// epoll, sendfile and the blocking pool.
+    Epoll,
+}
+
+/// A handle to the ring of this thread; clones share it.
+#[derive(Clone)]
+pub struct Ring {
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    kernel: Kernel,
+    pipes: Pipes,
+    config: RingConfig,
+    counters: Arc<Counters>,
+    /// Why io_uring is not used although it was wanted.
+    unavailable: Option<RingError>,
+}
+
+pub(crate) enum Kernel {
+    Uring(Rc<Uring>),
+    Epoll { stopped: Notify },
+}
+
+impl Ring {
+    /// Makes the ring of the calling thread, which must be the one that uses it.
+    ///
+    /// # Errors
+    /// `Unavailable` when io_uring was demanded and cannot be had. `Auto` falls back to epoll and
+    /// [`Ring::unavailable`] says why.
+    pub fn new(config: RingConfig) -> Result<Ring, RingError> {
+        let counters = Arc::new(Counters::default());
+        let epoll = || Kernel::Epoll { stopped: Notify::new() };
+        let (kernel, unavailable) = match config.backend {
+            BackendChoice::Epoll => (epoll(), None),
+            choice => match Uring::new(&config, Arc::clone(&counters)) {
+                Ok(uring) => (Kernel::Uring(Rc::new(uring)), None),
+                Err(error) if choice == BackendChoice::Auto => (epoll(), Some(error)),
+                Err(error) => return Err(error),
+            },
+        };
+        let pipes = Pipes::new(&config, Arc::clone(&counters));
+        Ok(Ring { shared: Rc::new(Shared { kernel, pipes, config, counters, unavailable }) })
+    }
+
+    /// Submits and reaps for all tasks of the thread; spawn it once. Ends after [`Ring::stop`].
+    ///
+    /// # Errors
+    /// The runtime is shutting down, has no I/O driver, or `io_uring_enter` failed for good.
+    pub async fn drive(self) -> io::Result<()> {
+        match &self.shared.kernel {
+            Kernel::Uring(uring) => uring.drive().await,
+            Kernel::Epoll { stopped } => {
+                stopped.notified().await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until the kernel owes nothing and ends the driver. First shut the sockets down, and
+    /// let the futures of this ring end or drop them: it waits for them too.
+    pub async fn stop(&self) {
+        match &self.shared.kernel {
+            Kernel::Uring(uring) => uring.stop().await,
+            Kernel::Epoll { stopped } => stopped.notify_one(),
+        }
+    }
+
+    /// The kernel interface in use.
+    pub fn backend(&self) -> Backend {
+        match self.shared.kernel {
+            Kernel::Uring(_) => Backend::Uring,
+            Kernel::Epoll { .. } => Backend::Epoll,
+        }
+    }
+
+    /// Why io_uring is not in use although the configuration allowed it.
+    pub fn unavailable(&self) -> Option<&RingError> {
+        self.shared.unavailable.as_ref()
+    }
+
+    /// The counters of this ring; any thread may read them.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.shared.counters)
+    }
+
+    /// Receives into the spare capacity of `buffer` (4 KiB are made if there is none) and gives it
+    /// back longer by what came; `Ok(0)` is the end of the stream.
+    ///
+    /// Dropping the future loses the buffer and what may have arrived in it meanwhile.
+    pub async fn recv(
+        &self,
+        socket: &Rc<Socket>,
+        mut buffer: BytesMut,
+    ) -> (io::Result<usize>, BytesMut) {
+        if buffer.capacity() == buffer.len() {
+            buffer.reserve(RECEIVE_BYTES);
+        }
+        match &self.shared.kernel {
+            Kernel::Uring(uring) => uring.recv(Rc::clone(socket), buffer).await,
+            Kernel::Epoll { .. } => epoll::recv(socket, buffer).await,
+        }
+    }
+
+    /// Reads `len_bytes` at `position`; fewer only if the file ends before. The caller has decided
+    /// that `len_bytes` is a size worth allocating.
+    pub async fn read_at(
+        &self,
+        file: Arc<File>,
+        position: u64,
+        len_bytes: usize,
+    ) -> io::Result<Bytes> {
+        let mut buffer = BytesMut::with_capacity(len_bytes);
+        while buffer.len() < len_bytes {
+            let (from, missing) = (position + buffer.len() as u64, len_bytes - buffer.len());
+            let result;
+            (result, buffer) = match &self.shared.kernel {
+                Kernel::Uring(uring) => uring.read(Arc::clone(&file), from, missing, buffer).await,
+                Kernel::Epoll { .. } => epoll::read(Arc::clone(&file), from, missing, buffer).await,
+            };
+            match result {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(buffer.freeze())
+    }
+
+    /// Reads what the page cache holds, without ever waiting for a disk: `None` if it holds nothing
+    /// there, else as many bytes as it has, `Some(0)` at the end of the file (preadv2(2), RWF_NOWAIT).
+    pub fn read_cached_at(
+        &self,
+        file: &File,
+        position: u64,
+        buffer: &mut [u8],
+    ) -> io::Result<Option<usize>> {
+        match rustix::io::preadv2(
+            file,
+            &mut [IoSliceMut::new(buffer)],
+            position,
+            ReadWriteFlags::NOWAIT,
+        ) {
+            Ok(len_bytes) => Ok(Some(len_bytes)),
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Writes all of `bytes` at `position`. After an error, or a dropped future, any part of them
+    /// may have been written.
+    pub async fn write_all_at(
+        &self,
+        file: Arc<File>,
+        position: u64,
+        bytes: Bytes,
+    ) -> io::Result<()> {
+        let mut rest = bytes;
+        let mut position = position;
+        while !rest.is_empty() {
+            let written = match &self.shared.kernel {
+                Kernel::Uring(uring) => {
+                    uring.write(Arc::clone(&file), position, rest.clone()).await
+                }
+                Kernel::Epoll { .. } => {
+                    epoll::write(Arc::clone(&file), position, rest.clone()).await
+                }
+            };
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len_bytes) => {
+                    rest.advance(len_bytes);
+                    position += len_bytes as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// fdatasync(2). A failure must never be retried to success: the pages it did not write count
+    /// as clean from then on.
+    pub async fn sync_data(&self, file: Arc<File>) -> io::Result<()> {
+        match &self.shared.kernel {
+            Kernel::Uring(uring) => uring.sync_data(file).await,
+            Kernel::Epoll { .. } => epoll::sync_data(file).await,
+        }
+    }
+
+    /// Waits for a connection. The stream is as accept4(2) gives it; make a [`Socket`] of it.
+    pub async fn accept(&self, listener: &Rc<TcpListener>) -> io::Result<TcpStream> {
+        match &self.shared.kernel {
+            Kernel::Uring(uring) => uring.accept(Rc::clone(listener)).await,
+            Kernel::Epoll { .. } => epoll::accept(Rc::clone(listener)).await,
+        }
+    }
+
+    /// Waits until the socket takes bytes, or has failed (the next send says how).
+    pub async fn writable(&self, socket: &Rc<Socket>) -> io::Result<()> {
+        match &self.shared.kernel {
+            Kernel::Uring(uring) => uring.poll(Rc::clone(socket), libc::POLLOUT).await.map(drop),
+            Kernel::Epoll { .. } => epoll::writable(socket).await,
+        }
+    }
+
+    /// Waits until the peer has closed its sending side or reset the connection, whether or not
+    /// bytes of it are still to be received. For requests that wait: nobody may be there any more.
+    pub async fn peer_closed(&self, socket: &Rc<Socket>) -> io::Result<()> {
+        match &self.shared.kernel {
+            Kernel::Uring(uring) => uring.poll(Rc::clone(socket), libc::POLLRDHUP).await.map(drop),
+            Kernel::Epoll { .. } => epoll::peer_closed(socket).await,
+        }
+    }
+
+    /// Sends `count` bytes of `file` from `position` to `socket` by linked splices: the call this
+    /// project is about. See [`Ring::transfer`].
+    pub async fn transfer_to(
+        &self,
+        file: Arc<File>,
+        position: u64,
+        count: u64,
+        socket: &Rc<Socket>,
+    ) -> Result<(), TransferError> {
+        let pieces = vec![Piece::File { file, position, len_bytes: count }];
+        self.transfer(pieces, socket, Path::Chain).await
+    }
+
+    /// Sends all `pieces` in order. One transfer at a time on a socket; a receive may run beside it.
+    ///
+    /// The files' bytes in the ranges must not change until the peer has acknowledged them: pages
+    /// travel, not copies. Without io_uring, [`Path::Chain`] goes by sendfile.
+    ///
+    /// # Errors
+    /// Any error, and dropping the future, leave an unknown prefix sent: close the connection.
+    /// Waiting for a peer that does not read has no time limit; [`Socket::shutdown`] ends it.
+    pub async fn transfer(
+        &self,
+        pieces: Vec<Piece>,
+        socket: &Rc<Socket>,
+        path: Path,
+    ) -> Result<(), TransferError> {
+        perform::transfer(self, pieces, socket, path).await
+    }
+
+    pub(crate) fn kernel(&self) -> &Kernel {
+        &self.shared.kernel
+    }
+
+    pub(crate) fn pipes(&self) -> &Pipes {
+        &self.shared.pipes
+    }
+
+    pub(crate) fn config(&self) -> &RingConfig {
+        &self.shared.config
+    }
+}

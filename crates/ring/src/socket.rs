@@ -1,0 +1,83 @@
+//! A connected stream socket as the ring wants it: never blocking, with a bounded send buffer.
+//!
+//! Shared by `Rc`: the connection holds one, every operation in flight another, so the descriptor
+//! is closed only after the last completion (KERNEL.md row 14). To end a connection with operations
+//! in flight call [`Socket::shutdown`]: they complete at once (row 13) and let go.
+
+use std::cell::OnceCell;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::io::Errno;
+use rustix::net::sockopt;
+use tokio::io::Interest;
+
+use crate::sys::{Watched, watch};
+
+/// A non-blocking stream socket.
+#[derive(Debug)]
+pub struct Socket {
+    /// Registered with the runtime's epoll on first use, that is only where io_uring is missing.
+    /// Declared first: it must be deregistered before the descriptor is closed.
+    readiness: OnceCell<Watched>,
+    fd: Rc<OwnedFd>,
+}
+
+impl Socket {
+    /// Takes over a connected socket: sets O_NONBLOCK (rows 8 and 9), TCP_NODELAY where it exists
+    /// (what belongs together is sent with MSG_MORE) and, if given, SO_SNDBUF.
+    ///
+    /// The kernel doubles `send_buffer_bytes` for its own bookkeeping (socket(7)) and never
+    /// enlarges it again; without one the buffer grows to tcp_wmem[2].
+    ///
+    /// # Errors
+    /// Those of ioctl(2) and setsockopt(2) on a descriptor that is not a socket.
+    pub fn new(fd: impl Into<OwnedFd>, send_buffer_bytes: Option<usize>) -> io::Result<Socket> {
+        let fd = fd.into();
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        match sockopt::set_tcp_nodelay(&fd, true) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOPROTOOPT) => {} // AF_UNIX has no TCP_NODELAY
+            Err(errno) => return Err(errno.into()),
+        }
+        if let Some(len_bytes) = send_buffer_bytes {
+            sockopt::set_socket_send_buffer_size(&fd, len_bytes)?;
+        }
+        Ok(Socket { readiness: OnceCell::new(), fd: Rc::new(fd) })
+    }
+
+    /// Ends both directions now. Operations in flight complete; later ones fail with EPIPE or
+    /// receive the end of the stream. Harmless when the peer has left already.
+    pub fn shutdown(&self) -> io::Result<()> {
+        self.shutdown_direction(Shutdown::Both)
+    }
+
+    /// Ends one direction; see shutdown(2).
+    pub fn shutdown_direction(&self, how: Shutdown) -> io::Result<()> {
+        let how = match how {
+            Shutdown::Read => rustix::net::Shutdown::Read,
+            Shutdown::Write => rustix::net::Shutdown::Write,
+            Shutdown::Both => rustix::net::Shutdown::Both,
+        };
+        match rustix::net::shutdown(&self.fd, how) {
+            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The socket in the runtime's epoll.
+    pub(crate) fn readiness(&self) -> io::Result<&Watched> {
+        if let Some(readiness) = self.readiness.get() {
+            return Ok(readiness);
+        }
+        let readiness = watch(Rc::clone(&self.fd), Interest::READABLE | Interest::WRITABLE)?;
+        Ok(self.readiness.get_or_init(|| readiness))
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,275 @@
+//! All of the project's `unsafe`. Each block says who owns the memory or descriptor and when it is
+//! released.
+//!
+//! The kernel keeps pointers and descriptor numbers after the system call returned, so lifetimes
+//! alone cannot protect them. [`Queue::push`] makes it a matter of types nevertheless: requests are
+//! described by a function that borrows, for every lifetime, from the boxed resources only. What
+//! the kernel will touch therefore *is* in the box (or is static), and the box lies in
+//! [`Operations`] until the last completion is in.
+//!
+//! ```text
+//!   box of resources ──describe──> [Request<'a>] ──encode──> submission queue ──enter──> kernel
+//!        └──────────insert──────> Operations <──────────complete──────── completion queue
+//! ```
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use io_uring::squeue::{self, Flags};
+use io_uring::{IoUring, opcode, types};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::config::{CHAIN_OPERATIONS, RingConfig};
+use crate::error::RingError;
+use crate::operations::{Key, NOBODY, Operations, Resources};
+
+/// One operation for the kernel, borrowing what it will touch.
+pub(crate) enum Request<'a> {
+    /// poll(2), once.
+    Poll { fd: BorrowedFd<'a>, events: i16 },
+    /// recv(2).
+    Receive { socket: BorrowedFd<'a>, buffer: &'a mut [MaybeUninit<u8>] },
+    /// send(2) that never waits; what it cannot send at once breaks the chain (KERNEL.md row 15).
+    Send { socket: BorrowedFd<'a>, bytes: &'a [u8], more: bool },
+    /// splice(2) from a file into a pipe.
+    Fill { file: BorrowedFd<'a>, position: u64, pipe: BorrowedFd<'a>, len_bytes: u32 },
+    /// splice(2) from a pipe into a socket.
+    Drain { pipe: BorrowedFd<'a>, socket: BorrowedFd<'a>, len_bytes: u32, more: bool },
+    /// pread(2).
+    Read { file: BorrowedFd<'a>, position: u64, buffer: &'a mut [MaybeUninit<u8>] },
+    /// pwrite(2).
+    Write { file: BorrowedFd<'a>, position: u64, bytes: &'a [u8] },
+    /// fdatasync(2).
+    SyncData { file: BorrowedFd<'a> },
+    /// accept4(2).
+    Accept { listener: BorrowedFd<'a> },
+}
+
+impl Request<'_> {
+    fn encode(self) -> squeue::Entry {
+        match self {
+            Request::Poll { fd, events } => {
+                opcode::PollAdd::new(fd_of(fd), u32::from(events as u16)).build()
+            }
+            Request::Receive { socket, buffer } => opcode::Recv::new(
+                fd_of(socket),
+                buffer.as_mut_ptr().cast(),
+                saturated(buffer.len()),
+            )
+            .build(),
+            Request::Send { socket, bytes, more } => {
+                // DONTWAIT: after a splice the send runs on the chain's kernel worker, which a full
+                // socket would park. WAITALL: a short send must break the chain.
+                let more = if more { libc::MSG_MORE } else { 0 };
+                opcode::Send::new(fd_of(socket), bytes.as_ptr(), saturated(bytes.len()))
+                    .flags(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL | more)
+                    .build()
+            }
+            Request::Fill { file, position, pipe, len_bytes } => {
+                opcode::Splice::new(fd_of(file), position as i64, fd_of(pipe), -1, len_bytes)
+                    .flags(libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK)
+                    .build()
+            }
+            Request::Drain { pipe, socket, len_bytes, more } => {
+                let more = if more { libc::SPLICE_F_MORE } else { 0 };
+                opcode::Splice::new(fd_of(pipe), -1, fd_of(socket), -1, len_bytes)
+                    .flags(libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | more)
+                    .build()
+            }
+            Request::Read { file, position, buffer } => {
+                opcode::Read::new(fd_of(file), buffer.as_mut_ptr().cast(), saturated(buffer.len()))
+                    .offset(position)
+                    .build()
+            }
+            Request::Write { file, position, bytes } => {
+                opcode::Write::new(fd_of(file), bytes.as_ptr(), saturated(bytes.len()))
+                    .offset(position)
+                    .build()
+            }
+            Request::SyncData { file } => {
+                opcode::Fsync::new(fd_of(file)).flags(types::FsyncFlags::DATASYNC).build()
+            }
+            Request::Accept { listener } => {
+                opcode::Accept::new(fd_of(listener), std::ptr::null_mut(), std::ptr::null_mut())
+                    .flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
+                    .build()
+            }
+        }
+    }
+}
+
+/// The submission and completion queues of one io_uring.
+pub(crate) struct Queue {
+    ring: IoUring,
+    /// The chain being built; kept for its allocation.
+    chain: Vec<squeue::Entry>,
+    /// Whole chains that found the submission queue full.
+    overflow: VecDeque<Box<[squeue::Entry]>>,
+}
+
+impl Queue {
+    /// Sets up an io_uring for the calling thread and sizes its worker pool.
+    ///
+    /// No DEFER_TASKRUN: a ring whose descriptor is watched by epoll loses wake-ups with it.
+    pub(crate) fn new(config: &RingConfig) -> Result<Queue, RingError> {
+        assert!(
+            config.submissions as usize >= CHAIN_OPERATIONS,
+            "{} submissions",
+            config.submissions
+        );
+        assert!(config.submissions < config.completions, "{} completions", config.completions);
+        let unavailable = |what| {
+            move |error: io::Error| RingError::Unavailable {
+                errno: error.raw_os_error().unwrap_or(libc::EIO),
+                what,
+            }
+        };
+        let ring = IoUring::builder()
+            .setup_coop_taskrun()
+            .setup_single_issuer()
+            .setup_submit_all()
+            .setup_cqsize(config.completions)
+            .build(config.submissions)
+            .map_err(unavailable("io_uring_setup"))?;
+        ring.submitter()
+            .register_iowq_max_workers(&mut [config.bounded_workers, config.unbounded_workers])
+            .map_err(unavailable("io_uring_register"))?;
+        Ok(Queue { ring, chain: Vec::with_capacity(CHAIN_OPERATIONS), overflow: VecDeque::new() })
+    }
+
+    /// Queues the linked operations that `describe` makes of `resources`, and moves the resources
+    /// into `operations`, where they stay until the last completion.
+    pub(crate) fn push<R: Resources>(
+        &mut self,
+        operations: &mut Operations,
+        mut resources: Box<R>,
+        describe: impl for<'a> FnOnce(&'a mut R) -> Vec<Request<'a>>,
+    ) -> Key {
+        self.chain.extend(describe(&mut resources).into_iter().map(Request::encode));
+        let key = operations.insert(resources, self.chain.len());
+        let last = self.chain.len() - 1;
+        for (position, entry) in self.chain.iter_mut().enumerate() {
+            let link = if position < last { Flags::IO_LINK } else { Flags::empty() };
+            *entry = entry.clone().flags(link).user_data(key.user_data(position));
+        }
+        self.enqueue();
+        key
+    }
+
+    /// Asks the kernel to end a single operation soon. Its completion still comes, and only that
+    /// one counts (KERNEL.md row 11).
+    pub(crate) fn push_cancel(&mut self, key: Key) {
+        self.chain.push(opcode::AsyncCancel::new(key.user_data(0)).build().user_data(NOBODY));
+        self.enqueue();
+    }
+
+    /// A duplicate of the ring's descriptor, readable when completions are in.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        // SAFETY: `self.ring` owns the descriptor and outlives the borrow, which ends here.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }.try_clone_to_owned()
+    }
+
+    /// Whether entries wait for [`Queue::submit`], or the kernel for room to tell us of completions.
+    pub(crate) fn wants_enter(&mut self) -> bool {
+        let submission = self.ring.submission();
+        !submission.is_empty() || submission.cq_overflow() || !self.overflow.is_empty()
+    }
+
+    /// Whether completions wait for [`Queue::reap`].
+    pub(crate) fn has_completions(&mut self) -> bool {
+        !self.ring.completion().is_empty()
+    }
+
+    /// One `io_uring_enter` with all that is queued; says how many entries the kernel took.
+    /// Also makes the kernel deliver completions that found no room.
+    pub(crate) fn submit(&mut self) -> io::Result<usize> {
+        self.refill();
+        self.ring.submit()
+    }
+
+    /// Appends the completions that are in, as (user_data, result).
+    pub(crate) fn reap(&mut self, into: &mut Vec<(u64, i32)>) {
+        into.extend(self.ring.completion().map(|entry| (entry.user_data(), entry.result())));
+    }
+
+    /// Moves the chain just built into the submission queue, whole; behind those that found no
+    /// room (KERNEL.md row 19: a chain is cut where a submission ends).
+    fn enqueue(&mut self) {
+        if !self.overflow.is_empty() || !push_whole(&mut self.ring, &self.chain) {
+            self.overflow.push_back(self.chain.as_slice().into());
+        }
+        self.chain.clear();
+    }
+
+    fn refill(&mut self) {
+        while let Some(chain) = self.overflow.pop_front() {
+            if !push_whole(&mut self.ring, &chain) {
+                self.overflow.push_front(chain);
+                return;
+            }
+        }
+    }
+}
+
+/// A descriptor in the runtime's epoll.
+pub(crate) type Watched = AsyncFd<Rc<OwnedFd>>;
+
+/// Registers `fd` with the runtime's epoll, edge-triggered. Several may watch one socket only
+/// through duplicates: epoll knows a descriptor once.
+pub(crate) fn watch(fd: Rc<OwnedFd>, interest: Interest) -> io::Result<Watched> {
+    // SAFETY: an `Rc<OwnedFd>` names the same open descriptor for as long as the `AsyncFd` holds it,
+    // which deregisters before it lets go.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest)? })
+}
+
+/// All entries of a chain, or none and false.
+fn push_whole(ring: &mut IoUring, chain: &[squeue::Entry]) -> bool {
+    // SAFETY: every descriptor and address in `chain` was borrowed from resources that `Queue::push`
+    // moved into `Operations` before this call. `Operations` owns them, behind a box that does not
+    // move, and releases them only after each entry of the chain has had its completion; a ring
+    // dropped earlier leaks them (uring.rs). Cancellations carry no address.
+    unsafe { ring.submission().push_multiple(chain).is_ok() }
+}
+
+/// Lengthens `buffer` by bytes that were received behind its end.
+pub(crate) fn extend_received(buffer: &mut BytesMut, len_bytes: usize) {
+    assert!(
+        len_bytes <= buffer.capacity() - buffer.len(),
+        "{len_bytes} bytes received into less room"
+    );
+    // SAFETY: the kernel, which owned the spare capacity until the completion that says
+    // `len_bytes`, has initialised that many bytes of it; the assertion keeps them inside.
+    unsafe { buffer.set_len(buffer.len() + len_bytes) }
+}
+
+/// Takes over the descriptor that an accept completed with.
+pub(crate) fn adopt_accepted(result: i32) -> OwnedFd {
+    assert!(result >= 0, "errno {result} is no descriptor");
+    // SAFETY: the kernel installed this descriptor for the completion we hold, which is seen once;
+    // nobody else knows its number. The returned `OwnedFd` closes it.
+    unsafe { OwnedFd::from_raw_fd(result) }
+}
+
+/// Ignores SIGPIPE for the whole process, so that `sendfile` to a peer that left is an error and
+/// not our end (KERNEL.md row 18). Rust's own start-up code does the same for `fn main`; a process
+/// that embeds us elsewhere, or restored the default, must call it before the first transfer.
+pub fn ignore_sigpipe() {
+    // SAFETY: SIG_IGN installs no handler, so no code of ours runs in signal context and nothing is
+    // owned; the disposition stays until somebody sets another.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+fn fd_of(fd: BorrowedFd<'_>) -> types::Fd {
+    types::Fd(fd.as_raw_fd())
+}
+
+/// The kernel takes 32-bit lengths and moves at most 2 GiB a call; a shorter count is always legal.
+fn saturated(len_bytes: usize) -> u32 {
+    len_bytes.min(i32::MAX as usize) as u32
+}

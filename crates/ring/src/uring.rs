@@ -1,0 +1,270 @@
+//! The io_uring backend: operations as futures, and the driver that submits and reaps for all.
+//!
+//! ```text
+//!  task: start() ── push ──> queue ──┐                    ┌──> Operations ──> wake the future
+//!  task: start() ── push ──> queue ──┤  wake   driver:    │
+//!  task: drop    ── cancel ─> queue ─┘ ──────> enter once, reap, sleep on the ring's descriptor
+//! ```
+//!
+//! A task that queues wakes the driver, and the run queue is first in, first out: the driver runs
+//! after every task that was awake already, so one `io_uring_enter` carries what all of them queued.
+//! Called by ring.rs and perform.rs. It must never hold its state borrowed while it wakes or drops.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::Interest;
+use tokio::sync::Notify;
+
+use crate::config::RingConfig;
+use crate::counters::Counters;
+use crate::error::RingError;
+use crate::operations::{Abandoned, Completed, Key, NOBODY, Operations, Resources, Results};
+use crate::sys::{Queue, Request, Watched, watch};
+
+/// One io_uring and what is in flight on it.
+pub(crate) struct Uring {
+    state: RefCell<State>,
+    /// The driver, while it sleeps.
+    driver: Cell<Option<Waker>>,
+    /// Completions on their way from the queue to the slab; kept for its allocation.
+    reaped: Cell<Vec<(u64, i32)>>,
+    stopping: Cell<Stopping>,
+    /// Told of every operation that is over, once stopping has begun.
+    settled: Notify,
+    counters: Arc<Counters>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// Waiting for what is in flight.
+    Begun,
+    /// Nothing is in flight: the driver ends.
+    Done,
+}
+
+struct State {
+    queue: Queue,
+    operations: Operations,
+}
+
+/// What to do with an operation in flight whose future is dropped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnDrop {
+    /// It may never end by itself (receive, poll, accept): ask the kernel to end it.
+    Cancel,
+    /// It ends soon, or when its socket is shut down (KERNEL.md rows 11 and 13): let it.
+    LetFinish,
+}
+
+impl Uring {
+    pub(crate) fn new(config: &RingConfig, counters: Arc<Counters>) -> Result<Uring, RingError> {
+        Ok(Uring {
+            state: RefCell::new(State {
+                queue: Queue::new(config)?,
+                operations: Operations::default(),
+            }),
+            driver: Cell::new(None),
+            reaped: Cell::new(Vec::new()),
+            stopping: Cell::new(Stopping::No),
+            settled: Notify::new(),
+            counters,
+        })
+    }
+
+    /// Queues the linked requests that `describe` makes of `resources`. The future gives the
+    /// resources back with one result a request.
+    pub(crate) fn start<R: Resources>(
+        self: &Rc<Self>,
+        resources: Box<R>,
+        on_drop: OnDrop,
+        describe: impl for<'a> FnOnce(&'a mut R) -> Vec<Request<'a>>,
+    ) -> Operation<R> {
+        let State { queue, operations } = &mut *self.state.borrow_mut();
+        let key = queue.push(operations, resources, describe);
+        self.wake_driver();
+        Operation { uring: Rc::clone(self), key: Some(key), on_drop, resources: PhantomData }
+    }
+
+    /// Submits and reaps until [`Uring::stop`] is done. Without it nothing completes.
+    pub(crate) async fn drive(&self) -> io::Result<()> {
+        let descriptor = self.state.borrow().queue.descriptor()?;
+        let readiness = watch(Rc::new(descriptor), Interest::READABLE)?;
+        while self.stopping.get() != Stopping::Done {
+            match self.submit() {
+                Ok(()) => {}
+                // The kernel is out of memory or wants its completions reaped first.
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)
+                    ) =>
+                {
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => return Err(error),
+            }
+            self.reap();
+            poll_fn(|context| self.poll_work(&readiness, context)).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is owed and every future has taken what was its own; then the driver
+    /// ends. The caller has shut down the sockets and dropped or finished the futures.
+    pub(crate) async fn stop(&self) {
+        self.stopping.set(Stopping::Begun);
+        loop {
+            let settled = self.settled.notified();
+            if self.state.borrow().operations.is_empty() {
+                break;
+            }
+            settled.await;
+        }
+        self.stopping.set(Stopping::Done);
+        self.wake_driver();
+    }
+
+    fn submit(&self) -> io::Result<()> {
+        let queue = &mut self.state.borrow_mut().queue;
+        while queue.wants_enter() {
+            let taken = queue.submit()?;
+            self.counters.enters.add(1);
+            self.counters.submitted.add(taken as u64);
+            if queue.has_completions() {
+                break; // reap before more: a full completion queue is the only thing to be afraid of
+            }
+        }
+        Ok(())
+    }
+
+    fn reap(&self) {
+        let mut reaped = self.reaped.take();
+        self.state.borrow_mut().queue.reap(&mut reaped);
+        self.counters.completions.add(reaped.len() as u64);
+        for (user_data, result) in reaped.drain(..) {
+            self.complete(user_data, result);
+        }
+        self.reaped.set(reaped);
+    }
+
+    fn complete(&self, user_data: u64, result: i32) {
+        if user_data == NOBODY {
+            return;
+        }
+        let completed = self.state.borrow_mut().operations.complete(user_data, result);
+        match completed {
+            Completed::Partly => {}
+            Completed::Ready(Some(waker)) => waker.wake(),
+            Completed::Ready(None) => {}
+            Completed::Released(resources, results) => {
+                resources.abandoned(&results);
+                self.notify_settled();
+            }
+            Completed::Stale => {
+                self.counters.stale_completions.add(1);
+                tracing::warn!(
+                    user_data,
+                    result,
+                    "completion for an operation that is not in flight"
+                );
+            }
+        }
+    }
+
+    /// Ready when there is something to submit or reap. The descriptor is edge-triggered: clear
+    /// first, then look again, so that what came in between is seen.
+    fn poll_work(&self, readiness: &Watched, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let queue = &mut self.state.borrow_mut().queue;
+            if queue.wants_enter()
+                || queue.has_completions()
+                || self.stopping.get() == Stopping::Done
+            {
+                return Poll::Ready(Ok(()));
+            }
+            self.driver.set(Some(context.waker().clone()));
+            match readiness.poll_read_ready(context)? {
+                Poll::Ready(mut guard) => guard.clear_ready(),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn wake_driver(&self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+
+    fn notify_settled(&self) {
+        if self.stopping.get() == Stopping::Begun {
+            self.settled.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        let operations = std::mem::take(&mut self.state.get_mut().operations);
+        if operations.is_empty() {
+            return;
+        }
+        // The kernel closes a ring in its own time and may write to these buffers until then. A
+        // leak is safe; only a process that ends without `stop` gets here.
+        tracing::warn!(operations = operations.len(), "ring dropped with operations in flight");
+        std::mem::forget(operations);
+    }
+}
+
+/// An operation in flight. Dropping it leaves its resources with the kernel.
+pub(crate) struct Operation<R> {
+    uring: Rc<Uring>,
+    /// None once the resources are back.
+    key: Option<Key>,
+    on_drop: OnDrop,
+    resources: PhantomData<fn() -> Box<R>>,
+}
+
+impl<R: Resources> Future for Operation<R> {
+    type Output = (Box<R>, Results);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let key = self.key.expect("an operation is not polled after it was ready");
+        let taken = self.uring.state.borrow_mut().operations.poll_take(key, context.waker());
+        let Poll::Ready((resources, results)) = taken else { return Poll::Pending };
+        self.key = None;
+        self.uring.notify_settled();
+        let resources: Box<dyn Any> = resources;
+        let resources = resources.downcast().expect("an entry keeps the type it was made with");
+        Poll::Ready((resources, results))
+    }
+}
+
+impl<R> Drop for Operation<R> {
+    fn drop(&mut self) {
+        let Some(key) = self.key else { return };
+        let abandoned = self.uring.state.borrow_mut().operations.abandon(key);
+        match abandoned {
+            Abandoned::Released(resources, results) => {
+                resources.abandoned(&results);
+                self.uring.notify_settled();
+            }
+            Abandoned::Orphaned => {
+                self.uring.counters.orphans.add(1);
+                if self.on_drop == OnDrop::Cancel {
+                    self.uring.state.borrow_mut().queue.push_cancel(key);
+                    self.uring.wake_driver();
+                }
+            }
+        }
+    }
+}

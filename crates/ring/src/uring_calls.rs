@@ -1,0 +1,150 @@
+//! Single operations on io_uring: receive, read, write, sync, accept, poll.
+//!
+//! Each is the same three lines: a record of what the kernel owns meanwhile, the request that
+//! borrows from it, and what its one result means. Called by ring.rs.
+
+use std::fs::File;
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::operations::Resources;
+use crate::socket::Socket;
+use crate::sys::{Request, adopt_accepted, extend_received};
+use crate::uring::{OnDrop, Uring};
+
+struct Receive {
+    socket: Rc<Socket>,
+    buffer: BytesMut,
+}
+
+struct Read {
+    file: Arc<File>,
+    buffer: BytesMut,
+}
+
+struct Write {
+    file: Arc<File>,
+    bytes: Bytes,
+}
+
+struct Sync(Arc<File>);
+
+struct Watch(Rc<Socket>);
+
+struct Accept(Rc<TcpListener>);
+
+impl Resources for Receive {}
+impl Resources for Read {}
+impl Resources for Write {}
+impl Resources for Sync {}
+impl Resources for Watch {}
+
+impl Resources for Accept {
+    /// Closes a connection that was accepted for somebody who no longer waits.
+    fn abandoned(self: Box<Self>, results: &[i32]) {
+        if results[0] >= 0 {
+            drop(adopt_accepted(results[0]));
+        }
+    }
+}
+
+impl Uring {
+    pub(crate) async fn recv(
+        self: &Rc<Self>,
+        socket: Rc<Socket>,
+        buffer: BytesMut,
+    ) -> (io::Result<usize>, BytesMut) {
+        let (mut receive, results) = self
+            .start(Box::new(Receive { socket, buffer }), OnDrop::Cancel, |receive| {
+                let buffer = receive.buffer.spare_capacity_mut();
+                vec![Request::Receive { socket: receive.socket.as_fd(), buffer }]
+            })
+            .await;
+        let result = count(results[0]);
+        if let Ok(len_bytes) = result {
+            extend_received(&mut receive.buffer, len_bytes);
+        }
+        (result, receive.buffer)
+    }
+
+    /// One read of up to `len_bytes` into the spare capacity of `buffer`.
+    pub(crate) async fn read(
+        self: &Rc<Self>,
+        file: Arc<File>,
+        position: u64,
+        len_bytes: usize,
+        buffer: BytesMut,
+    ) -> (io::Result<usize>, BytesMut) {
+        let (mut read, results) = self
+            .start(Box::new(Read { file, buffer }), OnDrop::LetFinish, |read| {
+                let buffer = &mut read.buffer.spare_capacity_mut()[..len_bytes];
+                vec![Request::Read { file: read.file.as_fd(), position, buffer }]
+            })
+            .await;
+        let result = count(results[0]);
+        if let Ok(len_bytes) = result {
+            extend_received(&mut read.buffer, len_bytes);
+        }
+        (result, read.buffer)
+    }
+
+    /// One write of up to all of `bytes`.
+    pub(crate) async fn write(
+        self: &Rc<Self>,
+        file: Arc<File>,
+        position: u64,
+        bytes: Bytes,
+    ) -> io::Result<usize> {
+        let (_, results) = self
+            .start(Box::new(Write { file, bytes }), OnDrop::LetFinish, |write| {
+                vec![Request::Write { file: write.file.as_fd(), position, bytes: &write.bytes }]
+            })
+            .await;
+        count(results[0])
+    }
+
+    pub(crate) async fn sync_data(self: &Rc<Self>, file: Arc<File>) -> io::Result<()> {
+        let (_, results) = self
+            .start(Box::new(Sync(file)), OnDrop::LetFinish, |sync| {
+                vec![Request::SyncData { file: sync.0.as_fd() }]
+            })
+            .await;
+        count(results[0]).map(drop)
+    }
+
+    /// The events that came, of those asked for and POLLERR and POLLHUP.
+    pub(crate) async fn poll(
+        self: &Rc<Self>,
+        socket: Rc<Socket>,
+        events: i16,
+    ) -> io::Result<usize> {
+        let (_, results) = self
+            .start(Box::new(Watch(socket)), OnDrop::Cancel, |watch| {
+                vec![Request::Poll { fd: watch.0.as_fd(), events }]
+            })
+            .await;
+        count(results[0])
+    }
+
+    pub(crate) async fn accept(
+        self: &Rc<Self>,
+        listener: Rc<TcpListener>,
+    ) -> io::Result<TcpStream> {
+        let (_, results) = self
+            .start(Box::new(Accept(listener)), OnDrop::Cancel, |accept| {
+                vec![Request::Accept { listener: accept.0.as_fd() }]
+            })
+            .await;
+        count(results[0])?;
+        Ok(adopt_accepted(results[0]).into())
+    }
+}
+
+fn count(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(result.wrapping_neg()))
+}

@@ -55,7 +55,7 @@ impl SupportedApi {
         if self.key == ApiKey::Produce { 0 } else { self.min_version }
     }
 
-    fn version(&self, number: i16) -> Option<Version> {
+    pub(crate) fn version(&self, number: i16) -> Option<Version> {
         (self.min_version..=self.max_version)
             .contains(&number)
             .then_some(Version { number, flexible: number >= self.flexible_from })

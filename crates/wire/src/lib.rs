@@ -35,4 +35,8 @@ pub use header::{RequestError, RequestHeader};
 pub use reader::{DecodeError, Problem};
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod sample;

@@ -1,6 +1,9 @@
 //! Random messages for tests: `Field::sample` fills every field that a version has.
 
+use bytes::Bytes;
+
 use crate::schema::Version;
+use crate::{Answer, ApiKey, Request, Response, SUPPORTED, frame};
 
 /// A source of random values; the same seed gives the same message.
 pub(crate) struct Sampler {
@@ -30,4 +33,30 @@ impl Sampler {
             .map(|_| ['a', 'Z', '.', '0', 'é', '→', '𝄞'][(self.number() % 7) as usize])
             .collect()
     }
+}
+
+/// Every API in every version decoded here.
+pub(crate) fn every_version() -> impl Iterator<Item = (ApiKey, Version)> {
+    SUPPORTED.iter().flat_map(|api| {
+        (api.min_version..=api.max_version)
+            .map(|number| (api.key, api.version(number).expect("it is in the range")))
+    })
+}
+
+/// A random request and a random response of one version.
+pub(crate) fn pair(key: ApiKey, version: Version, seed: u64) -> (Request, Response) {
+    let mut sampler = Sampler::new(version, seed);
+    (Request::sample(key, &mut sampler), Response::sample(key, &mut sampler))
+}
+
+/// The frame of an answer that has no slots.
+pub(crate) fn whole(answer: Answer) -> Bytes {
+    answer.into_bytes(|slot| panic!("slot {} was not asked for", slot.id))
+}
+
+/// A frame without its length prefix, which must be right.
+pub(crate) fn unframed(frame: Bytes) -> Bytes {
+    let length = frame::length(&frame, u32::MAX >> 1).unwrap().unwrap();
+    assert_eq!(length as usize + frame::PREFIX_LEN, frame.len());
+    frame.slice(frame::PREFIX_LEN..)
 }

@@ -1,0 +1,152 @@
+//! What strangers send: nothing may panic, and nothing may be reserved because somebody says so.
+
+use bytes::{Bytes, BytesMut};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::sample::{every_version, pair, unframed, whole};
+use crate::schema::Version;
+use crate::*;
+
+/// Frames are small here, and so must be what their decoding takes.
+const FRAME_BYTES: usize = 2_000;
+const MEMORY_BYTES: u64 = 1 << 20;
+
+/// 2^31-1 as a number of four bytes and as a variable-length one (plus one, as lengths are sent).
+const HUGE_COUNTS: [&[u8]; 2] = [&[0x7f, 0xff, 0xff, 0xff], &[0x80, 0x80, 0x80, 0x80, 0x08]];
+
+/// A request and a response frame of every version, each with most fields filled.
+fn every_frame() -> impl Iterator<Item = (ApiKey, Version, Bytes, Bytes)> {
+    every_version().map(|(key, version)| {
+        let frames = (0..).map(|seed| {
+            let (request, response) = pair(key, version, seed);
+            let request = unframed(request.encode(version.number, 1, "tester"));
+            (request, unframed(whole(response.encode(version.number, 1))))
+        });
+        let small = |(a, b): &(Bytes, Bytes)| a.len().max(b.len()) <= FRAME_BYTES;
+        let largest = frames.filter(small).take(5).max_by_key(|(a, b)| a.len() + b.len());
+        let (request, response) = largest.expect("five of them");
+        (key, version, request, response)
+    })
+}
+
+#[test]
+fn a_count_of_two_to_the_31_anywhere_reserves_no_memory() {
+    for (key, version, request, response) in every_frame() {
+        for huge in HUGE_COUNTS {
+            for at in 8..request.len() {
+                let frame = overwritten(&request, at, huge);
+                let used = allocation_counter::measure(|| drop(decode_request(frame)));
+                assert!(used.bytes_max < MEMORY_BYTES, "{key:?} {version:?} at {at}: {used:?}");
+            }
+            for at in 4..response.len() {
+                let frame = overwritten(&response, at, huge);
+                let used = allocation_counter::measure(|| {
+                    drop(decode_response(key, version.number, frame));
+                });
+                assert!(used.bytes_max < MEMORY_BYTES, "{key:?} {version:?} at {at}: {used:?}");
+            }
+        }
+    }
+}
+
+fn overwritten(frame: &Bytes, at: usize, with: &[u8]) -> Bytes {
+    let mut frame = BytesMut::from(&frame[..]);
+    frame.truncate(at);
+    frame.extend_from_slice(with);
+    frame.extend_from_slice(&[0; 64]);
+    frame.freeze()
+}
+
+#[test]
+fn a_frame_cut_anywhere_or_with_a_byte_too_many_is_an_error() {
+    for (key, version, request, response) in every_frame() {
+        for end in 0..request.len() {
+            let cut = decode_request(request.slice(..end));
+            assert!(cut.is_err(), "{key:?} {version:?} cut at {end}: {cut:?}");
+        }
+        for end in 0..response.len() {
+            let cut = decode_response(key, version.number, response.slice(..end));
+            assert!(cut.is_err(), "{key:?} {version:?} cut at {end}: {cut:?}");
+        }
+        for frame in [request, response] {
+            let longer = Bytes::from([&frame[..], &[0]].concat());
+            assert!(decode_request(longer.clone()).is_err());
+            assert!(decode_response(key, version.number, longer).is_err());
+        }
+    }
+}
+
+#[test]
+fn more_array_elements_than_anybody_needs_are_refused() {
+    let mut frame = BytesMut::new();
+    frame.extend_from_slice(&[0, 20, 0, 1, 0, 0, 0, 7, 0xff, 0xff]); // DeleteTopics 1
+    let count = (1 << 20) + 1;
+    frame.extend_from_slice(&i32::to_be_bytes(count));
+    frame.extend(std::iter::repeat_n(0, 2 * count as usize + 4));
+    let used = allocation_counter::measure(|| {
+        let error = decode_request(frame.clone().freeze()).unwrap_err();
+        assert!(error.to_string().contains("1048576"), "{error}");
+    });
+    assert!(used.bytes_max < 2 * frame.len() as u64);
+}
+
+#[test]
+fn a_request_of_an_unknown_kind_says_whom_to_answer() {
+    for (key, version) in [(18i16, 5i16), (18, -1), (0, 2), (1, 13), (999, 0), (-1, 0)] {
+        let mut frame = [key.to_be_bytes(), version.to_be_bytes()].concat();
+        frame.extend([0, 0, 0, 42, 0xde, 0xad]);
+        assert_eq!(
+            decode_request(frame.into()),
+            Err(RequestError::UnsupportedVersion {
+                api_key: key,
+                api_version: version,
+                correlation_id: 42
+            })
+        );
+    }
+}
+
+#[test]
+fn fewer_bytes_than_a_header_are_no_request() {
+    for length in 0..8 {
+        let error = decode_request(vec![0; length].into()).unwrap_err();
+        assert!(matches!(error, RequestError::Header(_)), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_body_of_any_version_is_decoded_or_refused(body in vec(any::<u8>(), 0..200)) {
+        for (key, version) in every_version() {
+            let mut frame = BytesMut::new();
+            frame.extend_from_slice(&(key as i16).to_be_bytes());
+            frame.extend_from_slice(&version.number.to_be_bytes());
+            frame.extend_from_slice(&body);
+            drop(decode_request(frame.freeze()));
+            drop(decode_response(key, version.number, Bytes::from(body.clone())));
+        }
+    }
+
+    #[test]
+    fn what_survives_a_changed_byte_can_be_encoded_again(
+        seed: u64, at: prop::sample::Index, byte: u8,
+    ) {
+        for (key, version) in every_version() {
+            let (request, response) = pair(key, version, seed);
+            let mut frame = BytesMut::from(&unframed(request.encode(version.number, 1, "t"))[..]);
+            let position = at.index(frame.len());
+            frame[position] = byte;
+            if let Ok((header, request)) = decode_request(frame.freeze()) {
+                request.encode(header.api_version, header.correlation_id, "t");
+            }
+            let response = unframed(whole(response.encode(version.number, 1)));
+            let mut frame = BytesMut::from(&response[..]);
+            let position = at.index(frame.len());
+            frame[position] = byte;
+            if let Ok((_, response)) = decode_response(key, version.number, frame.freeze()) {
+                response.encode(version.number, 1);
+            }
+        }
+    }
+}

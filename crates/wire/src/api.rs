@@ -162,3 +162,95 @@ impl Response {
         writer.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{unframed, whole};
+    use crate::{ErrorCode, Problem, Records};
+
+    #[test]
+    fn produced_records_are_a_slice_of_the_frame() {
+        let partition = PartitionProduceData { index: 0, records: Bytes::from("batch").into() };
+        let topic = TopicProduceData { name: "t".into(), partition_data: vec![partition] };
+        let request = ProduceRequest { topic_data: vec![topic], ..ProduceRequest::default() };
+        let frame = unframed(Request::from(request).encode(8, 1, "c"));
+        let Ok((_, Request::Produce(decoded))) = decode_request(frame.clone()) else {
+            panic!("another message");
+        };
+        let Records::Bytes(Some(records)) = &decoded.topic_data[0].partition_data[0].records else {
+            panic!("no records");
+        };
+        assert!(frame.as_ptr_range().contains(&records.as_ptr()));
+        assert!(frame.as_ptr_range().contains(&decoded.topic_data[0].name.as_ptr()));
+    }
+
+    #[test]
+    fn tagged_fields_nobody_knows_are_passed_over() {
+        let frame = [
+            &[0, 60, 0, 0, 0, 0, 0, 7, 0xff, 0xff][..], // DescribeCluster 0, no client id
+            &[1, 99, 2, 0xaa, 0xbb],                    // header: tag 99 of two bytes
+            &[1],                                       // include_cluster_authorized_operations
+            &[2, 5, 0, 100, 1, 0xcc],                   // body: tag 5 of none, tag 100 of one byte
+        ]
+        .concat();
+        let (header, request) = decode_request(frame.into()).unwrap();
+        assert_eq!((header.correlation_id, header.client_id), (7, None));
+        let expected = DescribeClusterRequest {
+            include_cluster_authorized_operations: true,
+            ..DescribeClusterRequest::default()
+        };
+        assert_eq!(request, Request::DescribeCluster(expected));
+    }
+
+    #[test]
+    fn null_where_the_version_has_none_is_refused_with_the_fields_name() {
+        let null_topics = Request::from(MetadataRequest { topics: None, ..Default::default() });
+        let frame = null_topics.encode(1, 0, "c");
+        let decoded = decode_request(unframed(frame.clone())).unwrap().1;
+        assert!(matches!(decoded, Request::Metadata(MetadataRequest { topics: None, .. })));
+
+        let mut in_version_0 = unframed(frame).to_vec();
+        in_version_0[3] = 0;
+        let Err(RequestError::Body { error, .. }) = decode_request(in_version_0.into()) else {
+            panic!("it was decoded");
+        };
+        assert_eq!(error, DecodeError { field: "topics", problem: Problem::Null });
+    }
+
+    #[test]
+    fn null_is_said_as_empty_where_the_version_has_none() {
+        let request = Request::from(MetadataRequest { topics: None, ..Default::default() });
+        let decoded = decode_request(unframed(request.encode(0, 0, "c"))).unwrap().1;
+        let Request::Metadata(decoded) = decoded else { panic!("another message") };
+        assert_eq!(decoded.topics, Some(vec![]));
+    }
+
+    #[test]
+    fn a_refused_api_versions_request_is_answered_so_that_the_client_can_read_it() {
+        let refusal = ApiVersionsResponse::ours(ErrorCode::UNSUPPORTED_VERSION);
+        let frame = unframed(whole(Response::from(refusal.clone()).encode(0, 5)));
+        let decoded = decode_response(ApiKey::ApiVersions, 4, frame).unwrap();
+        assert_eq!(decoded, (5, Response::ApiVersions(refusal)));
+    }
+
+    #[test]
+    fn produce_claims_version_0_and_serves_from_3() {
+        let ours = ApiVersionsResponse::ours(ErrorCode::NONE);
+        let range = |key| ours.api_keys.iter().find(|api| api.api_key == key as i16).unwrap();
+        assert_eq!(
+            (range(ApiKey::Produce).min_version, range(ApiKey::Produce).max_version),
+            (0, 8)
+        );
+        assert_eq!((range(ApiKey::Fetch).min_version, range(ApiKey::Fetch).max_version), (4, 12));
+        assert_eq!(ApiKey::Produce.supported().min_version, 3);
+    }
+
+    #[test]
+    fn the_highest_common_version_is_negotiated_if_there_is_one() {
+        assert_eq!(negotiate(ApiKey::Fetch, 0, 17), Some(12));
+        assert_eq!(negotiate(ApiKey::Fetch, 0, 11), Some(11));
+        assert_eq!(negotiate(ApiKey::Fetch, 13, 17), None);
+        assert_eq!(negotiate(ApiKey::Fetch, 0, 3), None);
+    }
+}

@@ -127,3 +127,76 @@ impl Tagged {
         self.count += 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::{FetchResponse, FetchableTopicResponse, PartitionData};
+    use crate::{ApiKey, Records, Response, decode_response, sample};
+
+    fn response(records: impl IntoIterator<Item = Records>) -> Response {
+        let partitions = records
+            .into_iter()
+            .map(|records| PartitionData { records, ..PartitionData::default() })
+            .collect();
+        let topic = FetchableTopicResponse { topic: "t".into(), partitions };
+        Response::from(FetchResponse { responses: vec![topic], ..FetchResponse::default() })
+    }
+
+    fn bytes_of(slot: RecordsSlot) -> Bytes {
+        vec![slot.id as u8; slot.len_bytes as usize].into()
+    }
+
+    #[test]
+    fn an_answer_with_slots_is_the_one_with_the_bytes_in_place() {
+        let slots =
+            [(1, 5), (2, 0), (3, 20_000)].map(|(id, len_bytes)| RecordsSlot { id, len_bytes });
+        let with_slots = response(slots.map(Records::Slot));
+        let with_bytes = response(slots.map(|slot| Records::from(bytes_of(slot))));
+        for version in ApiKey::Fetch.supported().min_version..=12 {
+            let answer = with_slots.encode(version, 9);
+            let sum: u64 = answer.pieces.iter().map(Piece::len_bytes).sum();
+            assert_eq!(answer.len_bytes, sum, "version {version}");
+            assert_eq!(answer.pieces.iter().filter(|p| matches!(p, Piece::Records(_))).count(), 2);
+            assert!(answer.pieces.iter().all(|piece| piece.len_bytes() > 0));
+
+            let filled = answer.into_bytes(bytes_of);
+            assert_eq!(filled, sample::whole(with_bytes.encode(version, 9)), "version {version}");
+            let decoded = decode_response(ApiKey::Fetch, version, sample::unframed(filled));
+            assert_eq!(decoded.unwrap().1, with_bytes, "version {version}");
+        }
+    }
+
+    #[test]
+    fn in_flexible_versions_tag_bytes_follow_the_last_records() {
+        let slot = RecordsSlot { id: 0, len_bytes: 1 };
+        let last =
+            |version| response([Records::Slot(slot)]).encode(version, 0).pieces.pop().unwrap();
+        assert_eq!(last(11), Piece::Records(slot));
+        assert_eq!(last(12), Piece::Bytes(Bytes::from_static(&[0, 0, 0])));
+    }
+
+    #[test]
+    fn large_records_are_shared_and_not_copied() {
+        let records = Bytes::from(vec![7; SHARE_FROM_BYTES]);
+        let answer = response([records.clone().into()]).encode(12, 0);
+        assert!(answer.pieces.iter().any(|piece| matches!(piece,
+            Piece::Bytes(bytes) if bytes.as_ptr() == records.as_ptr())));
+    }
+
+    #[test]
+    fn a_string_too_long_for_the_protocol_is_cut_between_characters() {
+        let message = "é".repeat(20_000);
+        let body = crate::messages::DescribeClusterResponse {
+            error_message: Some(message.into()),
+            ..Default::default()
+        };
+        let frame = sample::unframed(sample::whole(Response::from(body).encode(0, 0)));
+        let Response::DescribeCluster(decoded) =
+            decode_response(ApiKey::DescribeCluster, 0, frame).unwrap().1
+        else {
+            panic!("another message");
+        };
+        assert_eq!(decoded.error_message.unwrap().len(), 32_766);
+    }
+}

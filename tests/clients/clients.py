@@ -126,7 +126,7 @@ def confluent_read(address: str, topic: str, partition: int, offset: int, count:
     try:
         consumer.assign([confluent_kafka.TopicPartition(topic, partition, offset)])
         while time.monotonic() < deadline:
-            for message in consumer.consume(10_000, timeout=1):
+            for message in consumer.consume(10_000, timeout=0.1):
                 error = message.error()
                 if error is None:
                     values.append(message.value())

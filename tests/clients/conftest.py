@@ -23,7 +23,7 @@ def peer_class():
     return {"penstock": PenstockPeer, "kafka": KafkaPeer}[PEER]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def penstock_only():
     """For what has no meaning for another server."""
     if PEER != "penstock":
@@ -45,6 +45,7 @@ def start(peer_class, tmp_path_factory):
         started.append(server)
         return server
 
+    start.started = started
     yield start
     for server in started:
         server.kill()
@@ -58,9 +59,9 @@ def server(start):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failure shows what the server it used said last."""
+    """A failure shows what the servers at hand said last."""
     report = yield
-    used = [value for value in getattr(item, "funcargs", {}).values() if hasattr(value, "words")]
-    if report.failed:
-        report.sections += [(f"what {peer.data_dir.name} said", peer.words()) for peer in used]
+    start = getattr(item, "funcargs", {}).get("start")
+    if report.failed and start is not None:
+        report.sections += [(f"what {server.data_dir} said", server.words()) for server in start.started[-3:]]
     return report

@@ -60,7 +60,6 @@ controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data_dir}
 log.cleaner.dedupe.buffer.size=8388608
-log.cleaner.enable=false
 num.io.threads=2
 num.network.threads=2
 offsets.topic.num.partitions=1
@@ -71,4 +70,6 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=2000
 """

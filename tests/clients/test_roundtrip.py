@@ -4,6 +4,7 @@ import pytest
 
 from clients import CODECS, READERS, WRITERS, aiokafka_write, confluent_write, create_topic
 from records import assert_same
+from segment_files import batches, log_bytes
 
 PARTITIONS = 3
 
@@ -36,6 +37,17 @@ def test_what_one_client_wrote_every_client_reads_back(server, written, values, 
     topic = written(writer, codec)
     read = READERS[reader](server.address, topic, 0, 0, len(values))
     assert_same(read, values, f"{reader} reading what {writer} wrote with {codec}")
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("writer", WRITERS)
+def test_batches_are_stored_in_the_codec_they_were_sent_in(server, written, values, writer, codec):
+    """An old librdkafka sends plain batches when it dislikes the versions that the server advertises."""
+    topic = written(writer, codec)
+    stored = batches(log_bytes(server.data_dir, topic))
+    assert sum(batch.count for batch in stored) == len(values)
+    # A batch of a few records is sent plain where the codec would make it longer.
+    assert {batch.codec for batch in stored if batch.count > 10} == {codec}
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -71,5 +83,6 @@ def test_an_idempotent_producer_is_served(server, values, write, request):
     topic = f"idempotent-{request.node.callspec.id}"
     create_topic(server, topic)
     write(server.address, topic, "lz4", values, idempotent=True)
+    assert all(batch.producer_id >= 0 for batch in batches(log_bytes(server.data_dir, topic)))
     read = READERS["kcat"](server.address, topic, 0, 0, len(values))
     assert_same(read, values, "kcat reading what an idempotent producer wrote")

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Runs the client tests: installs what is missing, then hands its arguments to pytest.
+# Debian's packages go to the system, everything else to target/. See README.md beside this file.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+venv=$PWD/target/venv
+jars=$PWD/target/kafka-libs
+requirements=tests/clients/requirements.txt
+pom=tests/clients/java/pom.xml
+
+install_debian_packages() {
+    local missing=()
+    command -v kcat >/dev/null || missing+=(kcat)
+    command -v strace >/dev/null || missing+=(strace)
+    command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
+    command -v mvn >/dev/null || [ -e "$jars/complete" ] || missing+=(maven)
+    command -v systemd-analyze >/dev/null || missing+=(systemd)
+    python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+    [ ${#missing[@]} -eq 0 ] && return
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
+install_python_packages() {
+    cmp -s "$requirements" "$venv/installed.txt" && return
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install -q --disable-pip-version-check -r "$requirements"
+    cp "$requirements" "$venv/installed.txt"
+}
+
+install_kafka() {
+    cmp -s "$pom" "$jars/complete" && return
+    rm -rf "$jars"
+    mvn -q -B -f "$pom" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$jars"
+    cp "$pom" "$jars/complete"
+}
+
+mkdir -p target
+install_debian_packages
+install_python_packages
+install_kafka
+cd tests/clients
+exec "$venv/bin/python" -m pytest "$@"

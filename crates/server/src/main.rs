@@ -1,2 +1,133 @@
-//! Placeholder head.
-fn main() {}
+//! `penstock`: an async segment server. It keeps partitioned logs in Apache Kafka's on-disk format,
+//! speaks Kafka's protocol and serves fetches by splice chains.
+//!
+//! This file is the program: read the command line, run the command, turn the outcome into an exit code.
+//! A fetch is found in connection → fetch → lookup → (ring) transfer → ring.
+
+mod api;
+mod cli;
+mod clock;
+mod cluster;
+mod connection;
+mod connections;
+mod disk;
+mod dump;
+mod errors;
+mod fetch;
+mod housekeeping;
+mod http;
+mod limits;
+mod list_offsets;
+mod lookup;
+mod metadata;
+mod metrics;
+mod overrides;
+mod partition;
+mod produce;
+mod producer_ids;
+mod route;
+mod server;
+mod settings;
+mod topic_admin;
+mod topic_command;
+mod topic_configs;
+mod topics;
+mod waiting;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::cli::{Arguments, Command, ServeArguments};
+use crate::worker::Stop;
+
+/// The command failed.
+const FAILED: u8 = 1;
+/// The command was misused; clap exits with the same.
+const MISUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        Command::Serve(arguments) => return serve(*arguments),
+        Command::Topic(arguments) => topic_command::run(arguments),
+        Command::Dump(arguments) => dump::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("penstock: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn serve(arguments: ServeArguments) -> ExitCode {
+    start_log(arguments.log_format);
+    let settings = match arguments.settings(std::env::vars()) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("penstock: {error:#}");
+            return ExitCode::from(MISUSED);
+        }
+    };
+    match run_server(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("penstock: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// The main thread's runtime: signals, metrics, housekeeping. Workers have their own.
+#[tokio::main(flavor = "current_thread")]
+async fn run_server(settings: settings::Settings) -> anyhow::Result<()> {
+    let (stop, _) = watch::channel(Stop::No);
+    tokio::spawn(stop_on_signals(stop.clone()));
+    server::run(settings, stop, announce).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The first signal drains, a second one does not wait any longer.
+async fn stop_on_signals(stop: watch::Sender<Stop>) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("cannot listen for signals: stopping needs SIGKILL");
+        return;
+    };
+    for stage in [Stop::Drain, Stop::Now] {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!(?stage, "stopping");
+        let _ = stop.send(stage);
+    }
+}
+
+fn announce(ready: &server::Ready) {
+    println!("penstock listens on {}; clients use {}", ready.listen, ready.advertised);
+    if let Some(metrics) = ready.metrics {
+        println!("metrics at http://{metrics}/metrics");
+    }
+    // Says nothing where nobody asked for it (NOTIFY_SOCKET is not set).
+    if let Err(error) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "cannot tell systemd that we are ready");
+    }
+}
+
+fn start_log(format: cli::LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PENSTOCK_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        cli::LogFormat::Text => log.with_target(false).init(),
+        cli::LogFormat::Json => log.json().init(),
+    }
+}

@@ -1,0 +1,120 @@
+//! One request, one reply: decodes a frame, hands it to who answers it, encodes the answer.
+//!
+//! Called by connection. Adding an API is a row in `wire`'s table and an arm here.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use penstock_ring::Socket;
+use penstock_storage::Extent;
+use penstock_wire::messages::ApiVersionsResponse;
+use penstock_wire::{Answer, ApiKey, ErrorCode, Request, RequestError, Response, decode_request};
+
+use crate::worker::Worker;
+use crate::{fetch, list_offsets, metadata, produce, producer_ids, topic_admin, topic_configs};
+
+/// A laid-out answer and the file ranges its slots stand for.
+pub(crate) struct Reply {
+    pub(crate) answer: Answer,
+    pub(crate) extents: Vec<Extent>,
+}
+
+/// Why a request gets no reply and its connection no second chance.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoReply {
+    #[error("not a request that can be answered: {0}")]
+    Request(#[from] RequestError),
+    #[error("the peer left while its fetch waited")]
+    PeerGone,
+    #[error("records sent with acks=0 were not taken: error {0}")]
+    Unacknowledged(ErrorCode),
+}
+
+/// Answers the request in `frame` (a whole frame without its prefix). `None`: none is expected.
+///
+/// # Errors
+/// The connection must close; see [`NoReply`].
+pub(crate) async fn answer(
+    worker: &Worker,
+    socket: &Rc<Socket>,
+    frame: Bytes,
+) -> Result<Option<Reply>, NoReply> {
+    let started = Instant::now();
+    let (header, request) = match decode_request(frame) {
+        Ok(decoded) => decoded,
+        // A client newer than us asks in its newest version what there is: it is told in the oldest.
+        Err(RequestError::UnsupportedVersion { api_key, correlation_id, .. })
+            if api_key == ApiKey::ApiVersions as i16 =>
+        {
+            let response =
+                Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::UNSUPPORTED_VERSION));
+            let answer = response.encode(0, correlation_id);
+            return Ok(Some(Reply { answer, extents: Vec::new() }));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (response, extents) = match respond(worker, socket, request).await? {
+        Some(responded) => responded,
+        None => {
+            worker.server.metrics.request_done(header.api_key.name(), started.elapsed());
+            return Ok(None);
+        }
+    };
+    let answer = response.encode(header.api_version, header.correlation_id);
+    worker.server.metrics.request_done(header.api_key.name(), started.elapsed());
+    Ok(Some(Reply { answer, extents }))
+}
+
+async fn respond(
+    worker: &Worker,
+    socket: &Rc<Socket>,
+    request: Request,
+) -> Result<Option<(Response, Vec<Extent>)>, NoReply> {
+    let response = match request {
+        Request::Fetch(request) => {
+            let fetched = fetch::fetch(worker, socket, &request).await;
+            let fetched = fetched.map_err(|fetch::PeerGone| NoReply::PeerGone)?;
+            return Ok(Some((Response::Fetch(fetched.response), fetched.extents)));
+        }
+        Request::Produce(request) => {
+            let produced = produce::produce(worker, request).await;
+            match produced.map_err(NoReply::Unacknowledged)? {
+                Some(response) => Response::Produce(response),
+                None => return Ok(None),
+            }
+        }
+        Request::ListOffsets(request) => {
+            Response::ListOffsets(list_offsets::list_offsets(worker, request).await)
+        }
+        Request::Metadata(request) => Response::Metadata(metadata::metadata(worker, request).await),
+        Request::DescribeCluster(_) => {
+            Response::DescribeCluster(metadata::describe_cluster(worker))
+        }
+        Request::FindCoordinator(request) => {
+            Response::FindCoordinator(metadata::find_coordinator(request))
+        }
+        Request::ApiVersions(_) => {
+            Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::NONE))
+        }
+        Request::CreateTopics(request) => {
+            Response::CreateTopics(topic_admin::create_topics(worker, request).await)
+        }
+        Request::DeleteTopics(request) => {
+            Response::DeleteTopics(topic_admin::delete_topics(worker, request).await)
+        }
+        Request::CreatePartitions(request) => {
+            Response::CreatePartitions(topic_admin::create_partitions(worker, request).await)
+        }
+        Request::DescribeConfigs(request) => {
+            Response::DescribeConfigs(topic_configs::describe(worker, request))
+        }
+        Request::IncrementalAlterConfigs(request) => {
+            Response::IncrementalAlterConfigs(topic_configs::alter(worker, request).await)
+        }
+        Request::InitProducerId(request) => {
+            Response::InitProducerId(producer_ids::init(worker, &request).await)
+        }
+    };
+    Ok(Some((response, Vec::new())))
+}

@@ -1,0 +1,203 @@
+//! A connection: frames in, answers out, one request at a time and in order.
+//!
+//! Called by worker, once for each accepted socket. Knows frames and phases; what a request means is
+//! in [`crate::api`]. Never waits for a disk, never buffers more than has been received.
+//!
+//! ```text
+//!   received ──frame::length──► frame ──decode──► Request ──api::answer──► pieces ──transfer──► socket
+//! ```
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use penstock_ring::{Piece, Socket, TransferError};
+use penstock_storage::Extent;
+use penstock_wire::frame::{self, FrameError, PREFIX_LEN};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::api::{self, NoReply, Reply};
+use crate::connections::{Phase, Vitals};
+use crate::limits::{RECEIVE_FREE_BYTES, RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES};
+use crate::route::path_of;
+use crate::worker::Worker;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("the peer closed it")]
+    PeerClosed,
+    #[error("the peer closed it in the middle of a request of {expected} bytes, {received} here")]
+    Torn { received: usize, expected: u32 },
+    #[error("not a request: {0}")]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    NoReply(#[from] NoReply),
+    #[error("queued.max.request.bytes is used up")]
+    Overloaded,
+    #[error("receiving: {0}")]
+    Receive(std::io::Error),
+    #[error("sending: {0}")]
+    Send(#[from] TransferError),
+}
+
+/// Serves one connection until it ends; logs why, once.
+pub(crate) async fn serve(worker: &Rc<Worker>, vitals: &Rc<Vitals>, peer: SocketAddr) {
+    let mut connection = Connection {
+        worker: Rc::clone(worker),
+        vitals: Rc::clone(vitals),
+        socket: vitals.socket(),
+        received: BytesMut::new(),
+        typical_frame_bytes: RECEIVE_MIN_BYTES,
+    };
+    let end = connection.run().await;
+    vitals.shut_down();
+    match end {
+        End::Frame(_) | End::NoReply(NoReply::Request(_)) => {
+            tracing::warn!(%peer, "closed a connection: {end}")
+        }
+        _ => tracing::debug!(%peer, "a connection ended: {end}"),
+    }
+}
+
+struct Connection {
+    worker: Rc<Worker>,
+    vitals: Rc<Vitals>,
+    socket: Rc<Socket>,
+    /// What has been received and not yet been taken as a frame.
+    received: BytesMut,
+    /// The last frame's size: the next receive makes room for as much.
+    typical_frame_bytes: usize,
+}
+
+/// A whole frame without its prefix, and its share of the budget of requests in flight.
+struct Frame {
+    bytes: Bytes,
+    budget: Option<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    async fn run(&mut self) -> End {
+        loop {
+            if let Err(end) = self.serve_one().await {
+                return end;
+            }
+        }
+    }
+
+    async fn serve_one(&mut self) -> Result<(), End> {
+        let Frame { bytes, budget } = self.next_frame().await?;
+        self.vitals.enter(Phase::Working);
+        let reply = api::answer(&self.worker, &self.socket, bytes).await?;
+        drop(budget);
+        self.vitals.enter(Phase::Sending);
+        if let Some(reply) = reply {
+            self.send(reply).await?;
+        }
+        self.vitals.enter(Phase::Idle);
+        Ok(())
+    }
+
+    /// The next whole frame. The buffer grows by what arrives, never by what a prefix claims.
+    async fn next_frame(&mut self) -> Result<Frame, End> {
+        let limit = self.worker.server.settings.frame_max_bytes;
+        let mut budget: Option<OwnedSemaphorePermit> = None;
+        loop {
+            let length = frame::length(&self.received, limit)?;
+            match length {
+                Some(length) if self.received.len() >= PREFIX_LEN + length as usize => {
+                    let bytes = self.take_frame(length as usize);
+                    return Ok(Frame { bytes, budget });
+                }
+                _ => {}
+            }
+            let phase = if self.received.is_empty() { Phase::Idle } else { Phase::Receiving };
+            if self.vitals.phase() != phase {
+                self.vitals.enter(phase);
+            }
+            self.make_room(length, &mut budget).await?;
+            self.receive(length).await?;
+        }
+    }
+
+    fn take_frame(&mut self, length: usize) -> Bytes {
+        self.received.advance(PREFIX_LEN);
+        let frame = self.received.split_to(length).freeze();
+        self.typical_frame_bytes =
+            (PREFIX_LEN + length).clamp(RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES);
+        if self.received.is_empty() {
+            // Let go of the frame's memory: an idle connection holds its smallest buffer only.
+            self.received = BytesMut::new();
+        }
+        frame
+    }
+
+    /// Makes room for the next receive: as much again as is here, within what the frame still lacks.
+    async fn make_room(
+        &mut self,
+        length: Option<u32>,
+        budget: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<(), End> {
+        let here = self.received.len();
+        let lacking = length.map_or(self.typical_frame_bytes, |n| PREFIX_LEN + n as usize - here);
+        let room = lacking.min(here.max(RECEIVE_STEP_BYTES));
+        if here + room > RECEIVE_FREE_BYTES {
+            let granted = self.ask_budget(room as u32).await?;
+            match budget {
+                Some(budget) => budget.merge(granted),
+                None => *budget = Some(granted),
+            }
+        }
+        self.received.reserve(room);
+        Ok(())
+    }
+
+    /// Asks for a share of the memory for requests in flight. Waiting has an end, since those that
+    /// wait hold a share themselves.
+    async fn ask_budget(&self, bytes: u32) -> Result<OwnedSemaphorePermit, End> {
+        let server = &self.worker.server;
+        let asked = Arc::clone(&server.requests_in_flight).acquire_many_owned(bytes);
+        match tokio::time::timeout(server.settings.frame_timeout, asked).await {
+            Ok(Ok(granted)) => Ok(granted),
+            Ok(Err(_)) | Err(_) => Err(End::Overloaded),
+        }
+    }
+
+    async fn receive(&mut self, length: Option<u32>) -> Result<(), End> {
+        let buffer = std::mem::take(&mut self.received);
+        let (outcome, buffer) = self.worker.ring.recv(&self.socket, buffer).await;
+        self.received = buffer;
+        match outcome {
+            Ok(0) if self.received.is_empty() => Err(End::PeerClosed),
+            Ok(0) => Err(End::Torn {
+                received: self.received.len(),
+                expected: length.unwrap_or(PREFIX_LEN as u32),
+            }),
+            Ok(_) => Ok(()),
+            Err(error) => Err(End::Receive(error)),
+        }
+    }
+
+    async fn send(&mut self, reply: Reply) -> Result<(), End> {
+        let record_bytes = reply.extents.iter().map(|extent| extent.len_bytes).sum();
+        let path = path_of(self.worker.server.settings.fetch_path, record_bytes);
+        let pieces = pieces_of(reply);
+        Ok(self.worker.ring.transfer(pieces, &self.socket, path).await?)
+    }
+}
+
+/// Puts the file ranges where the answer's layout has their slots.
+fn pieces_of(reply: Reply) -> Vec<Piece> {
+    let Reply { answer, extents } = reply;
+    let file_range = |extent: &Extent| Piece::File {
+        file: Arc::clone(&extent.file),
+        position: extent.position.0,
+        len_bytes: extent.len_bytes,
+    };
+    let piece = |piece| match piece {
+        penstock_wire::Piece::Bytes(bytes) => Piece::Bytes(bytes),
+        penstock_wire::Piece::Records(slot) => file_range(&extents[slot.id as usize]),
+    };
+    answer.pieces.into_iter().map(piece).collect()
+}

@@ -1,0 +1,48 @@
+//! What the server's failures are called in Kafka's protocol. Pure.
+
+use penstock_storage::{AppendError, FindError, ProduceError};
+use penstock_wire::ErrorCode;
+
+use crate::lookup::ReadError;
+use crate::partition::ProduceFailure;
+use crate::topics::ChangeError;
+
+pub(crate) fn of_read(error: &ReadError) -> ErrorCode {
+    match error {
+        ReadError::Find(FindError::OutOfRange { .. }) => ErrorCode::OFFSET_OUT_OF_RANGE,
+        ReadError::Find(FindError::Corrupt { .. }) => ErrorCode::CORRUPT_MESSAGE,
+        ReadError::Find(FindError::Short { .. } | FindError::Io { .. })
+        | ReadError::Disk { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
+    }
+}
+
+pub(crate) fn of_validation(error: &ProduceError) -> ErrorCode {
+    match error {
+        ProduceError::Corrupt { .. } => ErrorCode::CORRUPT_MESSAGE,
+        ProduceError::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
+        ProduceError::Invalid { .. } => ErrorCode::INVALID_RECORD,
+        ProduceError::UnsupportedMagic { .. } => ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT,
+    }
+}
+
+pub(crate) fn of_produce(failure: &ProduceFailure) -> ErrorCode {
+    match failure {
+        ProduceFailure::Write(_) | ProduceFailure::Roll(_) => ErrorCode::KAFKA_STORAGE_ERROR,
+        ProduceFailure::Refused(refused) => match refused {
+            AppendError::Offline => ErrorCode::KAFKA_STORAGE_ERROR,
+            AppendError::Duplicate { .. } => ErrorCode::NONE,
+            AppendError::OutOfOrderSequence { .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+            AppendError::InvalidProducerEpoch { .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
+            AppendError::OffsetsExhausted { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
+        },
+    }
+}
+
+pub(crate) fn of_change(error: &ChangeError) -> ErrorCode {
+    match error {
+        ChangeError::Exists => ErrorCode::TOPIC_ALREADY_EXISTS,
+        ChangeError::Unknown => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        ChangeError::NotMore { .. } => ErrorCode::INVALID_PARTITIONS,
+        ChangeError::Disk(_) => ErrorCode::KAFKA_STORAGE_ERROR,
+    }
+}

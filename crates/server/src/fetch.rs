@@ -1,0 +1,305 @@
+//! Fetch: from (partition, offset, limits) to file ranges, waiting until there is enough to send.
+//!
+//! Called by api. The plan is made again from scratch each time something may have changed; it reads
+//! nothing but batch headers and index pages, and holds no lock while it does.
+//!
+//! ```text
+//!   plan ──enough, an error, old data, no time to wait──────────────────────────► answer
+//!     └── register with the partitions ── plan again ── sleep ── woken ──┐
+//!                                            ▲──────────────────────────┘ (deadline, stop: answer)
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_ring::Socket;
+use penstock_storage::{Extent, FindError, Found, Offset};
+use penstock_wire::messages::{
+    FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+};
+use penstock_wire::{ErrorCode, Records, RecordsSlot};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::errors;
+use crate::lookup::ReadError;
+use crate::partition::{Bounds, Partition};
+use crate::waiting::Registration;
+use crate::worker::{Stop, Worker, wait_for};
+
+/// No fetch waits longer, whatever it asks.
+const MAX_WAIT: Duration = Duration::from_secs(5 * 60);
+
+/// No fetch session: every request says all its partitions (KIP-227 allows a server to have none).
+const NO_SESSION: i32 = 0;
+
+/// The answer to a fetch, and the file ranges that its slots stand for, by slot id.
+pub(crate) struct Fetched {
+    pub(crate) response: FetchResponse,
+    pub(crate) extents: Vec<Extent>,
+}
+
+/// The peer left while its fetch waited.
+#[derive(Debug)]
+pub(crate) struct PeerGone;
+
+/// Answers a fetch, at the latest after its max_wait.
+///
+/// # Errors
+/// The peer left meanwhile: there is nobody to answer.
+pub(crate) async fn fetch(
+    worker: &Worker,
+    socket: &std::rc::Rc<Socket>,
+    request: &FetchRequest,
+) -> Result<Fetched, PeerGone> {
+    if request.session_id != NO_SESSION {
+        return Ok(Fetched::error(ErrorCode::FETCH_SESSION_ID_NOT_FOUND));
+    }
+    let plan = Plan::make(worker, request).await;
+    if plan.answers(request) {
+        return Ok(plan.into());
+    }
+    wait(worker, socket, request).await.map(Fetched::from)
+}
+
+/// Waits until there is enough to send or the time is over.
+async fn wait(
+    worker: &Worker,
+    socket: &std::rc::Rc<Socket>,
+    request: &FetchRequest,
+) -> Result<Plan, PeerGone> {
+    let deadline = Instant::now() + max_wait(request);
+    let more = Arc::new(Notify::new());
+    let _registrations = register(worker, request, &more);
+    let _counted = Waits::count(worker);
+    let mut stop = worker.stop.clone();
+    let peer_closed = worker.ring.peer_closed(socket);
+    let (timer, stopping) = (tokio::time::sleep_until(deadline), wait_for(&mut stop, Stop::Drain));
+    tokio::pin!(peer_closed, timer, stopping);
+    loop {
+        // Made after registering, so that nothing that was appended meanwhile is missed.
+        let plan = Plan::make(worker, request).await;
+        if plan.answers(request) {
+            return Ok(plan);
+        }
+        tokio::select! {
+            biased;
+            () = more.notified() => {}
+            () = &mut timer => return Ok(plan),
+            () = &mut stopping => return Ok(plan),
+            _ = &mut peer_closed => return Err(PeerGone),
+        }
+    }
+}
+
+fn max_wait(request: &FetchRequest) -> Duration {
+    Duration::from_millis(request.max_wait_ms.max(0) as u64).min(MAX_WAIT)
+}
+
+fn register(worker: &Worker, request: &FetchRequest, more: &Arc<Notify>) -> Vec<Registration> {
+    let topics = &worker.server.topics;
+    let asked = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(move |partition| (&topic.topic, partition.partition))
+    });
+    asked
+        .filter_map(|(topic, index)| topics.partition(topic, index))
+        .map(|partition| Registration::new(partition, Arc::clone(more)))
+        .collect()
+}
+
+/// What would be sent if the fetch were answered now.
+#[derive(Default)]
+struct Plan {
+    topics: Vec<FetchableTopicResponse>,
+    extents: Vec<Extent>,
+    record_bytes: u64,
+    /// An error or old data: waiting would not make the answer better.
+    is_final: bool,
+}
+
+impl Plan {
+    async fn make(worker: &Worker, request: &FetchRequest) -> Plan {
+        let mut plan = Plan::default();
+        let limit = worker.server.settings.fetch_max_bytes.min(request.max_bytes.max(0) as u64);
+        for topic in &request.topics {
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for asked in &topic.partitions {
+                let found = worker.server.topics.partition(&topic.topic, asked.partition);
+                partitions.push(match found {
+                    Some(partition) => plan.take(worker, &partition, asked, limit).await,
+                    None => plan.fail(asked, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, None),
+                });
+            }
+            plan.topics.push(FetchableTopicResponse {
+                topic: topic.topic.clone(),
+                partitions,
+                ..FetchableTopicResponse::default()
+            });
+        }
+        plan
+    }
+
+    /// Whether this is what the peer should get now.
+    fn answers(&self, request: &FetchRequest) -> bool {
+        self.is_final
+            || request.max_wait_ms <= 0
+            || self.topics.is_empty()
+            || self.record_bytes >= request.min_bytes.max(0) as u64
+    }
+
+    /// Adds one partition: an extent, nothing yet, or an error.
+    async fn take(
+        &mut self,
+        worker: &Worker,
+        partition: &Partition,
+        asked: &FetchPartition,
+        limit: u64,
+    ) -> PartitionData {
+        let bounds = partition.bounds();
+        if let Err(error) = check_epoch(asked.current_leader_epoch, bounds.leader_epoch) {
+            return self.fail(asked, error, Some(bounds));
+        }
+        match partition.find(&worker.ring, Offset(asked.fetch_offset)).await {
+            Ok(found) => {
+                let left = limit.saturating_sub(self.record_bytes);
+                let extent = found.and_then(|found| self.extent(&found, asked, left));
+                PartitionData { records: self.slot(extent), ..partition_data(asked, bounds) }
+            }
+            Err(error) => {
+                report(partition, asked, &error);
+                self.fail(asked, errors::of_read(&error), Some(bounds))
+            }
+        }
+    }
+
+    /// How much of what was found goes out. The first partition that has data gives at least one
+    /// batch, whatever the limits (KIP-74).
+    fn extent(&self, found: &Found, asked: &FetchPartition, left: u64) -> Option<Extent> {
+        let max_bytes = left.min(asked.partition_max_bytes.max(0) as u64);
+        found.extent(max_bytes, self.record_bytes == 0)
+    }
+
+    fn slot(&mut self, extent: Option<Extent>) -> Records {
+        let Some(extent) = extent else { return Records::default() };
+        let len_bytes =
+            u32::try_from(extent.len_bytes).expect("limited by fetch.max.bytes or a batch");
+        let id = self.extents.len() as u32;
+        self.is_final |= extent.sealed;
+        self.record_bytes += extent.len_bytes;
+        self.extents.push(extent);
+        Records::Slot(RecordsSlot { id, len_bytes })
+    }
+
+    fn fail(
+        &mut self,
+        asked: &FetchPartition,
+        error: ErrorCode,
+        bounds: Option<Bounds>,
+    ) -> PartitionData {
+        const UNKNOWN: i64 = -1;
+        self.is_final = true;
+        let bounds = bounds.unwrap_or(Bounds {
+            log_start: Offset(UNKNOWN),
+            high_watermark: Offset(UNKNOWN),
+            leader_epoch: -1,
+        });
+        PartitionData { error_code: error, ..partition_data(asked, bounds) }
+    }
+}
+
+fn partition_data(asked: &FetchPartition, bounds: Bounds) -> PartitionData {
+    PartitionData {
+        partition_index: asked.partition,
+        high_watermark: bounds.high_watermark.0,
+        last_stable_offset: bounds.high_watermark.0,
+        log_start_offset: bounds.log_start.0,
+        ..PartitionData::default()
+    }
+}
+
+/// A client that knows the leader's epoch is told when its knowledge is not ours (KIP-320).
+fn check_epoch(asked: i32, ours: i32) -> Result<(), ErrorCode> {
+    match asked {
+        ..0 => Ok(()),
+        _ if asked < ours => Err(ErrorCode::FENCED_LEADER_EPOCH),
+        _ if asked > ours => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
+        _ => Ok(()),
+    }
+}
+
+/// An operator wants to know of damage; a client that asks for offsets that are gone is daily life.
+fn report(partition: &Partition, asked: &FetchPartition, error: &ReadError) {
+    let offset = asked.fetch_offset;
+    match error {
+        ReadError::Find(FindError::OutOfRange { .. }) => {
+            tracing::debug!(partition = %partition.name, offset, %error, "cannot fetch");
+        }
+        _ => tracing::error!(partition = %partition.name, offset, %error, "cannot fetch"),
+    }
+}
+
+impl Fetched {
+    fn error(error_code: ErrorCode) -> Self {
+        let response = FetchResponse { error_code, ..FetchResponse::default() };
+        Fetched { response, extents: Vec::new() }
+    }
+}
+
+impl From<Plan> for Fetched {
+    fn from(plan: Plan) -> Self {
+        let response = FetchResponse { responses: plan.topics, ..FetchResponse::default() };
+        Fetched { response, extents: plan.extents }
+    }
+}
+
+/// Counts a fetch as waiting for as long as it lives.
+struct Waits<'a>(&'a Worker);
+
+impl<'a> Waits<'a> {
+    fn count(worker: &'a Worker) -> Self {
+        worker.server.metrics.fetches_waiting.inc();
+        Waits(worker)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.server.metrics.fetches_waiting.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_that_is_not_ours_is_told_apart() {
+        assert_eq!(check_epoch(-1, 5), Ok(()));
+        assert_eq!(check_epoch(5, 5), Ok(()));
+        assert_eq!(check_epoch(4, 5), Err(ErrorCode::FENCED_LEADER_EPOCH));
+        assert_eq!(check_epoch(6, 5), Err(ErrorCode::UNKNOWN_LEADER_EPOCH));
+    }
+
+    #[test]
+    fn a_fetch_waits_only_while_waiting_can_make_it_better() {
+        let request = FetchRequest { min_bytes: 10, max_wait_ms: 100, ..FetchRequest::default() };
+        let plan = |record_bytes, is_final| Plan {
+            topics: vec![FetchableTopicResponse::default()],
+            record_bytes,
+            is_final,
+            ..Plan::default()
+        };
+        assert!(!plan(9, false).answers(&request));
+        assert!(plan(10, false).answers(&request));
+        assert!(plan(0, true).answers(&request));
+        assert!(plan(0, false).answers(&FetchRequest { max_wait_ms: 0, ..request.clone() }));
+        assert!(Plan::default().answers(&request), "no partitions: nothing to wait for");
+    }
+
+    #[test]
+    fn a_negative_or_huge_max_wait_is_bounded() {
+        let with = |max_wait_ms| max_wait(&FetchRequest { max_wait_ms, ..FetchRequest::default() });
+        assert_eq!(with(-1), Duration::ZERO);
+        assert_eq!(with(i32::MAX), MAX_WAIT);
+    }
+}

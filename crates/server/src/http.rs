@@ -1,0 +1,95 @@
+//! /metrics, /healthz and /readyz, for those who watch the server.
+//!
+//! Runs on the main thread's runtime beside housekeeping, never on a worker.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::server::Server;
+use crate::worker::{Stop, wait_for};
+
+/// A watcher must have asked its question within this time.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Starts answering, when an address is configured; says which it got.
+///
+/// # Errors
+/// The address cannot be had.
+pub(crate) async fn serve(
+    server: Arc<Server>,
+    stop: watch::Receiver<Stop>,
+) -> anyhow::Result<Option<SocketAddr>> {
+    let Some(address) = server.settings.metrics else { return Ok(None) };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} for metrics"))?;
+    let bound = listener.local_addr()?;
+    tokio::spawn(accept(server, listener, stop));
+    Ok(Some(bound))
+}
+
+async fn accept(server: Arc<Server>, listener: TcpListener, mut stop: watch::Receiver<Stop>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = wait_for(&mut stop, Stop::Now) => return,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let server = Arc::clone(&server);
+        tokio::spawn(async move {
+            let answer = service_fn(move |request| {
+                let response = respond(&server, &request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let served = hyper::server::conn::http1::Builder::new()
+                .timer(hyper_util::rt::TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), answer);
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "a metrics connection ended");
+            }
+        });
+    }
+}
+
+fn respond(server: &Server, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+    }
+    match request.uri().path() {
+        "/metrics" => {
+            let mut response = text(StatusCode::OK, server.metrics.text());
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, OPEN_METRICS.parse().expect("a valid header"));
+            response
+        }
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" if server.metrics.is_ready() => text(StatusCode::OK, "ready\n"),
+        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n"),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+}

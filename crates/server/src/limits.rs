@@ -1,0 +1,48 @@
+//! Every limit of the server, with its name and unit, and the relations between them.
+//!
+//! Read by connection, fetch and configuration. What an operator may set stands in
+//! [`crate::settings`]; what stands here is what the code itself relies on.
+
+/// What a frame may claim at most unless configured: Kafka's `socket.request.max.bytes`.
+pub(crate) const FRAME_MAX_BYTES: u32 = 100 * MIB;
+
+/// A fetch answer's records in all, whatever the client asks: Kafka's `fetch.max.bytes`.
+pub(crate) const FETCH_MAX_BYTES: u64 = 55 * MIB as u64;
+
+/// One record batch unless the topic says otherwise: Kafka's `message.max.bytes`.
+pub(crate) const BATCH_MAX_BYTES: usize = MIB as usize + 12;
+
+/// Request bytes that all connections together may have in memory: `queued.max.request.bytes`.
+pub(crate) const REQUESTS_IN_FLIGHT_MAX_BYTES: u32 = 256 * MIB;
+
+/// The receive buffer of a connection from which nothing has come yet.
+pub(crate) const RECEIVE_MIN_BYTES: usize = 512;
+
+/// The receive buffer grows by what has already been received, at least by this much once a
+/// frame's first bytes are here.
+pub(crate) const RECEIVE_STEP_BYTES: usize = 64 * 1024;
+
+/// A frame up to this size is received without asking the budget of requests in flight.
+pub(crate) const RECEIVE_FREE_BYTES: usize = RECEIVE_STEP_BYTES;
+
+/// A fetch answer up to this size is read and sent as one piece of memory under `auto`: the
+/// copy costs less than waking a kernel worker for the splice.
+pub(crate) const COPY_MAX_BYTES: u64 = 16 * 1024;
+
+/// Partitions that one CreateTopics or CreatePartitions request may ask for.
+pub(crate) const PARTITIONS_PER_REQUEST_MAX: i32 = 10_000;
+
+/// Produce is refused while the file system of the data directory has less than this free.
+pub(crate) const DISK_RESERVE_BYTES: u64 = 1024 * MIB as u64;
+
+/// Produce is refused while less than this share of the file system is free.
+pub(crate) const DISK_RESERVE_PERCENT: u64 = 5;
+
+const MIB: u32 = 1024 * 1024;
+
+const _: () = {
+    assert!(FETCH_MAX_BYTES < i32::MAX as u64, "an answer's length is an int32");
+    assert!(BATCH_MAX_BYTES < FRAME_MAX_BYTES as usize, "a frame must hold a batch");
+    assert!(FRAME_MAX_BYTES < REQUESTS_IN_FLIGHT_MAX_BYTES, "the budget must hold a frame");
+    assert!(RECEIVE_MIN_BYTES < RECEIVE_STEP_BYTES);
+};

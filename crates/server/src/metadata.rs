@@ -1,0 +1,153 @@
+//! Metadata and DescribeCluster: who is here and which partitions there are.
+//!
+//! Called by api. Asking for an unknown topic may create it.
+
+use std::sync::Arc;
+
+use penstock_storage::validate_topic_name;
+use penstock_wire::ErrorCode;
+use penstock_wire::messages::{
+    Coordinator, DescribeClusterBroker, DescribeClusterResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, MetadataRequest, MetadataResponse, MetadataResponseBroker,
+    MetadataResponsePartition, MetadataResponseTopic,
+};
+
+use crate::overrides::Overrides;
+use crate::topics::{ChangeError, Topic};
+use crate::worker::Worker;
+
+/// "Nobody asked for authorized operations."
+const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+
+/// Answers a Metadata request.
+pub(crate) async fn metadata(worker: &Worker, request: MetadataRequest) -> MetadataResponse {
+    let cluster = &worker.server.cluster;
+    let topics = match request.topics {
+        None => worker.server.topics.all().iter().map(|topic| describe(worker, topic)).collect(),
+        Some(asked) => {
+            let may_create =
+                request.allow_auto_topic_creation && worker.server.settings.auto_create_topics;
+            let mut topics = Vec::with_capacity(asked.len());
+            for topic in asked {
+                topics.push(describe_or_create(worker, &topic.name, may_create).await);
+            }
+            topics
+        }
+    };
+    let (host, port) = &cluster.advertised;
+    MetadataResponse {
+        brokers: vec![MetadataResponseBroker {
+            node_id: cluster.node_id,
+            host: host.as_str().into(),
+            port: i32::from(*port),
+            rack: None,
+        }],
+        cluster_id: Some(cluster.id.as_str().into()),
+        controller_id: cluster.node_id,
+        topics,
+        cluster_authorized_operations: OPERATIONS_UNKNOWN,
+        ..MetadataResponse::default()
+    }
+}
+
+async fn describe_or_create(
+    worker: &Worker,
+    name: &str,
+    may_create: bool,
+) -> MetadataResponseTopic {
+    if let Some(topic) = worker.server.topics.get(name) {
+        return describe(worker, &topic);
+    }
+    match create(worker, name, may_create).await {
+        Ok(topic) => describe(worker, &topic),
+        Err(error_code) => MetadataResponseTopic {
+            error_code,
+            name: name.into(),
+            topic_authorized_operations: OPERATIONS_UNKNOWN,
+            ..MetadataResponseTopic::default()
+        },
+    }
+}
+
+async fn create(worker: &Worker, name: &str, may_create: bool) -> Result<Arc<Topic>, ErrorCode> {
+    validate_topic_name(name).map_err(|_| ErrorCode::INVALID_TOPIC_EXCEPTION)?;
+    if !may_create {
+        return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    }
+    let (server, name) = (Arc::clone(&worker.server), name.to_owned());
+    let created = tokio::task::spawn_blocking(move || {
+        let count = server.settings.num_partitions;
+        match server.topics.create(&name, count, Overrides::default()) {
+            Err(ChangeError::Exists) => server.topics.get(&name).ok_or(ChangeError::Unknown),
+            outcome => outcome,
+        }
+    });
+    match created.await {
+        Ok(Ok(topic)) => {
+            tracing::info!(topic = topic.name, "created a topic that was asked for");
+            Ok(topic)
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%error, "cannot create a topic that was asked for");
+            Err(ErrorCode::LEADER_NOT_AVAILABLE)
+        }
+        Err(_) => Err(ErrorCode::UNKNOWN_SERVER_ERROR),
+    }
+}
+
+fn describe(worker: &Worker, topic: &Topic) -> MetadataResponseTopic {
+    let node_id = worker.server.cluster.node_id;
+    let describe_partition =
+        |partition: &Arc<crate::partition::Partition>| MetadataResponsePartition {
+            partition_index: partition.name.partition,
+            leader_id: node_id,
+            leader_epoch: partition.bounds().leader_epoch,
+            replica_nodes: vec![node_id],
+            isr_nodes: vec![node_id],
+            ..MetadataResponsePartition::default()
+        };
+    MetadataResponseTopic {
+        name: topic.name.as_str().into(),
+        is_internal: topic.name.starts_with("__"),
+        partitions: topic.partitions().iter().map(describe_partition).collect(),
+        topic_authorized_operations: OPERATIONS_UNKNOWN,
+        ..MetadataResponseTopic::default()
+    }
+}
+
+/// Answers a DescribeCluster request.
+pub(crate) fn describe_cluster(worker: &Worker) -> DescribeClusterResponse {
+    let cluster = &worker.server.cluster;
+    let (host, port) = &cluster.advertised;
+    DescribeClusterResponse {
+        cluster_id: cluster.id.as_str().into(),
+        controller_id: cluster.node_id,
+        brokers: vec![DescribeClusterBroker {
+            broker_id: cluster.node_id,
+            host: host.as_str().into(),
+            port: i32::from(*port),
+            rack: None,
+        }],
+        cluster_authorized_operations: OPERATIONS_UNKNOWN,
+        ..DescribeClusterResponse::default()
+    }
+}
+
+/// Answers a FindCoordinator request: there are no groups here.
+pub(crate) fn find_coordinator(request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+    const NOBODY: i32 = -1;
+    let coordinator = |key| Coordinator {
+        key,
+        node_id: NOBODY,
+        port: NOBODY,
+        error_code: ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        ..Coordinator::default()
+    };
+    FindCoordinatorResponse {
+        error_code: ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        node_id: NOBODY,
+        port: NOBODY,
+        coordinators: request.coordinator_keys.into_iter().map(coordinator).collect(),
+        ..FindCoordinatorResponse::default()
+    }
+}

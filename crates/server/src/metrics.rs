@@ -1,0 +1,198 @@
+//! Everything the server counts, in Prometheus' words.
+//!
+//! Requests and produced bytes are counted here as they happen; what the rings count is read from their
+//! own counters when somebody asks. Answered by [`crate::http`].
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use penstock_ring::{Counter as RingCounter, Counters};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// The label of a request's kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Api {
+    api: &'static str,
+}
+
+/// The counters of the server.
+pub(crate) struct Metrics {
+    registry: Registry,
+    rings: Arc<Mutex<Vec<Arc<Counters>>>>,
+    requests: Family<Api, Counter>,
+    request_seconds: Family<Api, Histogram, fn() -> Histogram>,
+    /// Connections open now.
+    pub(crate) connections: Gauge,
+    /// Fetches that wait for data.
+    pub(crate) fetches_waiting: Gauge,
+    /// Record bytes taken from producers.
+    pub(crate) produced_bytes: Counter,
+    /// Partitions served.
+    pub(crate) partitions: Gauge,
+    /// Partitions that take no more appends since a write failed.
+    pub(crate) partitions_offline: Gauge,
+    is_ready: AtomicBool,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("penstock");
+        let rings = Arc::new(Mutex::new(Vec::new()));
+        let metrics = Metrics {
+            rings: Arc::clone(&rings),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(latency_histogram),
+            connections: Gauge::default(),
+            fetches_waiting: Gauge::default(),
+            produced_bytes: Counter::default(),
+            partitions: Gauge::default(),
+            partitions_offline: Gauge::default(),
+            is_ready: AtomicBool::new(false),
+            registry: Registry::default(),
+        };
+        registry.register("requests", "Requests answered, by API", metrics.requests.clone());
+        registry.register(
+            "request_seconds",
+            "From a request's last byte here to its answer laid out, by API",
+            metrics.request_seconds.clone(),
+        );
+        registry.register("connections", "Connections open now", metrics.connections.clone());
+        registry.register(
+            "fetch_waiting",
+            "Fetches that wait for data",
+            metrics.fetches_waiting.clone(),
+        );
+        registry.register(
+            "produced_bytes",
+            "Record bytes taken from producers",
+            metrics.produced_bytes.clone(),
+        );
+        registry.register("partitions", "Partitions served", metrics.partitions.clone());
+        registry.register(
+            "partitions_offline",
+            "Partitions that take no appends since a write failed",
+            metrics.partitions_offline.clone(),
+        );
+        registry.register_collector(Box::new(RingCollector { rings }));
+        Metrics { registry, ..metrics }
+    }
+
+    /// Adds a ring to those whose counters are shown.
+    pub(crate) fn watch_ring(&self, counters: Arc<Counters>) {
+        self.rings.lock().push(counters);
+    }
+
+    pub(crate) fn request_done(&self, api: &'static str, took: Duration) {
+        let label = Api { api };
+        self.requests.get_or_create(&label).inc();
+        self.request_seconds.get_or_create(&label).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.is_ready.store(ready, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Relaxed)
+    }
+
+    /// The text of /metrics.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            let _ = write!(text, "# cannot encode: {error}");
+        }
+        text
+    }
+}
+
+fn latency_histogram() -> Histogram {
+    const LEAST_SECONDS: f64 = 10e-6;
+    const BUCKETS: u16 = 20;
+    Histogram::new(exponential_buckets(LEAST_SECONDS, 2.0, BUCKETS))
+}
+
+/// Reads the rings' counters when somebody asks, and adds them up.
+#[derive(Debug)]
+struct RingCollector {
+    rings: Arc<Mutex<Vec<Arc<Counters>>>>,
+}
+
+impl Collector for RingCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let rings = self.rings.lock().clone();
+        let sum = |of: fn(&Counters) -> &RingCounter| -> u64 {
+            rings.iter().map(|ring| of(ring).get()).sum()
+        };
+
+        let mut sent = encoder.encode_descriptor(
+            "sent_bytes",
+            "Record bytes sent, by path",
+            None,
+            MetricType::Counter,
+        )?;
+        let by_path: [(&str, fn(&Counters) -> &RingCounter); 3] = [
+            ("chain", |c| &c.chain_bytes),
+            ("sendfile", |c| &c.sendfile_bytes),
+            ("copy", |c| &c.copy_bytes),
+        ];
+        for (path, of) in by_path {
+            let labels = [("path", path)];
+            ConstCounter::new(sum(of)).encode(sent.encode_family(&labels)?)?;
+        }
+
+        for (name, help, of) in COUNTERS {
+            let value = ConstCounter::new(sum(*of));
+            let described = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            value.encode(described)?;
+        }
+        for (name, help, of) in GAUGES {
+            let value = ConstGauge::new(sum(*of) as i64);
+            let described = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            value.encode(described)?;
+        }
+        let workers = ConstGauge::new(kernel_workers() as i64);
+        let help = "Kernel threads that work for the rings";
+        workers.encode(encoder.encode_descriptor("io_workers", help, None, MetricType::Gauge)?)
+    }
+}
+
+type Row = (&'static str, &'static str, fn(&Counters) -> &RingCounter);
+
+const COUNTERS: &[Row] = &[
+    ("ring_enters", "Calls of io_uring_enter that carried entries", |c| &c.enters),
+    ("ring_entries", "Entries submitted", |c| &c.submitted),
+    ("ring_completions", "Completions reaped", |c| &c.completions),
+    ("ring_chains", "Chains of linked operations", |c| &c.chains),
+    ("ring_hops", "Splices from a pipe to a socket", |c| &c.hops),
+    ("ring_short_hops", "Hops that took less than the pipe held", |c| &c.short_hops),
+    ("ring_residues", "Pipes closed because bytes were left in them", |c| &c.residues),
+    ("ring_poll_outs", "Waits until a socket can be written", |c| &c.poll_outs),
+    ("ring_pipe_waits", "Answers that had to wait for a pipe", |c| &c.pipe_waits),
+    ("ring_orphans", "Operations that outlived who asked for them", |c| &c.orphans),
+];
+
+const GAUGES: &[Row] = &[
+    ("ring_pipes_leased", "Pipes in use by answers in flight", |c| &c.pipes_leased),
+    ("ring_pipes_open", "Pipes open", |c| &c.pipes_open),
+];
+
+/// Threads of this process that are io_uring's own.
+fn kernel_workers() -> usize {
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return 0 };
+    let is_worker = |thread: &std::fs::DirEntry| {
+        let name = std::fs::read_to_string(thread.path().join("comm"));
+        name.is_ok_and(|name| name.starts_with("iou-wrk"))
+    };
+    threads.flatten().filter(is_worker).count()
+}

@@ -1,0 +1,159 @@
+//! One partition as the server knows it: its log, its one append at a time, those who wait for it.
+//!
+//! Called by fetch, produce and the other requests. The log's mutex is held for decisions only; what
+//! they need read or written goes through the worker's ring with no lock held.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+use penstock_ring::Ring;
+use penstock_storage::{
+    Append, AppendError, Appended, Find, Found, Log, Offset, PartitionName, ProducedBatches,
+    TimestampFound,
+};
+
+use crate::clock;
+use crate::lookup::{ReadError, resolve};
+use crate::waiting::Waiting;
+
+/// One partition of one topic.
+pub(crate) struct Partition {
+    pub(crate) name: PartitionName,
+    log: Mutex<Log>,
+    /// Held from the first decision of an append to its last: one write at a time.
+    appending: tokio::sync::Mutex<()>,
+    waiting: Waiting,
+}
+
+/// The offsets that every answer about a partition carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) log_start: Offset,
+    pub(crate) high_watermark: Offset,
+    pub(crate) leader_epoch: i32,
+}
+
+/// Why records were not appended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProduceFailure {
+    /// The log refuses them.
+    #[error(transparent)]
+    Refused(#[from] AppendError),
+    /// The write failed; the partition is offline from here on.
+    #[error("the write failed: {0}")]
+    Write(std::io::Error),
+    /// A new segment could not be made.
+    #[error("cannot roll: {0}")]
+    Roll(std::io::Error),
+}
+
+impl Partition {
+    pub(crate) fn new(name: PartitionName, log: Log) -> Arc<Self> {
+        let (appending, waiting) = (tokio::sync::Mutex::new(()), Waiting::default());
+        Arc::new(Partition { name, log: Mutex::new(log), appending, waiting })
+    }
+
+    /// The log, for a decision. Nobody keeps it across an await.
+    pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock()
+    }
+
+    pub(crate) fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    /// There are no followers yet: what is written is below the high watermark.
+    pub(crate) fn bounds(&self) -> Bounds {
+        let log = self.log();
+        Bounds {
+            log_start: log.log_start(),
+            high_watermark: log.log_end(),
+            leader_epoch: log.leader_epoch(),
+        }
+    }
+
+    /// The batch that holds `offset`; `None` at the log end.
+    ///
+    /// # Errors
+    /// The offset is outside of the log, the bytes there are no batch, the disk fails.
+    pub(crate) async fn find(
+        &self,
+        ring: &Ring,
+        offset: Offset,
+    ) -> Result<Option<Found>, ReadError> {
+        let found = self.log().find(offset)?;
+        match found {
+            Find::AtEnd => Ok(None),
+            Find::Lookup(lookup) => resolve(ring, lookup).await.map(Some),
+        }
+    }
+
+    /// The first record at or after a time.
+    ///
+    /// # Errors
+    /// As [`Partition::find`].
+    pub(crate) async fn find_timestamp(
+        &self,
+        ring: &Ring,
+        timestamp_ms: i64,
+    ) -> Result<Option<TimestampFound>, ReadError> {
+        let lookup = self.log().find_timestamp(timestamp_ms);
+        resolve(ring, lookup).await
+    }
+
+    /// The record with the largest timestamp.
+    ///
+    /// # Errors
+    /// As [`Partition::find`].
+    pub(crate) async fn find_max_timestamp(
+        &self,
+        ring: &Ring,
+    ) -> Result<Option<TimestampFound>, ReadError> {
+        let lookup = self.log().find_max_timestamp();
+        resolve(ring, lookup).await
+    }
+
+    /// Appends batches and wakes the fetches that wait. Must run to its end once begun: the caller
+    /// spawns it, so that a connection that goes away cannot leave half an append behind.
+    ///
+    /// # Errors
+    /// See [`ProduceFailure`]; nothing of the batches is visible then.
+    pub(crate) async fn append(
+        &self,
+        ring: &Ring,
+        batches: ProducedBatches,
+    ) -> Result<Appended, ProduceFailure> {
+        let one_at_a_time = self.appending.lock().await;
+        self.roll_if_due(&batches).await?;
+        let append = {
+            let mut log = self.log();
+            let leader_epoch = log.leader_epoch();
+            log.begin_append(batches, leader_epoch, clock::now_ms())?
+        };
+        let appended = self.write(ring, append).await?;
+        drop(one_at_a_time);
+        self.waiting.wake();
+        Ok(appended)
+    }
+
+    async fn write(&self, ring: &Ring, append: Append) -> Result<Appended, ProduceFailure> {
+        let (file, position) = (Arc::clone(&append.file), append.position.0);
+        match ring.write_all_at(file, position, append.bytes.clone()).await {
+            Ok(()) => Ok(self.log().finish_append(append)),
+            Err(error) => {
+                let reported = std::io::Error::from(error.kind());
+                self.log().fail_append(append, reported);
+                Err(ProduceFailure::Write(error))
+            }
+        }
+    }
+
+    async fn roll_if_due(&self, incoming: &ProducedBatches) -> Result<(), ProduceFailure> {
+        let Some(roll) = self.log().needs_roll(incoming, clock::now_ms()) else { return Ok(()) };
+        let created = tokio::task::spawn_blocking(move || roll.create()).await;
+        let new_segment =
+            created.map_err(std::io::Error::other).flatten().map_err(ProduceFailure::Roll)?;
+        self.log().install_roll(new_segment);
+        Ok(())
+    }
+}

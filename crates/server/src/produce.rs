@@ -1,0 +1,180 @@
+//! Produce: from a request's batches to offsets.
+//!
+//! Called by api. A connection's task is never dropped before its request is answered, so an append that
+//! has begun also ends.
+
+use std::sync::Arc;
+
+use penstock_storage::{AppendError, Appended, Offset, ProducedBatches};
+use penstock_wire::messages::{
+    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
+    TopicProduceResponse,
+};
+use penstock_wire::{ErrorCode, Records};
+
+use crate::errors;
+use crate::partition::{Partition, ProduceFailure};
+use crate::worker::Worker;
+
+/// What producers may ask to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Acks {
+    /// No answer at all.
+    None,
+    /// The leader, or all in sync: the same while there are no followers.
+    Leader,
+}
+
+/// Appends what the request brings. No answer: acks=0, and all went well.
+///
+/// # Errors
+/// With acks=0, the first error: there is no answer to put it into, so the connection must close, as
+/// Kafka does, for the producer to notice.
+pub(crate) async fn produce(
+    worker: &Worker,
+    request: ProduceRequest,
+) -> Result<Option<ProduceResponse>, ErrorCode> {
+    let acks = acks_of(request.acks);
+    let refused = refusal(worker, &request, acks);
+    let mut responses = Vec::with_capacity(request.topic_data.len());
+    for topic in request.topic_data {
+        let mut partition_responses = Vec::with_capacity(topic.partition_data.len());
+        for data in topic.partition_data {
+            let index = data.index;
+            let outcome = match &refused {
+                Some(refused) => Err(refused.clone()),
+                None => append(worker, &topic.name, data).await,
+            };
+            partition_responses.push(response_of(index, outcome));
+        }
+        responses.push(TopicProduceResponse { name: topic.name, partition_responses });
+    }
+    if acks == Some(Acks::None) {
+        let errors = responses.iter().flat_map(|topic| &topic.partition_responses);
+        let first = errors.map(|partition| partition.error_code).find(|e| *e != ErrorCode::NONE);
+        return first.map_or(Ok(None), Err);
+    }
+    Ok(Some(ProduceResponse { responses, ..ProduceResponse::default() }))
+}
+
+/// Why records of one partition were not taken: for the client, in code and words.
+#[derive(Debug, Clone)]
+struct Refused {
+    code: ErrorCode,
+    words: String,
+}
+
+fn refused(code: ErrorCode, words: impl std::fmt::Display) -> Refused {
+    Refused { code, words: words.to_string() }
+}
+
+fn acks_of(acks: i16) -> Option<Acks> {
+    match acks {
+        0 => Some(Acks::None),
+        1 | -1 => Some(Acks::Leader),
+        _ => None,
+    }
+}
+
+/// What refuses the request as a whole.
+fn refusal(worker: &Worker, request: &ProduceRequest, acks: Option<Acks>) -> Option<Refused> {
+    if acks.is_none() {
+        let words = format!("acks {} is none of 0, 1 and -1 (all)", request.acks);
+        return Some(refused(ErrorCode::INVALID_REQUIRED_ACKS, words));
+    }
+    if request.transactional_id.is_some() {
+        return Some(refused(ErrorCode::INVALID_REQUEST, "transactions are not supported"));
+    }
+    worker
+        .server
+        .disk
+        .is_short()
+        .then(|| refused(ErrorCode::KAFKA_STORAGE_ERROR, "the disk is below its reserve"))
+}
+
+async fn append(
+    worker: &Worker,
+    topic: &str,
+    data: PartitionProduceData,
+) -> Result<(Arc<Partition>, Appended), Refused> {
+    let partition = worker.server.topics.partition(topic, data.index).ok_or_else(|| {
+        refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "no such topic or partition")
+    })?;
+    let Records::Bytes(Some(bytes)) = data.records else {
+        return Err(refused(ErrorCode::INVALID_RECORD, "no records"));
+    };
+    let max_message_bytes = partition.log().config().max_message_bytes;
+    let batches = ProducedBatches::validate(bytes, max_message_bytes)
+        .map_err(|error| refused(errors::of_validation(&error), error))?;
+    let len_bytes = batches.len_bytes();
+    match partition.append(&worker.ring, batches).await {
+        Ok(appended) => {
+            worker.server.metrics.produced_bytes.inc_by(len_bytes);
+            Ok((partition, appended))
+        }
+        // The producer did not hear the first answer: it gets it again.
+        Err(ProduceFailure::Refused(AppendError::Duplicate { base_offset, last_offset })) => {
+            Ok((partition, Appended { base_offset, last_offset, log_append_time_ms: -1 }))
+        }
+        Err(failure) => {
+            report(worker, &partition, &failure);
+            Err(refused(errors::of_produce(&failure), failure))
+        }
+    }
+}
+
+fn report(worker: &Worker, partition: &Partition, failure: &ProduceFailure) {
+    match failure {
+        ProduceFailure::Refused(error) => {
+            tracing::debug!(partition = %partition.name, %error, "refused records");
+        }
+        ProduceFailure::Roll(error) => {
+            tracing::error!(partition = %partition.name, %error, "cannot roll a segment");
+        }
+        ProduceFailure::Write(error) => {
+            worker.server.metrics.partitions_offline.inc();
+            tracing::error!(partition = %partition.name, %error,
+                "a write failed: the partition takes no records until restart, fetches go on");
+        }
+    }
+}
+
+fn response_of(
+    index: i32,
+    outcome: Result<(Arc<Partition>, Appended), Refused>,
+) -> PartitionProduceResponse {
+    const NONE: i64 = -1;
+    match outcome {
+        Ok((partition, appended)) => PartitionProduceResponse {
+            index,
+            base_offset: appended.base_offset.0,
+            log_append_time_ms: appended.log_append_time_ms,
+            log_start_offset: partition.bounds().log_start.0,
+            ..PartitionProduceResponse::default()
+        },
+        Err(refused) => PartitionProduceResponse {
+            index,
+            error_code: refused.code,
+            error_message: Some(refused.words.into()),
+            base_offset: Offset(NONE).0,
+            log_append_time_ms: NONE,
+            log_start_offset: NONE,
+            ..PartitionProduceResponse::default()
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acks_beyond_those_of_the_protocol_are_refused() {
+        assert_eq!(acks_of(0), Some(Acks::None));
+        assert_eq!(acks_of(1), Some(Acks::Leader));
+        assert_eq!(acks_of(-1), Some(Acks::Leader));
+        for other in [2, -2, i16::MIN, i16::MAX] {
+            assert_eq!(acks_of(other), None);
+        }
+    }
+}

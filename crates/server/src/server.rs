@@ -1,0 +1,192 @@
+//! The server as a whole: what all workers share, how it starts, how it stops.
+//!
+//! Called by main with the settings; [`run`] returns when a stop is complete. Start: lock the data
+//! directory, open every log, bind, start the workers, say where clients must connect. Stop: workers
+//! answer what is in flight, logs are flushed and closed, the clean-shutdown marker is written.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+
+use anyhow::Context;
+use penstock_ring::RingConfig;
+use penstock_storage::DataDir;
+use tokio::sync::{Semaphore, watch};
+
+use crate::cluster::Cluster;
+use crate::metrics::Metrics;
+use crate::producer_ids::ProducerIds;
+use crate::settings::Settings;
+use crate::topics::Topics;
+use crate::worker::{self, Stop};
+use crate::{disk, housekeeping, http};
+
+/// What every worker sees.
+pub(crate) struct Server {
+    pub(crate) settings: Settings,
+    pub(crate) topics: Topics,
+    pub(crate) cluster: Cluster,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) metrics: Metrics,
+    pub(crate) disk: disk::Reserve,
+    /// Connections open now, on all workers.
+    pub(crate) connections: AtomicUsize,
+    /// Bytes of requests that may still come into memory.
+    pub(crate) requests_in_flight: Arc<Semaphore>,
+}
+
+impl Server {
+    /// Opens everything that is in the data directory. Blocks.
+    fn open(
+        settings: Settings,
+        data_dir: DataDir,
+        bound: SocketAddr,
+    ) -> anyhow::Result<Arc<Server>> {
+        let metrics = Metrics::new();
+        let cluster = Cluster::open(&settings, bound)?;
+        let producer_ids = ProducerIds::open(&settings.data_dir)?;
+        let topics = Topics::open(&settings, data_dir)?;
+        metrics.partitions.set(topics.partition_count() as i64);
+        Ok(Arc::new(Server {
+            disk: disk::Reserve::new(&settings),
+            topics,
+            cluster,
+            producer_ids,
+            metrics,
+            connections: AtomicUsize::new(0),
+            requests_in_flight: Arc::new(Semaphore::new(
+                settings.requests_in_flight_max_bytes as usize,
+            )),
+            settings,
+        }))
+    }
+
+    pub(crate) fn ring_config(&self) -> RingConfig {
+        RingConfig::default()
+    }
+}
+
+/// Serves until `stop` has come to its end.
+///
+/// # Errors
+/// The data directory, an address or a worker cannot be had, or the logs cannot be closed cleanly.
+pub(crate) async fn run(
+    settings: Settings,
+    stop: watch::Sender<Stop>,
+    on_ready: impl FnOnce(&Ready),
+) -> anyhow::Result<()> {
+    penstock_ring::ignore_sigpipe();
+    let data_dir = DataDir::open(&settings.data_dir)?;
+    let listeners = listen(settings.listen, settings.workers)?;
+    let bound = listeners[0].local_addr()?;
+    let server =
+        tokio::task::spawn_blocking(move || Server::open(settings, data_dir, bound)).await??;
+
+    let metrics = http::serve(Arc::clone(&server), stop.subscribe()).await?;
+    let housekeeping = tokio::spawn(housekeeping::run(Arc::clone(&server), stop.subscribe()));
+    let workers = start_workers(&server, listeners, &stop)?;
+
+    on_ready(&Ready::of(&server, bound, metrics));
+    worker::wait_for(&mut stop.subscribe(), Stop::Drain).await;
+    server.metrics.set_ready(false);
+    drain(&server, workers, &stop).await?;
+    housekeeping.await?;
+    tokio::task::spawn_blocking(move || server.topics.close()).await??;
+    Ok(())
+}
+
+/// What a start has come to, for people and scripts.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// Where the server listens.
+    pub(crate) listen: SocketAddr,
+    /// What clients must use.
+    pub(crate) advertised: String,
+    /// Where metrics answer.
+    pub(crate) metrics: Option<SocketAddr>,
+}
+
+impl Ready {
+    fn of(server: &Server, listen: SocketAddr, metrics: Option<SocketAddr>) -> Self {
+        server.metrics.set_ready(true);
+        let (host, port) = &server.cluster.advertised;
+        let advertised = format!("{host}:{port}");
+        tracing::info!(%listen, %advertised, workers = server.settings.workers,
+            partitions = server.topics.partition_count(), path = %server.settings.fetch_path, "serving");
+        Ready { listen, advertised, metrics }
+    }
+}
+
+fn start_workers(
+    server: &Arc<Server>,
+    listeners: Vec<TcpListener>,
+    stop: &watch::Sender<Stop>,
+) -> anyhow::Result<Vec<JoinHandle<anyhow::Result<()>>>> {
+    let start = |(number, listener)| {
+        let (server, watching, ending) = (Arc::clone(server), stop.subscribe(), stop.clone());
+        let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+        let work = move || {
+            let outcome = worker::run(server, listener, watching);
+            if let Err(error) = &outcome {
+                tracing::error!("worker {number} failed: {error:#}");
+            }
+            // A worker that ends by itself takes the server with it: half a server helps nobody.
+            ending.send_modify(|stop| *stop = (*stop).max(Stop::Drain));
+            outcome
+        };
+        thread.spawn(work).context("cannot start a worker thread")
+    };
+    listeners.into_iter().enumerate().map(start).collect()
+}
+
+/// Waits until the workers have answered what is in flight, but no longer than the drain time-out.
+async fn drain(
+    server: &Server,
+    workers: Vec<JoinHandle<anyhow::Result<()>>>,
+    stop: &watch::Sender<Stop>,
+) -> anyhow::Result<()> {
+    let joined = tokio::task::spawn_blocking(move || {
+        workers.into_iter().map(JoinHandle::join).collect::<Vec<_>>()
+    });
+    tokio::pin!(joined);
+    let outcomes = tokio::select! {
+        outcomes = &mut joined => outcomes?,
+        () = tokio::time::sleep(server.settings.drain_timeout) => {
+            tracing::warn!("requests were still in flight after drain.timeout.ms: closing them");
+            let _ = stop.send(Stop::Now);
+            joined.await?
+        }
+    };
+    for outcome in outcomes {
+        outcome.map_err(|_| anyhow::anyhow!("a worker panicked"))??;
+    }
+    Ok(())
+}
+
+/// One listening socket a worker, all on the same address.
+fn listen(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<TcpListener>> {
+    // SO_REUSEPORT would let a second server share the port without a word: ask first without it.
+    let alone = TcpListener::bind(address);
+    drop(alone.with_context(|| format!("cannot listen on {address}"))?);
+    let first = listen_one(address)?;
+    let bound = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..workers {
+        listeners.push(listen_one(bound)?);
+    }
+    Ok(listeners)
+}
+
+fn listen_one(address: SocketAddr) -> std::io::Result<TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+    const BACKLOG: i32 = 1024;
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}

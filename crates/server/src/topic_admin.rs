@@ -1,0 +1,220 @@
+//! CreateTopics, DeleteTopics, CreatePartitions.
+//!
+//! Called by api. Checks are pure; what touches files runs on the blocking pool, one topic after another.
+
+use std::sync::Arc;
+
+use penstock_storage::validate_topic_name;
+use penstock_wire::messages::{
+    CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreatePartitionsRequest,
+    CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
+    CreateTopicsRequest, CreateTopicsResponse, DeletableTopicResult, DeleteTopicsRequest,
+    DeleteTopicsResponse,
+};
+use penstock_wire::{ErrorCode, Str, Uuid};
+
+use crate::errors;
+use crate::limits::PARTITIONS_PER_REQUEST_MAX;
+use crate::overrides::Overrides;
+use crate::topics::{ChangeError, Topics};
+use crate::worker::Worker;
+
+/// "The server's default", in a partition count or a replication factor.
+const DEFAULT: i32 = -1;
+
+/// Why a topic stays as it is: for the client, in code and words.
+struct Refused {
+    code: ErrorCode,
+    words: String,
+}
+
+impl Refused {
+    fn new(code: ErrorCode, words: impl std::fmt::Display) -> Self {
+        Refused { code, words: words.to_string() }
+    }
+}
+
+impl From<ChangeError> for Refused {
+    fn from(error: ChangeError) -> Self {
+        if let ChangeError::Disk(error) = &error {
+            tracing::error!("cannot change topics: {error:#}");
+        }
+        Refused::new(errors::of_change(&error), error)
+    }
+}
+
+/// Answers a CreateTopics request.
+pub(crate) async fn create_topics(
+    worker: &Worker,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let name = topic.name.clone();
+        let outcome = create_one(worker, topic, request.validate_only).await;
+        topics.push(match outcome {
+            Ok(created) => created,
+            Err(refused) => CreatableTopicResult {
+                name,
+                error_code: refused.code,
+                error_message: Some(refused.words.into()),
+                num_partitions: DEFAULT,
+                replication_factor: DEFAULT as i16,
+                configs: None,
+                ..CreatableTopicResult::default()
+            },
+        });
+    }
+    CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
+}
+
+async fn create_one(
+    worker: &Worker,
+    topic: CreatableTopic,
+    validate_only: bool,
+) -> Result<CreatableTopicResult, Refused> {
+    validate_topic_name(&topic.name)
+        .map_err(|error| Refused::new(ErrorCode::INVALID_TOPIC_EXCEPTION, error))?;
+    let count = partition_count(&topic, worker)?;
+    let overrides = overrides_of(&topic)?;
+    let name = topic.name.to_string();
+    let mut id = Uuid::default();
+    if validate_only {
+        if worker.server.topics.get(&name).is_some() {
+            return Err(ChangeError::Exists.into());
+        }
+    } else {
+        let asked = overrides.clone();
+        let created = on_blocking_pool(worker, move |topics| topics.create(&name, count, asked));
+        id = Uuid(created.await?.id.0);
+        tracing::info!(topic = %topic.name, partitions = count, "created a topic");
+    }
+    let config = |(key, value): (&str, &str)| CreatableTopicConfigs {
+        name: key.into(),
+        value: Some(value.into()),
+        ..CreatableTopicConfigs::default()
+    };
+    Ok(CreatableTopicResult {
+        name: topic.name,
+        topic_id: id,
+        num_partitions: count,
+        replication_factor: 1,
+        configs: Some(overrides.iter().map(config).collect()),
+        ..CreatableTopicResult::default()
+    })
+}
+
+fn partition_count(topic: &CreatableTopic, worker: &Worker) -> Result<i32, Refused> {
+    if !topic.assignments.is_empty() {
+        return assigned_count(topic, worker.server.cluster.node_id);
+    }
+    if topic.replication_factor != 1 && topic.replication_factor != DEFAULT as i16 {
+        let words = format!("replication factor {}: there is one server", topic.replication_factor);
+        return Err(Refused::new(ErrorCode::INVALID_REPLICATION_FACTOR, words));
+    }
+    match topic.num_partitions {
+        DEFAULT => Ok(worker.server.settings.num_partitions),
+        count if (1..=PARTITIONS_PER_REQUEST_MAX).contains(&count) => Ok(count),
+        count => {
+            let words = format!("{count} partitions: from 1 to {PARTITIONS_PER_REQUEST_MAX}");
+            Err(Refused::new(ErrorCode::INVALID_PARTITIONS, words))
+        }
+    }
+}
+
+/// A client that assigns replicas itself must mean this server, and partitions from 0 without a gap.
+fn assigned_count(topic: &CreatableTopic, node_id: i32) -> Result<i32, Refused> {
+    let mut indexes: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
+    indexes.sort_unstable();
+    let whole = indexes.iter().enumerate().all(|(at, index)| *index == at as i32);
+    let ours = topic.assignments.iter().all(|a| a.broker_ids[..] == [node_id]);
+    if whole && ours && indexes.len() <= PARTITIONS_PER_REQUEST_MAX as usize {
+        return Ok(indexes.len() as i32);
+    }
+    let words = format!("every partition from 0 on must be assigned to node {node_id} alone");
+    Err(Refused::new(ErrorCode::INVALID_REPLICA_ASSIGNMENT, words))
+}
+
+fn overrides_of(topic: &CreatableTopic) -> Result<Overrides, Refused> {
+    let mut overrides = Overrides::default();
+    for config in &topic.configs {
+        let value = config.value.as_deref().unwrap_or_default();
+        overrides
+            .set(&config.name, value)
+            .map_err(|words| Refused::new(ErrorCode::INVALID_CONFIG, words))?;
+    }
+    Ok(overrides)
+}
+
+/// Answers a DeleteTopics request.
+pub(crate) async fn delete_topics(
+    worker: &Worker,
+    request: DeleteTopicsRequest,
+) -> DeleteTopicsResponse {
+    let mut responses = Vec::with_capacity(request.topic_names.len());
+    for name in request.topic_names {
+        let topic = name.to_string();
+        let deleted = on_blocking_pool(worker, move |topics| topics.delete(&topic)).await;
+        if deleted.is_ok() {
+            tracing::info!(topic = %name, "deleted a topic");
+        }
+        let (error_code, error_message) = code_and_words(deleted);
+        responses.push(DeletableTopicResult { name, error_code, error_message });
+    }
+    DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
+}
+
+/// Answers a CreatePartitions request.
+pub(crate) async fn create_partitions(
+    worker: &Worker,
+    request: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
+    let mut results = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let name = topic.name.clone();
+        let outcome = add_partitions(worker, topic, request.validate_only).await;
+        let (error_code, error_message) = code_and_words(outcome);
+        results.push(CreatePartitionsTopicResult { name, error_code, error_message });
+    }
+    CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() }
+}
+
+async fn add_partitions(
+    worker: &Worker,
+    topic: CreatePartitionsTopic,
+    validate_only: bool,
+) -> Result<(), Refused> {
+    let (name, count) = (topic.name.to_string(), topic.count);
+    if count > PARTITIONS_PER_REQUEST_MAX {
+        let words = format!("{count} partitions: at most {PARTITIONS_PER_REQUEST_MAX}");
+        return Err(Refused::new(ErrorCode::INVALID_PARTITIONS, words));
+    }
+    if validate_only {
+        let topic = worker.server.topics.get(&name).ok_or(ChangeError::Unknown)?;
+        let has = topic.partitions().len() as i32;
+        return if count > has { Ok(()) } else { Err(ChangeError::NotMore { has }.into()) };
+    }
+    on_blocking_pool(worker, move |topics| topics.add_partitions(&name, count)).await
+}
+
+async fn on_blocking_pool<T: Send + 'static>(
+    worker: &Worker,
+    change: impl FnOnce(&Topics) -> Result<T, ChangeError> + Send + 'static,
+) -> Result<T, Refused> {
+    let server = Arc::clone(&worker.server);
+    match tokio::task::spawn_blocking(move || change(&server.topics)).await {
+        Ok(outcome) => {
+            let partitions = worker.server.topics.partition_count() as i64;
+            worker.server.metrics.partitions.set(partitions);
+            Ok(outcome?)
+        }
+        Err(_) => Err(Refused::new(ErrorCode::UNKNOWN_SERVER_ERROR, "the change panicked")),
+    }
+}
+
+fn code_and_words(outcome: Result<(), Refused>) -> (ErrorCode, Option<Str>) {
+    match outcome {
+        Ok(()) => (ErrorCode::NONE, None),
+        Err(refused) => (refused.code, Some(refused.words.into())),
+    }
+}

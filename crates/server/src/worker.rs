@@ -1,0 +1,192 @@
+//! A worker: one thread, one runtime, one ring, the connections it accepted.
+//!
+//! Called by server at start. Every worker listens on the same address (SO_REUSEPORT), so the kernel
+//! spreads connections over them and no connection ever changes its thread.
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use penstock_ring::{Ring, Socket};
+use tokio::sync::watch;
+
+use crate::connection;
+use crate::connections::{Connections, PhaseLimits, Vitals};
+use crate::server::Server;
+
+/// How often the sweep looks for connections that take too long.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After a failed accept (no descriptors left, say) the listener rests this long.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// What the connections of one thread share.
+pub(crate) struct Worker {
+    pub(crate) server: Arc<Server>,
+    pub(crate) ring: Ring,
+    pub(crate) stop: watch::Receiver<Stop>,
+    connections: Connections,
+}
+
+/// How far a stop has come. Everything that runs watches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stop {
+    /// Serving.
+    No,
+    /// No new requests; those in flight are answered.
+    Drain,
+    /// The time for that is over.
+    Now,
+}
+
+/// Runs a worker on the calling thread until a stop is complete.
+///
+/// # Errors
+/// The runtime or the ring cannot be made.
+pub(crate) fn run(
+    server: Arc<Server>,
+    listener: TcpListener,
+    stop: watch::Receiver<Stop>,
+) -> anyhow::Result<()> {
+    block_on(async move {
+        let ring = Ring::new(server.ring_config()).context("cannot make a ring")?;
+        server.metrics.watch_ring(ring.counters());
+        say_what_is_missing(&ring);
+        let driver = tokio::task::spawn_local(ring.clone().drive());
+        let connections = Connections::default();
+        let worker = Rc::new(Worker { server, ring, stop, connections });
+        worker.serve(listener).await;
+        worker.ring.stop().await;
+        driver.abort();
+        Ok(())
+    })?
+}
+
+impl Worker {
+    async fn serve(self: &Rc<Self>, listener: TcpListener) {
+        let mut stop = self.stop.clone();
+        let accepting = tokio::task::spawn_local(Rc::clone(self).accept(listener));
+        let sweeping = tokio::task::spawn_local(Rc::clone(self).sweep());
+        wait_for(&mut stop, Stop::Drain).await;
+        accepting.abort();
+        self.connections.stop_receiving();
+        tokio::select! {
+            () = self.until_no_connection() => {}
+            () = wait_for(&mut stop, Stop::Now) => {
+                self.connections.shut_down();
+                self.until_no_connection().await;
+            }
+        }
+        sweeping.abort();
+    }
+
+    async fn accept(self: Rc<Self>, listener: TcpListener) {
+        let listener = Rc::new(listener);
+        loop {
+            match self.ring.accept(&listener).await {
+                Ok(stream) => self.admit(stream),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+    }
+
+    /// Takes a new connection, or closes it at once when there are too many.
+    fn admit(self: &Rc<Self>, stream: TcpStream) {
+        // A peer that has left already has no address; its connection ends with the first receive.
+        let peer = stream.peer_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let settings = &self.server.settings;
+        let Some(place) = Place::take(&self.server) else {
+            tracing::warn!(%peer, limit = settings.connections_max, "refused: max.connections");
+            return;
+        };
+        let socket = match Socket::new(stream, settings.send_buffer_bytes) {
+            Ok(socket) => Rc::new(socket),
+            Err(error) => return tracing::warn!(%peer, %error, "cannot set a connection up"),
+        };
+        let vitals = Vitals::new(socket);
+        self.connections.add(Rc::clone(&vitals));
+        let worker = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            connection::serve(&worker, &vitals, peer).await;
+            worker.connections.remove(&vitals);
+            drop(place);
+        });
+    }
+
+    async fn sweep(self: Rc<Self>) {
+        let limits = PhaseLimits::of(&self.server.settings);
+        let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+        loop {
+            ticks.tick().await;
+            self.connections.sweep(limits, Instant::now());
+        }
+    }
+
+    async fn until_no_connection(&self) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        while !self.connections.is_empty() {
+            ticks.tick().await;
+        }
+    }
+}
+
+/// A connection's place among `max.connections`, given back when dropped.
+struct Place(Arc<Server>);
+
+impl Place {
+    fn take(server: &Arc<Server>) -> Option<Self> {
+        let taken = &server.connections;
+        let limit = server.settings.connections_max;
+        taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1))
+            .ok()?;
+        server.metrics.connections.inc();
+        Some(Place(Arc::clone(server)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let taken: &AtomicUsize = &self.0.connections;
+        taken.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.connections.dec();
+    }
+}
+
+/// Returns when the stop has come as far as `stage`, or when the server is gone.
+pub(crate) async fn wait_for(stop: &mut watch::Receiver<Stop>, stage: Stop) {
+    // An error means that the sender is gone: then there is nobody left to serve for.
+    let _ = stop.wait_for(|now| *now >= stage).await;
+}
+
+/// An operator who expects io_uring is told once why it is not there; the server runs without it.
+fn say_what_is_missing(ring: &Ring) {
+    static SAID: Once = Once::new();
+    if let Some(error) = ring.unavailable() {
+        SAID.call_once(|| {
+            tracing::warn!(
+                "no io_uring: {error}. Fetches go by sendfile, which waits for the disk \
+                on the worker's thread"
+            );
+        });
+    }
+}
+
+/// Runs `future` on tokio-uring's runtime, or on tokio's own where io_uring is not to be had.
+fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
+    if let Ok(runtime) = tokio_uring::Runtime::new(&tokio_uring::builder()) {
+        return Ok(runtime.block_on(future));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot make a runtime")?;
+    Ok(tokio::task::LocalSet::new().block_on(&runtime, future))
+}

@@ -1,10 +1,23 @@
-//! The types of an append; see `log.rs` for its life.
+//! Appending: the log says what to write where, somebody else writes, the log takes note.
+//!
+//! ```text
+//!            begin_append                         finish_append
+//!   Idle ───────────────────▶ Outstanding ───────────────────────▶ Idle     log end has moved
+//!                                  │ fail_append
+//!                                  └──────────────▶ Offline                 until opened anew
+//! ```
+//!
+//! One append at a time: the server holds the partition's append lock from `begin_append` (and
+//! `needs_roll` before it) to the end. Readers see nothing of an append before it has finished, and
+//! nothing ever of one that failed: what it may have left behind the committed end is cut by the next
+//! start, before anything is served.
 
-use std::{fs::File, sync::Arc};
+use std::{fs::File, io, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use penstock_batch::{BatchHeader, TimestampType, assign, stamp_log_append_time};
 
-use crate::{Offset, Position};
+use crate::{Log, Offset, Position, ProducedBatches, batch_place::BatchPlace, log::Writing};
 
 /// What to write where. Whoever holds it writes `bytes` at `position` and then tells the log how it
 /// went: `Log::finish_append` or `Log::fail_append`.
@@ -14,8 +27,10 @@ pub struct Append {
     pub file: Arc<File>,
     /// Its end.
     pub position: Position,
-    /// Whole batches, offsets assigned.
+    /// Whole batches, offsets assigned. Cheap to clone for the write.
     pub bytes: Bytes,
+    batches: Vec<(BatchHeader, BatchPlace)>,
+    log_append_time_ms: i64,
 }
 
 /// What became of an append.
@@ -71,4 +86,104 @@ pub enum AppendError {
         /// Records to append.
         count: i64,
     },
+}
+
+impl Log {
+    /// Gives the batches their offsets and says where to write them.
+    ///
+    /// The offsets are written into the bytes the producer sent, without a copy, if nothing else refers
+    /// to their allocation; a request that brought several partitions in one frame is shared between them
+    /// and is copied once. The caller has rolled if `needs_roll` said so.
+    ///
+    /// # Panics
+    /// If an append is outstanding, or a needed roll was left out: bugs of the caller.
+    pub fn begin_append(
+        &mut self,
+        batches: ProducedBatches,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<Append, AppendError> {
+        assert!(self.writing != Writing::Outstanding, "an append began while one was outstanding");
+        self.check_append(&batches)?;
+        let stamp_ms = match self.config.timestamp_type {
+            TimestampType::CreateTime => -1,
+            TimestampType::LogAppendTime => now_ms,
+        };
+        let segment = &self.active.segment;
+        let position = Position(segment.size_bytes);
+        let mut bytes =
+            batches.bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
+        let mut next_offset = self.log_end;
+        let mut placed = Vec::with_capacity(batches.batches.len());
+        for (at, mut header) in batches.batches {
+            let batch = &mut bytes[at..at + header.len_bytes()];
+            assign(batch, next_offset.0, leader_epoch);
+            if stamp_ms >= 0 {
+                stamp_log_append_time(batch, stamp_ms);
+                header.max_timestamp = stamp_ms;
+            }
+            header.base_offset = next_offset.0;
+            header.leader_epoch = leader_epoch;
+            let place = BatchPlace::of(&header, Position(position.0 + at as u64));
+            assert!(segment.files.relative(place.last).is_some(), "a needed roll was left out");
+            next_offset = Offset(place.last.0 + 1);
+            placed.push((header, place));
+        }
+        self.writing = Writing::Outstanding;
+        Ok(Append {
+            file: segment.files.log.clone(),
+            position,
+            bytes: bytes.freeze(),
+            batches: placed,
+            log_append_time_ms: stamp_ms,
+        })
+    }
+
+    /// The bytes are written: they are part of the log from here on.
+    pub fn finish_append(&mut self, append: Append) -> Appended {
+        self.assert_outstanding(&append);
+        self.writing = Writing::Idle;
+        let base_offset = self.log_end;
+        for (header, place) in &append.batches {
+            self.active.commit(place, self.config.index_interval_bytes);
+            self.recent.push(place);
+            self.epochs.note(header.leader_epoch, place.base);
+            self.producers.note(header, place.base);
+            self.log_end = Offset(place.last.0 + 1);
+        }
+        Appended {
+            base_offset,
+            last_offset: Offset(self.log_end.0 - 1),
+            log_append_time_ms: append.log_append_time_ms,
+        }
+    }
+
+    /// The write failed, wholly or in part: the log goes offline. What is committed can still be read.
+    pub fn fail_append(&mut self, append: Append, error: io::Error) {
+        self.assert_outstanding(&append);
+        self.writing = Writing::Offline;
+        tracing::error!(
+            dir = %self.dir.display(),
+            position = append.position.0,
+            len_bytes = append.bytes.len(),
+            %error,
+            "a write failed; the partition takes no more appends until the server is restarted"
+        );
+    }
+
+    fn check_append(&self, batches: &ProducedBatches) -> Result<(), AppendError> {
+        if self.writing == Writing::Offline {
+            return Err(AppendError::Offline);
+        }
+        let (log_end, count) = (self.log_end, batches.record_count());
+        if log_end.0.checked_add(count).is_none() {
+            return Err(AppendError::OffsetsExhausted { log_end, count });
+        }
+        batches.batches.iter().try_for_each(|(_, header)| self.producers.check(header))
+    }
+
+    fn assert_outstanding(&self, append: &Append) {
+        let here = Position(self.active.segment.size_bytes) == append.position;
+        assert!(self.writing == Writing::Outstanding && here, "an append ended that never began");
+    }
 }

@@ -1,5 +1,7 @@
 //! What a topic's owner may choose about its logs, under Kafka's names and with Kafka's defaults.
 
+pub use penstock_batch::TimestampType;
+
 /// Sizes and times of one partition's log. The server fills it from topic and server configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -14,21 +16,13 @@ pub struct LogConfig {
     pub retention_bytes: Option<u64>,
     /// `max.message.bytes`: the largest batch a producer may send, in bytes with its header.
     pub max_message_bytes: usize,
-    /// `message.timestamp.type`.
+    /// `message.timestamp.type`: whose clock the timestamps of records show. LogAppendTime is stamped
+    /// into the batch headers when an append begins.
     pub timestamp_type: TimestampType,
     /// `index.interval.bytes`: an index entry is due when more than this was appended since the last.
     pub index_interval_bytes: u64,
     /// `segment.index.bytes`: a segment rolls when one of its indexes has grown to this.
     pub index_max_bytes: u64,
-}
-
-/// Whose clock the timestamps of records show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimestampType {
-    /// The producer's; the log keeps what it was given.
-    CreateTime,
-    /// The server's, stamped into the batch header when the append begins.
-    LogAppendTime,
 }
 
 impl Default for LogConfig {

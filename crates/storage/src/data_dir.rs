@@ -1,58 +1,244 @@
-//! The data directory as a whole: its lock, its marker of a clean stop, its partitions. Called once at
-//! start and stop, and when a partition is created or deleted. May block; never call it on an event loop.
-#![allow(unused_variables, clippy::unimplemented, missing_docs)]
-use crate::*;
+//! The data directory as a whole: its lock, its marker of a clean stop, its partitions.
+//!
+//! ```text
+//!   <data dir>/.lock                         held by the server that serves it
+//!             /.kafka_cleanshutdown          there while no server runs, if the last one closed all logs
+//!             /log-start-offset-checkpoint   log starts inside a segment
+//!             /<topic>-<partition>/          one log each
+//!             /<topic>-<partition>.<id>-delete/   on its way out
+//! ```
+//!
+//! Called at start and stop, and when a partition is made or deleted. Everything here may block.
+
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
 };
 
+use crate::{
+    LastStop, Log, LogConfig, LogError, Offset, PartitionName, TopicId, epochs::replace_file,
+};
+
+const LOCK: &str = ".lock";
+const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+const CLEAN_SHUTDOWN_CONTENT: &[u8] = br#"{"version":0,"brokerEpoch":-1}"#;
+const LOG_STARTS: &str = "log-start-offset-checkpoint";
+
+/// A data directory that no other server uses.
 #[derive(Debug)]
-pub struct DataDir {}
+pub struct DataDir {
+    path: PathBuf,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+/// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
+    /// Its `.lock` is held, by a Penstock or by a Kafka.
     #[error("{path} is in use by another server")]
-    InUse { path: PathBuf },
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The system said no.
     #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
 }
+
 impl DataDir {
-    /// Creates it when missing, takes `.lock`.
+    /// Makes the directory if there is none, and locks it until dropped.
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
-        unimplemented!()
+        fs::create_dir_all(path).map_err(io_error(path))?;
+        let lock_path = path.join(LOCK);
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = lock.map_err(io_error(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(DataDir { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(io_error(&lock_path)(source)),
+        }
     }
+
+    /// Where it is.
     pub fn path(&self) -> &Path {
-        unimplemented!()
+        &self.path
     }
-    /// Reads and removes the marker: whoever dies from here on died uncleanly.
+
+    /// How the last server ended. Takes the marker away: whoever dies from here on died uncleanly.
     pub fn take_last_stop(&self) -> Result<LastStop, DataDirError> {
-        unimplemented!()
+        let path = self.path.join(CLEAN_SHUTDOWN);
+        match fs::remove_file(&path) {
+            Ok(()) => self.sync().map(|()| LastStop::Clean),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LastStop::Unclean),
+            Err(error) => Err(io_error(&path)(error)),
+        }
     }
+
+    /// Leaves the marker. Only when every log has been closed without error.
     pub fn write_clean_shutdown(&self) -> Result<(), DataDirError> {
-        unimplemented!()
+        let path = self.path.join(CLEAN_SHUTDOWN);
+        replace_file(&path, CLEAN_SHUTDOWN_CONTENT).map_err(io_error(&path))
     }
-    /// Partitions to serve, sorted. Finishes deletions that were under way.
+
+    /// The partitions to serve, in order of name. Finishes deletions that a crash interrupted.
     pub fn partitions(&self) -> Result<Vec<PartitionName>, DataDirError> {
-        unimplemented!()
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(io_error(&self.path))? {
+            let entry = entry.map_err(io_error(&self.path))?;
+            let path = entry.path();
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|_| path.is_dir()) else { continue };
+            if name.ends_with("-delete") {
+                fs::remove_dir_all(&path).map_err(io_error(&path))?;
+            }
+            names.extend(PartitionName::parse(name));
+        }
+        names.sort();
+        Ok(names)
     }
+
+    /// Where a partition's log is, or would be.
     pub fn partition_path(&self, name: &PartitionName) -> PathBuf {
-        unimplemented!()
+        self.path.join(name.to_string())
     }
-    pub fn log_starts(&self) -> Result<HashMap<PartitionName, Offset>, LogError> {
-        unimplemented!()
-    }
-    /// `Log::create` in its directory, durable by name.
+
+    /// Makes an empty log that survives a power cut by name.
     pub fn create_partition(
         &self,
         name: &PartitionName,
         topic_id: TopicId,
         config: LogConfig,
     ) -> Result<Log, LogError> {
-        unimplemented!()
+        let log = Log::create(&self.partition_path(name), topic_id, config)?;
+        sync_dir(&self.path).map_err(LogError::io(&self.path))?;
+        Ok(log)
     }
-    /// Renames the directory out of sight, then removes it.
+
+    /// Deletes a partition: gone by name at once, then by content. Fetches under way finish.
     pub fn delete_partition(&self, name: &PartitionName) -> Result<(), DataDirError> {
-        unimplemented!()
+        let (from, to) = (self.partition_path(name), self.path.join(name.deleted()));
+        fs::rename(&from, &to).map_err(io_error(&from))?;
+        self.sync()?;
+        fs::remove_dir_all(&to).map_err(io_error(&to))
+    }
+
+    /// Log starts that lie above the first segment's base, for `Log::raise_log_start` after opening.
+    pub fn log_starts(&self) -> Result<HashMap<PartitionName, Offset>, DataDirError> {
+        let path = self.path.join(LOG_STARTS);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+            Err(error) => return Err(io_error(&path)(error)),
+        };
+        // Without them deleted records would be served again: better not to start.
+        let bad = || io::Error::new(io::ErrorKind::InvalidData, "not a checkpoint of version 0");
+        parse_log_starts(&text).ok_or_else(|| io_error(&path)(bad()))
+    }
+
+    /// Keeps log starts over restarts, in Kafka's format. Replaces what was kept before.
+    pub fn write_log_starts(
+        &self,
+        log_starts: &BTreeMap<PartitionName, Offset>,
+    ) -> Result<(), DataDirError> {
+        let mut text = format!("0\n{}\n", log_starts.len());
+        for (name, offset) in log_starts {
+            text += &format!("{} {} {offset}\n", name.topic, name.partition);
+        }
+        let path = self.path.join(LOG_STARTS);
+        replace_file(&path, text.as_bytes()).map_err(io_error(&path))
+    }
+
+    fn sync(&self) -> Result<(), DataDirError> {
+        sync_dir(&self.path).map_err(io_error(&self.path))
+    }
+}
+
+/// Makes the names in a directory survive a power cut.
+fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
+    move |source| DataDirError::Io { path: path.to_owned(), source }
+}
+
+/// `0`, a count, and as many lines of topic, partition, offset.
+fn parse_log_starts(text: &str) -> Option<HashMap<PartitionName, Offset>> {
+    let mut lines = text.lines();
+    lines.next().filter(|version| version.trim() == "0")?;
+    let count: usize = lines.next()?.trim().parse().ok()?;
+    let mut log_starts = HashMap::new();
+    for line in lines {
+        let mut words = line.split_whitespace();
+        let topic = words.next()?.to_owned();
+        let partition = words.next()?.parse().ok()?;
+        log_starts.insert(PartitionName { topic, partition }, Offset(words.next()?.parse().ok()?));
+    }
+    (log_starts.len() == count).then_some(log_starts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(topic: &str, partition: i32) -> PartitionName {
+        PartitionName { topic: topic.to_owned(), partition }
+    }
+
+    #[test]
+    fn a_second_server_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path()).unwrap();
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::InUse { .. })));
+        drop(first);
+        DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_marker_of_a_clean_stop_counts_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        assert_eq!(data.take_last_stop().unwrap(), LastStop::Unclean);
+        data.write_clean_shutdown().unwrap();
+        assert_eq!(data.take_last_stop().unwrap(), LastStop::Clean);
+        assert_eq!(data.take_last_stop().unwrap(), LastStop::Unclean);
+    }
+
+    #[test]
+    fn partitions_are_listed_until_deleted_and_a_cut_short_deletion_is_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        for partition in [1, 0] {
+            let config = LogConfig::default();
+            data.create_partition(&name("t", partition), TopicId::random(), config).unwrap();
+        }
+        let half_gone = dir.path().join("u-0.00000000000000000000000000000000-delete");
+        fs::create_dir(&half_gone).unwrap();
+        assert_eq!(data.partitions().unwrap(), [name("t", 0), name("t", 1)]);
+        assert!(!half_gone.exists());
+        data.delete_partition(&name("t", 0)).unwrap();
+        assert_eq!(data.partitions().unwrap(), [name("t", 1)]);
+        assert!(!data.partition_path(&name("t", 0)).exists());
+    }
+
+    #[test]
+    fn log_starts_are_kept_in_kafkas_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        assert!(data.log_starts().unwrap().is_empty());
+        data.write_log_starts(&BTreeMap::from([(name("a-b", 3), Offset(77))])).unwrap();
+        let text = fs::read_to_string(dir.path().join(LOG_STARTS)).unwrap();
+        assert_eq!(text, "0\n1\na-b 3 77\n");
+        assert_eq!(data.log_starts().unwrap()[&name("a-b", 3)], Offset(77));
+        fs::write(dir.path().join(LOG_STARTS), "0\n2\na 3 77\n").unwrap();
+        assert!(data.log_starts().is_err());
     }
 }

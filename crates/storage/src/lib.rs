@@ -1,19 +1,50 @@
-//! One partition's log in Apache Kafka's on-disk format (docs/FORMAT.md).
+//! One partition's log in Apache Kafka's on-disk format (docs/FORMAT.md): segments, indexes, recovery,
+//! retention; and the data directory that holds the partitions.
+//!
+//! The server calls it for decisions, under a mutex, from event loops. So nothing here waits for a disk
+//! unless its documentation says "blocks": what is to be read is said by `Need`s, what is to be written
+//! by `Append`s, and slow work is handed out as owned jobs.
+//!
+//! A reader's path: log.rs → lookup.rs → index_search.rs. A writer's: produced.rs → append.rs →
+//! segment.rs. Starting: data_dir.rs → recovery.rs → scan.rs.
 
 mod append;
+mod batch_place;
 mod config;
 mod data_dir;
+mod epochs;
+mod flush;
+mod index_entry;
+mod index_file;
+mod index_search;
 mod log;
+mod lookup;
+mod partition_metadata;
 mod produced;
+mod producers;
 mod read;
+mod recent;
+mod recovery;
+mod retention;
+mod roll;
+mod scan;
+mod segment;
+mod timestamp_lookup;
 mod topic;
 mod units;
 
-pub use append::*;
-pub use config::*;
-pub use data_dir::*;
-pub use log::*;
-pub use produced::*;
-pub use read::*;
-pub use topic::*;
-pub use units::*;
+pub use append::{Append, AppendError, Appended};
+pub use config::{LogConfig, TimestampType};
+pub use data_dir::{DataDir, DataDirError};
+pub use epochs::EpochStart;
+pub use flush::IndexFlush;
+pub use log::{Find, LastStop, Log, LogError, SegmentInfo};
+pub use lookup::Lookup;
+pub use produced::{ProduceError, ProducedBatches};
+pub use read::{Extent, FindError, Found, Need, Step};
+pub use recovery::Recovery;
+pub use retention::ExpiredSegment;
+pub use roll::{NewSegment, Roll};
+pub use timestamp_lookup::{TimestampFound, TimestampLookup};
+pub use topic::{NameError, PartitionName, TopicId, validate_topic_name};
+pub use units::{Offset, Position};

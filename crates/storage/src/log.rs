@@ -1,169 +1,383 @@
-//! Signatures first; bodies follow.
-#![allow(unused_variables, clippy::unimplemented, missing_docs)]
-use crate::*;
+//! One partition's log: what it is, what it knows, and how it is read.
+//!
+//! ```text
+//!   log start                                                            log end
+//!       ▼                                                                   ▼
+//!   [ sealed ][ sealed ] … [ sealed ][ active │ index entries pending       ]
+//!                                              └ recent batches, by place ┘
+//! ```
+//!
+//! The server holds it behind a mutex and calls it for decisions. Apart from `create` and `open`, no
+//! method reads or writes record bytes: what is to be read is said by `Lookup`s, what is to be written
+//! by `Append`s, and what may block is handed out as owned jobs (`Roll`, `IndexFlush`,
+//! `ExpiredSegment`). Appending is in append.rs, rolling in roll.rs, expiring in retention.rs,
+//! opening in recovery.rs.
+
 use std::{
-    io,
+    collections::VecDeque,
+    fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
+use crate::{
+    EpochStart, FindError, Found, IndexFlush, LogConfig, Lookup, Offset, TimestampLookup, TopicId,
+    batch_place::BatchPlace,
+    epochs::Epochs,
+    index_entry::TimeEntry,
+    lookup::Start,
+    partition_metadata,
+    producers::Producers,
+    recent::RecentBatches,
+    segment::{Indexer, Segment, SegmentFiles},
+    timestamp_lookup::TimestampSource,
+};
+
+/// The log of one partition.
 #[derive(Debug)]
-pub struct Log {}
+pub struct Log {
+    pub(crate) dir: Arc<Path>,
+    pub(crate) topic_id: Option<TopicId>,
+    pub(crate) config: LogConfig,
+    pub(crate) sealed: VecDeque<Segment>,
+    pub(crate) active: Active,
+    pub(crate) log_start: Offset,
+    pub(crate) log_end: Offset,
+    pub(crate) recent: RecentBatches,
+    pub(crate) epochs: Epochs,
+    pub(crate) producers: Producers,
+    pub(crate) writing: Writing,
+}
+
+/// The segment that grows.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) segment: Segment,
+    pub(crate) indexer: Indexer,
+    /// When it was made, or opened.
+    pub(crate) created_ms: i64,
+    /// Timestamp of its first batch, by which it is old.
+    pub(crate) first_timestamp_ms: Option<i64>,
+}
+
+/// Whether somebody is writing, or nobody ever will again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writing {
+    Idle,
+    Outstanding,
+    Offline,
+}
+
+/// How the server that last had this directory ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastStop {
+    /// It closed every log: sizes and indexes are believed.
     Clean,
+    /// It was killed: the active segment is read whole.
     Unclean,
 }
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recovery {
-    pub segments_scanned: u64,
-    pub bytes_scanned: u64,
-    pub truncated_bytes: u64,
-    pub indexes_rebuilt: u64,
-}
+
+/// Why a log cannot be made or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
+    /// The system said no.
     #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    #[error("{path} line {line}: {what}")]
-    Checkpoint { path: PathBuf, line: usize, what: &'static str },
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The log is written in the message format of before 2017, which is not served.
+    #[error("{path}: message format {magic}; convert it by letting Kafka rewrite the topic")]
+    OldFormat {
+        /// The segment.
+        path: PathBuf,
+        /// 0 or 1.
+        magic: i8,
+    },
+    /// A small text file is not what it should be.
+    #[error("{path}: {what}")]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
 }
+
+impl LogError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> LogError {
+        move |source| LogError::Io { path: path.to_owned(), source }
+    }
+}
+
+/// One segment, for listings and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentInfo {
+    /// First offset it may hold.
     pub base_offset: Offset,
+    /// Committed bytes of its log file.
     pub size_bytes: u64,
+    /// It will not grow any more.
     pub sealed: bool,
 }
+
+/// Where an offset leads.
 #[derive(Debug)]
 pub enum Find {
+    /// It is the log end: there is nothing yet.
     AtEnd,
+    /// To a batch, which this finds.
     Lookup(Lookup),
 }
-#[derive(Debug)]
-pub struct Lookup {}
-#[derive(Debug)]
-pub struct TimestampLookup {}
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimestampFound {
-    pub offset: Offset,
-    pub timestamp_ms: i64,
-    pub leader_epoch: i32,
-}
-#[derive(Debug)]
-pub struct Roll {}
-#[derive(Debug)]
-pub struct NewSegment {}
-#[derive(Debug)]
-pub struct ExpiredSegment {}
-#[derive(Debug)]
-pub struct IndexFlush {}
-impl Lookup {
-    pub fn step(&mut self) -> Result<Step<Found>, FindError> {
-        unimplemented!()
-    }
-    pub fn feed(&mut self, bytes: &[u8]) {
-        unimplemented!()
-    }
-}
-impl TimestampLookup {
-    pub fn step(&mut self) -> Result<Step<Option<TimestampFound>>, FindError> {
-        unimplemented!()
-    }
-    pub fn feed(&mut self, bytes: &[u8]) {
-        unimplemented!()
-    }
-}
-impl Roll {
-    pub fn create(self) -> io::Result<NewSegment> {
-        unimplemented!()
-    }
-}
-impl ExpiredSegment {
-    pub fn unlink(self) -> io::Result<()> {
-        unimplemented!()
-    }
-}
-impl IndexFlush {
-    pub fn write(self) -> io::Result<()> {
-        unimplemented!()
-    }
-}
+
 impl Log {
+    /// Makes an empty log in a directory that does not exist yet or holds no segment. Blocks.
+    ///
+    /// Durable by name once the caller has synced the parent directory.
     pub fn create(dir: &Path, topic_id: TopicId, config: LogConfig) -> Result<Log, LogError> {
-        unimplemented!()
+        fs::create_dir_all(dir).map_err(LogError::io(dir))?;
+        partition_metadata::write(dir, topic_id)?;
+        let dir: Arc<Path> = dir.into();
+        let files = SegmentFiles::create(&dir, Offset(0)).map_err(LogError::io(&dir))?;
+        Ok(Log {
+            topic_id: Some(topic_id),
+            config,
+            sealed: VecDeque::new(),
+            active: Active::empty(files, wall_clock_ms()),
+            log_start: Offset(0),
+            log_end: Offset(0),
+            recent: RecentBatches::default(),
+            epochs: Epochs::open(&dir),
+            producers: Producers::default(),
+            writing: Writing::Idle,
+            dir,
+        })
     }
-    pub fn open(
-        dir: &Path,
-        config: LogConfig,
-        stop: LastStop,
-    ) -> Result<(Log, Recovery), LogError> {
-        unimplemented!()
-    }
+
+    /// The topic's id as `partition.metadata` has it. `None` in logs from before Kafka 2.8.
     pub fn topic_id(&self) -> Option<TopicId> {
-        unimplemented!()
+        self.topic_id
     }
+
+    /// The partition's directory.
     pub fn dir(&self) -> &Path {
-        unimplemented!()
+        &self.dir
     }
+
+    /// The first offset that can be fetched.
     pub fn log_start(&self) -> Offset {
-        unimplemented!()
+        self.log_start
     }
+
+    /// Forbids what lies before `offset`, and lets `expire` delete it. Never moves back, nor past the end.
+    /// The caller keeps it over restarts (`DataDir::write_log_starts`).
     pub fn raise_log_start(&mut self, offset: Offset) {
-        unimplemented!()
+        self.log_start = self.log_start.max(offset.min(self.log_end));
     }
+
+    /// The offset of the next record.
     pub fn log_end(&self) -> Offset {
-        unimplemented!()
+        self.log_end
     }
+
+    /// Committed bytes of all segments.
     pub fn size_bytes(&self) -> u64 {
-        unimplemented!()
+        self.all_segments().map(|(segment, _)| segment.size_bytes).sum()
     }
+
+    /// Every segment, oldest first; the last one is the active one.
     pub fn segments(&self) -> impl Iterator<Item = SegmentInfo> {
-        std::iter::empty()
+        self.all_segments().map(|(segment, sealed)| SegmentInfo {
+            base_offset: segment.base(),
+            size_bytes: segment.size_bytes,
+            sealed,
+        })
     }
+
+    /// The leader epochs that wrote this log and where each began, ascending.
+    pub fn leader_epochs(&self) -> &[EpochStart] {
+        self.epochs.starts()
+    }
+
+    /// What it was configured with.
     pub fn config(&self) -> &LogConfig {
-        unimplemented!()
+        &self.config
     }
+
+    /// Takes effect with the next append, roll or expiry.
     pub fn set_config(&mut self, config: LogConfig) {
-        unimplemented!()
+        self.config = config;
     }
+
+    /// A write failed: what is committed is served, nothing is appended until the log is opened anew.
     pub fn is_offline(&self) -> bool {
-        unimplemented!()
+        self.writing == Writing::Offline
     }
+
+    /// Where a fetch from `offset` begins. May open an index file, reads nothing.
     pub fn find(&self, offset: Offset) -> Result<Find, FindError> {
-        unimplemented!()
+        if offset == self.log_end {
+            return Ok(Find::AtEnd);
+        }
+        if offset < self.log_start || offset > self.log_end {
+            let (start, end) = (self.log_start, self.log_end);
+            return Err(FindError::OutOfRange { asked: offset, start, end });
+        }
+        Ok(Find::Lookup(match self.find_recent(offset) {
+            Some(lookup) => lookup,
+            None => self.find_in_files(offset)?,
+        }))
     }
+
+    /// The first record whose timestamp is at least `timestamp_ms`.
     pub fn find_timestamp(&self, timestamp_ms: i64) -> TimestampLookup {
-        unimplemented!()
+        let sources = self.timestamp_sources(|indexer| {
+            indexer.times.find_pending(|entry| entry.timestamp_ms >= timestamp_ms)
+        });
+        TimestampLookup::at_least(timestamp_ms, sources, self.log_start)
     }
+
+    /// The record with the greatest timestamp; the first of them if there are many.
     pub fn find_max_timestamp(&self) -> TimestampLookup {
-        unimplemented!()
+        let sources = self.timestamp_sources(|indexer| indexer.newest);
+        TimestampLookup::newest(sources, self.log_start)
     }
-    pub fn needs_roll(&self, incoming: &ProducedBatches, now_ms: i64) -> Option<Roll> {
-        unimplemented!()
-    }
-    pub fn install_roll(&mut self, new: NewSegment) {
-        unimplemented!()
-    }
-    pub fn begin_append(
-        &mut self,
-        batches: ProducedBatches,
-        leader_epoch: i32,
-        now_ms: i64,
-    ) -> Result<Append, AppendError> {
-        unimplemented!()
-    }
-    pub fn finish_append(&mut self, append: Append) -> Appended {
-        unimplemented!()
-    }
-    pub fn fail_append(&mut self, append: Append, error: io::Error) {
-        unimplemented!()
-    }
-    pub fn expire(&mut self, now_ms: i64) -> Vec<ExpiredSegment> {
-        unimplemented!()
-    }
+
+    /// What the index files have yet to learn. One job at a time is best; order does not matter.
     pub fn unflushed_indexes(&mut self) -> Vec<IndexFlush> {
-        unimplemented!()
+        let entries = self.active.indexer.flush().map(IndexFlush::entries);
+        entries.chain(self.epochs.flush().map(IndexFlush::epochs)).collect()
     }
+
+    /// Completes every file and syncs the active segment. Blocks.
+    ///
+    /// Only if all logs of a directory closed without error may the caller write the marker of a clean
+    /// stop; a log that is offline does not.
     pub fn close(self) -> io::Result<()> {
-        unimplemented!()
+        if self.is_offline() {
+            return Err(io::Error::other("the log is offline since a write failed"));
+        }
+        self.finish_indexes().into_iter().try_for_each(IndexFlush::write)?;
+        self.active.segment.files.log.sync_all()
     }
+
+    /// What makes the active segment's indexes complete.
+    pub(crate) fn finish_indexes(&self) -> Vec<IndexFlush> {
+        let entries = self.active.indexer.finish().map(IndexFlush::entries);
+        entries.chain(self.epochs.flush().map(IndexFlush::epochs)).collect()
+    }
+
+    fn find_recent(&self, offset: Offset) -> Option<Lookup> {
+        let batch = self.recent.find(offset)?;
+        let (segment, sealed) = self.segment_of(batch.base)?;
+        let view = segment.view(sealed);
+        let found = Found {
+            base_offset: batch.base,
+            batch_len_bytes: batch.len_bytes,
+            file: view.files.log.clone(),
+            position: batch.position,
+            committed_bytes: view.committed_bytes,
+            sealed,
+        };
+        Some(Lookup::known(view, found))
+    }
+
+    fn find_in_files(&self, offset: Offset) -> Result<Lookup, FindError> {
+        let (segment, sealed) = self.segment_of(offset).unwrap_or_else(|| self.first_segment());
+        let start = self.start_in(segment, sealed, offset)?;
+        let next = self
+            .all_segments()
+            .find(|(later, _)| later.base() > segment.base() && later.size_bytes > 0)
+            .map(|(later, sealed)| later.view(sealed));
+        Ok(Lookup::new(offset, segment.view(sealed), next, start))
+    }
+
+    /// What a look-up by time starts from: every segment, and what is in memory of the active one.
+    fn timestamp_sources(
+        &self,
+        mark: impl Fn(&Indexer) -> Option<TimeEntry>,
+    ) -> VecDeque<TimestampSource> {
+        let mut sources: VecDeque<_> = self
+            .all_segments()
+            .filter(|(segment, _)| segment.size_bytes > 0)
+            .map(|(segment, sealed)| {
+                TimestampSource::of_files(segment.view(sealed), segment.newest)
+            })
+            .collect();
+        if self.active.segment.size_bytes > 0
+            && let Some(source) = sources.back_mut()
+        {
+            source.know_active(&self.active.indexer, mark(&self.active.indexer));
+        }
+        sources
+    }
+
+    /// Where in a segment the search for an offset begins.
+    fn start_in(&self, segment: &Segment, sealed: bool, at: Offset) -> Result<Start, FindError> {
+        let files = &segment.files;
+        let mut len_limit = u64::MAX;
+        if !sealed {
+            let index = &self.active.indexer.offsets;
+            if let Some(entry) =
+                index.find_pending(|entry| files.absolute(entry.relative_offset) > at)
+            {
+                return Ok(Start::Entry(entry));
+            }
+            len_limit = index.searchable_bytes();
+        }
+        if len_limit == 0 {
+            return Ok(Start::SegmentStart);
+        }
+        let opened = files.offsets.open();
+        let opened = opened.map_err(|source| FindError::Io { segment: files.base, source })?;
+        Ok(match opened {
+            Some((file, len)) => Start::Index { file, len_bytes: len.min(len_limit) },
+            None => Start::SegmentStart,
+        })
+    }
+
+    /// The segment that an offset belongs to, and whether it is sealed. `None` before the first.
+    fn segment_of(&self, offset: Offset) -> Option<(&Segment, bool)> {
+        if offset >= self.active.segment.base() {
+            return Some((&self.active.segment, false));
+        }
+        let after = self.sealed.partition_point(|segment| segment.base() <= offset);
+        Some((self.sealed.get(after.checked_sub(1)?)?, true))
+    }
+
+    fn first_segment(&self) -> (&Segment, bool) {
+        self.sealed.front().map_or((&self.active.segment, false), |segment| (segment, true))
+    }
+
+    /// Every segment and whether it is sealed, oldest first.
+    fn all_segments(&self) -> impl Iterator<Item = (&Segment, bool)> {
+        let sealed = self.sealed.iter().map(|segment| (segment, true));
+        sealed.chain([(&self.active.segment, false)])
+    }
+}
+
+impl Active {
+    pub(crate) fn empty(files: SegmentFiles, now_ms: i64) -> Active {
+        let files = Arc::new(files);
+        let indexer = Indexer::empty(&files);
+        let segment = Segment { files, size_bytes: 0, newest: None };
+        Active { segment, indexer, created_ms: now_ms, first_timestamp_ms: None }
+    }
+
+    /// The batch is part of the segment from here on.
+    pub(crate) fn commit(&mut self, batch: &BatchPlace, interval_bytes: u64) {
+        self.first_timestamp_ms.get_or_insert(batch.max_timestamp_ms);
+        self.indexer.note(batch, interval_bytes);
+        self.segment.newest = self.indexer.newest;
+        self.segment.size_bytes = batch.end().0;
+    }
+}
+
+/// Milliseconds since 1970, for segments whose making nobody else dates.
+pub(crate) fn wall_clock_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,0 +1,94 @@
+//! What storage remembers of a batch, and when it believes a header. Pure.
+
+use penstock_batch::{BatchHeader, HEADER_LEN};
+
+use crate::{Offset, Position};
+
+/// No batch is larger: no request that could bring one is.
+pub(crate) const LARGEST_BATCH_BYTES: u64 = 128 << 20;
+
+/// A batch and where it stands in its segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchPlace {
+    pub(crate) base: Offset,
+    pub(crate) last: Offset,
+    pub(crate) position: Position,
+    pub(crate) len_bytes: u64,
+    pub(crate) max_timestamp_ms: i64,
+}
+
+impl BatchPlace {
+    pub(crate) fn of(header: &BatchHeader, position: Position) -> BatchPlace {
+        BatchPlace {
+            base: Offset(header.base_offset),
+            last: Offset(header.last_offset()),
+            position,
+            len_bytes: header.len_bytes() as u64,
+            max_timestamp_ms: header.max_timestamp,
+        }
+    }
+
+    pub(crate) fn end(&self) -> Position {
+        Position(self.position.0 + self.len_bytes)
+    }
+}
+
+/// Reads headers one after the other and believes each only if it can follow the one before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeaderWalk {
+    /// Where the next batch starts.
+    pub(crate) position: Position,
+    /// The lowest offset it may have.
+    lowest: Offset,
+    segment: Offset,
+    end: Position,
+}
+
+impl HeaderWalk {
+    /// From a batch start in the segment with base offset `segment`, whose bytes end at `end`.
+    pub(crate) fn new(segment: Offset, position: Position, end: Position) -> HeaderWalk {
+        HeaderWalk { position, lowest: segment, segment, end }
+    }
+
+    /// All batches have been walked over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.position >= self.end
+    }
+
+    /// How much to read at the next batch: its header, and with luck some that follow.
+    pub(crate) fn window_bytes(&self) -> usize {
+        (self.end.0 - self.position.0).min((4096 + HEADER_LEN) as u64) as usize
+    }
+
+    /// The next batch, if its header lies in `window`, which was read at `window_at`.
+    pub(crate) fn look(&self, window: &[u8], window_at: Position) -> Seen {
+        let at = (self.position.0 - window_at.0) as usize;
+        let bytes = window.get(at..).unwrap_or_default();
+        if at > 0 && bytes.len() < HEADER_LEN {
+            return Seen::EndOfWindow;
+        }
+        let Ok(header) = BatchHeader::parse(bytes) else { return Seen::Unsound };
+        let place = BatchPlace::of(&header, self.position);
+        let sound = place.base >= self.lowest
+            && place.last.0 - self.segment.0 <= i32::MAX.into()
+            && place.len_bytes <= LARGEST_BATCH_BYTES
+            && place.end() <= self.end;
+        if sound { Seen::Batch(header, place) } else { Seen::Unsound }
+    }
+
+    /// Goes on behind a batch that `look` gave.
+    pub(crate) fn step(&mut self, place: &BatchPlace) {
+        self.position = place.end();
+        self.lowest = Offset(place.last.0.saturating_add(1));
+    }
+}
+
+/// What stands where the next batch should start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Seen {
+    Batch(BatchHeader, BatchPlace),
+    /// It lies behind the bytes that were read.
+    EndOfWindow,
+    /// Nothing that can be the next batch.
+    Unsound,
+}

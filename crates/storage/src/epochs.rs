@@ -1,0 +1,183 @@
+//! Which leader epoch began at which offset: Kafka's `leader-epoch-checkpoint`.
+//!
+//! ```text
+//!   0            version
+//!   2            number of lines that follow
+//!   0 0          epoch, first offset
+//!   3 1742
+//! ```
+//!
+//! The file is derived: every batch carries its epoch. It is written by flushes, whole and by rename;
+//! recovery adds what the scanned batches say, and a file that cannot be read counts as empty.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::Offset;
+
+const FILE_NAME: &str = "leader-epoch-checkpoint";
+
+/// A leader epoch and its first offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochStart {
+    /// 0 and up.
+    pub leader_epoch: i32,
+    /// Offset of the first record written under it.
+    pub start: Offset,
+}
+
+/// All epochs of one log, ascending in both fields.
+#[derive(Debug)]
+pub(crate) struct Epochs {
+    path: PathBuf,
+    starts: Vec<EpochStart>,
+    /// Counts changes; the file holds that of `written`.
+    generation: u64,
+    written: Arc<Mutex<u64>>,
+}
+
+impl Epochs {
+    /// Reads the file. Blocks.
+    pub(crate) fn open(dir: &Path) -> Epochs {
+        let path = dir.join(FILE_NAME);
+        let starts = fs::read_to_string(&path).ok().and_then(|text| parse(&text));
+        if starts.is_none() && path.exists() {
+            tracing::warn!(path = %path.display(), "unreadable leader epochs are rebuilt");
+        }
+        let written = Arc::new(Mutex::new(0));
+        Epochs { path, starts: starts.unwrap_or_default(), generation: 0, written }
+    }
+
+    pub(crate) fn starts(&self) -> &[EpochStart] {
+        &self.starts
+    }
+
+    /// A batch of this epoch begins here.
+    pub(crate) fn note(&mut self, leader_epoch: i32, start: Offset) {
+        if leader_epoch >= 0 && self.starts.last().is_none_or(|e| e.leader_epoch < leader_epoch) {
+            self.starts.push(EpochStart { leader_epoch, start });
+            self.generation += 1;
+        }
+    }
+
+    /// Forgets epochs that began where the log no longer reaches.
+    pub(crate) fn truncate(&mut self, log_end: Offset) {
+        let kept = self.starts.partition_point(|epoch| epoch.start < log_end);
+        if kept < self.starts.len() {
+            self.starts.truncate(kept);
+            self.generation += 1;
+        }
+    }
+
+    /// The job that brings the file up to date; `None` when it is.
+    pub(crate) fn flush(&self) -> Option<EpochsFlush> {
+        let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        (written < self.generation).then(|| EpochsFlush {
+            path: self.path.clone(),
+            text: format(&self.starts),
+            generation: self.generation,
+            written: self.written.clone(),
+        })
+    }
+}
+
+/// The checkpoint on its way into its file.
+#[derive(Debug)]
+pub(crate) struct EpochsFlush {
+    path: PathBuf,
+    text: String,
+    generation: u64,
+    written: Arc<Mutex<u64>>,
+}
+
+impl EpochsFlush {
+    /// Blocks. An older flush that comes late changes nothing.
+    pub(crate) fn write(self) -> io::Result<()> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if *written < self.generation {
+            replace_file(&self.path, self.text.as_bytes())?;
+            *written = self.generation;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a small file so that a reader, or a power cut, sees the old or the new one whole. Blocks.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+fn parse(text: &str) -> Option<Vec<EpochStart>> {
+    let mut lines = text.lines();
+    if lines.next()?.trim() != "0" {
+        return None;
+    }
+    let count: usize = lines.next()?.trim().parse().ok()?;
+    let mut starts: Vec<EpochStart> = Vec::new();
+    for line in lines {
+        let (epoch, start) = line.trim().split_once(' ')?;
+        let epoch = EpochStart {
+            leader_epoch: epoch.parse().ok()?,
+            start: Offset(start.trim().parse().ok()?),
+        };
+        let follows = starts
+            .last()
+            .is_none_or(|l| l.leader_epoch < epoch.leader_epoch && l.start <= epoch.start);
+        if !follows {
+            return None;
+        }
+        starts.push(epoch);
+    }
+    (starts.len() == count).then_some(starts)
+}
+
+fn format(starts: &[EpochStart]) -> String {
+    let mut text = format!("0\n{}\n", starts.len());
+    for epoch in starts {
+        text += &format!("{} {}\n", epoch.leader_epoch, epoch.start);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checkpoint_is_kafkas_text_and_back() {
+        let text = "0\n2\n0 0\n3 1742\n";
+        let starts = parse(text).unwrap();
+        assert_eq!(starts[1], EpochStart { leader_epoch: 3, start: Offset(1742) });
+        assert_eq!(format(&starts), text);
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_cut_or_out_of_order_counts_as_unreadable() {
+        for text in ["", "1\n0\n", "0\n2\n0 0\n", "0\n2\n3 5\n1 9\n", "0\n1\nx 0\n", "0\n1\n00\n"] {
+            assert_eq!(parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_older_flush_that_comes_late_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut epochs = Epochs::open(dir.path());
+        epochs.note(1, Offset(0));
+        let older = epochs.flush().unwrap();
+        epochs.note(2, Offset(9));
+        epochs.flush().unwrap().write().unwrap();
+        older.write().unwrap();
+        assert_eq!(Epochs::open(dir.path()).starts(), epochs.starts());
+        assert!(epochs.flush().is_none());
+    }
+}

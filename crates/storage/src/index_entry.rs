@@ -1,0 +1,104 @@
+//! The entries of Kafka's two sparse indexes, as bytes. Pure.
+//!
+//! ```text
+//! .index      │ relative offset u32 │ position u32 │           8 bytes, big-endian
+//! .timeindex  │ timestamp i64 │ relative offset u32 │        12 bytes, big-endian
+//! ```
+//!
+//! Relative offsets count from the segment's base offset. An offset entry names the *last* offset of
+//! the batch that starts at its position. A time entry names the greatest timestamp up to there and the
+//! last offset of the batch that brought it.
+
+use crate::Position;
+
+/// What both kinds of entry have in common.
+pub(crate) trait Entry: Copy {
+    /// Bytes of one entry.
+    const LEN: usize;
+    /// Ending of the file's name.
+    const SUFFIX: &'static str;
+    /// `bytes` has `LEN` bytes.
+    fn decode(bytes: &[u8]) -> Self;
+    fn encode(self, out: &mut Vec<u8>);
+    fn relative_offset(self) -> u32;
+}
+
+/// Of `.index`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OffsetEntry {
+    pub(crate) relative_offset: u32,
+    pub(crate) position: u32,
+}
+
+/// Of `.timeindex`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimeEntry {
+    pub(crate) timestamp_ms: i64,
+    pub(crate) relative_offset: u32,
+}
+
+impl OffsetEntry {
+    pub(crate) fn position(self) -> Position {
+        Position(self.position.into())
+    }
+}
+
+impl Entry for OffsetEntry {
+    const LEN: usize = 8;
+    const SUFFIX: &'static str = "index";
+
+    fn decode(bytes: &[u8]) -> OffsetEntry {
+        OffsetEntry { relative_offset: be_u32(bytes, 0), position: be_u32(bytes, 4) }
+    }
+
+    fn encode(self, out: &mut Vec<u8>) {
+        out.extend(self.relative_offset.to_be_bytes());
+        out.extend(self.position.to_be_bytes());
+    }
+
+    fn relative_offset(self) -> u32 {
+        self.relative_offset
+    }
+}
+
+impl Entry for TimeEntry {
+    const LEN: usize = 12;
+    const SUFFIX: &'static str = "timeindex";
+
+    fn decode(bytes: &[u8]) -> TimeEntry {
+        let timestamp = u64::from(be_u32(bytes, 0)) << 32 | u64::from(be_u32(bytes, 4));
+        TimeEntry { timestamp_ms: timestamp as i64, relative_offset: be_u32(bytes, 8) }
+    }
+
+    fn encode(self, out: &mut Vec<u8>) {
+        out.extend(self.timestamp_ms.to_be_bytes());
+        out.extend(self.relative_offset.to_be_bytes());
+    }
+
+    fn relative_offset(self) -> u32 {
+        self.relative_offset
+    }
+}
+
+fn be_u32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(std::array::from_fn(|i| bytes[at + i]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_their_bytes_and_back() {
+        let offset = OffsetEntry { relative_offset: 0x0102_0304, position: 0x7fff_fffe };
+        let time = TimeEntry { timestamp_ms: -2, relative_offset: 9 };
+        let mut bytes = Vec::new();
+        offset.encode(&mut bytes);
+        assert_eq!(bytes, [1, 2, 3, 4, 0x7f, 0xff, 0xff, 0xfe]);
+        assert_eq!(OffsetEntry::decode(&bytes), offset);
+        bytes.clear();
+        time.encode(&mut bytes);
+        assert_eq!(bytes.len(), TimeEntry::LEN);
+        assert_eq!(TimeEntry::decode(&bytes), time);
+    }
+}

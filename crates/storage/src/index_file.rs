@@ -1,0 +1,175 @@
+//! An index file of one segment: opened when it is searched, written by flushes.
+//!
+//! The entries that an append makes stay in memory (`IndexTail::pending`) until an `IndexFlush`, run
+//! where blocking is allowed, has put them into the file:
+//!
+//! ```text
+//!   file │ e0 e1 e2 … │           pending │ e3 e4 e5 │
+//!         ◀─ flushed ─▶                    ◀ dropped once flushed ▶
+//! ```
+//!
+//! A flush writes fixed entries to fixed places, so flushes may repeat, overlap and finish in any order.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    marker::PhantomData,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{Offset, index_entry::Entry, segment::segment_file};
+
+/// One index file by name. Costs no descriptor while nobody looks into it.
+#[derive(Debug)]
+pub(crate) struct IndexFile<E> {
+    dir: Arc<Path>,
+    base: Offset,
+    entry: PhantomData<E>,
+}
+
+impl<E: Entry> IndexFile<E> {
+    pub(crate) fn new(dir: Arc<Path>, base: Offset) -> IndexFile<E> {
+        IndexFile { dir, base, entry: PhantomData }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        segment_file(&self.dir, self.base, E::SUFFIX)
+    }
+
+    /// The file and the bytes of its whole entries; `None` when it is missing.
+    pub(crate) fn open(&self) -> io::Result<Option<(Arc<File>, u64)>> {
+        match File::open(self.path()) {
+            Ok(file) => {
+                let len_bytes = file.metadata()?.len();
+                Ok(Some((Arc::new(file), len_bytes - len_bytes % E::LEN as u64)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The last entry, if there is one and it is not room that Kafka reserved. Blocks.
+    pub(crate) fn read_last(&self) -> io::Result<Option<E>> {
+        let Some((file, len_bytes)) = self.open()? else { return Ok(None) };
+        let Some(at) = len_bytes.checked_sub(E::LEN as u64) else { return Ok(None) };
+        let mut bytes = [0; 16];
+        file.read_exact_at(&mut bytes[..E::LEN], at)?;
+        let entry = E::decode(&bytes);
+        Ok((at == 0 || entry.relative_offset() > 0).then_some(entry))
+    }
+
+    /// Whether the file exists and is made of whole entries, and how many.
+    pub(crate) fn sound_len(&self) -> io::Result<Option<u64>> {
+        match std::fs::metadata(self.path()) {
+            Ok(meta) => Ok((meta.len() % E::LEN as u64 == 0).then_some(meta.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes it exist and be empty. Blocks.
+    pub(crate) fn create(&self) -> io::Result<()> {
+        File::create(self.path()).map(drop)
+    }
+}
+
+/// The growing end of the active segment's index.
+#[derive(Debug)]
+pub(crate) struct IndexTail<E> {
+    file: Arc<IndexFile<E>>,
+    /// Bytes that flushes have written. They raise it, the log reads it.
+    flushed_bytes: Arc<AtomicU64>,
+    pending: Vec<E>,
+    /// Bytes in the file before `pending[0]`.
+    pending_at_bytes: u64,
+    last: Option<E>,
+}
+
+impl<E: Entry> IndexTail<E> {
+    /// Goes on after `flushed_bytes` of the file, which end with `last`.
+    pub(crate) fn new(file: Arc<IndexFile<E>>, flushed_bytes: u64, last: Option<E>) -> Self {
+        let flushed = Arc::new(AtomicU64::new(flushed_bytes));
+        let (pending, pending_at_bytes) = (Vec::new(), flushed_bytes);
+        IndexTail { file, flushed_bytes: flushed, pending, pending_at_bytes, last }
+    }
+
+    pub(crate) fn push(&mut self, entry: E) {
+        self.forget_flushed();
+        self.pending.push(entry);
+        self.last = Some(entry);
+    }
+
+    pub(crate) fn last(&self) -> Option<E> {
+        self.last
+    }
+
+    /// Bytes the file will have once all is flushed.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.pending_at_bytes + (self.pending.len() * E::LEN) as u64
+    }
+
+    /// What of the index can be read from the file now.
+    pub(crate) fn searchable_bytes(&self) -> u64 {
+        self.pending_at_bytes
+    }
+
+    /// The last pending entry that is not beyond what is sought.
+    pub(crate) fn find_pending(&self, beyond: impl Fn(E) -> bool) -> Option<E> {
+        let count = self.pending.partition_point(|entry| !beyond(*entry));
+        self.pending[..count].last().copied()
+    }
+
+    /// The job that brings the file up to date, and adds a `closing` entry if there is one; `None` when
+    /// there is nothing to write. The tail does not count on the closing entry: should the segment go on
+    /// growing after all, the next entry takes its place.
+    pub(crate) fn flush(&self, closing: Option<E>) -> Option<EntriesFlush> {
+        if self.pending.is_empty() && closing.is_none() {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity((self.pending.len() + 1) * E::LEN);
+        self.pending.iter().chain(&closing).for_each(|entry| entry.encode(&mut bytes));
+        Some(EntriesFlush {
+            path: self.file.path(),
+            at_bytes: self.pending_at_bytes,
+            bytes,
+            end_bytes: self.len_bytes(),
+            flushed_bytes: self.flushed_bytes.clone(),
+        })
+    }
+
+    /// Gives back the memory of entries that flushes have written.
+    pub(crate) fn forget_flushed(&mut self) {
+        let flushed = self.flushed_bytes.load(Ordering::Acquire);
+        if flushed > self.pending_at_bytes {
+            let entries = (flushed - self.pending_at_bytes) as usize / E::LEN;
+            self.pending.drain(..entries);
+            self.pending_at_bytes = flushed;
+        }
+    }
+}
+
+/// Entries on their way into their file.
+#[derive(Debug)]
+pub(crate) struct EntriesFlush {
+    path: PathBuf,
+    at_bytes: u64,
+    bytes: Vec<u8>,
+    /// How far the tail may count on the file afterwards.
+    end_bytes: u64,
+    flushed_bytes: Arc<AtomicU64>,
+}
+
+impl EntriesFlush {
+    /// Blocks. A file that is gone is not created again: its segment may have expired.
+    pub(crate) fn write(self) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(&self.path)?;
+        file.write_all_at(&self.bytes, self.at_bytes)?;
+        self.flushed_bytes.fetch_max(self.end_bytes, Ordering::Release);
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! From an offset to the batch that holds it, without reading: the machine asks for bytes.
+//!
+//! ```text
+//!   Index ──page──▶ Index … ──▶ Walk(from the entry) ──headers──▶ Walk … ──▶ Done
+//!                                  │ not a batch start
+//!                                  └──▶ Walk(from the segment's start) ──▶ Done, or Corrupt
+//! ```
+//!
+//! Made by `Log::find`, driven by the server. It owns all it needs, so the log may append, roll and
+//! expire meanwhile. An index only says where to begin: what is answered was read from the log.
+
+use std::{fs::File, sync::Arc};
+
+use crate::{
+    FindError, Found, Need, Offset, Position, Step,
+    batch_place::{BatchPlace, HeaderWalk, Seen},
+    index_entry::OffsetEntry,
+    index_search::IndexSearch,
+    segment::SegmentView,
+};
+
+/// Finds the first batch whose last offset is not before the offset sought.
+#[derive(Debug)]
+pub struct Lookup {
+    target: Offset,
+    segment: SegmentView,
+    /// The next segment that holds anything, should the offset lie in a gap at this one's end.
+    next: Option<SegmentView>,
+    state: State,
+    failed: Option<FindError>,
+}
+
+#[derive(Debug)]
+enum State {
+    Index { file: Arc<File>, search: IndexSearch<OffsetEntry> },
+    Walk { walk: HeaderWalk, origin: Origin },
+    Done(Found),
+}
+
+/// Where a walk began, and so what it means when it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// An entry that nothing has confirmed yet: the first batch must end at or before the offset that
+    /// the entry names (Kafka 3 names the last offset of a whole append) and not lie beyond the target.
+    Entry {
+        names: Offset,
+    },
+    /// The first batch was right, the following ones must be too.
+    EntryConfirmed,
+    SegmentStart,
+}
+
+/// Where to begin in a segment.
+#[derive(Debug)]
+pub(crate) enum Start {
+    /// An index file to search.
+    Index {
+        file: Arc<File>,
+        len_bytes: u64,
+    },
+    /// An entry that is in memory.
+    Entry(OffsetEntry),
+    SegmentStart,
+}
+
+impl Lookup {
+    pub(crate) fn new(
+        target: Offset,
+        segment: SegmentView,
+        next: Option<SegmentView>,
+        start: Start,
+    ) -> Lookup {
+        let state = match start {
+            Start::Index { file, len_bytes } => {
+                State::Index { file, search: IndexSearch::new(len_bytes) }
+            }
+            Start::Entry(entry) => walk_from(&segment, Some(entry)),
+            Start::SegmentStart => walk_from(&segment, None),
+        };
+        Lookup { target, segment, next, state, failed: None }
+    }
+
+    /// A look-up that is over before it began.
+    pub(crate) fn known(segment: SegmentView, found: Found) -> Lookup {
+        let state = State::Done(found);
+        let target = Offset(0);
+        Lookup { target, segment, next: None, state, failed: None }
+    }
+
+    /// What to read next, or the answer. Repeats itself until fed.
+    pub fn step(&mut self) -> Result<Step<Found>, FindError> {
+        self.skip_what_needs_no_bytes();
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        Ok(match &self.state {
+            State::Done(found) => Step::Done(found.clone()),
+            _ => Step::Need(self.need()),
+        })
+    }
+
+    /// Takes the bytes of the last `Need`: all of them, in one piece.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if matches!(self.state, State::Done(_)) {
+            return;
+        }
+        let need = self.need();
+        if bytes.len() < need.len_bytes {
+            self.failed = Some(FindError::Short {
+                segment: self.segment.files.base,
+                position: need.position,
+                needed: need.len_bytes,
+                got: bytes.len(),
+            });
+            return;
+        }
+        let bytes = &bytes[..need.len_bytes];
+        match &mut self.state {
+            State::Index { search, .. } => {
+                let (files, target) = (&self.segment.files, self.target);
+                search.feed(bytes, |entry| files.absolute(entry.relative_offset) > target);
+            }
+            State::Walk { .. } => self.walk(bytes),
+            State::Done(_) => {}
+        }
+    }
+
+    /// Ends an index search that is over, and goes on to the next segment at the end of this one.
+    fn skip_what_needs_no_bytes(&mut self) {
+        if let State::Index { search, .. } = &self.state
+            && search.need().is_none()
+        {
+            self.state = walk_from(&self.segment, search.best());
+        }
+        if let State::Walk { walk, .. } = &self.state
+            && walk.is_over()
+        {
+            self.state = match self.next.take() {
+                Some(next) => {
+                    self.segment = next;
+                    walk_from(&self.segment, None)
+                }
+                None => State::Done(self.nothing()),
+            };
+        }
+    }
+
+    fn need(&self) -> Need {
+        match &self.state {
+            State::Index { file, search } => {
+                let (position, len_bytes) = search.need().unwrap_or((0, 0));
+                Need { file: file.clone(), position: Position(position), len_bytes }
+            }
+            State::Walk { walk, .. } => {
+                let file = self.segment.files.log.clone();
+                Need { file, position: walk.position, len_bytes: walk.window_bytes() }
+            }
+            State::Done(found) => {
+                Need { file: found.file.clone(), position: found.position, len_bytes: 0 }
+            }
+        }
+    }
+
+    /// Walks over the headers that lie in `bytes`.
+    fn walk(&mut self, bytes: &[u8]) {
+        let State::Walk { mut walk, mut origin } = self.state else { return };
+        let window_at = walk.position;
+        loop {
+            let place = match walk.look(bytes, window_at) {
+                Seen::Batch(_, place) => place,
+                Seen::EndOfWindow => break,
+                Seen::Unsound => return self.distrust(origin, &walk),
+            };
+            if let Origin::Entry { names } = origin {
+                if place.base > self.target || place.last > names {
+                    return self.distrust(origin, &walk);
+                }
+                origin = Origin::EntryConfirmed;
+            }
+            if place.last >= self.target {
+                self.state = State::Done(self.found(&place));
+                return;
+            }
+            walk.step(&place);
+        }
+        self.state = State::Walk { walk, origin };
+    }
+
+    /// What was read is no batch. If an index led here, it was wrong: take the long way.
+    fn distrust(&mut self, origin: Origin, walk: &HeaderWalk) {
+        if origin == Origin::SegmentStart {
+            let segment = self.segment.files.base;
+            self.failed = Some(FindError::Corrupt { segment, position: walk.position });
+        } else {
+            self.state = walk_from(&self.segment, None);
+        }
+    }
+
+    fn found(&self, place: &BatchPlace) -> Found {
+        Found {
+            base_offset: place.base,
+            batch_len_bytes: place.len_bytes,
+            file: self.segment.files.log.clone(),
+            position: place.position,
+            committed_bytes: self.segment.committed_bytes,
+            sealed: self.segment.sealed,
+        }
+    }
+
+    /// The target is below the log end, but no batch reaches it.
+    fn nothing(&self) -> Found {
+        let end = Position(self.segment.committed_bytes);
+        Found {
+            base_offset: self.target,
+            batch_len_bytes: 0,
+            file: self.segment.files.log.clone(),
+            position: end,
+            committed_bytes: end.0,
+            sealed: self.segment.sealed,
+        }
+    }
+}
+
+fn walk_from(segment: &SegmentView, entry: Option<OffsetEntry>) -> State {
+    let end = Position(segment.committed_bytes);
+    let inside = |entry: &OffsetEntry| (Position(1)..end).contains(&entry.position());
+    let (position, origin) = match entry.filter(inside) {
+        Some(entry) => {
+            let names = segment.files.absolute(entry.relative_offset);
+            (entry.position(), Origin::Entry { names })
+        }
+        None => (Position(0), Origin::SegmentStart),
+    };
+    State::Walk { walk: HeaderWalk::new(segment.files.base, position, end), origin }
+}

@@ -1,0 +1,168 @@
+//! What idempotent producers have appended lately, so that a batch sent twice is kept once (KIP-98).
+//!
+//! Pure. Known from appends and from what recovery scans; after a clean stop nothing is known, and a
+//! producer that is not known may begin with any sequence, as in Kafka.
+
+use std::collections::{HashMap, VecDeque};
+
+use penstock_batch::BatchHeader;
+
+use crate::{AppendError, Offset};
+
+/// Batches remembered a producer: it may have so many requests in flight.
+const BATCHES: usize = 5;
+
+/// Producers remembered a partition; the one that has been silent longest is forgotten first.
+const PRODUCERS: usize = 4096;
+
+/// By producer id.
+#[derive(Debug, Default)]
+pub(crate) struct Producers {
+    by_id: HashMap<i64, Producer>,
+}
+
+#[derive(Debug)]
+struct Producer {
+    epoch: i16,
+    /// The latest ones of this epoch, oldest first; never empty.
+    batches: VecDeque<Numbered>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Numbered {
+    base_sequence: i32,
+    last_sequence: i32,
+    base_offset: Offset,
+    last_offset: Offset,
+}
+
+impl Producers {
+    /// Whether the batch may be appended now.
+    pub(crate) fn check(&self, header: &BatchHeader) -> Result<(), AppendError> {
+        let Some(producer) = self.by_id.get(&header.producer_id) else { return Ok(()) };
+        let (producer_id, got) = (header.producer_id, header.base_sequence);
+        if header.producer_epoch < producer.epoch {
+            let (current, got) = (producer.epoch, header.producer_epoch);
+            return Err(AppendError::InvalidProducerEpoch { producer_id, current, got });
+        }
+        let expected = if header.producer_epoch > producer.epoch {
+            0
+        } else if let Some(batch) = producer.find(header) {
+            let Numbered { base_offset, last_offset, .. } = *batch;
+            return Err(AppendError::Duplicate { base_offset, last_offset });
+        } else {
+            producer.batches.back().map_or(got, |last| add_sequence(last.last_sequence, 1))
+        };
+        if got == expected {
+            Ok(())
+        } else {
+            Err(AppendError::OutOfOrderSequence { producer_id, expected, got })
+        }
+    }
+
+    /// The batch is in the log at `base_offset`.
+    pub(crate) fn note(&mut self, header: &BatchHeader, base_offset: Offset) {
+        if header.producer_id < 0 {
+            return;
+        }
+        if self.by_id.len() >= PRODUCERS && !self.by_id.contains_key(&header.producer_id) {
+            self.forget_oldest();
+        }
+        let epoch = header.producer_epoch;
+        let producer = self
+            .by_id
+            .entry(header.producer_id)
+            .or_insert_with(|| Producer { epoch, batches: VecDeque::new() });
+        if producer.epoch != epoch {
+            producer.epoch = epoch;
+            producer.batches.clear();
+        }
+        if producer.batches.len() == BATCHES {
+            producer.batches.pop_front();
+        }
+        producer.batches.push_back(Numbered {
+            base_sequence: header.base_sequence,
+            last_sequence: last_sequence(header),
+            base_offset,
+            last_offset: Offset(base_offset.0 + i64::from(header.last_offset_delta)),
+        });
+    }
+
+    fn forget_oldest(&mut self) {
+        let silent_since = |producer: &Producer| producer.batches.back().map(|b| b.last_offset);
+        let oldest = self.by_id.iter().min_by_key(|(_, producer)| silent_since(producer));
+        if let Some(id) = oldest.map(|(id, _)| *id) {
+            self.by_id.remove(&id);
+        }
+    }
+}
+
+impl Producer {
+    fn find(&self, header: &BatchHeader) -> Option<&Numbered> {
+        let last = last_sequence(header);
+        self.batches
+            .iter()
+            .find(|b| (b.base_sequence, b.last_sequence) == (header.base_sequence, last))
+    }
+}
+
+fn last_sequence(header: &BatchHeader) -> i32 {
+    add_sequence(header.base_sequence, header.last_offset_delta)
+}
+
+/// Sequences start again at 0 after `i32::MAX`.
+fn add_sequence(sequence: i32, count: i32) -> i32 {
+    sequence.wrapping_add(count) & i32::MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_batch::{BatchBuilder, NewRecord};
+
+    use super::*;
+
+    fn header(epoch: i16, base_sequence: i32, records: i32) -> BatchHeader {
+        let mut builder = BatchBuilder::new();
+        builder.set_producer(7, epoch, base_sequence);
+        (0..records).for_each(|_| builder.push(NewRecord::default()));
+        BatchHeader::parse(&builder.finish()).unwrap()
+    }
+
+    #[test]
+    fn a_batch_sent_again_is_answered_with_its_first_place() {
+        let mut producers = Producers::default();
+        for n in 0..6 {
+            let batch = header(0, n * 2, 2);
+            assert_eq!(producers.check(&batch), Ok(()));
+            producers.note(&batch, Offset(100 + i64::from(n) * 2));
+        }
+        let again = AppendError::Duplicate { base_offset: Offset(106), last_offset: Offset(107) };
+        assert_eq!(producers.check(&header(0, 6, 2)), Err(again));
+        // The sixth from the end is forgotten: all that is known is that it is not next.
+        let error = producers.check(&header(0, 0, 2)).unwrap_err();
+        assert_eq!(error, AppendError::OutOfOrderSequence { producer_id: 7, expected: 12, got: 0 });
+    }
+
+    #[test]
+    fn a_gap_is_refused_and_a_new_epoch_begins_at_zero() {
+        let mut producers = Producers::default();
+        producers.note(&header(3, 40, 1), Offset(0));
+        assert_eq!(producers.check(&header(3, 41, 1)), Ok(()));
+        assert!(matches!(
+            producers.check(&header(3, 42, 1)),
+            Err(AppendError::OutOfOrderSequence { expected: 41, got: 42, .. })
+        ));
+        assert_eq!(producers.check(&header(4, 0, 1)), Ok(()));
+        assert!(matches!(
+            producers.check(&header(2, 41, 1)),
+            Err(AppendError::InvalidProducerEpoch { current: 3, got: 2, .. })
+        ));
+    }
+
+    #[test]
+    fn sequences_go_on_at_zero_after_the_largest() {
+        let mut producers = Producers::default();
+        producers.note(&header(0, i32::MAX - 1, 3), Offset(0));
+        assert_eq!(producers.check(&header(0, 1, 1)), Ok(()));
+    }
+}

@@ -1,0 +1,97 @@
+//! Expiry: whole sealed segments leave the log, oldest first; their files go when nobody reads them.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::UNIX_EPOCH,
+};
+
+use crate::{
+    Log, Offset,
+    segment::{Segment, segment_file},
+};
+
+/// What may belong to a segment. The log goes first: indexes without a log are swept at the next start,
+/// a log without indexes would be indexed again.
+const SUFFIXES: [&str; 5] = ["log", "index", "timeindex", "snapshot", "txnindex"];
+
+/// A segment that is no longer part of its log.
+#[derive(Debug)]
+pub struct ExpiredSegment {
+    dir: Arc<Path>,
+    /// Its first offset.
+    pub base_offset: Offset,
+    /// Bytes of its log file.
+    pub size_bytes: u64,
+}
+
+impl ExpiredSegment {
+    /// Removes its files. Blocks. Fetches that hold the file go on reading it.
+    ///
+    /// Unlink the segments of one log in the order in which they were given: a crash must not leave a hole.
+    pub fn unlink(self) -> io::Result<()> {
+        SUFFIXES.iter().try_for_each(|suffix| self.remove(suffix))
+    }
+
+    fn remove(&self, suffix: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, suffix: &str) -> PathBuf {
+        segment_file(&self.dir, self.base_offset, suffix)
+    }
+}
+
+impl Log {
+    /// Takes out what retention no longer keeps, and moves the log start. The active segment stays.
+    ///
+    /// May read one entry of a time index for each segment it looks at: at most one more than it expires.
+    pub fn expire(&mut self, now_ms: i64) -> Vec<ExpiredSegment> {
+        let mut expired = Vec::new();
+        let mut size_bytes = self.size_bytes();
+        while self.first_is_due(size_bytes, now_ms) {
+            let Some(segment) = self.sealed.pop_front() else { break };
+            size_bytes -= segment.size_bytes;
+            expired.push(ExpiredSegment {
+                dir: self.dir.clone(),
+                base_offset: segment.base(),
+                size_bytes: segment.size_bytes,
+            });
+            let first = self.sealed.front().unwrap_or(&self.active.segment).base();
+            self.log_start = self.log_start.max(first);
+        }
+        expired
+    }
+
+    fn first_is_due(&mut self, size_bytes: u64, now_ms: i64) -> bool {
+        let next_base = self.sealed.get(1).unwrap_or(&self.active.segment).base();
+        let below_start = next_base <= self.log_start;
+        let Some(first) = self.sealed.front_mut() else { return false };
+        let keep_bytes = self.config.retention_bytes.unwrap_or(u64::MAX);
+        let too_much = size_bytes.saturating_sub(first.size_bytes) >= keep_bytes;
+        let too_old = self.config.retention_ms.is_some_and(|retention_ms| {
+            now_ms.saturating_sub(first.newest_ms().unwrap_or(now_ms)) > retention_ms
+        });
+        below_start || too_much || too_old
+    }
+}
+
+impl Segment {
+    /// The greatest timestamp; where no record has one, the time of the last write. `None` in doubt.
+    fn newest_ms(&mut self) -> Option<i64> {
+        if self.newest.is_none() {
+            self.newest = self.files.times.read_last().ok()?;
+        }
+        match self.newest {
+            Some(newest) => Some(newest.timestamp_ms),
+            None => {
+                let modified = self.files.log.metadata().ok()?.modified().ok()?;
+                i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+            }
+        }
+    }
+}

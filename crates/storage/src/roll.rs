@@ -1,0 +1,100 @@
+//! Rolling: the active segment is sealed and an empty one takes its place.
+//!
+//! `needs_roll` decides, `Roll::create` does (where blocking is allowed), `install_roll` makes it so.
+//! The append lock is held over all three, so that nothing is appended in between. The files of the old
+//! segment are completed before those of the new one exist: a segment that is followed by another one
+//! has whole indexes. That is what recovery relies on.
+
+use std::{io, path::Path, sync::Arc};
+
+use crate::{
+    IndexFlush, Log, Offset, ProducedBatches,
+    log::Active,
+    segment::{MAX_SEGMENT_BYTES, SegmentFiles},
+};
+
+/// A decision to roll.
+#[derive(Debug)]
+pub struct Roll {
+    dir: Arc<Path>,
+    base: Offset,
+    now_ms: i64,
+    flushes: Vec<IndexFlush>,
+}
+
+/// The empty segment, ready to be used.
+#[derive(Debug)]
+pub struct NewSegment {
+    active: Active,
+}
+
+impl Roll {
+    /// Completes the indexes of the old segment and makes the files of the new one. Blocks.
+    ///
+    /// After an error the log is as it was and goes on in the old segment.
+    pub fn create(self) -> io::Result<NewSegment> {
+        self.flushes.into_iter().try_for_each(IndexFlush::write)?;
+        let files = SegmentFiles::create(&self.dir, self.base)?;
+        Ok(NewSegment { active: Active::empty(files, self.now_ms) })
+    }
+}
+
+impl Log {
+    /// Whether these batches must begin a new segment, for one of Kafka's reasons: the segment would
+    /// outgrow `segment.bytes`, has been filled for `segment.ms`, has a full index, or lies too far back
+    /// for offsets relative to its base.
+    pub fn needs_roll(&self, incoming: &ProducedBatches, now_ms: i64) -> Option<Roll> {
+        let segment = &self.active.segment;
+        if segment.size_bytes == 0 || self.is_offline() {
+            return None;
+        }
+        let size_limit = self.config.segment_bytes.min(MAX_SEGMENT_BYTES);
+        let last = Offset(self.log_end.0.saturating_add(incoming.record_count() - 1));
+        let due = segment.size_bytes + incoming.len_bytes() > size_limit
+            || self.filled_for_ms(incoming, now_ms) > self.config.segment_ms
+            || self.active.indexer.is_full(self.config.index_max_bytes)
+            || segment.files.relative(last).is_none();
+        due.then(|| self.roll(now_ms))
+    }
+
+    /// Whether all that the active segment holds is past `retention.ms`, so that it must be sealed for
+    /// `expire` to reach it. For the housekeeping of partitions nobody writes to.
+    pub fn needs_expiry_roll(&self, now_ms: i64) -> Option<Roll> {
+        let retention_ms = self.config.retention_ms?;
+        let newest_ms =
+            self.active.segment.newest.map_or(self.active.created_ms, |n| n.timestamp_ms);
+        let expired = now_ms.saturating_sub(newest_ms) > retention_ms;
+        let due = expired && self.active.segment.size_bytes > 0 && !self.is_offline();
+        due.then(|| self.roll(now_ms))
+    }
+
+    /// Seals the active segment. From here on appends go to the new one.
+    ///
+    /// # Panics
+    /// If something was appended since the roll was decided: a bug of the caller.
+    pub fn install_roll(&mut self, new: NewSegment) {
+        assert!(
+            new.active.segment.base() == self.log_end,
+            "an append went between decision and roll"
+        );
+        let old = std::mem::replace(&mut self.active, new.active);
+        self.sealed.push_back(old.segment);
+    }
+
+    fn roll(&self, now_ms: i64) -> Roll {
+        let flushes = self.finish_indexes();
+        Roll { dir: self.dir.clone(), base: self.log_end, now_ms, flushes }
+    }
+
+    /// By the clock of the records, if they have one; else by ours.
+    fn filled_for_ms(&self, incoming: &ProducedBatches, now_ms: i64) -> i64 {
+        match self.active.first_timestamp_ms {
+            Some(first_ms) if first_ms >= 0 => {
+                let stamped = self.config.timestamp_type == crate::TimestampType::LogAppendTime;
+                let latest_ms = if stamped { now_ms } else { incoming.max_timestamp_ms() };
+                latest_ms.saturating_sub(first_ms)
+            }
+            _ => now_ms.saturating_sub(self.active.created_ms),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! One segment: a file of batches and the two indexes that lead into it.
+//!
+//! ```text
+//!   00000000000000000170.log         batch 170..174 │ batch 175..175 │ batch 176..203 │ …
+//!                       .index            └ every 4 KiB or so: (last offset, position)
+//!                       .timeindex        └ beside it: (greatest timestamp so far, its offset)
+//! ```
+//!
+//! `SegmentFiles` is shared with look-ups and never changes; `Segment` adds what the log knows of it;
+//! `Indexer` is the growing end that only the active segment has. A `.log` keeps its descriptor open.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    Offset,
+    batch_place::BatchPlace,
+    index_entry::{Entry, OffsetEntry, TimeEntry},
+    index_file::{EntriesFlush, IndexFile, IndexTail},
+};
+
+/// The largest segment: positions in the index are not negative as Java's int.
+pub(crate) const MAX_SEGMENT_BYTES: u64 = i32::MAX as u64;
+
+/// `<dir>/<20 digits>.<suffix>`.
+pub(crate) fn segment_file(dir: &Path, base: Offset, suffix: &str) -> PathBuf {
+    dir.join(format!("{:020}.{suffix}", base.0))
+}
+
+/// What never changes about a segment.
+#[derive(Debug)]
+pub(crate) struct SegmentFiles {
+    pub(crate) base: Offset,
+    pub(crate) log: Arc<File>,
+    pub(crate) offsets: Arc<IndexFile<OffsetEntry>>,
+    pub(crate) times: Arc<IndexFile<TimeEntry>>,
+}
+
+impl SegmentFiles {
+    /// Opens the log of an existing segment. Blocks.
+    pub(crate) fn open(dir: &Arc<Path>, base: Offset) -> io::Result<SegmentFiles> {
+        let log = OpenOptions::new().read(true).write(true).open(segment_file(dir, base, "log"))?;
+        Ok(SegmentFiles::new(dir, base, log))
+    }
+
+    /// Makes the files of an empty segment: the log last, so that a log that exists has indexes. May be
+    /// tried again. Blocks.
+    pub(crate) fn create(dir: &Arc<Path>, base: Offset) -> io::Result<SegmentFiles> {
+        IndexFile::<OffsetEntry>::new(dir.clone(), base).create()?;
+        IndexFile::<TimeEntry>::new(dir.clone(), base).create()?;
+        let log = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(segment_file(dir, base, "log"))?;
+        if log.metadata()?.len() > 0 {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        File::open(dir)?.sync_all()?;
+        Ok(SegmentFiles::new(dir, base, log))
+    }
+
+    fn new(dir: &Arc<Path>, base: Offset, log: File) -> SegmentFiles {
+        let offsets = Arc::new(IndexFile::new(dir.clone(), base));
+        let times = Arc::new(IndexFile::new(dir.clone(), base));
+        SegmentFiles { base, log: Arc::new(log), offsets, times }
+    }
+
+    /// `None` when the offset lies before the segment or too far behind its base.
+    pub(crate) fn relative(&self, offset: Offset) -> Option<u32> {
+        let relative = u32::try_from(offset.0.checked_sub(self.base.0)?).ok()?;
+        (relative <= i32::MAX as u32).then_some(relative)
+    }
+
+    pub(crate) fn absolute(&self, relative_offset: u32) -> Offset {
+        Offset(self.base.0.saturating_add(relative_offset.into()))
+    }
+}
+
+/// A segment as the log knows it.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) files: Arc<SegmentFiles>,
+    /// Bytes that readers may see.
+    pub(crate) size_bytes: u64,
+    /// The greatest timestamp, once it is known: reading every time index at start would be dear.
+    pub(crate) newest: Option<TimeEntry>,
+}
+
+impl Segment {
+    pub(crate) fn base(&self) -> Offset {
+        self.files.base
+    }
+
+    pub(crate) fn view(&self, sealed: bool) -> SegmentView {
+        SegmentView { files: self.files.clone(), committed_bytes: self.size_bytes, sealed }
+    }
+}
+
+/// A segment as a look-up sees it: a moment, owned.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentView {
+    pub(crate) files: Arc<SegmentFiles>,
+    pub(crate) committed_bytes: u64,
+    pub(crate) sealed: bool,
+}
+
+/// Makes index entries out of the batches that go by: in an append, a recovery, a rebuild.
+#[derive(Debug)]
+pub(crate) struct Indexer {
+    files: Arc<SegmentFiles>,
+    pub(crate) offsets: IndexTail<OffsetEntry>,
+    pub(crate) times: IndexTail<TimeEntry>,
+    /// The greatest timestamp so far and the last offset of its batch.
+    pub(crate) newest: Option<TimeEntry>,
+    bytes_since_entry: u64,
+}
+
+impl Indexer {
+    /// Of a segment without entries.
+    pub(crate) fn empty(files: &Arc<SegmentFiles>) -> Indexer {
+        Indexer::resume(files, (0, None), (0, None))
+    }
+
+    /// Of a segment whose index files hold so many bytes and end with these entries. The batch that the
+    /// last offset entry points to must be the next one noted.
+    pub(crate) fn resume(
+        files: &Arc<SegmentFiles>,
+        offsets: (u64, Option<OffsetEntry>),
+        times: (u64, Option<TimeEntry>),
+    ) -> Indexer {
+        Indexer {
+            files: files.clone(),
+            offsets: IndexTail::new(files.offsets.clone(), offsets.0, offsets.1),
+            times: IndexTail::new(files.times.clone(), times.0, times.1),
+            newest: times.1,
+            bytes_since_entry: 0,
+        }
+    }
+
+    /// Kafka's rule: the batch that comes after more than `interval_bytes` since the last entry gets one.
+    pub(crate) fn note(&mut self, batch: &BatchPlace, interval_bytes: u64) {
+        let relative_offset = self.files.relative(batch.last);
+        let relative_offset = relative_offset.expect("a batch out of range makes the segment roll");
+        if batch.max_timestamp_ms > self.newest.map_or(-1, |newest| newest.timestamp_ms) {
+            let timestamp_ms = batch.max_timestamp_ms;
+            self.newest = Some(TimeEntry { timestamp_ms, relative_offset });
+        }
+        if self.bytes_since_entry > interval_bytes {
+            let position = u32::try_from(batch.position.0).expect("segments stay below 2 GiB");
+            self.offsets.push(OffsetEntry { relative_offset, position });
+            if let Some(entry) = self.due_time_entry() {
+                self.times.push(entry);
+            }
+            self.bytes_since_entry = 0;
+        }
+        self.bytes_since_entry += batch.len_bytes;
+    }
+
+    /// What makes the index files complete: all that is pending, and a last time entry.
+    pub(crate) fn finish(&self) -> impl Iterator<Item = EntriesFlush> + use<> {
+        self.offsets.flush(None).into_iter().chain(self.times.flush(self.due_time_entry()))
+    }
+
+    /// What brings the index files up to date.
+    pub(crate) fn flush(&mut self) -> impl Iterator<Item = EntriesFlush> + use<> {
+        self.offsets.forget_flushed();
+        self.times.forget_flushed();
+        self.offsets.flush(None).into_iter().chain(self.times.flush(None))
+    }
+
+    /// Whether an index has no room for another entry.
+    pub(crate) fn is_full(&self, max_bytes: u64) -> bool {
+        let full = |len_bytes, entry: usize| len_bytes + entry as u64 > max_bytes;
+        full(self.offsets.len_bytes(), OffsetEntry::LEN)
+            || full(self.times.len_bytes(), TimeEntry::LEN)
+    }
+
+    /// Time entries ascend: there is one to add only if time has advanced since the last.
+    fn due_time_entry(&self) -> Option<TimeEntry> {
+        let last_ms = self.times.last().map(|last| last.timestamp_ms);
+        self.newest.filter(|newest| last_ms.is_none_or(|last_ms| newest.timestamp_ms > last_ms))
+    }
+}

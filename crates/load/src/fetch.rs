@@ -1,0 +1,202 @@
+//! The fetch workload: every connection reads one partition a request, its partitions in turn.
+//!
+//! Run by `run`. Where to read is `cursor`'s to say, what is wrong with the bytes `verify`'s, and
+//! how to drop them unread `discard`'s.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use penstock_wire::messages::{
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData,
+};
+use penstock_wire::{ErrorCode, Request, Response};
+
+use crate::cli::{FetchArgs, ReadFrom};
+use crate::cursor::Cursor;
+use crate::discard::Discard;
+use crate::measure::Turn;
+use crate::run::{Worker, Workload};
+use crate::topic::{Leaders, Topic, assigned, bounds};
+use crate::verify::{self, Seen};
+
+/// Answers without a byte, one after the other, to requests for records that are there.
+const MAX_EMPTY_ANSWERS: u32 = 100;
+
+/// What every connection of a fetch run has in common.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    args: FetchArgs,
+    topic: Arc<Topic>,
+    /// Records that readers from the earliest offset have still to read, and had at first.
+    left: Arc<AtomicU64>,
+    total: u64,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Fetcher {
+    request: FetchRequest,
+    topic: Arc<Topic>,
+    leaders: Leaders,
+    readers: Vec<Reader>,
+    /// Which of them has its turn.
+    nth: usize,
+    verify: bool,
+    discard: Discard,
+    left: Arc<AtomicU64>,
+}
+
+/// One partition of one connection.
+#[derive(Debug)]
+struct Reader {
+    partition: i32,
+    cursor: Cursor,
+    empty_answers: u32,
+}
+
+impl Fetch {
+    pub(crate) fn new(args: &FetchArgs, topic: Topic) -> Fetch {
+        let total = topic.partitions.iter().map(|p| (p.end - p.start).max(0) as u64).sum();
+        let left = Arc::new(AtomicU64::new(total));
+        Fetch { args: args.clone(), topic: Arc::new(topic), left, total }
+    }
+
+    fn reader(&self, connection: u32, nth: usize) -> Reader {
+        let connections = self.args.common.connections;
+        let partition = &self.topic.partitions[nth];
+        let all = self.topic.partitions.len() as u32;
+        // With more connections than partitions, every `all`-th one reads the same partition.
+        let share = match connections > all {
+            true => (connection / all, (connections - nth as u32).div_ceil(all)),
+            false => (0, 1),
+        };
+        let seed = self.args.common.seed ^ (u64::from(connection) << 32) ^ nth as u64;
+        let log = partition.start..partition.end;
+        let cursor = Cursor::new(self.args.from, log, share, seed);
+        Reader { partition: partition.index, cursor, empty_answers: 0 }
+    }
+}
+
+impl Workload for Fetch {
+    type Worker = Fetcher;
+
+    async fn connect(&self, connection: u32) -> Result<Fetcher> {
+        let args = &self.args;
+        let assigned = assigned(connection, args.common.connections, self.topic.partitions.len());
+        let partition = FetchPartition {
+            partition_max_bytes: args.partition_max_bytes,
+            ..FetchPartition::default()
+        };
+        let request = FetchRequest {
+            max_wait_ms: args.max_wait_ms,
+            min_bytes: args.min_bytes,
+            max_bytes: args.max_bytes,
+            topics: vec![FetchTopic {
+                topic: self.topic.name.clone(),
+                partitions: vec![partition],
+            }],
+            ..FetchRequest::default()
+        };
+        Ok(Fetcher {
+            request,
+            topic: Arc::clone(&self.topic),
+            leaders: Leaders::connect(&self.topic, &assigned).await?,
+            readers: assigned.iter().map(|nth| self.reader(connection, *nth)).collect(),
+            nth: 0,
+            verify: args.verify,
+            discard: Discard::new(&self.topic.name),
+            left: Arc::clone(&self.left),
+        })
+    }
+
+    fn share_done(&self) -> Option<f64> {
+        let done = || 1.0 - self.left.load(Relaxed) as f64 / self.total.max(1) as f64;
+        (self.args.from == ReadFrom::Earliest).then(done)
+    }
+}
+
+impl Worker for Fetcher {
+    async fn turn(&mut self) -> Result<Option<Turn>> {
+        let Some((nth, offset)) = self.next_reader() else { return Ok(None) };
+        let (answer, seen) = self.fetch(nth, offset).await?;
+        let reader = &mut self.readers[nth];
+        let partition = reader.partition;
+        match answer.error_code {
+            ErrorCode::NONE => {}
+            ErrorCode::OFFSET_OUT_OF_RANGE => {
+                // Retention may have passed us. That is no fault, unless nothing has moved.
+                let leader = self.leaders.of(nth);
+                let (start, end) = bounds(leader, &self.topic.name, partition)
+                    .await?
+                    .map_err(|error| anyhow!("partition {partition}: {error}"))?;
+                ensure!(
+                    !(start..=end).contains(&offset),
+                    "partition {partition}: offset {offset} is out of range, says the server, and \
+                     that the log is {start}..{end}"
+                );
+                reader.cursor.moved(start..end);
+            }
+            error => bail!("fetch of partition {partition} at offset {offset}: {error}"),
+        }
+        let end = answer.high_watermark;
+        reader.empty_answers = match seen.amount.bytes == 0 && offset < end {
+            true => reader.empty_answers + 1,
+            false => 0,
+        };
+        ensure!(
+            reader.empty_answers < MAX_EMPTY_ANSWERS,
+            "partition {partition}: {MAX_EMPTY_ANSWERS} empty answers at offset {offset}, though the \
+             log goes on to {end}"
+        );
+        let before = reader.cursor.left();
+        if answer.error_code.is_none() {
+            reader.cursor.advance(seen.next_offset, end);
+        }
+        self.left.fetch_sub(before.saturating_sub(reader.cursor.left()), Relaxed);
+        Ok(Some(Turn { amount: seen.amount, faults: seen.faults }))
+    }
+}
+
+impl Fetcher {
+    /// The next reader in turn that has something to read, and where.
+    fn next_reader(&mut self) -> Option<(usize, i64)> {
+        for _ in 0..self.readers.len() {
+            let nth = self.nth;
+            self.nth = (nth + 1) % self.readers.len();
+            if let Some(offset) = self.readers[nth].cursor.offset() {
+                return Some((nth, offset));
+            }
+        }
+        None
+    }
+
+    async fn fetch(&mut self, nth: usize, offset: i64) -> Result<(PartitionData, Seen)> {
+        let partition = self.readers[nth].partition;
+        let asked = &mut self.request.topics[0].partitions[0];
+        asked.partition = partition;
+        asked.fetch_offset = offset;
+        let request = Request::from(self.request.clone());
+        let leader = self.leaders.of(nth);
+        if !self.verify {
+            return self.discard.fetch(leader, &request, partition).await;
+        }
+        let answer = only_partition(leader.call(&request).await?, partition)?;
+        let records = answer.records.bytes().map_or(&[][..], |bytes| bytes);
+        let seen = verify::check(partition, offset, records);
+        Ok((answer, seen))
+    }
+}
+
+/// The one partition that was asked for.
+pub(crate) fn only_partition(response: Response, partition: i32) -> Result<PartitionData> {
+    let Response::Fetch(FetchResponse { error_code, responses, .. }) = response else {
+        bail!("no answer to Fetch");
+    };
+    ensure!(error_code.is_none(), "fetch of partition {partition}: {error_code}");
+    let data = responses.into_iter().flat_map(|topic| topic.partitions).next();
+    let data = data.context("an answer to Fetch without a partition")?;
+    let answered = data.partition_index;
+    ensure!(answered == partition, "partition {partition} asked, {answered} answered");
+    Ok(data)
+}

@@ -1,0 +1,333 @@
+//! What a run found, as JSON in base units, as a table for a person, as an HdrHistogram log.
+//!
+//! Built by `main` from a `Measurement` once the run is over, however it ended.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{V2DeflateSerializer, interval_log::IntervalLogWriterBuilder};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::measure::{Amount, Faults, Measurement};
+use crate::run::Outcome;
+
+/// Share of its threads' time above which the generator may be what limits a run.
+const BUSY: f64 = 0.9;
+/// Share of the offered requests that must have gone out for the rate to count as held.
+const HELD: f64 = 0.99;
+
+/// A result and the conditions without which it is none.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) tool: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) workload: &'static str,
+    pub(crate) conditions: Conditions,
+    /// The command line with its defaults filled in.
+    pub(crate) parameters: Value,
+    pub(crate) result: Figures,
+}
+
+/// The machine the generator ran on.
+#[derive(Debug, Serialize)]
+pub(crate) struct Conditions {
+    pub(crate) kernel: String,
+    pub(crate) architecture: String,
+    pub(crate) cores: usize,
+    /// When the result was written, in seconds since 1970.
+    pub(crate) at_s: u64,
+}
+
+/// Every number of a run, in base units.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    /// The measured part: without warm-up, to the last answer.
+    pub(crate) elapsed_s: f64,
+    pub(crate) requests: u64,
+    pub(crate) requests_per_s: f64,
+    #[serde(flatten)]
+    pub(crate) amount: Amount,
+    pub(crate) bytes_per_s: f64,
+    pub(crate) records_per_s: f64,
+    /// From the intended moment of a request (its sending, in a closed loop) to its answer.
+    pub(crate) latency_us: Latency,
+    /// Answers without a byte.
+    pub(crate) empty_answers: u64,
+    /// Requests that were due and never went out.
+    pub(crate) unsent_requests: u64,
+    /// Whether batches and offsets were checked.
+    pub(crate) verified: bool,
+    pub(crate) faults: Faults,
+    /// Processor time of the generator itself over the whole run.
+    pub(crate) generator_cpu_s: f64,
+    /// That time as a share of what its threads could have used.
+    pub(crate) generator_busy: f64,
+    /// Whether the run was ended by a signal.
+    pub(crate) interrupted: bool,
+    /// What ended the run early.
+    pub(crate) error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) min: u64,
+    pub(crate) mean: f64,
+    pub(crate) p50: u64,
+    pub(crate) p90: u64,
+    pub(crate) p99: u64,
+    pub(crate) p999: u64,
+    pub(crate) max: u64,
+}
+
+impl Conditions {
+    /// Asks the kernel.
+    pub(crate) fn here() -> Conditions {
+        let system = rustix::system::uname();
+        let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO);
+        Conditions {
+            kernel: system.release().to_string_lossy().into_owned(),
+            architecture: system.machine().to_string_lossy().into_owned(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            at_s: since_1970.as_secs(),
+        }
+    }
+}
+
+impl Figures {
+    pub(crate) fn of(outcome: &Outcome, threads: u32, verified: bool) -> Figures {
+        let Outcome { measurement, .. } = outcome;
+        let elapsed_s = measurement.elapsed().as_secs_f64();
+        let per_s = |count: u64| if elapsed_s > 0.0 { count as f64 / elapsed_s } else { 0.0 };
+        let could_use_s = outcome.wall.as_secs_f64() * f64::from(threads);
+        Figures {
+            elapsed_s,
+            requests: measurement.requests(),
+            requests_per_s: per_s(measurement.requests()),
+            bytes_per_s: per_s(measurement.amount.bytes),
+            records_per_s: per_s(measurement.amount.records),
+            amount: measurement.amount.clone(),
+            latency_us: Latency::of(&measurement.latency),
+            empty_answers: measurement.empty,
+            unsent_requests: measurement.unsent,
+            verified,
+            faults: measurement.faults.clone(),
+            generator_cpu_s: outcome.cpu.as_secs_f64(),
+            generator_busy: outcome.cpu.as_secs_f64() / could_use_s.max(f64::MIN_POSITIVE),
+            interrupted: outcome.interrupted,
+            error: outcome.error.as_ref().map(|error| format!("{error:#}")),
+        }
+    }
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Latency {
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        Latency {
+            min: histogram.min(),
+            mean: histogram.mean(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max(),
+        }
+    }
+}
+
+impl Report {
+    /// One line of figures in human units.
+    pub(crate) fn table(&self) -> String {
+        let result = &self.result;
+        let ms = |us: u64| format!("{:.3}", us as f64 / 1e3);
+        let latency = &result.latency_us;
+        let mut table = Table::new();
+        table.load_preset(UTF8_BORDERS_ONLY);
+        table.set_header([
+            "requests/s",
+            "MB/s",
+            "records/s",
+            "p50 ms",
+            "p90 ms",
+            "p99 ms",
+            "p99.9 ms",
+            "max ms",
+        ]);
+        table.add_row([
+            format!("{:.0}", result.requests_per_s),
+            format!("{:.1}", result.bytes_per_s / 1e6),
+            format!("{:.0}", result.records_per_s),
+            ms(latency.p50),
+            ms(latency.p90),
+            ms(latency.p99),
+            ms(latency.p999),
+            ms(latency.max),
+        ]);
+        for column in table.column_iter_mut() {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table.to_string()
+    }
+
+    /// What was done, in a sentence that stands above the table.
+    pub(crate) fn headline(&self) -> String {
+        let result = &self.result;
+        format!(
+            "{}: {} requests, {:.3} GB in {:.2} s{}",
+            self.workload,
+            result.requests,
+            result.amount.bytes as f64 / 1e9,
+            result.elapsed_s,
+            if result.interrupted { ", ended early by a signal" } else { "" }
+        )
+    }
+
+    /// What a reader of the numbers should know before believing them.
+    pub(crate) fn advice(&self) -> Vec<String> {
+        let result = &self.result;
+        let due = result.requests + result.unsent_requests;
+        let mut advice = Vec::new();
+        if (result.requests as f64) < HELD * due as f64 {
+            advice.push(format!(
+                "the rate was not held: {} of {due} requests never went out; the latencies grow \
+                 with the length of the run",
+                result.unsent_requests
+            ));
+        }
+        if result.generator_busy > BUSY {
+            advice.push(format!(
+                "the generator was busy {:.0} % of its time and may be the limit: try more --threads",
+                result.generator_busy * 100.0
+            ));
+        }
+        if (1..1000).contains(&result.requests) {
+            advice.push(format!("p99.9 of {} requests is their maximum", result.requests));
+        }
+        advice
+    }
+
+    /// What makes the run a failure, if it is one.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let Figures { error, faults, requests, interrupted, .. } = &self.result;
+        if let Some(error) = error {
+            return Some(error.clone());
+        }
+        if faults.count() > 0 {
+            return Some(format!(
+                "verification failed: {} CRC mismatches, {} gaps, {} malformed answers; first: {}",
+                faults.crc_mismatches,
+                faults.gaps,
+                faults.malformed,
+                faults.first.as_deref().unwrap_or("not recorded")
+            ));
+        }
+        (*requests == 0 && !interrupted).then(|| "nothing was measured".into())
+    }
+}
+
+/// The latency distribution as an HdrHistogram log of one interval, in microseconds.
+///
+/// # Errors
+/// Only those of serialising: the log is built in memory.
+pub(crate) fn hdr_log(measurement: &Measurement, conditions: &Conditions) -> io::Result<Vec<u8>> {
+    let mut log = Vec::new();
+    let mut serializer = V2DeflateSerializer::new();
+    let failed = |error: &dyn std::fmt::Debug| io::Error::other(format!("{error:?}"));
+    let elapsed = measurement.elapsed();
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(conditions.at_s);
+    let mut writer = IntervalLogWriterBuilder::new()
+        .with_start_time(end - elapsed.min(Duration::from_secs(conditions.at_s)))
+        .with_max_value_divisor(1.0)
+        .add_comment("penstock-load, latency in microseconds")
+        .begin_log_with(&mut log, &mut serializer)
+        .map_err(|error| failed(&error))?;
+    writer
+        .write_histogram(&measurement.latency, Duration::ZERO, elapsed, None)
+        .map_err(|error| failed(&error))?;
+    Ok(log)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::measure::Turn;
+
+    fn report(change: impl FnOnce(&mut Figures)) -> Report {
+        let start = Instant::now();
+        let mut measurement = Measurement::new(start);
+        for ms in 1..=2000 {
+            let amount = Amount { batches: 1, records: 10, bytes: 1000 };
+            let turn = Turn { amount, faults: Faults::default() };
+            measurement.record(start, start + Duration::from_millis(ms), turn);
+        }
+        let outcome = Outcome {
+            measurement,
+            wall: Duration::from_secs(2),
+            cpu: Duration::from_secs(1),
+            interrupted: false,
+            error: None,
+        };
+        let mut result = Figures::of(&outcome, 1, true);
+        change(&mut result);
+        Report {
+            tool: "penstock-load",
+            version: "0",
+            workload: "fetch",
+            conditions: Conditions::here(),
+            parameters: Value::Null,
+            result,
+        }
+    }
+
+    #[test]
+    fn figures_are_rates_over_the_measured_part() {
+        let report = report(|_| ());
+        assert_eq!((report.result.requests, report.result.requests_per_s), (2000, 1000.0));
+        assert_eq!((report.result.bytes_per_s, report.result.records_per_s), (1e6, 1e4));
+        assert!((995_000..=1_005_000).contains(&report.result.latency_us.p50));
+        assert_eq!((report.failure(), report.advice()), (None, vec![]));
+    }
+
+    #[test]
+    fn the_table_is_in_human_units() {
+        let table = report(|_| ()).table();
+        assert!(table.contains("MB/s") && table.contains(" 1.0 "), "{table}");
+    }
+
+    #[test]
+    fn a_fault_an_error_or_an_empty_run_is_a_failure() {
+        let gap = Faults { gaps: 3, first: Some("offset 7".into()), ..Faults::default() };
+        let fault = report(|figures| figures.faults = gap).failure().unwrap();
+        assert!(fault.contains("3 gaps") && fault.contains("offset 7"), "{fault}");
+        assert!(report(|figures| figures.error = Some("reset".into())).failure().is_some());
+        assert!(report(|figures| figures.requests = 0).failure().is_some());
+    }
+
+    #[test]
+    fn advice_names_a_rate_that_was_not_held_and_a_busy_generator() {
+        let advice = report(|figures| {
+            figures.unsent_requests = 2000;
+            figures.generator_busy = 0.97;
+        })
+        .advice();
+        assert!(advice[0].contains("2000 of 4000") && advice[1].contains("97 %"), "{advice:?}");
+    }
+
+    #[test]
+    fn the_hdr_log_is_one_interval_in_microseconds() {
+        use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+        let now = Instant::now();
+        let mut measurement = Measurement::new(now);
+        measurement.record(now, now + Duration::from_millis(5), Turn::default());
+        let log = hdr_log(&measurement, &Conditions::here()).unwrap();
+        let entries: Vec<_> = IntervalLogIterator::new(&log).map(Result::unwrap).collect();
+        let Some(LogEntry::Interval(interval)) = entries.last() else { panic!("{entries:?}") };
+        assert_eq!(interval.duration(), Duration::from_millis(5));
+        assert!((5000.0..5010.0).contains(&interval.max()));
+        assert!(interval.encoded_histogram().starts_with("HIST"));
+    }
+}

@@ -1,0 +1,238 @@
+//! Finds out about the topic before a run: its partitions, who leads them, where they begin and end.
+//!
+//! Called by `main` (`Topic::find`) and by each worker (`Leaders`). Multi-broker clusters work: every
+//! request about a partition goes to its leader.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use penstock_wire::messages::*;
+use penstock_wire::{ApiKey, ErrorCode, Request, Response, Str};
+
+use crate::cli::CommonArgs;
+use crate::client::Connection;
+
+/// Between two looks at a topic that is not ready yet.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The timestamps that stand for the ends of a log.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+
+/// A topic whose partitions all have a leader.
+#[derive(Debug, Clone)]
+pub(crate) struct Topic {
+    pub(crate) name: Str,
+    /// By rising index.
+    pub(crate) partitions: Vec<Partition>,
+}
+
+/// A partition as it was found.
+#[derive(Debug, Clone)]
+pub(crate) struct Partition {
+    pub(crate) index: i32,
+    /// `HOST:PORT`
+    pub(crate) leader: String,
+    /// First offset.
+    pub(crate) start: i64,
+    /// One past the last offset.
+    pub(crate) end: i64,
+}
+
+/// What one look at the cluster found.
+enum Look {
+    Ready(Topic),
+    Missing,
+    NotYet(String),
+}
+
+impl Topic {
+    /// Looks the topic up; creates it with so many partitions if it is missing and `create` says so.
+    /// Waits for a topic that is being created or moved.
+    ///
+    /// # Errors
+    /// Missing, refused, or not ready within `args.timeout`.
+    pub(crate) async fn find(args: &CommonArgs, create: Option<i32>) -> Result<Topic> {
+        let name = Str::from(args.topic.as_str());
+        let mut connection = Connection::open(&args.bootstrap_server).await?;
+        let began = Instant::now();
+        let mut create = create;
+        loop {
+            let reason = match look_up(&mut connection, &name).await? {
+                Look::Ready(topic) => return Ok(topic),
+                Look::NotYet(reason) => reason,
+                Look::Missing => match create.take() {
+                    Some(partitions) => {
+                        create_topic(&mut connection, &name, partitions).await?;
+                        continue;
+                    }
+                    None => "it does not exist".into(),
+                },
+            };
+            // A topic that was just created may not be known everywhere at once.
+            let may_come = began.elapsed() < args.timeout && reason != "it does not exist";
+            ensure!(may_come, "topic {}: {reason}", args.topic);
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    }
+}
+
+async fn look_up(connection: &mut Connection, name: &Str) -> Result<Look> {
+    let request = MetadataRequest {
+        topics: Some(vec![MetadataRequestTopic { name: name.clone() }]),
+        allow_auto_topic_creation: false,
+        ..MetadataRequest::default()
+    };
+    let Response::Metadata(cluster) = connection.call(&request.into()).await? else {
+        bail!("no answer to Metadata");
+    };
+    let found = cluster.topics.into_iter().find(|topic| topic.name == *name);
+    let Some(found) = found else { return Ok(Look::Missing) };
+    match found.error_code {
+        ErrorCode::NONE => {}
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => return Ok(Look::Missing),
+        ErrorCode::LEADER_NOT_AVAILABLE => return Ok(Look::NotYet("no leader yet".into())),
+        error => bail!("topic {name}: {error}"),
+    }
+    let address: HashMap<i32, String> =
+        cluster.brokers.iter().map(|b| (b.node_id, format!("{}:{}", b.host, b.port))).collect();
+    let mut partitions = Vec::new();
+    let mut leaders = HashMap::new();
+    for MetadataResponsePartition { partition_index: index, leader_id, .. } in found.partitions {
+        let Some(leader) = address.get(&leader_id) else {
+            return Ok(Look::NotYet(format!("partition {index} has no leader")));
+        };
+        if !leaders.contains_key(leader) {
+            leaders.insert(leader.clone(), Connection::open(leader).await?);
+        }
+        let connection = leaders.get_mut(leader).expect("inserted above");
+        match bounds(connection, name, index).await? {
+            Ok((start, end)) => {
+                partitions.push(Partition { index, leader: leader.clone(), start, end });
+            }
+            Err(error) => return Ok(Look::NotYet(format!("partition {index}: {error}"))),
+        }
+    }
+    if partitions.is_empty() {
+        return Ok(Look::NotYet("it has no partitions".into()));
+    }
+    partitions.sort_by_key(|partition| partition.index);
+    Ok(Look::Ready(Topic { name: name.clone(), partitions }))
+}
+
+/// Start and end of a partition, or why its leader does not say.
+pub(crate) async fn bounds(
+    leader: &mut Connection,
+    topic: &Str,
+    index: i32,
+) -> Result<Result<(i64, i64), ErrorCode>> {
+    let mut found = [0; 2];
+    for (offset, timestamp) in found.iter_mut().zip([EARLIEST, LATEST]) {
+        let partition = ListOffsetsPartition {
+            partition_index: index,
+            timestamp,
+            ..ListOffsetsPartition::default()
+        };
+        let topics = vec![ListOffsetsTopic { name: topic.clone(), partitions: vec![partition] }];
+        let request = ListOffsetsRequest { topics, ..ListOffsetsRequest::default() };
+        let Response::ListOffsets(answer) = leader.call(&request.into()).await? else {
+            bail!("no answer to ListOffsets");
+        };
+        let partition = answer.topics.into_iter().flat_map(|topic| topic.partitions).next();
+        let partition = partition.context("an answer to ListOffsets without a partition")?;
+        if !partition.error_code.is_none() {
+            return Ok(Err(partition.error_code));
+        }
+        *offset = partition.offset;
+    }
+    Ok(Ok((found[0], found[1])))
+}
+
+async fn create_topic(connection: &mut Connection, name: &Str, partitions: i32) -> Result<()> {
+    // The broker's own default of replicas can be asked for since version 4.
+    let default_factor = if connection.version(ApiKey::CreateTopics)? >= 4 { -1 } else { 1 };
+    let topic = CreatableTopic {
+        name: name.clone(),
+        num_partitions: partitions,
+        replication_factor: default_factor,
+        ..CreatableTopic::default()
+    };
+    let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
+    let Response::CreateTopics(answer) = connection.call(&Request::from(request)).await? else {
+        bail!("no answer to CreateTopics");
+    };
+    let result = answer.topics.into_iter().next();
+    let result = result.context("an answer to CreateTopics without a topic")?;
+    match result.error_code {
+        ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS => Ok(()),
+        error => {
+            let reason = result.error_message.unwrap_or_default();
+            bail!("cannot create topic {name}: {error} {reason}")
+        }
+    }
+}
+
+/// The partitions of connection number `connection`, as indices into all of them.
+///
+/// Every partition has a reader when there are at least as many connections; else each connection
+/// goes round several.
+pub(crate) fn assigned(connection: u32, connections: u32, partitions: usize) -> Vec<usize> {
+    let (connection, connections) = (connection as usize, connections as usize);
+    match connections >= partitions {
+        true => vec![connection % partitions],
+        false => (connection..partitions).step_by(connections).collect(),
+    }
+}
+
+/// One worker's connections: one to the leader of each of its partitions, shared where they agree.
+#[derive(Debug)]
+pub(crate) struct Leaders {
+    connections: Vec<Connection>,
+    /// By the worker's own numbering of its partitions: which of the connections.
+    of_partition: Vec<usize>,
+}
+
+impl Leaders {
+    /// Connects to the leaders of the `assigned` partitions.
+    ///
+    /// # Errors
+    /// One of them is not reachable.
+    pub(crate) async fn connect(topic: &Topic, assigned: &[usize]) -> Result<Leaders> {
+        let mut addresses: Vec<&str> = Vec::new();
+        let mut leaders = Leaders { connections: Vec::new(), of_partition: Vec::new() };
+        for nth in assigned {
+            let leader = topic.partitions[*nth].leader.as_str();
+            let known = addresses.iter().position(|address| *address == leader);
+            if known.is_none() {
+                leaders.connections.push(Connection::open(leader).await?);
+                addresses.push(leader);
+            }
+            leaders.of_partition.push(known.unwrap_or(addresses.len() - 1));
+        }
+        Ok(leaders)
+    }
+
+    /// The connection to the leader of the worker's partition number `nth`.
+    pub(crate) fn of(&mut self, nth: usize) -> &mut Connection {
+        &mut self.connections[self.of_partition[nth]]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_partition_has_a_connection_and_every_connection_a_partition() {
+        for (connections, partitions) in [(1, 1), (1, 7), (3, 7), (7, 7), (16, 3)] {
+            let mut seen = vec![0; partitions];
+            for connection in 0..connections {
+                let assigned = assigned(connection, connections, partitions);
+                assert!(!assigned.is_empty());
+                assigned.iter().for_each(|nth| seen[*nth] += 1);
+            }
+            assert!(seen.iter().all(|count| *count > 0), "{connections} on {partitions}: {seen:?}");
+        }
+    }
+}

@@ -12,6 +12,12 @@ use crate::reader::{DecodeError, Reader};
 use crate::schema::{Version, apis};
 use crate::writer::Writer;
 
+/// A request of more array elements is refused: 262 144 partitions are more than anybody fetches.
+const MAX_REQUEST_ELEMENTS: usize = 1 << 18;
+
+/// The metadata of a large cluster has every replica of every partition.
+const MAX_RESPONSE_ELEMENTS: usize = 1 << 22;
+
 apis! {
     // key => name(request, response) versions, first flexible version
     0  => Produce(ProduceRequest, ProduceResponse) 3..=8, flexible 9;
@@ -91,7 +97,7 @@ pub fn negotiate(key: ApiKey, peer_min: i16, peer_max: i16) -> Option<i16> {
 /// Decodes a request frame without its length prefix. Strings and bytes are slices of `frame`.
 pub fn decode_request(frame: Bytes) -> Result<(RequestHeader, Request), RequestError> {
     let unknown = Version { number: 0, flexible: false };
-    let mut reader = Reader::new(frame, unknown);
+    let mut reader = Reader::new(frame, unknown, MAX_REQUEST_ELEMENTS);
     let RequestStart { api_key: number, api_version, correlation_id } =
         RequestStart::decode(&mut reader).map_err(RequestError::Header)?;
 
@@ -122,7 +128,7 @@ pub fn decode_response(
     frame: Bytes,
 ) -> Result<(i32, Response), DecodeError> {
     let mut version = api_key.chosen(api_version);
-    let mut reader = Reader::new(frame, version);
+    let mut reader = Reader::new(frame, version, MAX_RESPONSE_ELEMENTS);
     let correlation_id = i32::from_be_bytes(reader.array()?);
     if response_header_has_tags(api_key, version) {
         reader.skip_tagged()?;

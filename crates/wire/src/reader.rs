@@ -7,10 +7,6 @@ use thiserror::Error;
 use crate::field::Field;
 use crate::schema::Version;
 
-/// Array elements that one frame may hold. A small element takes up to fifty times its wire size in
-/// memory, so the frame limit alone does not bound what decoding costs.
-const MAX_ELEMENTS: usize = 1 << 20;
-
 /// Kafka refuses longer strings in compact form too.
 pub(crate) const MAX_STRING_BYTES: usize = i16::MAX as usize;
 
@@ -20,6 +16,7 @@ pub(crate) struct Reader {
     pub(crate) version: Version,
     /// The field being read, for errors.
     pub(crate) field: &'static str,
+    max_elements: usize,
     elements_left: usize,
 }
 
@@ -33,8 +30,10 @@ pub(crate) enum Width {
 }
 
 impl Reader {
-    pub(crate) fn new(bytes: Bytes, version: Version) -> Reader {
-        Reader { bytes, version, field: "header", elements_left: MAX_ELEMENTS }
+    /// `max_elements` bounds the array elements in the frame. A small element takes up to fifty
+    /// times its wire size in memory, so the frame's length alone does not bound what decoding costs.
+    pub(crate) fn new(bytes: Bytes, version: Version, max_elements: usize) -> Reader {
+        Reader { bytes, version, field: "header", max_elements, elements_left: max_elements }
     }
 
     /// The next `N` bytes, a number.
@@ -88,7 +87,7 @@ impl Reader {
         self.elements_left = self
             .elements_left
             .checked_sub(count)
-            .ok_or_else(|| self.error(Problem::TooManyElements { limit: MAX_ELEMENTS }))?;
+            .ok_or_else(|| self.error(Problem::TooManyElements { limit: self.max_elements }))?;
         let mut elements = Vec::with_capacity(count);
         for _ in 0..count {
             elements.push(T::decode(self)?);
@@ -106,6 +105,7 @@ impl Reader {
             bytes,
             version: self.version,
             field: self.field,
+            max_elements: self.max_elements,
             elements_left: self.elements_left,
         };
         Ok((tag, value))

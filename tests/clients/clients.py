@@ -30,7 +30,7 @@ SEGMENT_BYTES = 256 * 1024
 def create_topic(server, topic: str, partitions: int = 1, segment_bytes: int = SEGMENT_BYTES) -> None:
     """A topic whose log takes several segments even for the small counts of `make test`."""
     config = {server.segment_bytes_key: str(segment_bytes)}
-    admin = AdminClient({"bootstrap.servers": server.address})
+    admin = AdminClient({"bootstrap.servers": server.address, "log_level": 0})
     admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(timeout=30)
 
 

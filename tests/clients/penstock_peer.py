@@ -15,14 +15,14 @@ SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 class PenstockPeer:
     segment_bytes_key = "segment.bytes"
 
-    def __init__(self, data_dir: Path, fetch_path: str = "auto"):
+    def __init__(self, data_dir: Path, fetch_path: str = "auto", launcher: list = []):
         self.data_dir = data_dir
         port, metrics = free_ports(2)
         self.address = f"127.0.0.1:{port}"
         self._metrics = f"http://127.0.0.1:{metrics}"
         arguments = ["--data-dir", data_dir, "--listen", self.address, "--fetch-path", fetch_path]
         self._service = Service(
-            [BINARY, "serve", *arguments, "--metrics", f"127.0.0.1:{metrics}"],
+            [*launcher, BINARY, "serve", *arguments, "--metrics", f"127.0.0.1:{metrics}"],
             log=data_dir.with_suffix(".out"),
             ready=self._says_ready,
             ready_within_s=20,

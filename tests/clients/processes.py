@@ -50,12 +50,14 @@ def free_ports(count: int) -> list[int]:
 class Service:
     """A server process whose output goes to a file, from ready to stopped or killed."""
 
-    def __init__(self, argv, *, log: Path, ready, ready_within_s: float, env=None):
+    def __init__(self, argv, *, log: Path, ready, ready_within_s: float):
         self.log = log
         self._argv = [str(word) for word in argv]
+        # The tests' own variables are none of the server's.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                self._argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **(env or {})}
+                self._argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
             )
         try:
             self._wait_until(ready, ready_within_s)

@@ -1,0 +1,121 @@
+//! What the tests share: batches, a pread that drives look-ups, a naive reading of segment files.
+#![allow(dead_code, missing_docs, unreachable_pub)]
+
+use std::{fs, os::unix::fs::FileExt, path::Path};
+
+use bytes::Bytes;
+use penstock_batch::{BatchBuilder, BatchHeader, Batches, NewRecord};
+use penstock_storage::*;
+
+pub const NOW_MS: i64 = 1_700_000_000_000;
+
+/// A batch of so many records with values of `value_len` bytes, a millisecond apart.
+pub fn batch(records: i32, value_len: usize, first_ms: i64) -> Bytes {
+    let value = vec![b'v'; value_len];
+    let mut builder = BatchBuilder::new();
+    for n in 0..records {
+        let timestamp_ms = first_ms + i64::from(n);
+        builder.push(NewRecord { timestamp_ms, value: Some(&value), ..NewRecord::default() });
+    }
+    builder.finish().into()
+}
+
+/// Does what the server does: rolls if need be, begins, writes, finishes.
+pub fn append(log: &mut Log, bytes: Bytes) -> Appended {
+    append_at(log, bytes, NOW_MS)
+}
+
+pub fn append_at(log: &mut Log, bytes: Bytes, now_ms: i64) -> Appended {
+    let produced = ProducedBatches::validate(bytes, usize::MAX).unwrap();
+    if let Some(roll) = log.needs_roll(&produced, now_ms) {
+        log.install_roll(roll.create().unwrap());
+    }
+    let append = log.begin_append(produced, 0, now_ms).unwrap();
+    append.file.write_all_at(&append.bytes, append.position.0).unwrap();
+    log.finish_append(append)
+}
+
+pub fn read(need: &Need) -> Vec<u8> {
+    let mut bytes = vec![0; need.len_bytes];
+    need.file.read_exact_at(&mut bytes, need.position.0).unwrap();
+    bytes
+}
+
+/// Drives a look-up with pread; also says how many reads it took.
+pub fn drive(mut lookup: Lookup) -> Result<(Found, usize), FindError> {
+    for reads in 0.. {
+        match lookup.step()? {
+            Step::Done(found) => return Ok((found, reads)),
+            Step::Need(need) => lookup.feed(&read(&need)),
+        }
+    }
+    unreachable!("a look-up ends")
+}
+
+pub fn drive_time(mut lookup: TimestampLookup) -> Result<Option<TimestampFound>, FindError> {
+    loop {
+        match lookup.step()? {
+            Step::Done(found) => return Ok(found),
+            Step::Need(need) => lookup.feed(&read(&need)),
+        }
+    }
+}
+
+pub fn find(log: &Log, offset: i64) -> Found {
+    match log.find(Offset(offset)).unwrap() {
+        Find::Lookup(lookup) => drive(lookup).unwrap().0,
+        Find::AtEnd => panic!("{offset} is the log end"),
+    }
+}
+
+/// Reads the whole log as a consumer does: batch headers in order.
+pub fn fetch_all(log: &Log) -> Vec<BatchHeader> {
+    let mut headers = Vec::new();
+    let mut next = log.log_start();
+    while let Find::Lookup(lookup) = log.find(next).unwrap() {
+        let Some(extent) = drive(lookup).unwrap().0.extent(64 << 10, true) else { break };
+        let mut bytes = vec![0; extent.len_bytes as usize];
+        extent.file.read_exact_at(&mut bytes, extent.position.0).unwrap();
+        for (header, batch) in Batches::new(&bytes).map_while(Result::ok) {
+            penstock_batch::check_crc(batch).unwrap();
+            headers.push(header);
+            next = Offset(header.last_offset() + 1);
+        }
+    }
+    headers
+}
+
+/// Every batch of a directory's segment files: base of the segment, position, header.
+pub fn naive_scan(dir: &Path) -> Vec<(i64, u64, BatchHeader)> {
+    let mut all = Vec::new();
+    for path in files(dir, "log") {
+        let base = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let mut position = 0;
+        for (header, batch) in Batches::new(&bytes).map_while(Result::ok) {
+            all.push((base, position, header));
+            position += batch.len() as u64;
+        }
+    }
+    all
+}
+
+/// Files with that suffix, in order of name.
+pub fn files(dir: &Path, suffix: &str) -> Vec<std::path::PathBuf> {
+    let mut paths: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == suffix))
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// Drops a log the way a killed server does: nothing is flushed.
+pub fn kill(log: Log) {
+    drop(log);
+}
+
+pub fn small_segments() -> LogConfig {
+    LogConfig { segment_bytes: 20_000, retention_ms: None, ..LogConfig::default() }
+}

@@ -1,0 +1,250 @@
+//! A log in use: append, read, roll, expire, close.
+#![allow(missing_docs)]
+
+mod harness;
+
+use std::{fs, io, os::unix::fs::FileExt};
+
+use harness::*;
+use penstock_storage::*;
+
+fn created(config: LogConfig) -> (tempfile::TempDir, Log) {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::create(&dir.path().join("t-0"), TopicId::random(), config).unwrap();
+    (dir, log)
+}
+
+#[test]
+fn what_was_appended_is_fetched_in_order_across_segments() {
+    let (_dir, mut log) = created(small_segments());
+    for n in 0..100 {
+        let appended = append(&mut log, batch(3, 400, NOW_MS + n));
+        assert_eq!(
+            (appended.base_offset, appended.last_offset),
+            (Offset(n * 3), Offset(n * 3 + 2))
+        );
+    }
+    assert!(log.segments().count() > 5);
+    assert_eq!(log.log_end(), Offset(300));
+    let headers = fetch_all(&log);
+    assert_eq!(headers.len(), 100);
+    assert!(headers.iter().enumerate().all(|(n, h)| h.base_offset == n as i64 * 3));
+}
+
+#[test]
+fn an_append_is_invisible_until_it_has_finished() {
+    let (_dir, mut log) = created(LogConfig::default());
+    append(&mut log, batch(1, 10, NOW_MS));
+    let produced = ProducedBatches::validate(batch(1, 10, NOW_MS), 1 << 20).unwrap();
+    let pending = log.begin_append(produced, 0, NOW_MS).unwrap();
+    pending.file.write_all_at(&pending.bytes, pending.position.0).unwrap();
+    assert!(matches!(log.find(Offset(1)), Ok(Find::AtEnd)));
+    let before = find(&log, 0).extent(1 << 20, true).unwrap();
+    assert_eq!(before.len_bytes, pending.position.0);
+    log.finish_append(pending);
+    assert!(matches!(log.find(Offset(1)), Ok(Find::Lookup(_))));
+}
+
+#[test]
+fn a_failed_write_takes_the_log_offline_but_not_what_is_committed() {
+    let (dir, mut log) = created(LogConfig::default());
+    append(&mut log, batch(2, 10, NOW_MS));
+    let produced = || ProducedBatches::validate(batch(1, 10, NOW_MS), 1 << 20).unwrap();
+    let append = log.begin_append(produced(), 0, NOW_MS).unwrap();
+    append.file.write_all_at(&append.bytes[..30], append.position.0).unwrap();
+    log.fail_append(append, io::Error::other("disk full"));
+    assert_eq!(log.begin_append(produced(), 0, NOW_MS).unwrap_err(), AppendError::Offline);
+    assert_eq!((log.log_end(), fetch_all(&log).len()), (Offset(2), 1));
+    assert!(log.close().is_err());
+    let path = dir.path().join("t-0");
+    let (log, recovery) = Log::open(&path, LogConfig::default(), LastStop::Unclean).unwrap();
+    assert_eq!((log.log_end(), recovery.truncated_bytes), (Offset(2), 30));
+}
+
+#[test]
+fn offsets_outside_of_the_log_are_refused_with_its_bounds() {
+    let (_dir, mut log) = created(LogConfig::default());
+    append(&mut log, batch(5, 10, NOW_MS));
+    log.raise_log_start(Offset(2));
+    for asked in [-1, 1, 6] {
+        let error = log.find(Offset(asked)).unwrap_err();
+        assert!(matches!(error, FindError::OutOfRange { start: Offset(2), end: Offset(5), .. }));
+    }
+    assert_eq!(find(&log, 2).base_offset, Offset(0));
+}
+
+#[test]
+fn a_limit_smaller_than_the_first_batch_gives_it_whole_or_not_at_all() {
+    let (_dir, mut log) = created(LogConfig::default());
+    append(&mut log, batch(1, 1000, NOW_MS));
+    append(&mut log, batch(1, 1000, NOW_MS));
+    let found = find(&log, 0);
+    assert!(found.extent(100, false).is_none());
+    assert_eq!(found.extent(100, true).unwrap().len_bytes, found.batch_len_bytes);
+    // The end may cut a batch.
+    let cut = found.batch_len_bytes + 10;
+    assert_eq!(found.extent(cut, false).unwrap().len_bytes, cut);
+    assert_eq!(found.extent(1 << 20, false).unwrap().len_bytes, log.size_bytes());
+}
+
+#[test]
+fn readers_of_the_end_need_no_reads() {
+    let (_dir, mut log) = created(small_segments());
+    for n in 0..200 {
+        append(&mut log, batch(2, 400, NOW_MS + n));
+    }
+    for offset in 300..400 {
+        let Find::Lookup(lookup) = log.find(Offset(offset)).unwrap() else { panic!() };
+        let (found, reads) = drive(lookup).unwrap();
+        assert_eq!((found.base_offset.0, reads), (offset & !1, 0));
+    }
+}
+
+#[test]
+fn a_log_that_was_closed_opens_without_reading_it_through() {
+    let (dir, mut log) = created(LogConfig::default());
+    let id = log.topic_id();
+    for n in 0..2000 {
+        append(&mut log, batch(2, 400, NOW_MS + n));
+    }
+    let all = fetch_all(&log);
+    log.close().unwrap();
+    let path = dir.path().join("t-0");
+    let (log, recovery) = Log::open(&path, LogConfig::default(), LastStop::Clean).unwrap();
+    assert!(recovery.bytes_scanned < 16 << 10, "{recovery:?}");
+    assert_eq!(Recovery { bytes_scanned: 0, ..recovery }, Recovery::default());
+    assert_eq!((log.log_end(), log.topic_id()), (Offset(4000), id));
+    assert_eq!(fetch_all(&log), all);
+    assert_eq!(log.leader_epochs(), [EpochStart { leader_epoch: 0, start: Offset(0) }]);
+}
+
+#[test]
+fn a_segment_rolls_when_its_records_span_segment_ms() {
+    let config = LogConfig { segment_ms: 1000, ..LogConfig::default() };
+    let (_dir, mut log) = created(config);
+    append(&mut log, batch(1, 10, NOW_MS));
+    append(&mut log, batch(1, 10, NOW_MS + 1000));
+    assert_eq!(log.segments().count(), 1);
+    append(&mut log, batch(1, 10, NOW_MS + 1001));
+    assert_eq!(log.segments().count(), 2);
+    assert_eq!(log.segments().last().unwrap().base_offset, Offset(2));
+}
+
+#[test]
+fn a_segment_rolls_when_an_index_is_full() {
+    let config =
+        LogConfig { index_max_bytes: 24, index_interval_bytes: 100, ..LogConfig::default() };
+    let (dir, mut log) = created(config);
+    for n in 0..20 {
+        append(&mut log, batch(1, 200, NOW_MS + n));
+    }
+    assert!(log.segments().count() > 3);
+    log.close().unwrap();
+    for index in files(&dir.path().join("t-0"), "index") {
+        assert!(fs::metadata(index).unwrap().len() <= 24);
+    }
+}
+
+#[test]
+fn retention_by_size_unlinks_whole_segments_under_a_reader() {
+    let config = LogConfig { retention_bytes: Some(45_000), ..small_segments() };
+    let (_dir, mut log) = created(config);
+    for n in 0..100 {
+        append(&mut log, batch(1, 1000, NOW_MS + n));
+    }
+    let reader = find(&log, 0).extent(1 << 20, true).unwrap();
+    let expired = log.expire(NOW_MS);
+    assert!(!expired.is_empty() && log.size_bytes() >= 45_000);
+    let start = expired.last().unwrap().base_offset;
+    assert!(log.log_start() > start);
+    for segment in expired {
+        segment.unlink().unwrap();
+    }
+    assert_eq!(files(log.dir(), "log").len(), log.segments().count());
+    assert_eq!(files(log.dir(), "index").len(), log.segments().count());
+    assert!(matches!(log.find(Offset(0)), Err(FindError::OutOfRange { .. })));
+    let mut bytes = vec![0; reader.len_bytes as usize];
+    reader.file.read_exact_at(&mut bytes, reader.position.0).unwrap();
+    assert_eq!(penstock_batch::Batches::new(&bytes).filter(Result::is_ok).count(), 18);
+    assert_eq!(fetch_all(&log)[0].base_offset, log.log_start().0);
+    assert!(log.expire(NOW_MS).is_empty());
+}
+
+#[test]
+fn retention_by_time_looks_at_the_youngest_record_and_survives_a_restart() {
+    let config = LogConfig { retention_ms: Some(1000), ..small_segments() };
+    let (dir, mut log) = created(config.clone());
+    for n in 0..100 {
+        append(&mut log, batch(1, 1000, NOW_MS + n * 100));
+    }
+    log.close().unwrap();
+    let (mut log, _) = Log::open(&dir.path().join("t-0"), config, LastStop::Clean).unwrap();
+    let now_ms = NOW_MS + 99 * 100;
+    for segment in log.expire(now_ms) {
+        segment.unlink().unwrap();
+    }
+    let oldest = fetch_all(&log)[0];
+    assert!(oldest.max_timestamp < now_ms - 1000, "whole segments only");
+    let second = log.segments().nth(1).unwrap().base_offset;
+    assert!(find_time(&log, now_ms - 1000).offset < second);
+    assert!(log.needs_expiry_roll(now_ms).is_none());
+    let later_ms = now_ms + 1001;
+    let roll = log.needs_expiry_roll(later_ms).unwrap();
+    log.install_roll(roll.create().unwrap());
+    log.expire(later_ms).into_iter().for_each(|segment| segment.unlink().unwrap());
+    assert_eq!((log.log_start(), log.log_end(), log.size_bytes()), (Offset(100), Offset(100), 0));
+}
+
+#[test]
+fn log_append_time_is_stamped_and_the_records_follow() {
+    let config = LogConfig { timestamp_type: TimestampType::LogAppendTime, ..LogConfig::default() };
+    let (_dir, mut log) = created(config);
+    let appended = append_at(&mut log, batch(2, 10, 5), NOW_MS);
+    assert_eq!(appended.log_append_time_ms, NOW_MS);
+    assert_eq!(fetch_all(&log)[0].max_timestamp, NOW_MS);
+    assert_eq!(find_time(&log, NOW_MS).offset, Offset(0));
+}
+
+#[test]
+fn a_batch_sent_twice_is_kept_once_even_after_a_kill() {
+    let (dir, mut log) = created(LogConfig::default());
+    let numbered = |sequence| {
+        let mut builder = penstock_batch::BatchBuilder::new();
+        builder.set_producer(9, 0, sequence);
+        builder.push(penstock_batch::NewRecord::default());
+        ProducedBatches::validate(builder.finish().into(), 1 << 20).unwrap()
+    };
+    for sequence in 0..3 {
+        let append = log.begin_append(numbered(sequence), 0, NOW_MS).unwrap();
+        append.file.write_all_at(&append.bytes, append.position.0).unwrap();
+        log.finish_append(append);
+    }
+    kill(log);
+    let path = dir.path().join("t-0");
+    let (mut log, _) = Log::open(&path, LogConfig::default(), LastStop::Unclean).unwrap();
+    let again = log.begin_append(numbered(1), 0, NOW_MS).unwrap_err();
+    assert_eq!(again, AppendError::Duplicate { base_offset: Offset(1), last_offset: Offset(1) });
+    let gap = log.begin_append(numbered(5), 0, NOW_MS).unwrap_err();
+    assert!(matches!(gap, AppendError::OutOfOrderSequence { expected: 3, got: 5, .. }));
+}
+
+#[test]
+fn each_leader_epoch_is_kept_with_its_first_offset() {
+    let (dir, mut log) = created(LogConfig::default());
+    for epoch in [0, 0, 4] {
+        let produced = ProducedBatches::validate(batch(2, 10, NOW_MS), 1 << 20).unwrap();
+        let append = log.begin_append(produced, epoch, NOW_MS).unwrap();
+        append.file.write_all_at(&append.bytes, append.position.0).unwrap();
+        log.finish_append(append);
+    }
+    for flush in log.unflushed_indexes() {
+        flush.write().unwrap();
+    }
+    assert!(log.unflushed_indexes().is_empty());
+    let path = dir.path().join("t-0/leader-epoch-checkpoint");
+    assert_eq!(fs::read_to_string(path).unwrap(), "0\n2\n0 0\n4 4\n");
+}
+
+fn find_time(log: &Log, timestamp_ms: i64) -> TimestampFound {
+    drive_time(log.find_timestamp(timestamp_ms)).unwrap().unwrap()
+}

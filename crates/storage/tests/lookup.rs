@@ -1,0 +1,214 @@
+//! Look-ups answer what a naive reading of the files answers, whatever the indexes say.
+#![allow(missing_docs)]
+
+mod harness;
+
+use std::{fs, path::Path};
+
+use harness::*;
+use penstock_batch::{BatchHeader, assign, records};
+use penstock_storage::*;
+use proptest::prelude::*;
+
+/// One batch of a generated log: records, bytes a value, offsets missing before it, time step.
+type Shape = (i32, usize, i64, i64);
+
+/// What becomes of the index files before the log is opened.
+#[derive(Clone, Debug)]
+enum Indexes {
+    Intact,
+    Missing,
+    Emptied,
+    Random(Vec<u8>),
+}
+
+fn shapes() -> impl Strategy<Value = Vec<Shape>> {
+    let gap = prop_oneof![4 => Just(0i64), 1 => 1i64..9];
+    prop::collection::vec((1i32..6, 0usize..900, gap, -3i64..9), 1..60)
+}
+
+fn indexes() -> impl Strategy<Value = Indexes> {
+    prop_oneof![
+        Just(Indexes::Intact),
+        Just(Indexes::Missing),
+        Just(Indexes::Emptied),
+        prop::collection::vec(any::<u8>(), 96..4800).prop_map(Indexes::Random),
+    ]
+}
+
+/// A directory as a compacting Kafka might leave it: offsets have gaps, also between segments.
+fn write_log(dir: &Path, shapes: &[Shape]) {
+    fs::create_dir_all(dir).unwrap();
+    let (mut next, mut time_ms) = (0, NOW_MS);
+    for segment in shapes.chunks(12) {
+        let base = next;
+        let mut bytes = Vec::new();
+        for (count, value_len, gap, step_ms) in segment {
+            next += gap;
+            time_ms += step_ms;
+            let mut batch = batch(*count, *value_len, time_ms).to_vec();
+            assign(&mut batch, next, 0);
+            bytes.extend(batch);
+            next += i64::from(*count);
+        }
+        fs::write(dir.join(format!("{base:020}.log")), bytes).unwrap();
+    }
+}
+
+/// Opens it once so that it has indexes, then does to them what is asked.
+fn open_with(dir: &Path, indexes: &Indexes) -> Log {
+    let config =
+        LogConfig { index_interval_bytes: 300, retention_ms: None, ..LogConfig::default() };
+    Log::open(dir, config.clone(), LastStop::Unclean).unwrap().0.close().unwrap();
+    let log = Log::open(dir, config, LastStop::Clean).unwrap().0;
+    // Behind its back, so that opening does not mend them.
+    for index in files(dir, "index") {
+        match indexes {
+            Indexes::Intact => {}
+            Indexes::Missing => fs::remove_file(&index).unwrap(),
+            Indexes::Emptied => fs::write(&index, b"").unwrap(),
+            Indexes::Random(bytes) => fs::write(&index, &bytes[..bytes.len() / 8 * 8]).unwrap(),
+        }
+    }
+    log
+}
+
+fn first_record(log: &[Vec<u8>], wanted: impl Fn(i64) -> bool) -> Option<(i64, i64)> {
+    log.iter()
+        .flat_map(|batch| records(batch).unwrap())
+        .map(|record| record.unwrap())
+        .find(|record| wanted(record.timestamp_ms))
+        .map(|record| (record.offset, record.timestamp_ms))
+}
+
+/// The bytes of every batch.
+fn batches(dir: &Path) -> Vec<Vec<u8>> {
+    let whole: Vec<Vec<u8>> =
+        files(dir, "log").iter().map(|file| fs::read(file).unwrap()).collect();
+    whole
+        .iter()
+        .flat_map(|bytes| {
+            penstock_batch::Batches::new(bytes).map(|batch| batch.unwrap().1.to_vec())
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn every_offset_leads_to_the_batch_a_naive_scan_finds(
+        shapes in shapes(),
+        indexes in indexes(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        write_log(dir.path(), &shapes);
+        let log = open_with(dir.path(), &indexes);
+        let all = naive_scan(dir.path());
+        for offset in 0..log.log_end().0 {
+            let (_, position, header) =
+                all.iter().find(|(_, _, header)| header.last_offset() >= offset).unwrap();
+            let found = find(&log, offset);
+            prop_assert_eq!(found.base_offset.0, header.base_offset, "offset {}", offset);
+            prop_assert_eq!(found.position().0, *position);
+            prop_assert_eq!(found.batch_len_bytes, header.len_bytes() as u64);
+        }
+    }
+
+    #[test]
+    fn every_timestamp_leads_to_the_record_a_naive_scan_finds(
+        shapes in shapes(),
+        indexes in indexes(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        write_log(dir.path(), &shapes);
+        let log = open_with(dir.path(), &indexes);
+        let batches = batches(dir.path());
+        let greatest = batches.iter().map(|b| BatchHeader::parse(b).unwrap().max_timestamp).max();
+        let greatest = greatest.unwrap();
+        for timestamp_ms in NOW_MS - 200..greatest + 2 {
+            let found = drive_time(log.find_timestamp(timestamp_ms)).unwrap();
+            let found = found.map(|found| (found.offset.0, found.timestamp_ms));
+            prop_assert_eq!(found, first_record(&batches, |t| t >= timestamp_ms));
+        }
+        let found = drive_time(log.find_max_timestamp()).unwrap().unwrap();
+        let found = Some((found.offset.0, found.timestamp_ms));
+        prop_assert_eq!(found, first_record(&batches, |t| t == greatest));
+    }
+
+    #[test]
+    fn a_growing_log_answers_from_memory_and_from_files_alike(
+        shapes in shapes(),
+        flush_every in 1usize..20,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t-0");
+        let config = LogConfig { index_interval_bytes: 300, segment_bytes: 9000, ..LogConfig::default() };
+        let mut log = Log::create(&path, TopicId::random(), config).unwrap();
+        let mut time_ms = NOW_MS;
+        for (n, (count, value_len, _, step_ms)) in shapes.iter().enumerate() {
+            time_ms += step_ms;
+            append(&mut log, batch(*count, *value_len, time_ms));
+            if n % flush_every == 0 {
+                log.unflushed_indexes().into_iter().for_each(|flush| flush.write().unwrap());
+            }
+        }
+        let batches = batches(&path);
+        for timestamp_ms in NOW_MS - 200..NOW_MS + 600 {
+            let found = drive_time(log.find_timestamp(timestamp_ms)).unwrap();
+            let found = found.map(|found| (found.offset.0, found.timestamp_ms));
+            prop_assert_eq!(found, first_record(&batches, |t| t >= timestamp_ms));
+        }
+        prop_assert_eq!(fetch_all(&log).len(), shapes.len());
+    }
+}
+
+#[test]
+fn an_old_offset_in_a_large_segment_takes_few_small_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t-0");
+    let mut log = Log::create(&path, TopicId::random(), LogConfig::default()).unwrap();
+    for n in 0..12_000 {
+        append(&mut log, batch(1, 900, NOW_MS + n));
+    }
+    log.unflushed_indexes().into_iter().for_each(|flush| flush.write().unwrap());
+    for offset in (0..9_000).step_by(97) {
+        let Find::Lookup(lookup) = log.find(Offset(offset)).unwrap() else { panic!() };
+        let (found, reads) = drive(lookup).unwrap();
+        assert_eq!(found.base_offset, Offset(offset));
+        assert!(reads <= 6, "{reads} reads for offset {offset}");
+    }
+}
+
+#[test]
+fn an_offset_in_the_gap_between_segments_leads_into_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    write_log(dir.path(), &[(2, 10, 0, 0); 12]);
+    let mut far = batch(1, 10, NOW_MS).to_vec();
+    assign(&mut far, 1000, 0);
+    fs::write(dir.path().join(format!("{:020}.log", 500)), far).unwrap();
+    let log = open_with(dir.path(), &Indexes::Intact);
+    for offset in [24, 499, 500, 999, 1000] {
+        assert_eq!(find(&log, offset).base_offset, Offset(1000), "offset {offset}");
+    }
+}
+
+#[test]
+fn a_log_damaged_under_a_running_server_is_an_error_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    write_log(dir.path(), &[(2, 500, 0, 0); 30]);
+    let log = open_with(dir.path(), &Indexes::Intact);
+    let first = &files(dir.path(), "log")[0];
+    let mut bytes = fs::read(first).unwrap();
+    let second = naive_scan(dir.path())[1].1;
+    bytes[second as usize + 16] = 9;
+    fs::write(first, bytes).unwrap();
+    let Find::Lookup(lookup) = log.find(Offset(5)).unwrap() else { panic!() };
+    match drive(lookup) {
+        Ok((found, _)) => assert_eq!(found.base_offset, Offset(4), "an index led past the damage"),
+        Err(error) => assert!(matches!(error, FindError::Corrupt { segment: Offset(0), .. })),
+    }
+    let Find::Lookup(lookup) = log.find(Offset(2)).unwrap() else { panic!() };
+    let error = drive(lookup).unwrap_err();
+    assert!(matches!(error, FindError::Corrupt { position: Position(at), .. } if at == second));
+}

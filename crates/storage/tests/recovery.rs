@@ -1,0 +1,213 @@
+//! What a start makes of a directory whose server was killed, or whose files were tampered with.
+#![allow(missing_docs)]
+
+mod harness;
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use harness::*;
+use penstock_storage::*;
+
+/// A log of `batches` batches; its server was killed.
+fn killed(batches: i64, config: &LogConfig) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t-0");
+    let mut log = Log::create(&path, TopicId::random(), config.clone()).unwrap();
+    for n in 0..batches {
+        append(&mut log, batch(2, 400, NOW_MS + n));
+    }
+    kill(log);
+    (dir, path)
+}
+
+fn open(path: &Path, stop: LastStop) -> (Log, Recovery) {
+    Log::open(path, small_segments(), stop).unwrap()
+}
+
+/// The files of a directory and what is in them.
+fn contents(path: &Path, suffix: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    files(path, suffix).into_iter().map(|file| (file.clone(), fs::read(file).unwrap())).collect()
+}
+
+#[test]
+fn a_killed_log_comes_back_whole_and_only_its_last_segment_is_read() {
+    let (_dir, path) = killed(100, &small_segments());
+    let all = naive_scan(&path).into_iter().map(|(_, _, header)| header).collect::<Vec<_>>();
+    let (log, recovery) = open(&path, LastStop::Unclean);
+    assert_eq!(fetch_all(&log), all);
+    let last = log.segments().last().unwrap();
+    let expected = Recovery {
+        segments_scanned: 1,
+        bytes_scanned: last.size_bytes,
+        truncated_bytes: 0,
+        indexes_rebuilt: 1,
+    };
+    assert_eq!(recovery, expected);
+}
+
+#[test]
+fn a_tail_cut_at_any_byte_loses_only_the_batch_that_was_cut() {
+    let (_dir, path) = killed(5, &small_segments());
+    let segment = files(&path, "log").pop().unwrap();
+    let sound = fs::read(&segment).unwrap();
+    let ends: Vec<u64> = naive_scan(&path)
+        .iter()
+        .map(|(_, position, header)| position + header.len_bytes() as u64)
+        .collect();
+    for len in ends[2]..=ends[4] {
+        fs::write(&segment, &sound[..len as usize]).unwrap();
+        let (mut log, recovery) = open(&path, LastStop::Unclean);
+        let whole = ends.iter().filter(|end| **end <= len).count();
+        assert_eq!(recovery.truncated_bytes, len - ends[whole - 1], "cut at {len}");
+        assert_eq!(log.log_end(), Offset(whole as i64 * 2));
+        append(&mut log, batch(1, 10, NOW_MS));
+        assert_eq!(fetch_all(&log).len(), whole + 1);
+    }
+}
+
+#[test]
+fn garbage_and_zeros_behind_the_last_batch_are_cut() {
+    let (_dir, path) = killed(5, &small_segments());
+    let segment = files(&path, "log").pop().unwrap();
+    let sound = fs::read(&segment).unwrap();
+    let mut flipped = sound[..sound.len() / 5].to_vec();
+    flipped[100] ^= 1;
+    for tail in
+        [vec![0; 1], vec![0; 5000], vec![0xff; 700], b"not a batch at all".to_vec(), flipped]
+    {
+        fs::write(&segment, [sound.clone(), tail.clone()].concat()).unwrap();
+        let (log, recovery) = open(&path, LastStop::Unclean);
+        assert_eq!(recovery.truncated_bytes, tail.len() as u64);
+        assert_eq!(fetch_all(&log).len(), 5);
+        assert_eq!(fs::read(&segment).unwrap(), sound);
+    }
+}
+
+#[test]
+fn a_batch_flipped_in_the_middle_ends_the_log_there() {
+    let (_dir, path) = killed(5, &small_segments());
+    let segment = files(&path, "log").pop().unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let third = naive_scan(&path)[2].1 as usize;
+    bytes[third + 200] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    assert_eq!(open(&path, LastStop::Unclean).0.log_end(), Offset(4));
+}
+
+#[test]
+fn a_clean_stop_is_not_believed_when_the_tail_does_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t-0");
+    let mut log = Log::create(&path, TopicId::random(), small_segments()).unwrap();
+    for n in 0..12 {
+        append(&mut log, batch(2, 400, NOW_MS + n));
+    }
+    log.close().unwrap();
+    let segment = files(&path, "log").pop().unwrap();
+    OpenOptions::new().append(true).open(&segment).unwrap().write_all(b"torn").unwrap();
+    let (log, recovery) = open(&path, LastStop::Clean);
+    assert_eq!((log.log_end(), recovery.truncated_bytes), (Offset(24), 4));
+}
+
+#[test]
+fn indexes_are_rebuilt_byte_for_byte_after_any_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t-0");
+    let mut log = Log::create(&path, TopicId::random(), small_segments()).unwrap();
+    for n in 0..60 {
+        append(&mut log, batch(2, 400, NOW_MS + n));
+    }
+    let segments = log.segments().count() as u64;
+    log.close().unwrap();
+    let sound = [contents(&path, "index"), contents(&path, "timeindex")].concat();
+    assert!(sound.iter().all(|(_, bytes)| !bytes.is_empty()));
+    let damages: [fn(&Path); 2] = [
+        |file| fs::remove_file(file).unwrap(),
+        |file| OpenOptions::new().append(true).open(file).unwrap().write_all(b"x").unwrap(),
+    ];
+    for damage in damages {
+        for stop in [LastStop::Clean, LastStop::Unclean] {
+            sound.iter().for_each(|(file, _)| damage(file));
+            let (log, recovery) = open(&path, stop);
+            assert_eq!(recovery.indexes_rebuilt, segments);
+            log.close().unwrap();
+            assert_eq!([contents(&path, "index"), contents(&path, "timeindex")].concat(), sound);
+        }
+    }
+}
+
+#[test]
+fn indexes_that_grew_across_restarts_are_those_of_one_run() {
+    let (_dir_a, once) = killed(40, &LogConfig::default());
+    Log::open(&once, LogConfig::default(), LastStop::Unclean).unwrap().0.close().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let often = dir.path().join("t-0");
+    Log::create(&often, TopicId::random(), LogConfig::default()).unwrap().close().unwrap();
+    for n in 0..40 {
+        let (mut log, _) = Log::open(&often, LogConfig::default(), LastStop::Clean).unwrap();
+        append(&mut log, batch(2, 400, NOW_MS + n));
+        log.close().unwrap();
+    }
+    assert_eq!(contents(&once, "index")[0].1, contents(&often, "index")[0].1);
+    assert_eq!(contents(&once, "log")[0].1, contents(&often, "log")[0].1);
+}
+
+#[test]
+fn zeros_that_kafka_reserved_in_an_index_are_cleared_away() {
+    let (_dir, path) = killed(20, &LogConfig::default());
+    let index = files(&path, "index").pop().unwrap();
+    OpenOptions::new().write(true).open(&index).unwrap().set_len(10 << 20).unwrap();
+    for stop in [LastStop::Clean, LastStop::Unclean] {
+        let (log, _) = Log::open(&path, LogConfig::default(), stop).unwrap();
+        assert_eq!(fetch_all(&log).len(), 20);
+        assert!(fs::metadata(&index).unwrap().len() < 100);
+    }
+}
+
+#[test]
+fn a_kill_between_the_files_of_a_roll_costs_nothing() {
+    let (_dir, path) = killed(5, &small_segments());
+    // The next segment's indexes exist, its log does not yet.
+    for suffix in ["index", "timeindex"] {
+        fs::write(path.join(format!("{:020}.{suffix}", 10)), b"").unwrap();
+    }
+    let (log, _) = open(&path, LastStop::Unclean);
+    assert_eq!(log.segments().count(), 1);
+    assert_eq!(files(&path, "index").len(), 1);
+    // Its log exists, and is empty.
+    kill(log);
+    fs::write(path.join(format!("{:020}.log", 10)), b"").unwrap();
+    let (mut log, _) = open(&path, LastStop::Unclean);
+    assert_eq!((log.segments().count(), log.log_end()), (2, Offset(10)));
+    append(&mut log, batch(1, 10, NOW_MS));
+    assert_eq!(fetch_all(&log).len(), 6);
+}
+
+#[test]
+fn a_log_in_the_format_of_before_2017_is_refused_and_left_alone() {
+    let (_dir, path) = killed(1, &small_segments());
+    let segment = files(&path, "log").pop().unwrap();
+    let mut old = vec![0; 12];
+    old[11] = 30;
+    old.extend([0, 0, 0, 0, 1]);
+    old.resize(42, 7);
+    fs::write(&segment, &old).unwrap();
+    let error = Log::open(&path, small_segments(), LastStop::Unclean).unwrap_err();
+    assert!(matches!(error, LogError::OldFormat { magic: 1, .. }), "{error}");
+    assert_eq!(fs::read(&segment).unwrap(), old);
+}
+
+#[test]
+fn leader_epochs_come_back_from_the_batches() {
+    let (_dir, path) = killed(3, &small_segments());
+    fs::write(path.join("leader-epoch-checkpoint"), "nonsense").unwrap();
+    let (log, _) = open(&path, LastStop::Unclean);
+    assert_eq!(log.leader_epochs(), [EpochStart { leader_epoch: 0, start: Offset(0) }]);
+    log.close().unwrap();
+    let text = fs::read_to_string(path.join("leader-epoch-checkpoint")).unwrap();
+    assert_eq!(text, "0\n1\n0 0\n");
+}

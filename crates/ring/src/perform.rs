@@ -112,6 +112,7 @@ impl Job {
 
     fn count(&mut self) {
         let tally = self.transfer.take_tally();
+        self.socket.note_sent(tally.file_bytes + tally.header_bytes);
         let counters = &self.counters;
         let bytes: &Counter = match self.path {
             Path::Chain => &counters.chain_bytes,

@@ -4,7 +4,7 @@
 //! is closed only after the last completion (KERNEL.md row 14). To end a connection with operations
 //! in flight call [`Socket::shutdown`]: they complete at once (row 13) and let go.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,6 +23,7 @@ pub struct Socket {
     /// Declared first: it must be deregistered before the descriptor is closed.
     readiness: OnceCell<Watched>,
     fd: Rc<OwnedFd>,
+    sent_bytes: Cell<u64>,
 }
 
 impl Socket {
@@ -44,7 +45,7 @@ impl Socket {
         if let Some(len_bytes) = send_buffer_bytes {
             sockopt::set_socket_send_buffer_size(&fd, len_bytes)?;
         }
-        Ok(Socket { readiness: OnceCell::new(), fd: Rc::new(fd) })
+        Ok(Socket { readiness: OnceCell::new(), fd: Rc::new(fd), sent_bytes: Cell::new(0) })
     }
 
     /// Ends both directions now. Operations in flight complete; later ones fail with EPIPE or
@@ -64,6 +65,16 @@ impl Socket {
             Ok(()) | Err(Errno::NOTCONN) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// Bytes of transfers that the kernel has taken for the peer so far: what a send time-out
+    /// compares to see whether the peer reads at all.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.get()
+    }
+
+    pub(crate) fn note_sent(&self, len_bytes: u64) {
+        self.sent_bytes.set(self.sent_bytes.get() + len_bytes);
     }
 
     /// The socket in the runtime's epoll.

@@ -1,0 +1,136 @@
+//! Applying: what the results of a plan mean for the state.
+//!
+//! Every number is taken as it comes. Expected ones move the cursor, the others fail the transfer;
+//! none is trusted to be less than what was asked.
+
+use super::{Op, Piece, Transfer};
+use crate::error::TransferError;
+
+/// How one operation ended.
+enum Outcome {
+    /// It did all it was asked; what is linked behind it ran.
+    Whole,
+    /// It did not; what is linked behind it did not run.
+    Broken,
+}
+
+impl Transfer {
+    /// Takes the results of the plan, one an operation: bytes moved (events, for PollOut) or a
+    /// negative errno, and `-ECANCELED` for each operation behind the first that broke.
+    pub(crate) fn apply(&mut self, results: &[i32]) {
+        let plan = std::mem::take(&mut self.plan);
+        assert_eq!(plan.len(), results.len(), "one result an operation");
+        let mut broken = false;
+        for (index, (&op, &result)) in plan.iter().zip(results).enumerate() {
+            match broken {
+                false => broken = matches!(self.apply_one(index, op, result), Outcome::Broken),
+                true if result == -libc::ECANCELED => {}
+                true => _ = self.fail(TransferError::OutOfOrder { index, result }),
+            }
+        }
+        self.plan = plan;
+    }
+
+    fn apply_one(&mut self, index: usize, op: Op, result: i32) -> Outcome {
+        let Ok(moved) = u32::try_from(result) else {
+            return self.apply_errno(op, result.wrapping_neg());
+        };
+        let asked = match op {
+            Op::PollOut => return self.apply_writable(),
+            Op::Send { len_bytes, .. }
+            | Op::Gather { len_bytes, .. }
+            | Op::Fill { len_bytes, .. }
+            | Op::Drain { len_bytes, .. }
+            | Op::SendFile { len_bytes, .. } => len_bytes,
+        };
+        if moved > asked {
+            return self.fail(TransferError::OutOfOrder { index, result });
+        }
+        if moved == 0 {
+            return self.apply_nothing(op, asked);
+        }
+        self.apply_moved(op, u64::from(moved));
+        if moved == asked { Outcome::Whole } else { Outcome::Broken }
+    }
+
+    fn apply_writable(&mut self) -> Outcome {
+        self.blocked = false;
+        self.parked = false;
+        self.tally.poll_outs += 1;
+        Outcome::Whole
+    }
+
+    fn apply_moved(&mut self, op: Op, moved: u64) {
+        match op {
+            Op::PollOut => {}
+            Op::Gather { .. } => self.staged += moved,
+            Op::Fill { .. } => {
+                self.staged += moved;
+                self.tally.hops += 1;
+            }
+            Op::Drain { len_bytes, .. } => {
+                self.staged -= moved;
+                self.apply_sent(moved, len_bytes);
+            }
+            Op::Send { len_bytes, .. } | Op::SendFile { len_bytes, .. } => {
+                self.apply_sent(moved, len_bytes)
+            }
+        }
+    }
+
+    /// A socket that takes less than it was offered is full.
+    fn apply_sent(&mut self, moved: u64, asked: u32) {
+        let mut rest = moved;
+        while rest > 0 {
+            let piece = &self.pieces[self.sent.piece];
+            let step = rest.min(piece.len_bytes() - self.sent.at);
+            match piece {
+                Piece::Bytes(_) => self.tally.header_bytes += step,
+                Piece::File { .. } => self.tally.file_bytes += step,
+            }
+            self.sent = self.advanced(self.sent, step);
+            rest -= step;
+        }
+        if moved < u64::from(asked) {
+            self.block();
+        }
+    }
+
+    /// Zero bytes from a file are its end; zero bytes to a socket would repeat for ever.
+    fn apply_nothing(&mut self, op: Op, asked: u32) -> Outcome {
+        self.fail(match op {
+            Op::Fill { piece, position, .. } | Op::SendFile { piece, position, .. } => {
+                let Piece::File { position: first, len_bytes, .. } = self.pieces[piece] else {
+                    unreachable!("files are read for file pieces only")
+                };
+                TransferError::FileEndedEarly {
+                    position,
+                    missing_bytes: first + len_bytes - position,
+                }
+            }
+            _ => TransferError::NoProgress { len_bytes: u64::from(asked) },
+        })
+    }
+
+    fn apply_errno(&mut self, op: Op, errno: i32) -> Outcome {
+        match (errno, op) {
+            (libc::EINTR, _) => Outcome::Broken,
+            (libc::EAGAIN, Op::Send { .. } | Op::Drain { .. } | Op::SendFile { .. }) => {
+                self.block();
+                Outcome::Broken
+            }
+            _ => self.fail(TransferError::from_errno(errno)),
+        }
+    }
+
+    fn block(&mut self) {
+        self.blocked = true;
+        self.tally.short_hops += 1;
+    }
+
+    /// The first failure is the one that is told.
+    fn fail(&mut self, error: TransferError) -> Outcome {
+        self.failure.get_or_insert(error);
+        Outcome::Broken
+    }
+}

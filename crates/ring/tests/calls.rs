@@ -1,0 +1,192 @@
+//! Single operations on the real kernel, on both backends.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use penstock_ring::{Backend, Socket};
+use support::*;
+
+#[test]
+fn receive_appends_to_the_buffer_it_was_given() {
+    run_on_both(|ring| async move {
+        let (socket, mut peer) = tcp();
+        let mut buffer = BytesMut::with_capacity(16);
+        buffer.extend_from_slice(b"kept ");
+        peer.write_all(b"new").unwrap();
+        let (result, buffer) = ring.recv(&socket, buffer).await;
+        assert_eq!((result.unwrap(), &buffer[..]), (3, &b"kept new"[..]));
+        drop(peer);
+        let (result, buffer) = ring.recv(&socket, buffer).await;
+        assert_eq!((result.unwrap(), buffer.len()), (0, 8));
+    });
+}
+
+#[test]
+fn receive_into_a_full_buffer_makes_room() {
+    run_on_both(|ring| async move {
+        let (socket, mut peer) = unix();
+        peer.write_all(b"x").unwrap();
+        let (result, buffer) = ring.recv(&socket, BytesMut::new()).await;
+        assert_eq!((result.unwrap(), &buffer[..]), (1, &b"x"[..]));
+    });
+}
+
+#[test]
+fn a_dropped_receive_is_cancelled_and_lets_go_of_its_socket() {
+    run_on_both(|ring| async move {
+        let (socket, _peer) = tcp();
+        let waiting = tokio::task::spawn_local({
+            let (ring, socket) = (ring.clone(), Rc::clone(&socket));
+            async move { ring.recv(&socket, BytesMut::with_capacity(64)).await.0 }
+        });
+        tokio::task::yield_now().await;
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        until(|| Rc::strong_count(&socket) == 1).await;
+    });
+}
+
+#[test]
+fn reads_are_whole_and_short_only_at_the_end_of_the_file() {
+    run_on_both(|ring| async move {
+        let file = file(10_000);
+        let read = ring.read_at(Arc::clone(&file), 77, 5000).await.unwrap();
+        assert!(read == pattern(77, 5000));
+        let read = ring.read_at(Arc::clone(&file), 9_990, 5000).await.unwrap();
+        assert!(read == pattern(9_990, 10));
+        assert!(ring.read_at(Arc::clone(&file), 20_000, 10).await.unwrap().is_empty());
+        assert!(ring.read_at(file, 0, 0).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn cached_reads_never_wait_for_the_disk() {
+    run_on_both(|ring| async move {
+        let file = file(10_000);
+        let mut buffer = [0; 100];
+        assert_eq!(ring.read_cached_at(&file, 5, &mut buffer).unwrap(), Some(100));
+        assert!(buffer == pattern(5, 100)[..]);
+        assert_eq!(ring.read_cached_at(&file, 10_000, &mut buffer).unwrap(), Some(0));
+        evict(&file);
+        assert_eq!(ring.read_cached_at(&file, 5, &mut buffer).unwrap(), None);
+    });
+}
+
+#[test]
+fn writes_land_where_they_were_sent_and_sync() {
+    run_on_both(|ring| async move {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let bytes = Bytes::from(pattern(0, 100_000));
+        ring.write_all_at(Arc::clone(&file), 50, bytes.clone()).await.unwrap();
+        ring.sync_data(Arc::clone(&file)).await.unwrap();
+        assert_eq!(ring.read_at(file, 50, 100_000).await.unwrap(), bytes);
+    });
+}
+
+#[test]
+fn a_write_that_fails_says_why() {
+    run_on_both(|ring| async move {
+        let read_only = Arc::new(std::fs::File::open("/dev/null").unwrap());
+        let error = ring.write_all_at(read_only, 0, Bytes::from_static(b"x")).await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+    });
+}
+
+#[test]
+fn accepts_connections_and_lets_a_dropped_accept_go() {
+    run_on_both(|ring| async move {
+        let listener = Rc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = listener.local_addr().unwrap();
+        let mut peer = TcpStream::connect(address).unwrap();
+        let accepted = ring.accept(&listener).await.unwrap();
+        let socket = socket(accepted);
+        peer.write_all(b"hello").unwrap();
+        let (_, buffer) = ring.recv(&socket, BytesMut::new()).await;
+        assert_eq!(&buffer[..], b"hello");
+
+        let waiting = tokio::task::spawn_local({
+            let (ring, listener) = (ring.clone(), Rc::clone(&listener));
+            async move { ring.accept(&listener).await.map(drop) }
+        });
+        tokio::task::yield_now().await;
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        until(|| Rc::strong_count(&listener) == 1).await;
+    });
+}
+
+#[test]
+fn a_connection_accepted_for_nobody_is_closed() {
+    run(penstock_ring::RingConfig::default(), |ring| async move {
+        let listener = Rc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // Queued, never polled again: it completes with a connection after its future is gone.
+        let mut accept = Box::pin(ring.accept(&listener));
+        assert!(
+            std::future::poll_fn(|context| {
+                std::task::Poll::Ready(accept.as_mut().poll(context).is_pending())
+            })
+            .await
+        );
+        drop(accept);
+        until(|| Rc::strong_count(&listener) == 1).await;
+        drop(listener);
+        assert!(matches!(peer.read(&mut [0; 1]), Ok(0) | Err(_)), "the connection is still open");
+    });
+}
+
+#[test]
+fn writable_waits_for_room_and_peer_closed_for_the_end() {
+    run_on_both(|ring| async move {
+        let (socket, mut peer) = narrow();
+        ring.writable(&socket).await.unwrap();
+        let filled = fill_up(&socket);
+        let waiting = tokio::task::spawn_local({
+            let (ring, socket) = (ring.clone(), Rc::clone(&socket));
+            async move { ring.writable(&socket).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        let mut rest = vec![0; filled as usize];
+        peer.read_exact(&mut rest).unwrap();
+        waiting.await.unwrap().unwrap();
+
+        let closed = tokio::task::spawn_local({
+            let (ring, socket) = (ring.clone(), Rc::clone(&socket));
+            async move { ring.peer_closed(&socket).await }
+        });
+        peer.write_all(b"not the end").unwrap();
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!closed.is_finished(), "bytes are not the end");
+        drop(peer);
+        closed.await.unwrap().unwrap();
+        let (result, _) = ring.recv(&socket, BytesMut::new()).await;
+        assert_eq!(result.unwrap(), 11);
+    });
+}
+
+#[test]
+fn sockets_never_block_and_take_the_send_buffer_they_are_given() {
+    let (ours, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    let socket = Socket::new(ours, Some(100 * 1024)).unwrap();
+    assert!(rustix::fs::fcntl_getfl(&socket).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+    assert_eq!(rustix::net::sockopt::socket_send_buffer_size(socket.as_fd()).unwrap(), 200 * 1024);
+}
+
+#[test]
+fn the_backend_can_be_chosen() {
+    for backend in [Backend::Uring, Backend::Epoll] {
+        run(config(backend), |ring| async move {
+            assert_eq!(ring.backend(), backend);
+            assert!(ring.unavailable().is_none());
+        });
+    }
+}

@@ -1,0 +1,151 @@
+//! What the tests on the real kernel share: a ring on a runtime, connections, files, peers.
+#![allow(dead_code, unreachable_pub)] // each test binary uses its part
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_ring::{Backend, BackendChoice, Path, Piece, Ring, RingConfig, Socket};
+
+/// Nothing here takes as long; a test that does has lost a wake-up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub const PATHS: [Path; 3] = [Path::Chain, Path::Sendfile, Path::Copy];
+
+pub fn config(backend: Backend) -> RingConfig {
+    let backend = match backend {
+        Backend::Uring => BackendChoice::Uring,
+        Backend::Epoll => BackendChoice::Epoll,
+    };
+    RingConfig { backend, ..RingConfig::default() }
+}
+
+/// Runs `body` beside the driver of a new ring, then stops the ring and sees that nothing is left.
+pub fn run<F: Future<Output = ()>>(config: RingConfig, body: impl FnOnce(Ring) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    runtime.block_on(local.run_until(async {
+        let ring = Ring::new(config).expect("a ring");
+        let counters = ring.counters();
+        let driver = tokio::task::spawn_local(ring.clone().drive());
+        let whole = async {
+            body(ring.clone()).await;
+            ring.stop().await;
+            driver.await.unwrap().unwrap();
+        };
+        tokio::time::timeout(PATIENCE, whole).await.expect("a lost wake-up");
+        assert_eq!(counters.pipes_leased.get(), 0, "pipes still leased");
+        assert_eq!(counters.stale_completions.get(), 0, "completions nobody knows");
+    }));
+}
+
+/// Runs `body` on both backends.
+pub fn run_on_both<F: Future<Output = ()>>(mut body: impl FnMut(Ring) -> F) {
+    for backend in [Backend::Uring, Backend::Epoll] {
+        run(config(backend), &mut body);
+    }
+}
+
+/// The byte every test file has at `position`; no period that a page or a hop divides.
+pub fn byte_at(position: u64) -> u8 {
+    (position.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
+}
+
+pub fn pattern(position: u64, len_bytes: u64) -> Vec<u8> {
+    (position..position + len_bytes).map(byte_at).collect()
+}
+
+pub fn file(len_bytes: u64) -> Arc<File> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&pattern(0, len_bytes)).unwrap();
+    Arc::new(file)
+}
+
+pub fn range(file: &Arc<File>, position: u64, len_bytes: u64) -> Piece {
+    Piece::File { file: Arc::clone(file), position, len_bytes }
+}
+
+pub fn text(bytes: &'static [u8]) -> Piece {
+    Piece::Bytes(bytes::Bytes::from_static(bytes))
+}
+
+/// Our end as a `Socket`, the peer's as the standard library has it.
+pub fn tcp() -> (Rc<Socket>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    (socket(ours), peer)
+}
+
+pub fn unix() -> (Rc<Socket>, UnixStream) {
+    let (ours, peer) = UnixStream::pair().unwrap();
+    (socket(ours), peer)
+}
+
+/// A connection whose buffers hold some KiB only, so that every hop meets a full socket.
+pub fn narrow() -> (Rc<Socket>, UnixStream) {
+    let (ours, peer) = UnixStream::pair().unwrap();
+    (Rc::new(Socket::new(ours, Some(4096)).unwrap()), peer)
+}
+
+pub fn socket(fd: impl Into<OwnedFd>) -> Rc<Socket> {
+    Rc::new(Socket::new(fd, None).unwrap())
+}
+
+/// A thread that reads until the end of the stream, `step_bytes` at a time.
+pub fn reader(
+    mut peer: impl Read + Send + 'static,
+    step_bytes: usize,
+) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut received = Vec::new();
+        let mut step = vec![0; step_bytes];
+        loop {
+            match peer.read(&mut step) {
+                Ok(0) => return received,
+                Ok(len_bytes) => received.extend_from_slice(&step[..len_bytes]),
+                Err(error) => panic!("peer cannot read: {error}"),
+            }
+        }
+    })
+}
+
+/// Fills the socket until it would block.
+pub fn fill_up(socket: &Socket) -> u64 {
+    let mut filled = 0;
+    while let Ok(len_bytes) = rustix::net::send(
+        socket,
+        &[0; 4096],
+        rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
+    ) {
+        filled += len_bytes as u64;
+    }
+    filled
+}
+
+/// Throws the file's pages out of the page cache.
+pub fn evict(file: &File) {
+    rustix::fs::fsync(file.as_fd()).unwrap();
+    rustix::fs::fadvise(file.as_fd(), 0, None, rustix::fs::Advice::DontNeed).unwrap();
+}
+
+/// Kernel workers of the calling thread's rings; the kernel names them after the thread.
+pub fn kernel_workers() -> usize {
+    let name = format!("iou-wrk-{}\n", rustix::thread::gettid().as_raw_nonzero());
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
+    names.filter(|found| found.as_ref().is_ok_and(|found| *found == name)).count()
+}
+
+/// Lets other tasks run until `condition` holds; a test that never sees it runs out of patience.
+pub async fn until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -282,15 +282,17 @@ impl Log {
             committed_bytes: view.committed_bytes,
             sealed,
         };
-        Some(Lookup::known(view, found))
+        Some(Lookup::known(offset, view, found))
     }
 
     fn find_in_files(&self, offset: Offset) -> Result<Lookup, FindError> {
         let (segment, sealed) = self.segment_of(offset).unwrap_or_else(|| self.first_segment());
         let start = self.start_in(segment, sealed, offset)?;
-        let next = self
-            .all_segments()
-            .find(|(later, _)| later.base() > segment.base() && later.size_bytes > 0)
+        let later = self.sealed.partition_point(|other| other.base() <= segment.base());
+        let later = self.sealed.range(later..).map(|later| (later, true));
+        let next = later
+            .chain(sealed.then_some((&self.active.segment, false)))
+            .find(|(later, _)| later.size_bytes > 0)
             .map(|(later, sealed)| later.view(sealed));
         Ok(Lookup::new(offset, segment.view(sealed), next, start))
     }

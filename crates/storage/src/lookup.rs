@@ -81,10 +81,8 @@ impl Lookup {
     }
 
     /// A look-up that is over before it began.
-    pub(crate) fn known(segment: SegmentView, found: Found) -> Lookup {
-        let state = State::Done(found);
-        let target = Offset(0);
-        Lookup { target, segment, next: None, state, failed: None }
+    pub(crate) fn known(target: Offset, segment: SegmentView, found: Found) -> Lookup {
+        Lookup { target, segment, next: None, state: State::Done(found), failed: None }
     }
 
     /// What to read next, or the answer. Repeats itself until fed.

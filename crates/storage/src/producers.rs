@@ -84,7 +84,7 @@ impl Producers {
             base_sequence: header.base_sequence,
             last_sequence: last_sequence(header),
             base_offset,
-            last_offset: Offset(base_offset.0 + i64::from(header.last_offset_delta)),
+            last_offset: Offset(base_offset.0.saturating_add(header.last_offset_delta.into())),
         });
     }
 

@@ -18,6 +18,8 @@ mod config;
 mod counters;
 mod epoll;
 mod error;
+#[cfg(test)]
+mod fake;
 mod operations;
 mod perform;
 mod pipes;

@@ -113,7 +113,10 @@ pub fn decode_request(frame: Bytes) -> Result<(RequestHeader, Request), RequestE
     reader.version = version;
     let body = |error| RequestError::Body { api_key, api_version, correlation_id, error };
     let client_id = RequestStart::decode_rest(&mut reader).map_err(body)?;
-    let request = Request::decode_body(api_key, reader).map_err(body)?;
+    let mut request = Request::decode_body(api_key, reader).map_err(body)?;
+    if let (Request::Metadata(metadata), 0) = (&mut request, api_version) {
+        metadata.empty_means_all();
+    }
     Ok((RequestHeader { api_key, api_version, correlation_id, client_id }, request))
 }
 
@@ -225,11 +228,20 @@ mod tests {
     }
 
     #[test]
-    fn null_is_said_as_empty_where_the_version_has_none() {
-        let request = Request::from(MetadataRequest { topics: None, ..Default::default() });
-        let decoded = decode_request(unframed(request.encode(0, 0, "c"))).unwrap().1;
-        let Request::Metadata(decoded) = decoded else { panic!("another message") };
-        assert_eq!(decoded.topics, Some(vec![]));
+    fn all_topics_is_an_empty_array_in_version_0_of_metadata_and_null_in_later_ones() {
+        let frame = |version, topics| {
+            let request = MetadataRequest { topics, ..MetadataRequest::default() };
+            unframed(Request::from(request).encode(version, 0, ""))
+        };
+        let topics = |frame| match decode_request(frame).unwrap().1 {
+            Request::Metadata(decoded) => decoded.topics,
+            _ => panic!("another message"),
+        };
+        assert!(frame(0, None).ends_with(&[0, 0, 0, 0]));
+        assert_eq!(topics(frame(0, None)), None);
+        assert!(frame(1, None).ends_with(&[0xff; 4]));
+        assert_eq!(topics(frame(1, None)), None);
+        assert_eq!(topics(frame(1, Some(vec![]))), Some(vec![]));
     }
 
     #[test]

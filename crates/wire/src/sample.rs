@@ -46,7 +46,11 @@ pub(crate) fn every_version() -> impl Iterator<Item = (ApiKey, Version)> {
 /// A random request and a random response of one version.
 pub(crate) fn pair(key: ApiKey, version: Version, seed: u64) -> (Request, Response) {
     let mut sampler = Sampler::new(version, seed);
-    (Request::sample(key, &mut sampler), Response::sample(key, &mut sampler))
+    let mut request = Request::sample(key, &mut sampler);
+    if let (Request::Metadata(metadata), 0) = (&mut request, version.number) {
+        metadata.empty_means_all();
+    }
+    (request, Response::sample(key, &mut sampler))
 }
 
 /// The frame of an answer that has no slots.

@@ -9,7 +9,7 @@ pub const NO_AUTHORIZED_OPERATIONS: i32 = i32::MIN;
 schema! {
     /// Which topics to describe.
     MetadataRequest {
-        /// Null means all topics; in version 0, which has no null, empty does.
+        /// Null means all topics. Version 0 says it by an empty array, which is decoded as null.
         topics: Option<Vec<MetadataRequestTopic>> [0.., null 1..],
         allow_auto_topic_creation: bool [4..] = true,
         include_cluster_authorized_operations: bool [8..],
@@ -84,5 +84,12 @@ schema! {
         host: Str [0..],
         port: i32 [0..],
         rack: Option<Str> [0..],
+    }
+}
+
+impl MetadataRequest {
+    /// Makes a request decoded in version 0, which has no null, mean what later versions mean.
+    pub(crate) fn empty_means_all(&mut self) {
+        self.topics.take_if(|topics| topics.is_empty());
     }
 }

@@ -12,10 +12,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
 };
+
+use rustix::{fs::FlockOperation, io::Errno};
 
 use crate::{
     LastStop, Log, LogConfig, LogError, Offset, PartitionName, TopicId, epochs::replace_file,
@@ -60,10 +62,10 @@ impl DataDir {
         let lock_path = path.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(io_error(&lock_path))?;
-        match lock.try_lock() {
+        match lock_exclusively(&lock) {
             Ok(()) => Ok(DataDir { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(io_error(&lock_path)(source)),
+            Err(Errno::AGAIN | Errno::ACCESS) => Err(DataDirError::InUse { path: path.to_owned() }),
+            Err(error) => Err(io_error(&lock_path)(error.into())),
         }
     }
 
@@ -159,6 +161,13 @@ impl DataDir {
     fn sync(&self) -> Result<(), DataDirError> {
         sync_dir(&self.path).map_err(io_error(&self.path))
     }
+}
+
+/// Against another Penstock by flock(2), also within this process; against a Kafka by the record lock of
+/// fcntl(2) that Java takes. Linux keeps the two kinds apart, so both are needed.
+fn lock_exclusively(file: &File) -> Result<(), Errno> {
+    rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)?;
+    rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive)
 }
 
 /// Makes the names in a directory survive a power cut.

@@ -30,6 +30,7 @@ mod roll;
 mod scan;
 mod segment;
 mod timestamp_lookup;
+mod timestamp_source;
 mod topic;
 mod units;
 

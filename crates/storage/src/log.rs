@@ -26,12 +26,12 @@ use crate::{
     batch_place::BatchPlace,
     epochs::Epochs,
     index_entry::TimeEntry,
-    lookup::Start,
+    lookup::Begin,
     partition_metadata,
     producers::Producers,
     recent::RecentBatches,
     segment::{Indexer, Segment, SegmentFiles},
-    timestamp_lookup::TimestampSource,
+    timestamp_source::TimestampSource,
 };
 
 /// The log of one partition.
@@ -318,7 +318,7 @@ impl Log {
     }
 
     /// Where in a segment the search for an offset begins.
-    fn start_in(&self, segment: &Segment, sealed: bool, at: Offset) -> Result<Start, FindError> {
+    fn start_in(&self, segment: &Segment, sealed: bool, at: Offset) -> Result<Begin, FindError> {
         let files = &segment.files;
         let mut len_limit = u64::MAX;
         if !sealed {
@@ -326,18 +326,18 @@ impl Log {
             if let Some(entry) =
                 index.find_pending(|entry| files.absolute(entry.relative_offset) > at)
             {
-                return Ok(Start::Entry(entry));
+                return Ok(Begin::Entry(entry));
             }
             len_limit = index.searchable_bytes();
         }
         if len_limit == 0 {
-            return Ok(Start::SegmentStart);
+            return Ok(Begin::SegmentStart);
         }
         let opened = files.offsets.open();
         let opened = opened.map_err(|source| FindError::Io { segment: files.base, source })?;
         Ok(match opened {
-            Some((file, len)) => Start::Index { file, len_bytes: len.min(len_limit) },
-            None => Start::SegmentStart,
+            Some((file, len)) => Begin::Index { file, len_bytes: len.min(len_limit) },
+            None => Begin::SegmentStart,
         })
     }
 

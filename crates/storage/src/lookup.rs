@@ -52,7 +52,7 @@ enum Origin {
 
 /// Where to begin in a segment.
 #[derive(Debug)]
-pub(crate) enum Start {
+pub(crate) enum Begin {
     /// An index file to search.
     Index {
         file: Arc<File>,
@@ -68,14 +68,14 @@ impl Lookup {
         target: Offset,
         segment: SegmentView,
         next: Option<SegmentView>,
-        start: Start,
+        begin: Begin,
     ) -> Lookup {
-        let state = match start {
-            Start::Index { file, len_bytes } => {
+        let state = match begin {
+            Begin::Index { file, len_bytes } => {
                 State::Index { file, search: IndexSearch::new(len_bytes) }
             }
-            Start::Entry(entry) => walk_from(&segment, Some(entry)),
-            Start::SegmentStart => walk_from(&segment, None),
+            Begin::Entry(entry) => walk_from(&segment, Some(entry)),
+            Begin::SegmentStart => walk_from(&segment, None),
         };
         Lookup { target, segment, next, state, failed: None }
     }

@@ -15,7 +15,7 @@
 //! records too many, never one too few. A `.timeindex` is believed where it says that a whole segment is
 //! too early; everywhere else what it says is confirmed by the log.
 
-use std::{collections::VecDeque, fs::File, io, sync::Arc};
+use std::{collections::VecDeque, fs::File, sync::Arc};
 
 use penstock_batch::{BatchHeader, Codec, TimestampType, records};
 
@@ -24,8 +24,8 @@ use crate::{
     batch_place::{BatchPlace, HeaderWalk, Seen},
     index_entry::{Entry, OffsetEntry, TimeEntry},
     index_search::IndexSearch,
-    lookup::{Lookup, Start},
-    segment::{Indexer, SegmentView},
+    lookup::{Begin, Lookup},
+    timestamp_source::TimestampSource,
 };
 
 /// Larger batches are not read to find the record: they answer as if they were compressed.
@@ -58,18 +58,6 @@ enum Wanted {
     AtLeast(i64),
     /// The best claim so far, and whose it is.
     Newest(Option<(TimeEntry, TimestampSource)>),
-}
-
-/// A segment and what is known of its times.
-#[derive(Clone, Debug)]
-pub(crate) struct TimestampSource {
-    view: SegmentView,
-    newest: Option<TimeEntry>,
-    /// An entry in memory to begin at, with one that leads to its place.
-    mark: Option<(TimeEntry, Option<OffsetEntry>)>,
-    /// How much of the index files may be searched.
-    times_bytes: u64,
-    offsets_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -105,29 +93,6 @@ enum State {
 enum Origin {
     Index,
     SegmentStart,
-}
-
-impl TimestampSource {
-    pub(crate) fn of_files(view: SegmentView, newest: Option<TimeEntry>) -> TimestampSource {
-        let (times_bytes, offsets_bytes) = (u64::MAX, u64::MAX);
-        TimestampSource { view, newest, mark: None, times_bytes, offsets_bytes }
-    }
-
-    /// Adds what the log has in memory of its active segment.
-    pub(crate) fn know_active(&mut self, indexer: &Indexer, mark: Option<TimeEntry>) {
-        self.newest = indexer.newest;
-        self.times_bytes = indexer.times.searchable_bytes();
-        self.offsets_bytes = indexer.offsets.searchable_bytes();
-        self.mark = mark.map(|mark| {
-            let beyond = |entry: OffsetEntry| entry.relative_offset > mark.relative_offset;
-            (mark, indexer.offsets.find_pending(beyond))
-        });
-    }
-
-    fn io(&self) -> impl FnOnce(io::Error) -> FindError {
-        let segment = self.view.files.base;
-        move |source| FindError::Io { segment, source }
-    }
 }
 
 impl TimestampLookup {
@@ -282,12 +247,12 @@ impl TimestampLookup {
         let source = self.front();
         let files = &source.view.files;
         let start = match near {
-            Some(entry) => Start::Entry(entry),
+            Some(entry) => Begin::Entry(entry),
             None => match files.offsets.open().map_err(source.io())? {
                 Some((file, len_bytes)) => {
-                    Start::Index { file, len_bytes: len_bytes.min(source.offsets_bytes) }
+                    Begin::Index { file, len_bytes: len_bytes.min(source.offsets_bytes) }
                 }
-                None => Start::SegmentStart,
+                None => Begin::SegmentStart,
             },
         };
         let target = files.absolute(mark.relative_offset);
@@ -436,12 +401,5 @@ impl TimestampLookup {
 
     fn front_mut(&mut self) -> &mut TimestampSource {
         self.sources.front_mut().expect("only Enter and Done have no segment")
-    }
-}
-
-impl TimestampSource {
-    fn walk_from(&self, position: Position) -> HeaderWalk {
-        let end = Position(self.view.committed_bytes);
-        HeaderWalk::new(self.view.files.base, position, end)
     }
 }

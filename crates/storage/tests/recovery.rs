@@ -11,6 +11,7 @@ use std::{
 
 use harness::*;
 use penstock_storage::*;
+use proptest::prelude::*;
 
 /// A log of `batches` batches; its server was killed.
 fn killed(batches: i64, config: &LogConfig) -> (tempfile::TempDir, PathBuf) {
@@ -210,4 +211,60 @@ fn leader_epochs_come_back_from_the_batches() {
     log.close().unwrap();
     let text = fs::read_to_string(path.join("leader-epoch-checkpoint")).unwrap();
     assert_eq!(text, "0\n1\n0 0\n");
+}
+
+/// Opens and asks for everything; what comes of it is of no interest, that it ends well is.
+fn open_and_look_around(path: &Path, stop: LastStop) {
+    let Ok((log, _)) = Log::open(path, small_segments(), stop) else { return };
+    let (start, end) = (log.log_start().0, log.log_end().0);
+    for offset in (start..end).take(100).chain([start, end]) {
+        if let Ok(Find::Lookup(lookup)) = log.find(Offset(offset)) {
+            let _ = drive(lookup);
+        }
+    }
+    let _ = drive_time(log.find_timestamp(NOW_MS + 3));
+    let _ = drive_time(log.find_max_timestamp());
+    let _ = log.close();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_content_of_the_files_makes_a_start_panic(
+        log in prop::collection::vec(any::<u8>(), 0..400),
+        index in prop::collection::vec(any::<u8>(), 0..64),
+        text in "[0-9 \n:a-z_-]{0,60}",
+        base in prop_oneof![Just(0i64), Just(i64::MAX), any::<i64>().prop_map(|n| n & i64::MAX)],
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(format!("{base:020}.log")), log).unwrap();
+        fs::write(dir.path().join(format!("{base:020}.index")), &index).unwrap();
+        fs::write(dir.path().join(format!("{base:020}.timeindex")), &index).unwrap();
+        fs::write(dir.path().join("leader-epoch-checkpoint"), text).unwrap();
+        open_and_look_around(dir.path(), LastStop::Clean);
+        open_and_look_around(dir.path(), LastStop::Unclean);
+    }
+
+    #[test]
+    fn no_flipped_byte_makes_a_start_or_a_look_up_panic(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        clean in any::<bool>(),
+    ) {
+        let (_dir, path) = killed(40, &small_segments());
+        let all: Vec<_> = ["log", "index", "timeindex"].iter().flat_map(|s| files(&path, s)).collect();
+        for (which, place, value) in flips {
+            let file = which.get(&all);
+            let mut bytes = fs::read(file).unwrap();
+            if !bytes.is_empty() {
+                // Half of the flips go into the first header, where they do the most harm.
+                let place = if value & 1 == 0 { place.index(bytes.len()) } else { place.index(61) };
+                if let Some(byte) = bytes.get_mut(place) {
+                    *byte = value;
+                }
+            }
+            fs::write(file, bytes).unwrap();
+        }
+        open_and_look_around(&path, if clean { LastStop::Clean } else { LastStop::Unclean });
+    }
 }

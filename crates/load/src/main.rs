@@ -31,6 +31,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use serde::Serialize;
 use serde_json::Value;
 
 use cli::{Cli, Command, CommonArgs, FetchArgs, ProduceArgs, Span};
@@ -56,13 +57,24 @@ async fn main() -> ExitCode {
 async fn produce(args: &ProduceArgs, span: Span) -> Result<Option<String>> {
     let topic = Topic::find(&args.common, Some(args.partitions)).await?;
     let outcome = run(Produce::new(args, topic)?, Plan::new(&args.common, span)).await;
-    publish("produce", &args.common, serde_json::to_value(args)?, &outcome, false)
+    publish("produce", &args.common, parameters(args, span)?, &outcome, false)
 }
 
 async fn fetch(args: &FetchArgs, span: Span) -> Result<Option<String>> {
     let topic = Topic::find(&args.common, None).await?;
     let outcome = run(Fetch::new(args, topic), Plan::new(&args.common, span)).await;
-    publish("fetch", &args.common, serde_json::to_value(args)?, &outcome, args.verify)
+    publish("fetch", &args.common, parameters(args, span)?, &outcome, args.verify)
+}
+
+/// The command line as it took effect.
+fn parameters(args: &impl Serialize, span: Span) -> Result<Value> {
+    let mut parameters = serde_json::to_value(args)?;
+    if let (Value::Object(all), Value::Object(effective)) =
+        (&mut parameters, serde_json::to_value(span)?)
+    {
+        all.extend(effective);
+    }
+    Ok(parameters)
 }
 
 /// Prints and writes what was found, however the run ended; gives the reason if it failed.

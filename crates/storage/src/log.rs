@@ -252,14 +252,18 @@ impl Log {
         entries.chain(self.epochs.flush().map(IndexFlush::epochs)).collect()
     }
 
-    /// Completes every file and syncs the active segment. Blocks.
+    /// Completes every file and syncs the active segment. Blocks. What is committed can still be read;
+    /// nothing is appended any more.
     ///
     /// Only if all logs of a directory closed without error may the caller write the marker of a clean
-    /// stop; a log that is offline does not.
-    pub fn close(self) -> io::Result<()> {
-        if self.is_offline() {
-            return Err(io::Error::other("the log is offline since a write failed"));
+    /// stop. A log that is offline, or has an append under way, does not close cleanly.
+    pub fn close(&mut self) -> io::Result<()> {
+        match self.writing {
+            Writing::Idle => {}
+            Writing::Outstanding => return Err(io::Error::other("an append is under way")),
+            Writing::Offline => return Err(io::Error::other("the log is offline")),
         }
+        self.writing = Writing::Offline;
         self.finish_indexes().into_iter().try_for_each(IndexFlush::write)?;
         self.active.segment.files.log.sync_all()
     }

@@ -248,3 +248,17 @@ fn each_leader_epoch_is_kept_with_its_first_offset() {
 fn find_time(log: &Log, timestamp_ms: i64) -> TimestampFound {
     drive_time(log.find_timestamp(timestamp_ms)).unwrap().unwrap()
 }
+
+#[test]
+fn a_log_closes_cleanly_once_and_never_with_an_append_under_way() {
+    let (_dir, mut log) = created(LogConfig::default());
+    let produced = ProducedBatches::validate(batch(1, 10, NOW_MS), 1 << 20).unwrap();
+    let pending = log.begin_append(produced, 0, NOW_MS).unwrap();
+    assert!(log.close().is_err());
+    pending.file.write_all_at(&pending.bytes, pending.position.0).unwrap();
+    log.finish_append(pending);
+    log.close().unwrap();
+    assert_eq!(fetch_all(&log).len(), 1);
+    let produced = ProducedBatches::validate(batch(1, 10, NOW_MS), 1 << 20).unwrap();
+    assert_eq!(log.begin_append(produced, 0, NOW_MS).unwrap_err(), AppendError::Offline);
+}

@@ -133,7 +133,7 @@ fn indexes_are_rebuilt_byte_for_byte_after_any_damage() {
     for damage in damages {
         for stop in [LastStop::Clean, LastStop::Unclean] {
             sound.iter().for_each(|(file, _)| damage(file));
-            let (log, recovery) = open(&path, stop);
+            let (mut log, recovery) = open(&path, stop);
             assert_eq!(recovery.indexes_rebuilt, segments);
             log.close().unwrap();
             assert_eq!([contents(&path, "index"), contents(&path, "timeindex")].concat(), sound);
@@ -206,7 +206,7 @@ fn a_log_in_the_format_of_before_2017_is_refused_and_left_alone() {
 fn leader_epochs_come_back_from_the_batches() {
     let (_dir, path) = killed(3, &small_segments());
     fs::write(path.join("leader-epoch-checkpoint"), "nonsense").unwrap();
-    let (log, _) = open(&path, LastStop::Unclean);
+    let (mut log, _) = open(&path, LastStop::Unclean);
     assert_eq!(log.leader_epochs(), [EpochStart { leader_epoch: 0, start: Offset(0) }]);
     log.close().unwrap();
     let text = fs::read_to_string(path.join("leader-epoch-checkpoint")).unwrap();
@@ -215,7 +215,7 @@ fn leader_epochs_come_back_from_the_batches() {
 
 /// Opens and asks for everything; what comes of it is of no interest, that it ends well is.
 fn open_and_look_around(path: &Path, stop: LastStop) {
-    let Ok((log, _)) = Log::open(path, small_segments(), stop) else { return };
+    let Ok((mut log, _)) = Log::open(path, small_segments(), stop) else { return };
     let (start, end) = (log.log_start().0, log.log_end().0);
     for offset in (start..end).take(100).chain([start, end]) {
         if let Ok(Find::Lookup(lookup)) = log.find(Offset(offset)) {

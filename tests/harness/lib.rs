@@ -1,1 +1,11 @@
-//! Whole-system tests of Penstock live beside this file; what they share is here.
+//! What the whole-system tests share: a real server process and a client that speaks the protocol.
+//!
+//! The server is the release binary that `make build` made (`PENSTOCK_BIN` names another), on a port of
+//! its own and a fresh directory. The client is blocking and does one request at a time.
+
+mod client;
+mod process;
+pub mod records;
+
+pub use client::{Client, ClientError, fetch_request, produce_request};
+pub use process::{Metrics, Penstock, Start, binary};

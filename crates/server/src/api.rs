@@ -112,6 +112,7 @@ async fn respond(
         Request::IncrementalAlterConfigs(request) => {
             Response::IncrementalAlterConfigs(topic_configs::alter(worker, request).await)
         }
+        Request::OffsetCommit(_) | Request::OffsetFetch(_) | Request::JoinGroup(_) | Request::Heartbeat(_) | Request::LeaveGroup(_) | Request::SyncGroup(_) => return Ok(None),
         Request::InitProducerId(request) => {
             Response::InitProducerId(producer_ids::init(worker, &request).await)
         }

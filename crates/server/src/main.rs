@@ -35,6 +35,7 @@ mod topics;
 mod waiting;
 mod worker;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -125,7 +126,7 @@ fn announce(ready: &server::Ready) {
 fn start_log(format: cli::LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PENSTOCK_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     match format {
         cli::LogFormat::Text => log.with_target(false).init(),
         cli::LogFormat::Json => log.json().init(),

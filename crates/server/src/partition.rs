@@ -68,7 +68,7 @@ impl Partition {
         Bounds {
             log_start: log.log_start(),
             high_watermark: log.log_end(),
-            leader_epoch: log.leader_epoch(),
+            leader_epoch: leader_epoch_of(&log),
         }
     }
 
@@ -127,7 +127,7 @@ impl Partition {
         self.roll_if_due(&batches).await?;
         let append = {
             let mut log = self.log();
-            let leader_epoch = log.leader_epoch();
+            let leader_epoch = leader_epoch_of(&log);
             log.begin_append(batches, leader_epoch, clock::now_ms())?
         };
         let appended = self.write(ring, append).await?;
@@ -156,4 +156,9 @@ impl Partition {
         self.log().install_roll(new_segment);
         Ok(())
     }
+}
+
+/// A log that came from a cluster goes on in its last epoch; a new one is in epoch 0.
+fn leader_epoch_of(log: &Log) -> i32 {
+    log.leader_epochs().last().map_or(0, |last| last.leader_epoch)
 }

@@ -47,7 +47,6 @@ impl Server {
         let cluster = Cluster::open(&settings, bound)?;
         let producer_ids = ProducerIds::open(&settings.data_dir)?;
         let topics = Topics::open(&settings, data_dir)?;
-        metrics.partitions.set(topics.partition_count() as i64);
         Ok(Arc::new(Server {
             disk: disk::Reserve::new(&settings),
             topics,

@@ -203,11 +203,7 @@ async fn on_blocking_pool<T: Send + 'static>(
 ) -> Result<T, Refused> {
     let server = Arc::clone(&worker.server);
     match tokio::task::spawn_blocking(move || change(&server.topics)).await {
-        Ok(outcome) => {
-            let partitions = worker.server.topics.partition_count() as i64;
-            worker.server.metrics.partitions.set(partitions);
-            Ok(outcome?)
-        }
+        Ok(outcome) => Ok(outcome?),
         Err(_) => Err(Refused::new(ErrorCode::UNKNOWN_SERVER_ERROR, "the change panicked")),
     }
 }

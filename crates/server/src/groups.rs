@@ -1,0 +1,185 @@
+//! The coordinator of all consumer groups: this server.
+//!
+//! ```text
+//! api ──> answers (what the protocol calls it) ──> Groups ──> table ──> group   who is a member (pure)
+//!                                                        └──> offset_store ──> offsets, journal
+//! ```
+//!
+//! All workers share one [`Groups`]. Its lock is held for decisions; a member that must wait does so as a
+//! task of its worker, on a oneshot channel. [`Groups::keep_time`] sleeps until the first group is due, so
+//! what is idle costs nothing. Membership is in memory: after a restart members are unknown and join anew,
+//! and go on from the offsets they had committed.
+
+mod answers;
+mod group;
+mod journal;
+mod member;
+mod offset_store;
+mod offsets;
+mod table;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use penstock_wire::{ErrorCode, Str};
+use tokio::sync::{Notify, oneshot};
+
+pub(crate) use member::GroupLimits;
+use member::{Caller, Join, JoinAnswer, Refused, SyncAnswer, SyncUp};
+use offset_store::{CommitError, OffsetStore};
+use offsets::Commit;
+use table::Table;
+
+impl Default for GroupLimits {
+    /// Kafka's, but for two. Kafka waits 3 s for more members before it first assigns partitions; members
+    /// that are started together come within some milliseconds, and who starts one should not wait. And
+    /// Kafka sets no bound to a group's size.
+    fn default() -> Self {
+        GroupLimits {
+            initial_delay_ms: 100,
+            min_session_ms: 6_000,
+            max_session_ms: 1_800_000,
+            max_members: 1_000,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Groups {
+    table: Mutex<Table>,
+    /// The first due time has come nearer.
+    sooner: Notify,
+    started: Instant,
+    offsets: OffsetStore,
+}
+
+impl Groups {
+    /// Reads the committed offsets of the data directory. Blocks.
+    ///
+    /// # Errors
+    /// They cannot be read or understood.
+    pub(crate) fn open(data_dir: &Path, limits: GroupLimits) -> anyhow::Result<Self> {
+        Ok(Groups {
+            table: Mutex::new(Table::new(limits)),
+            sooner: Notify::new(),
+            started: Instant::now(),
+            offsets: OffsetStore::open(data_dir)?,
+        })
+    }
+
+    /// Ends sessions and rebalances when their time is over. Never returns; run it beside the workers.
+    pub(crate) async fn keep_time(&self) {
+        loop {
+            let due_ms = self.table.lock().next_due_ms().unwrap_or(u64::MAX);
+            let rest = Duration::from_millis(due_ms.saturating_sub(self.now_ms()));
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                () = self.sooner.notified() => {}
+            }
+            self.table.lock().tick(self.now_ms());
+        }
+    }
+
+    /// Lets everyone go who waits: the server stops. From here on there is no coordinator.
+    pub(crate) fn close(&self) {
+        self.table.lock().close();
+    }
+
+    /// Waits until the rebalance that the join belongs to is complete. Dropped, the member stays a member
+    /// until its session ends.
+    async fn join(&self, group_id: &str, join: Join) -> JoinAnswer {
+        let member_id = join.member_id.clone();
+        let refuse = |error| Refused { error, member_id };
+        let (waiter, answer) = oneshot::channel();
+        let metadata = join.protocols.iter().map(|protocol| protocol.metadata.len());
+        let added_bytes = metadata.sum();
+        let told = self.locked(|table, now_ms| {
+            table.tell_or_found(group_id, added_bytes, |group| group.join(join, waiter, now_ms))
+        });
+        if let Err(error) = told {
+            return Err(refuse(error));
+        }
+        answer.await.unwrap_or_else(|_| Err(refuse(ErrorCode::COORDINATOR_NOT_AVAILABLE)))
+    }
+
+    /// Waits until the leader has assigned. Dropped: as [`Groups::join`].
+    async fn sync(&self, group_id: &str, sync: SyncUp) -> SyncAnswer {
+        let (waiter, answer) = oneshot::channel();
+        self.locked(|table, now_ms| {
+            let assigned_bytes = sync.assignments.iter().map(|(_, assigned)| assigned.len()).sum();
+            if !table.has_room_for(assigned_bytes) {
+                return Err(ErrorCode::GROUP_MAX_SIZE_REACHED);
+            }
+            let event = |group: &mut table::LiveGroup| group.sync(sync, waiter, now_ms);
+            self::known(table, group_id, event)
+        })?;
+        answer.await.unwrap_or(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
+    }
+
+    fn heartbeat(&self, group_id: &str, caller: &Caller) -> Result<(), ErrorCode> {
+        self.locked(|table, now_ms| {
+            known(table, group_id, |group| group.heartbeat(caller, now_ms))
+        })?
+    }
+
+    fn leave(
+        &self,
+        group_id: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+    ) -> Result<(), ErrorCode> {
+        self.locked(|table, now_ms| {
+            known(table, group_id, |group| group.leave(member_id, instance_id, now_ms))
+        })?
+    }
+
+    /// Returns when the commit is in the page cache.
+    async fn commit(&self, caller: &Caller, commit: Commit) -> Result<(), ErrorCode> {
+        self.locked(|table, now_ms| {
+            table.check_open()?;
+            let told = table.tell(&commit.group, |group| group.may_commit(caller, now_ms));
+            told.unwrap_or(if caller.generation < 0 {
+                Ok(())
+            } else {
+                Err(ErrorCode::ILLEGAL_GENERATION)
+            })
+        })?;
+        self.offsets.commit(commit).await.map_err(|error| match error {
+            CommitError::Full => ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
+            // Clients look for the coordinator and try again: the disk may have room then.
+            CommitError::Disk => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        })
+    }
+
+    /// Decides something under the lock; wakes the timekeeper if it must come sooner for that.
+    fn locked<R>(&self, decide: impl FnOnce(&mut Table, u64) -> R) -> R {
+        let mut table = self.table.lock();
+        let before_ms = table.next_due_ms();
+        let decided = decide(&mut table, self.now_ms());
+        if table.next_due_ms().is_some_and(|now_ms| before_ms.is_none_or(|before| now_ms < before)) {
+            self.sooner.notify_one();
+        }
+        decided
+    }
+
+    /// Milliseconds since the start; never goes back.
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
+/// Tells a group that should be there.
+fn known<R>(
+    table: &mut Table,
+    group_id: &str,
+    event: impl FnOnce(&mut table::LiveGroup) -> R,
+) -> Result<R, ErrorCode> {
+    table.check_open()?;
+    table.tell(group_id, event).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)
+}
+
+/// A copy that does not keep the frame it came in.
+fn owned(text: &Str) -> Str {
+    Str::from(&**text)
+}

@@ -1,0 +1,309 @@
+//! `penstock-offsets.journal`: every commit of offsets, in the order they were acknowledged.
+//!
+//! ```text
+//! record:  length u32 · crc32c u32 · body                       length and crc are the body's
+//! body:    version u8 (1) · group str · count u32 · count × entry
+//! entry:   topic str · partition i32 · offset i64 · leader_epoch i32 · metadata str
+//! str:     length u16 · UTF-8                                       integers are big-endian
+//! ```
+//!
+//! A record is in the page cache before its commit is acknowledged: it survives the process, not a power
+//! cut. A later record overrides an earlier one; when too much of the file is overridden, it is written
+//! anew beside and renamed over. Plain blocking I/O: called by the commits' thread only.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use penstock_wire::Str;
+
+use super::offsets::{Commit, Committed, Offsets};
+
+const VERSION: u8 = 1;
+const PREFIX_BYTES: usize = 8;
+
+/// A file smaller than this is not worth compacting.
+const COMPACT_MIN_BYTES: u64 = 4 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: File,
+    len_bytes: u64,
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JournalError {
+    #[error("cannot read or write the journal: {0}")]
+    Io(#[from] io::Error),
+    #[error("the record at byte {position} is sound but not understood: version {version}")]
+    Record { position: u64, version: u8 },
+}
+
+/// What a record's prefix and body turned out to be.
+enum Record {
+    Sound(Vec<u8>),
+    /// The file ends in it, or it is not what was written.
+    Torn,
+    End,
+}
+
+impl Journal {
+    /// Reads the journal, or begins an empty one. A torn tail was never acknowledged, or its disk lied:
+    /// it is cut off, and how much is logged.
+    ///
+    /// # Errors
+    /// The disk fails, or a newer program wrote the file.
+    pub(crate) fn open(path: PathBuf) -> Result<(Journal, Offsets), JournalError> {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let file_bytes = file.metadata()?.len();
+        let mut reader = BufReader::new(&file);
+        let mut offsets = Offsets::default();
+        let mut len_bytes = 0;
+        loop {
+            match read_record(&mut reader, file_bytes - len_bytes)? {
+                Record::Sound(body) => {
+                    let commit = decode(&body).ok_or(JournalError::Record {
+                        position: len_bytes,
+                        version: body.first().copied().unwrap_or_default(),
+                    })?;
+                    offsets.apply(commit);
+                    len_bytes += (PREFIX_BYTES + body.len()) as u64;
+                }
+                Record::Torn | Record::End => break,
+            }
+        }
+        if len_bytes < file_bytes {
+            let cut_bytes = file_bytes - len_bytes;
+            tracing::warn!(path = %path.display(), cut_bytes, kept_bytes = len_bytes,
+                "cut a torn tail off the committed offsets");
+            file.set_len(len_bytes)?;
+        }
+        Ok((Journal { path, file, len_bytes }, offsets))
+    }
+
+    /// Appends records that [`encode`] made.
+    ///
+    /// # Errors
+    /// The disk fails. What came into the file is cut off again or, if even that fails, overwritten by the
+    /// next append: the commit counts as not made.
+    pub(crate) fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.file.write_all_at(records, self.len_bytes) {
+            let _ = self.file.set_len(self.len_bytes);
+            return Err(error);
+        }
+        self.len_bytes += records.len() as u64;
+        Ok(())
+    }
+
+    /// Whether more than half of the file is overridden; `offsets` is what it comes to.
+    pub(crate) fn needs_compaction(&self, offsets: &Offsets) -> bool {
+        self.len_bytes > COMPACT_MIN_BYTES && self.len_bytes > 2 * offsets.size_bytes() as u64
+    }
+
+    /// Writes the file anew with `commits` alone, durably, and puts it in the old one's place.
+    ///
+    /// # Errors
+    /// The disk fails; the old file stays in use.
+    pub(crate) fn compact(&mut self, commits: Vec<Commit>) -> io::Result<()> {
+        let beside = self.path.with_added_extension("new");
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&beside)?;
+        let mut writer = BufWriter::new(&file);
+        let mut len_bytes = 0;
+        for commit in commits {
+            let record = encode(&commit);
+            writer.write_all(&record)?;
+            len_bytes += record.len() as u64;
+        }
+        writer.flush()?;
+        drop(writer);
+        file.sync_all()?;
+        std::fs::rename(&beside, &self.path)?;
+        (self.file, self.len_bytes) = (file, len_bytes);
+        File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    }
+
+    /// Makes what was appended survive a power cut.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// A whole record. Strings come out of frames or this file: they fit 16 bits.
+pub(crate) fn encode(commit: &Commit) -> Vec<u8> {
+    let mut record = vec![0; PREFIX_BYTES];
+    record.push(VERSION);
+    put_str(&mut record, &commit.group);
+    record.extend((commit.entries.len() as u32).to_be_bytes());
+    for (topic, partition, at) in &commit.entries {
+        put_str(&mut record, topic);
+        record.extend(partition.to_be_bytes());
+        record.extend(at.offset.to_be_bytes());
+        record.extend(at.leader_epoch.to_be_bytes());
+        put_str(&mut record, &at.metadata);
+    }
+    let body = &record[PREFIX_BYTES..];
+    let (len_bytes, crc) = (body.len() as u32, crc32c::crc32c(body));
+    record[..4].copy_from_slice(&len_bytes.to_be_bytes());
+    record[4..PREFIX_BYTES].copy_from_slice(&crc.to_be_bytes());
+    record
+}
+
+fn put_str(record: &mut Vec<u8>, text: &str) {
+    let len_bytes = u16::try_from(text.len()).expect("the protocol's strings are below 32 KiB");
+    record.extend(len_bytes.to_be_bytes());
+    record.extend(text.as_bytes());
+}
+
+/// Reads the next of `left_bytes`; a claimed length is believed only as far as the file goes.
+fn read_record(reader: &mut impl Read, left_bytes: u64) -> io::Result<Record> {
+    if left_bytes == 0 {
+        return Ok(Record::End);
+    }
+    if left_bytes <= PREFIX_BYTES as u64 {
+        return Ok(Record::Torn);
+    }
+    let mut prefix = [0; PREFIX_BYTES];
+    reader.read_exact(&mut prefix)?;
+    let [a, b, c, d, crc @ ..] = prefix;
+    let len_bytes = u32::from_be_bytes([a, b, c, d]);
+    // A file that a power cut left full of zeros claims empty records, whose CRC is even right.
+    if len_bytes == 0 || u64::from(len_bytes) > left_bytes - PREFIX_BYTES as u64 {
+        return Ok(Record::Torn);
+    }
+    let mut body = vec![0; len_bytes as usize];
+    reader.read_exact(&mut body)?;
+    let sound = crc32c::crc32c(&body) == u32::from_be_bytes(crc);
+    Ok(if sound { Record::Sound(body) } else { Record::Torn })
+}
+
+/// `None`: not a body of this version.
+fn decode(body: &[u8]) -> Option<Commit> {
+    let mut rest = body;
+    let [version] = take(&mut rest)?;
+    if version != VERSION {
+        return None;
+    }
+    let group = take_str(&mut rest)?;
+    let count = u32::from_be_bytes(take(&mut rest)?);
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        let topic = take_str(&mut rest)?;
+        let partition = i32::from_be_bytes(take(&mut rest)?);
+        let offset = i64::from_be_bytes(take(&mut rest)?);
+        let leader_epoch = i32::from_be_bytes(take(&mut rest)?);
+        let metadata = take_str(&mut rest)?;
+        entries.push((topic, partition, Committed { offset, leader_epoch, metadata }));
+    }
+    rest.is_empty().then_some(Commit { group, entries })
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, left) = rest.split_first_chunk()?;
+    *rest = left;
+    Some(*taken)
+}
+
+fn take_str(rest: &mut &[u8]) -> Option<Str> {
+    let len_bytes = u16::from_be_bytes(take(rest)?);
+    let (text, left) = rest.split_at_checked(usize::from(len_bytes))?;
+    *rest = left;
+    Some(std::str::from_utf8(text).ok()?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn commit(group: &str, partition: i32, offset: i64) -> Commit {
+        let at = Committed { offset, leader_epoch: 3, metadata: "m".into() };
+        Commit { group: group.into(), entries: vec![("topic".into(), partition, at)] }
+    }
+
+    fn open(dir: &tempfile::TempDir) -> (Journal, Offsets) {
+        Journal::open(dir.path().join("journal")).unwrap()
+    }
+
+    #[test]
+    fn what_was_appended_is_there_when_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = open(&dir);
+        journal.append(&encode(&commit("a", 0, 10))).unwrap();
+        journal.append(&encode(&commit("a", 0, 20))).unwrap();
+        journal.append(&encode(&commit("b", 7, 30))).unwrap();
+        let (_, offsets) = open(&dir);
+        assert_eq!(offsets.get("a", "topic", 0), Some(&commit("a", 0, 20).entries[0].2));
+        assert_eq!(offsets.get("b", "topic", 7).unwrap().offset, 30);
+    }
+
+    #[test]
+    fn a_tail_cut_or_damaged_anywhere_loses_no_record_before_it() {
+        let whole = [encode(&commit("a", 0, 1)), encode(&commit("a", 0, 2))].concat();
+        let half = whole.len() / 2;
+        for at in half..whole.len() {
+            for damage in [&whole[..at], &[&whole[..at], &[!whole[at]], &whole[at + 1..]].concat()] {
+                let dir = tempfile::tempdir().unwrap();
+                std::fs::write(dir.path().join("journal"), damage).unwrap();
+                let (mut journal, offsets) = open(&dir);
+                assert_eq!(offsets.get("a", "topic", 0).unwrap().offset, 1);
+                journal.append(&encode(&commit("a", 0, 3))).unwrap();
+                assert_eq!(open(&dir).1.get("a", "topic", 0).unwrap().offset, 3);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tail_of_zeros_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = encode(&commit("a", 0, 1));
+        std::fs::write(dir.path().join("journal"), [&record[..], &[0; 100]].concat()).unwrap();
+        assert_eq!(open(&dir).0.len_bytes, record.len() as u64);
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_and_not_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut record = encode(&commit("a", 0, 1));
+        record[PREFIX_BYTES] = 2;
+        let crc = crc32c::crc32c(&record[PREFIX_BYTES..]);
+        record[4..8].copy_from_slice(&crc.to_be_bytes());
+        let path = dir.path().join("journal");
+        std::fs::write(&path, &record).unwrap();
+        let refused = Journal::open(path.clone());
+        assert!(matches!(refused, Err(JournalError::Record { position: 0, version: 2 })));
+        assert_eq!(std::fs::read(path).unwrap(), record);
+    }
+
+    #[test]
+    fn compaction_keeps_the_last_commits_only_and_appends_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, mut offsets) = open(&dir);
+        let record_bytes = encode(&commit("a", 0, 0)).len() as u64;
+        for offset in 0..=COMPACT_MIN_BYTES as i64 / record_bytes as i64 {
+            journal.append(&encode(&commit("a", 0, offset))).unwrap();
+            offsets.apply(commit("a", 0, offset));
+        }
+        assert!(journal.needs_compaction(&offsets));
+        journal.compact(offsets.snapshot().collect()).unwrap();
+        assert!(!journal.needs_compaction(&offsets));
+        assert_eq!(journal.len_bytes, record_bytes);
+        journal.append(&encode(&commit("b", 0, 5))).unwrap();
+        let (_, again) = open(&dir);
+        assert_eq!(again.get("a", "topic", 0), offsets.get("a", "topic", 0));
+        assert_eq!(again.get("b", "topic", 0).unwrap().offset, 5);
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_that_nobody_wrote_never_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&body);
+            let mut versioned = vec![VERSION];
+            versioned.extend(&body);
+            let _ = decode(&versioned);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! How far every group has come: the committed offsets in memory.
+//!
+//! Pure. Changed by the journal's thread alone, after a commit is in the file; read by OffsetFetch.
+//! Offsets stay until their group is deleted: there is no expiry.
+
+use std::collections::BTreeMap;
+
+use penstock_wire::Str;
+
+/// What all groups' offsets may take in memory; a commit that would go beyond is refused.
+pub(crate) const OFFSETS_MAX_BYTES: usize = 256 * 1024 * 1024;
+
+/// What an entry of a map takes beside its strings, generously.
+const OVERHEAD_BYTES: usize = 96;
+
+/// Where a group goes on in one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Committed {
+    /// The next record to read.
+    pub(crate) offset: i64,
+    /// Of the last record read; -1: the client did not say.
+    pub(crate) leader_epoch: i32,
+    /// The client's own words.
+    pub(crate) metadata: Str,
+}
+
+/// What one request commits: all of it or nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Commit {
+    pub(crate) group: Str,
+    /// Topic, partition, offset.
+    pub(crate) entries: Vec<(Str, i32, Committed)>,
+}
+
+type Topics = BTreeMap<Str, BTreeMap<i32, Committed>>;
+
+/// Group to topic to partition to offset.
+#[derive(Debug, Default)]
+pub(crate) struct Offsets {
+    groups: BTreeMap<Str, Topics>,
+    size_bytes: usize,
+}
+
+impl Offsets {
+    pub(crate) fn get(&self, group: &str, topic: &str, partition: i32) -> Option<&Committed> {
+        self.groups.get(group)?.get(topic)?.get(&partition)
+    }
+
+    /// All that a group has committed, by topic.
+    pub(crate) fn of_group(&self, group: &str) -> impl Iterator<Item = (&Str, &BTreeMap<i32, Committed>)> {
+        self.groups.get(group).into_iter().flatten()
+    }
+
+    /// What is there now as one commit a group.
+    pub(crate) fn snapshot(&self) -> impl Iterator<Item = Commit> {
+        self.groups.iter().map(|(group, topics)| {
+            let of_topic = |(topic, partitions): (&Str, &BTreeMap<i32, Committed>)| {
+                let topic = topic.clone();
+                let entries = partitions.iter();
+                entries.map(move |(index, at)| (topic.clone(), *index, at.clone())).collect::<Vec<_>>()
+            };
+            Commit { group: group.clone(), entries: topics.iter().flat_map(of_topic).collect() }
+        })
+    }
+
+    /// About what it takes in memory, and more than its snapshot takes in the journal.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// Whether there is room for what the commit adds.
+    pub(crate) fn has_room_for(&self, commit: &Commit, max_bytes: usize) -> bool {
+        let added = |(topic, partition, at): &(Str, i32, Committed)| {
+            let known = self.get(&commit.group, topic, *partition);
+            size_of_entry(topic, at).saturating_sub(known.map_or(0, |known| size_of_entry(topic, known)))
+        };
+        let added: usize = commit.entries.iter().map(added).sum();
+        self.size_bytes + OVERHEAD_BYTES + commit.group.len() + added <= max_bytes
+    }
+
+    pub(crate) fn apply(&mut self, commit: Commit) {
+        if commit.entries.is_empty() {
+            return;
+        }
+        if !self.groups.contains_key(&commit.group) {
+            self.size_bytes += OVERHEAD_BYTES + commit.group.len();
+        }
+        let topics = self.groups.entry(commit.group).or_default();
+        for (topic, partition, at) in commit.entries {
+            self.size_bytes += size_of_entry(&topic, &at);
+            let name_bytes = topic.len();
+            if let Some(before) = topics.entry(topic).or_default().insert(partition, at) {
+                self.size_bytes -= OVERHEAD_BYTES + name_bytes + before.metadata.len();
+            }
+        }
+    }
+}
+
+/// The topic's name is counted with every partition: it is there so often in the journal.
+fn size_of_entry(topic: &str, at: &Committed) -> usize {
+    OVERHEAD_BYTES + topic.len() + at.metadata.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(entries: &[(&'static str, i32, i64)]) -> Commit {
+        let entry = |(topic, partition, offset): &(&'static str, i32, i64)| {
+            let metadata = format!("at {offset}").into();
+            (Str::from(*topic), *partition, Committed { offset: *offset, leader_epoch: -1, metadata })
+        };
+        Commit { group: "g".into(), entries: entries.iter().map(entry).collect() }
+    }
+
+    #[test]
+    fn the_last_commit_counts_and_takes_the_place_of_the_one_before() {
+        let mut offsets = Offsets::default();
+        offsets.apply(commit(&[("t", 0, 5), ("t", 1, 6), ("u", 0, 7)]));
+        let size = offsets.size_bytes();
+        offsets.apply(commit(&[("t", 1, 9)]));
+        assert_eq!(offsets.get("g", "t", 1).unwrap().offset, 9);
+        assert_eq!(offsets.get("g", "t", 0).unwrap().offset, 5);
+        assert_eq!(offsets.get("other", "t", 0), None);
+        assert_eq!(offsets.size_bytes(), size);
+    }
+
+    #[test]
+    fn a_full_store_still_takes_new_offsets_for_what_it_knows() {
+        let mut offsets = Offsets::default();
+        offsets.apply(commit(&[("t", 0, 5)]));
+        let room = offsets.size_bytes() + OVERHEAD_BYTES + 1;
+        assert!(offsets.has_room_for(&commit(&[("t", 0, 6)]), room));
+        assert!(!offsets.has_room_for(&commit(&[("t", 1, 6)]), room));
+    }
+
+    #[test]
+    fn a_snapshot_makes_the_same_offsets_again() {
+        let mut offsets = Offsets::default();
+        offsets.apply(commit(&[("t", 0, 5), ("u", 3, 6)]));
+        let mut again = Offsets::default();
+        offsets.snapshot().for_each(|commit| again.apply(commit));
+        assert_eq!(again.groups, offsets.groups);
+        assert_eq!(again.size_bytes(), offsets.size_bytes());
+    }
+}

@@ -1,0 +1,206 @@
+//! All groups with members, and when each must be looked at again.
+//!
+//! Called by [`super::Groups`] under its lock, for decisions only: it never waits. A group costs what its
+//! members bring; one without members is not here.
+
+use std::collections::{BTreeSet, HashMap};
+
+use penstock_wire::{ErrorCode, Str};
+use tokio::sync::oneshot;
+
+use super::group::Group;
+use super::member::{GroupLimits, JoinAnswer, SyncAnswer};
+
+/// Groups with members at once.
+const GROUPS_MAX: usize = 10_000;
+
+/// What all members' metadata and assignments may take; beyond it nobody may join.
+const MEMBERS_MAX_BYTES: usize = 256 * 1024 * 1024;
+
+/// A group whose waiting members are tasks of some worker.
+pub(crate) type LiveGroup = Group<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>;
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    limits: GroupLimits,
+    groups: HashMap<Str, Entry>,
+    /// Every group once, by the time it is due.
+    due: BTreeSet<(u64, Str)>,
+    size_bytes: usize,
+    is_closed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    group: LiveGroup,
+    due_ms: u64,
+    size_bytes: usize,
+}
+
+impl Table {
+    pub(crate) fn new(limits: GroupLimits) -> Self {
+        Table {
+            limits,
+            groups: HashMap::new(),
+            due: BTreeSet::new(),
+            size_bytes: 0,
+            is_closed: false,
+        }
+    }
+
+    /// Tells a group of an event and sends the answers that come of it. `None`: there is no such group.
+    pub(crate) fn tell<R>(
+        &mut self,
+        group_id: &str,
+        event: impl FnOnce(&mut LiveGroup) -> R,
+    ) -> Option<R> {
+        let told = event(&mut self.groups.get_mut(group_id)?.group);
+        self.settle(group_id);
+        Some(told)
+    }
+
+    /// As [`Table::tell`], for a member that brings `added_bytes`: it may found the group.
+    ///
+    /// # Errors
+    /// There is no room, or the server stops.
+    pub(crate) fn tell_or_found(
+        &mut self,
+        group_id: &str,
+        added_bytes: usize,
+        event: impl FnOnce(&mut LiveGroup),
+    ) -> Result<(), ErrorCode> {
+        self.check_open()?;
+        let is_new = !self.groups.contains_key(group_id);
+        if !self.has_room_for(added_bytes) || is_new && self.groups.len() >= GROUPS_MAX {
+            return Err(ErrorCode::GROUP_MAX_SIZE_REACHED);
+        }
+        if is_new {
+            let id = Str::from(group_id);
+            self.due.insert((u64::MAX, id.clone()));
+            let group = Group::new(self.limits);
+            self.groups.insert(id, Entry { group, due_ms: u64::MAX, size_bytes: 0 });
+        }
+        self.tell(group_id, event);
+        Ok(())
+    }
+
+    /// Whether members may bring so much more metadata or assignments.
+    pub(crate) fn has_room_for(&self, added_bytes: usize) -> bool {
+        self.size_bytes.saturating_add(added_bytes) <= MEMBERS_MAX_BYTES
+    }
+
+    /// Looks at every group that is due.
+    pub(crate) fn tick(&mut self, now_ms: u64) {
+        while let Some((due_ms, group_id)) = self.due.first().cloned()
+            && due_ms <= now_ms
+        {
+            self.tell(&group_id, |group| group.tick(now_ms));
+            // A group is due at a later time than the one it was told; were it not, we would be here forever.
+            let next = self.groups.get(&group_id).map(|entry| entry.due_ms);
+            assert!(next.is_none_or(|next_ms| next_ms > now_ms), "{group_id} is due again at {next:?}");
+        }
+    }
+
+    /// When [`Table::tick`] must come.
+    pub(crate) fn next_due_ms(&self) -> Option<u64> {
+        self.due.first().map(|(due_ms, _)| *due_ms)
+    }
+
+    /// Lets everyone go who waits, and nobody in any more.
+    pub(crate) fn close(&mut self) {
+        // Their tasks see the senders go.
+        self.groups.clear();
+        self.due.clear();
+        self.size_bytes = 0;
+        self.is_closed = true;
+    }
+
+    /// # Errors
+    /// The server stops.
+    pub(crate) fn check_open(&self) -> Result<(), ErrorCode> {
+        if self.is_closed { Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) } else { Ok(()) }
+    }
+
+    /// Sends a group's answers, brings its due time and size up to date, forgets it when it is vacant.
+    fn settle(&mut self, group_id: &str) {
+        let Some((id, mut entry)) = self.groups.remove_entry(group_id) else { return };
+        let answers = entry.group.take_answers();
+        for (waiter, answer) in answers.joins {
+            // A task that is gone (its connection closed) leaves its membership to the session.
+            let _ = waiter.send(answer);
+        }
+        for (waiter, answer) in answers.syncs {
+            let _ = waiter.send(answer);
+        }
+        self.due.remove(&(entry.due_ms, id.clone()));
+        self.size_bytes -= entry.size_bytes;
+        if entry.group.is_vacant() {
+            return;
+        }
+        entry.size_bytes = entry.group.size_bytes();
+        entry.due_ms = entry.group.next_due_ms().unwrap_or(u64::MAX);
+        self.size_bytes += entry.size_bytes;
+        self.due.insert((entry.due_ms, id.clone()));
+        self.groups.insert(id, entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::groups::member::{Caller, Join, Protocol};
+
+    const LIMITS: GroupLimits =
+        GroupLimits { initial_delay_ms: 50, min_session_ms: 1, max_session_ms: 10_000, max_members: 9 };
+
+    fn join(new_member_id: &str) -> Join {
+        Join {
+            member_id: "".into(),
+            new_member_id: new_member_id.into(),
+            instance_id: None,
+            session_timeout_ms: 1000,
+            rebalance_timeout_ms: 1000,
+            protocol_type: "consumer".into(),
+            protocols: vec![Protocol { name: "range".into(), metadata: vec![0; 64].into() }],
+            must_know_id: false,
+            may_skip_assignment: false,
+        }
+    }
+
+    #[test]
+    fn a_group_goes_with_its_last_member_and_leaves_nothing() {
+        let mut table = Table::new(LIMITS);
+        let (waiter, mut answer) = oneshot::channel();
+        table.tell_or_found("g", 100, |group| group.join(join("m"), waiter, 0)).unwrap();
+        assert_eq!(table.next_due_ms(), Some(50));
+        assert!(answer.try_recv().is_err());
+        table.tick(50);
+        let joined = answer.try_recv().unwrap().unwrap();
+        assert!(table.size_bytes > 64);
+        let caller =
+            Caller { member_id: joined.member_id, instance_id: None, generation: joined.generation };
+        assert_eq!(table.tell("g", |group| group.heartbeat(&caller, 60)), Some(Ok(())));
+        table.tick(5000);
+        assert_eq!(table.tell("g", |group| group.heartbeat(&caller, 5000)), None);
+        assert_eq!((table.size_bytes, table.next_due_ms()), (0, None));
+    }
+
+    #[test]
+    fn a_table_that_is_full_of_metadata_lets_nobody_in() {
+        let mut table = Table::new(LIMITS);
+        let refused = table.tell_or_found("g", MEMBERS_MAX_BYTES + 1, |_| panic!("it was let in"));
+        assert_eq!(refused, Err(ErrorCode::GROUP_MAX_SIZE_REACHED));
+        assert!(table.groups.is_empty());
+    }
+
+    #[test]
+    fn closing_lets_those_go_who_wait() {
+        let mut table = Table::new(LIMITS);
+        let (waiter, mut answer) = oneshot::channel();
+        table.tell_or_found("g", 0, |group| group.join(join("m"), waiter, 0)).unwrap();
+        table.close();
+        assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        let refused = table.tell_or_found("g", 0, |_| panic!("it was let in"));
+        assert_eq!(refused, Err(ErrorCode::COORDINATOR_NOT_AVAILABLE));
+    }
+}

@@ -1,0 +1,211 @@
+//! A blocking client: one request at a time, each in a version the caller names or the newest.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use bytes::Bytes;
+use penstock_wire::messages::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, FetchPartition, FetchRequest,
+    FetchTopic, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic, PartitionData,
+    PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
+};
+use penstock_wire::{DecodeError, Records, Request, Response, decode_response, frame};
+
+const ANSWER_MAX_BYTES: u32 = i32::MAX as u32;
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// One connection.
+#[derive(Debug)]
+pub struct Client {
+    stream: TcpStream,
+    correlation_id: i32,
+}
+
+/// What can happen to a request.
+#[derive(Debug)]
+pub enum ClientError {
+    /// The connection failed or was closed.
+    Io(std::io::Error),
+    /// The answer cannot be read: always a fault of the server.
+    Answer(DecodeError),
+}
+
+impl From<std::io::Error> for ClientError {
+    fn from(error: std::io::Error) -> Self {
+        ClientError::Io(error)
+    }
+}
+
+impl std::fmt::Display for ClientError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ClientError::Io(error) => write!(f, "connection: {error}"),
+            ClientError::Answer(error) => write!(f, "answer: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody there.
+    pub fn connect(address: SocketAddr) -> Result<Client, ClientError> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        Ok(Client { stream, correlation_id: 0 })
+    }
+
+    /// The connection itself, for what the protocol does not foresee.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// Sends a request without waiting for its answer.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn send(&mut self, request: &Request, version: i16) -> Result<i32, ClientError> {
+        self.correlation_id += 1;
+        self.stream.write_all(&request.encode(version, self.correlation_id, "test"))?;
+        Ok(self.correlation_id)
+    }
+
+    /// A whole answer frame without its prefix.
+    ///
+    /// # Errors
+    /// The connection failed or was closed.
+    pub fn receive(&mut self) -> Result<Bytes, ClientError> {
+        let mut prefix = [0; frame::PREFIX_LEN];
+        self.stream.read_exact(&mut prefix)?;
+        let length = frame::length(&prefix, ANSWER_MAX_BYTES).map_err(std::io::Error::other)?;
+        let mut answer = vec![0; length.unwrap_or(0) as usize];
+        self.stream.read_exact(&mut answer)?;
+        Ok(answer.into())
+    }
+
+    /// Asks in a given version.
+    ///
+    /// # Errors
+    /// The connection failed, or the answer cannot be read.
+    pub fn ask_in(&mut self, version: i16, request: &Request) -> Result<Response, ClientError> {
+        let sent = self.send(request, version)?;
+        let frame = self.receive()?;
+        let decoded = decode_response(request.api_key(), version, frame);
+        let (correlation_id, response) = decoded.map_err(ClientError::Answer)?;
+        assert_eq!(correlation_id, sent, "answers come in order");
+        Ok(response)
+    }
+
+    /// Asks in the newest version.
+    ///
+    /// # Errors
+    /// As [`Client::ask_in`].
+    pub fn ask(&mut self, request: &Request) -> Result<Response, ClientError> {
+        self.ask_in(request.api_key().supported().max_version, request)
+    }
+
+    /// Creates a topic; it must not exist.
+    ///
+    /// # Errors
+    /// As [`Client::ask_in`].
+    pub fn create_topic(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<(), ClientError> {
+        let config = |(name, value): &(&str, &str)| CreatableTopicConfig {
+            name: (*name).into(),
+            value: Some((*value).into()),
+        };
+        let topic = CreatableTopic {
+            name: name.into(),
+            num_partitions: partitions,
+            replication_factor: 1,
+            configs: configs.iter().map(config).collect(),
+            ..CreatableTopic::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
+        let Response::CreateTopics(response) = self.ask(&Request::CreateTopics(request))? else {
+            panic!("not an answer to CreateTopics");
+        };
+        let created = &response.topics[0];
+        assert!(created.error_code.is_none(), "{:?} {:?}", created.error_code, created.error_message);
+        Ok(())
+    }
+
+    /// Produces batches to one partition and gives the partition's answer.
+    ///
+    /// # Errors
+    /// As [`Client::ask_in`].
+    pub fn produce(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        acks: i16,
+        batches: Bytes,
+    ) -> Result<PartitionProduceResponse, ClientError> {
+        let request = produce_request(topic, partition, acks, batches);
+        let Response::Produce(mut response) = self.ask(&request)? else {
+            panic!("not an answer to Produce");
+        };
+        Ok(response.responses.remove(0).partition_responses.remove(0))
+    }
+
+    /// Fetches from one partition and gives the partition's answer.
+    ///
+    /// # Errors
+    /// As [`Client::ask_in`].
+    pub fn fetch(&mut self, topic: &str, partition: i32, offset: i64) -> Result<PartitionData, ClientError> {
+        let request = Request::Fetch(fetch_request(topic, partition, offset));
+        let Response::Fetch(mut response) = self.ask(&request)? else {
+            panic!("not an answer to Fetch");
+        };
+        Ok(response.responses.remove(0).partitions.remove(0))
+    }
+
+    /// The offset that a timestamp (or -1 latest, -2 earliest, -3 largest timestamp) stands for.
+    ///
+    /// # Errors
+    /// As [`Client::ask_in`].
+    pub fn offset_of(&mut self, topic: &str, partition: i32, timestamp: i64) -> Result<i64, ClientError> {
+        let partition = ListOffsetsPartition { partition_index: partition, timestamp, ..Default::default() };
+        let topic = ListOffsetsTopic { name: topic.into(), partitions: vec![partition] };
+        let request = ListOffsetsRequest { topics: vec![topic], ..Default::default() };
+        let Response::ListOffsets(response) = self.ask(&Request::ListOffsets(request))? else {
+            panic!("not an answer to ListOffsets");
+        };
+        let found = &response.topics[0].partitions[0];
+        assert!(found.error_code.is_none(), "{:?}", found.error_code);
+        Ok(found.offset)
+    }
+}
+
+/// A produce request for one partition.
+pub fn produce_request(topic: &str, partition: i32, acks: i16, batches: Bytes) -> Request {
+    let partition_data = vec![PartitionProduceData { index: partition, records: Records::from(batches) }];
+    let topic_data = vec![TopicProduceData { name: topic.into(), partition_data }];
+    Request::Produce(ProduceRequest { acks, timeout_ms: 30_000, topic_data, ..Default::default() })
+}
+
+/// A fetch of one partition with a consumer's usual limits, that does not wait.
+pub fn fetch_request(topic: &str, partition: i32, offset: i64) -> FetchRequest {
+    let partition = FetchPartition {
+        partition,
+        fetch_offset: offset,
+        partition_max_bytes: 1 << 20,
+        ..FetchPartition::default()
+    };
+    FetchRequest {
+        max_wait_ms: 0,
+        min_bytes: 1,
+        max_bytes: 50 << 20,
+        topics: vec![FetchTopic { topic: topic.into(), partitions: vec![partition] }],
+        ..FetchRequest::default()
+    }
+}

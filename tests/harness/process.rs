@@ -1,0 +1,208 @@
+//! A server process: started, asked for its metrics, stopped or killed.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::Client;
+
+/// A start or a stop that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How to start a server.
+#[derive(Debug, Clone)]
+pub struct Start {
+    data_dir: PathBuf,
+    arguments: Vec<String>,
+}
+
+/// A running server; killed when dropped.
+#[derive(Debug)]
+pub struct Penstock {
+    child: Child,
+    address: SocketAddr,
+    metrics: SocketAddr,
+}
+
+/// What /metrics said at one moment.
+#[derive(Debug, Clone)]
+pub struct Metrics(String);
+
+/// A binary of the workspace, as `make build` leaves it.
+pub fn binary(name: &str) -> PathBuf {
+    match std::env::var_os("PENSTOCK_BIN") {
+        Some(server) => PathBuf::from(server).with_file_name(name),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release").join(name),
+    }
+}
+
+impl Start {
+    /// On this data directory, one worker, any port.
+    pub fn on(data_dir: &Path) -> Start {
+        Start { data_dir: data_dir.to_owned(), arguments: Vec::new() }.with(&["--workers", "1"])
+    }
+
+    /// With these arguments too; a flag given again replaces nothing, so give each once.
+    pub fn with(mut self, arguments: &[&str]) -> Start {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// With these settings too.
+    pub fn set(self, pairs: &[(&str, &str)]) -> Start {
+        pairs.iter().fold(self, |start, (key, value)| start.with(&["--set", &format!("{key}={value}")]))
+    }
+
+    /// Starts it and waits until it listens.
+    ///
+    /// # Errors
+    /// It ends instead, or says nothing.
+    pub fn start(&self) -> anyhow::Result<Penstock> {
+        let path = binary("penstock");
+        let mut child = Command::new(&path)
+            .args(["serve", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            // Test machines are smaller than the disks the reserve is meant for.
+            .args(["--set", "disk.reserve.bytes=0", "--set", "disk.reserve.percent=0"])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {} (is it built? `make build`)", path.display()))?;
+        let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
+        let (mut address, mut metrics) = (None, None);
+        while address.is_none() || metrics.is_none() {
+            let Some(line) = lines.next() else {
+                bail!("the server ended before it listened: {}", child.wait()?);
+            };
+            let line = line?;
+            if let Some(rest) = line.strip_prefix("penstock listens on ") {
+                address = rest.split(';').next().and_then(|address| address.parse().ok());
+            } else if let Some(rest) = line.strip_prefix("metrics at http://") {
+                metrics = rest.trim_end_matches("/metrics").parse().ok();
+            }
+        }
+        let (address, metrics) = (address.context("no address")?, metrics.context("no metrics")?);
+        Ok(Penstock { child, address, metrics })
+    }
+}
+
+impl Penstock {
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A new client of it.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::connect(self.address)?)
+    }
+
+    /// Asks /metrics.
+    ///
+    /// # Errors
+    /// It cannot be reached or answers no.
+    pub fn metrics(&self) -> anyhow::Result<Metrics> {
+        let mut stream = TcpStream::connect(self.metrics)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        if !text.starts_with("HTTP/1.1 200") {
+            bail!("not a good answer: {text}");
+        }
+        Ok(Metrics(text))
+    }
+
+    /// Threads of the process, kernel workers included.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn threads(&self) -> anyhow::Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/task", self.pid()))?.count())
+    }
+
+    /// Resident memory in bytes.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// Whether the process still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for a clean end.
+    ///
+    /// # Errors
+    /// It does not end in time, or not with exit code 0.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let status = until("the server ends", || Ok(self.child.try_wait()?))?;
+        if !status.success() {
+            bail!("the server ended with {status}");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Penstock {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Metrics {
+    /// The value of a series, labels as they stand in the text; none: 0.
+    pub fn value(&self, series: &str) -> u64 {
+        let mut lines = self.0.lines().filter_map(|line| line.strip_prefix(series));
+        lines.find_map(|rest| rest.trim().parse::<f64>().ok()).unwrap_or(0.0) as u64
+    }
+}
+
+/// Asks again and again until there is an answer.
+///
+/// # Errors
+/// There is none for a minute, or asking fails.
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        if started.elapsed() > PATIENCE {
+            bail!("waited {PATIENCE:?} until {what}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -34,6 +34,10 @@ def create_topic(server, topic: str, partitions: int = 1, segment_bytes: int = S
     admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(timeout=30)
 
 
+def topic_names(address: str) -> set[str]:
+    return set(AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=30).topics)
+
+
 # --- writing ---------------------------------------------------------------------------------------
 
 

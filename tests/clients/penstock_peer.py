@@ -15,7 +15,7 @@ SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 class PenstockPeer:
     segment_bytes_key = "segment.bytes"
 
-    def __init__(self, data_dir: Path, fetch_path: str = "auto", launcher: list = []):
+    def __init__(self, data_dir: Path, fetch_path: str = "auto", launcher: tuple = ()):
         self.data_dir = data_dir
         port, metrics = free_ports(2)
         self.address = f"127.0.0.1:{port}"
@@ -25,7 +25,7 @@ class PenstockPeer:
             [*launcher, BINARY, "serve", *arguments, "--metrics", f"127.0.0.1:{metrics}"],
             log=data_dir.with_suffix(".out"),
             ready=self._says_ready,
-            ready_within_s=20,
+            ready_within_s=60,
         )
 
     @property

@@ -3,7 +3,9 @@
 Every wait here has an end, and every failure carries what the program said.
 """
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 TARGET = CHECKOUT / "target"
 SHOWN_BYTES = 4_000
+LISTENING_PORTS = (20_000, 32_000)
 
 
 def patience_s(records: int) -> float:
@@ -38,13 +41,17 @@ def tail(printed: bytes | None) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens on now; all held until the last is known."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()
+    """Ports of the loopback address that nobody listens on now.
+
+    They lie below those that the kernel gives to outgoing connections: one of these would be free now and some client's
+    own end before the server binds it.
+    """
+    ports: set[int] = set()
+    while len(ports) < count:
+        port = random.randrange(*LISTENING_PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.add(port)
+    return list(ports)
 
 
 class Service:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from clients import CODECS, READERS, WRITERS, confluent_write, create_topic
+from clients import CODECS, READERS, WRITERS, confluent_write, create_topic, topic_names
 from kafka_peer import KafkaPeer
 from records import assert_same
 from segment_files import segments, tear
@@ -68,6 +68,11 @@ def test_a_directory_that_kafka_wrote_is_served_as_it_is(server_of_kafkas_files,
     for codec in CODECS:
         read = READERS[reader](server_of_kafkas_files.address, codec, 0, 0, len(values))
         assert_same(read, values, f"{reader} reading {codec}")
+
+
+def test_kafkas_own_metadata_log_is_nobodys_topic(server_of_kafkas_files):
+    topics = topic_names(server_of_kafkas_files.address)
+    assert set(CODECS) <= topics and "__cluster_metadata" not in topics
 
 
 def test_writing_goes_on_where_kafka_stopped(server_of_kafkas_files, values):

@@ -52,7 +52,7 @@ FILTERS = {
 def test_the_filter_lets_splice_chains_through(penstock_only, start, values, where, tmp_path):
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps(FILTERS[where]()))
-    launcher = [sys.executable, CHECKOUT / "tests/clients/under_seccomp.py", profile]
+    launcher = (sys.executable, CHECKOUT / "tests/clients/under_seccomp.py", profile)
     server = start(fetch_path="chain", launcher=launcher)
     create_topic(server, "filtered")
     confluent_write(server.address, "filtered", "none", values)

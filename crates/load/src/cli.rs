@@ -253,6 +253,13 @@ impl FetchArgs {
     /// # Errors
     /// Values that contradict each other, in words for the person who gave them.
     pub(crate) fn check(&self) -> Result<Span, String> {
+        let max_wait = Duration::from_millis(self.max_wait_ms as u64);
+        if max_wait >= self.common.timeout {
+            return Err(format!(
+                "--max-wait-ms {} would be taken for no answer: it must be below --timeout {:?}",
+                self.max_wait_ms, self.common.timeout
+            ));
+        }
         Span::of(&self.common, self.from == ReadFrom::Earliest)
     }
 }

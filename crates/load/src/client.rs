@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 const CLIENT_ID: &str = "penstock-load";
 /// Largest answer we take: Kafka's own limit of a fetch and some.
 pub(crate) const MAX_FRAME_BYTES: u32 = 256 << 20;
-/// Least room made for what comes next; beyond it the buffer grows with what has come.
+/// Room made at first; beyond it the buffer grows with what has come.
 const GROW_BYTES: usize = 64 << 10;
 
 /// A connection that knows which versions its server speaks.
@@ -24,6 +24,8 @@ pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     /// Bytes received and not yet taken.
     pub(crate) received: BytesMut,
+    /// The longest frame that has really come: so much room may be made before the next comes.
+    longest_frame: usize,
     address: String,
     versions: Vec<ApiVersion>,
     last_correlation_id: i32,
@@ -42,6 +44,7 @@ impl Connection {
         let mut connection = Connection {
             stream,
             received: BytesMut::new(),
+            longest_frame: 0,
             address: address.to_owned(),
             versions: Vec::new(),
             last_correlation_id: 0,
@@ -123,22 +126,28 @@ impl Connection {
             if let Some(whole) = whole
                 && self.received.len() >= whole
             {
+                self.longest_frame = self.longest_frame.max(whole);
                 let mut frame = self.received.split_to(whole).freeze();
                 frame.advance(frame::PREFIX_LEN);
                 return Ok(frame);
             }
-            let missing = whole.map_or(GROW_BYTES, |whole| whole - self.received.len());
+            let missing = whole.map_or(self.room_bytes(), |whole| whole - self.received.len());
             self.fill(missing).await?;
         }
     }
 
     /// Receives at least one byte and at most `limit_bytes`.
     pub(crate) async fn fill(&mut self, limit_bytes: usize) -> Result<()> {
-        self.received.reserve(limit_bytes.min(self.received.len().max(GROW_BYTES)));
+        self.received.reserve(limit_bytes.min(self.room_bytes()));
         let count = self.stream.read_buf(&mut (&mut self.received).limit(limit_bytes)).await;
         let count = count.with_context(|| format!("cannot receive from {}", self.address))?;
         ensure!(count > 0, "{} closed the connection", self.address);
         Ok(())
+    }
+
+    /// How much room may be made whatever a length prefix claims.
+    fn room_bytes(&self) -> usize {
+        GROW_BYTES.max(self.longest_frame).max(self.received.len())
     }
 }
 

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix;
@@ -178,15 +178,18 @@ fn connect<W: Workload>(shared: &Shared<W>, thread: u32) -> Result<Connected<W::
     let Plan { connections, threads, timeout: limit, .. } = shared.plan;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let workers = runtime.block_on(async {
+        let mut stop = shared.stop.subscribe();
         let mut workers = Vec::new();
         for connection in (thread..connections).step_by(threads as usize) {
-            let worker = timeout(limit, shared.workload.connect(connection))
-                .await
-                .unwrap_or_else(|_| Err(anyhow!("not ready within {limit:?}")))
-                .with_context(|| format!("connection {connection}"))?;
+            let worker = tokio::select! {
+                worker = timeout(limit, shared.workload.connect(connection)) => worker
+                    .unwrap_or_else(|_| Err(anyhow!("not ready within {limit:?}")))
+                    .with_context(|| format!("connection {connection}"))?,
+                _ = stop.wait_for(|stop| *stop) => bail!("stopped while connecting"),
+            };
             workers.push((connection, worker));
         }
-        anyhow::Ok(workers)
+        Ok(workers)
     })?;
     Ok((runtime, workers))
 }

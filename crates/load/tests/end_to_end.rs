@@ -202,8 +202,8 @@ fn a_missing_topic_is_a_failure_and_a_missing_flag_misuse() {
     let broker = FakeBroker::start(Manner::Honest);
     let (code, printed, _) = run(&broker, "fetch", &[]);
     assert!(code == 1 && printed.contains("does not exist"), "{code} {printed}");
-    let misused = [&["--rate=-1"][..], &["--warm-up=9s", "--duration=1s"], &["--partitions=3"]];
-    for args in misused {
+    let wait = ["--max-wait-ms=2000", "--timeout=2s"];
+    for args in [&["--rate=-1"][..], &["--warm-up=9s", "--duration=1s"], &wait, &["--colour"]] {
         assert_eq!(run(&broker, "fetch", args).0, 2, "{args:?}");
     }
 }

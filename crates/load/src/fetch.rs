@@ -17,7 +17,7 @@ use crate::cursor::Cursor;
 use crate::discard::Discard;
 use crate::measure::Turn;
 use crate::run::{Worker, Workload};
-use crate::topic::{Leaders, Topic, assigned, bounds};
+use crate::topic::{Leaders, Topic, assigned, bounds, share};
 use crate::verify::{self, Seen};
 
 /// Answers without a byte, one after the other, to requests for records that are there.
@@ -65,12 +65,7 @@ impl Fetch {
     fn reader(&self, connection: u32, nth: usize) -> Reader {
         let connections = self.args.common.connections;
         let partition = &self.topic.partitions[nth];
-        let all = self.topic.partitions.len() as u32;
-        // With more connections than partitions, every `all`-th one reads the same partition.
-        let share = match connections > all {
-            true => (connection / all, (connections - nth as u32).div_ceil(all)),
-            false => (0, 1),
-        };
+        let share = share(connection, connections, nth, self.topic.partitions.len());
         let seed = self.args.common.seed ^ (u64::from(connection) << 32) ^ nth as u64;
         let log = partition.start..partition.end;
         let cursor = Cursor::new(self.args.from, log, share, seed);
@@ -120,41 +115,36 @@ impl Worker for Fetcher {
     async fn turn(&mut self) -> Result<Option<Turn>> {
         let Some((nth, offset)) = self.next_reader() else { return Ok(None) };
         let (answer, seen) = self.fetch(nth, offset).await?;
-        let reader = &mut self.readers[nth];
-        let partition = reader.partition;
+        let before = self.readers[nth].cursor.left();
         match answer.error_code {
-            ErrorCode::NONE => {}
-            ErrorCode::OFFSET_OUT_OF_RANGE => {
-                // Retention may have passed us. That is no fault, unless nothing has moved.
-                let leader = self.leaders.of(nth);
-                let (start, end) = bounds(leader, &self.topic.name, partition)
-                    .await?
-                    .map_err(|error| anyhow!("partition {partition}: {error}"))?;
-                ensure!(
-                    !(start..=end).contains(&offset),
-                    "partition {partition}: offset {offset} is out of range, says the server, and \
-                     that the log is {start}..{end}"
-                );
-                reader.cursor.moved(start..end);
+            ErrorCode::NONE => self.readers[nth].read_on(offset, &seen, answer.high_watermark)?,
+            ErrorCode::OFFSET_OUT_OF_RANGE => self.find_place(nth, offset).await?,
+            error => {
+                let partition = answer.partition_index;
+                bail!("fetch of partition {partition} at offset {offset}: {error}")
             }
-            error => bail!("fetch of partition {partition} at offset {offset}: {error}"),
         }
-        let end = answer.high_watermark;
-        reader.empty_answers = match seen.amount.bytes == 0 && offset < end {
-            true => reader.empty_answers + 1,
+        let read = before.saturating_sub(self.readers[nth].cursor.left());
+        self.left.fetch_sub(read, Relaxed);
+        Ok(Some(Turn { amount: seen.amount, faults: seen.faults }))
+    }
+}
+
+impl Reader {
+    /// Moves past what was `seen` in answer to a fetch of `offset`, in a log that reaches to `end`.
+    fn read_on(&mut self, offset: i64, seen: &Seen, end: i64) -> Result<()> {
+        self.empty_answers = match seen.amount.bytes == 0 && offset < end {
+            true => self.empty_answers + 1,
             false => 0,
         };
         ensure!(
-            reader.empty_answers < MAX_EMPTY_ANSWERS,
-            "partition {partition}: {MAX_EMPTY_ANSWERS} empty answers at offset {offset}, though the \
-             log goes on to {end}"
+            self.empty_answers < MAX_EMPTY_ANSWERS,
+            "partition {}: {MAX_EMPTY_ANSWERS} empty answers at offset {offset}, though the log goes \
+             on to {end}",
+            self.partition
         );
-        let before = reader.cursor.left();
-        if answer.error_code.is_none() {
-            reader.cursor.advance(seen.next_offset, end);
-        }
-        self.left.fetch_sub(before.saturating_sub(reader.cursor.left()), Relaxed);
-        Ok(Some(Turn { amount: seen.amount, faults: seen.faults }))
+        self.cursor.advance(seen.next_offset, end);
+        Ok(())
     }
 }
 
@@ -169,6 +159,21 @@ impl Fetcher {
             }
         }
         None
+    }
+
+    /// After "out of range": retention may have passed us. That is no fault, unless nothing moved.
+    async fn find_place(&mut self, nth: usize, offset: i64) -> Result<()> {
+        let reader = &mut self.readers[nth];
+        let partition = reader.partition;
+        let found = bounds(self.leaders.of(nth), &self.topic.name, partition).await?;
+        let (start, end) = found.map_err(|error| anyhow!("partition {partition}: {error}"))?;
+        ensure!(
+            !(start..=end).contains(&offset),
+            "partition {partition}: the server says that offset {offset} is out of range, and that \
+             the log is {start}..{end}"
+        );
+        reader.cursor.moved(start..end);
+        Ok(())
     }
 
     async fn fetch(&mut self, nth: usize, offset: i64) -> Result<(PartitionData, Seen)> {

@@ -21,7 +21,7 @@ const POOL_BYTES: u64 = 64 << 20;
 /// Different words in the text.
 const WORDS: usize = 1024;
 
-/// Where `send` writes: the fields of a batch's header that hold times, and the CRC over them.
+/// Where `stamp` writes: the fields of a batch's header that hold times, and the CRC over them.
 const CRC_AT: usize = 17;
 const ATTRIBUTES_AT: usize = 21;
 const BASE_TIMESTAMP_AT: usize = 27;

@@ -14,6 +14,7 @@ use std::sync::{Arc, Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix;
@@ -99,6 +100,7 @@ pub(crate) async fn run<W: Workload>(workload: W, plan: Plan) -> Outcome {
         stop: watch::Sender::new(false),
         done: Done::default(),
     });
+    raise_file_limit();
     let cpu_before = cpu_time();
     let mut threads = JoinSet::new();
     for thread in 0..plan.threads {
@@ -129,6 +131,9 @@ async fn attend<W: Workload>(
     let mut interval = tokio::time::interval(PROGRESS_INTERVAL);
     let mut interrupted = false;
     let mut results = Vec::new();
+    // Listens all the time: a new listener a round would miss what comes between two rounds.
+    let signal = signal();
+    tokio::pin!(signal);
     loop {
         tokio::select! {
             finished = threads.join_next() => match finished {
@@ -141,7 +146,7 @@ async fn attend<W: Workload>(
                 let share = shared.workload.share_done().or(of_time).unwrap_or(0.0);
                 progress.show(&shared.done, elapsed, share);
             }
-            () = signal(), if !interrupted => {
+            () = &mut signal, if !interrupted => {
                 interrupted = true;
                 shared.stop.send_replace(true);
             }
@@ -225,7 +230,10 @@ struct Lane<W: Workload> {
 
 impl<W: Workload> Lane<W> {
     async fn drive(mut self) -> Result<()> {
-        let pacer = Pacer::new().context("no timer")?;
+        let pacer = match self.schedule {
+            Schedule::Open { .. } => Some(Pacer::new().context("no timer")?),
+            Schedule::Closed => None,
+        };
         let mut stop = self.shared.stop.subscribe();
         let end = self.shared.plan.span.duration.map(|duration| self.start + duration);
         let mut sent = 0;
@@ -237,7 +245,7 @@ impl<W: Workload> Lane<W> {
             }
             let turn = tokio::select! {
                 biased;
-                turn = paced(&pacer, due, &mut self.worker, self.shared.plan.timeout) => turn?,
+                turn = paced(pacer.as_ref().zip(due), &mut self.worker, self.shared.plan.timeout) => turn?,
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             let Some((begun, turn)) = turn else { return Ok(()) };
@@ -252,15 +260,14 @@ impl<W: Workload> Lane<W> {
     }
 }
 
-/// One turn at the moment it is `due`, and when it really began.
+/// One turn, at once or at the moment it is due, and when it really began.
 async fn paced(
-    pacer: &Pacer,
-    due: Option<Instant>,
+    due: Option<(&Pacer, Instant)>,
     worker: &mut impl Worker,
     limit: Duration,
 ) -> Result<Option<(Instant, Turn)>> {
-    if let Some(due) = due {
-        pacer.until(due).await?;
+    if let Some((pacer, moment)) = due {
+        pacer.until(moment).await?;
     }
     let begun = Instant::now();
     let turn = timeout(limit, worker.turn()).await;
@@ -280,6 +287,13 @@ async fn signal() {
         _ = tokio::signal::ctrl_c() => (),
         _ = terminate => (),
     }
+}
+
+/// Allows as many descriptors as may be allowed: a connection takes one, or two with a timer.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it cannot be raised, connecting says what is missing if it comes to that.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// What all threads of this process have used so far.

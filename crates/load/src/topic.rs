@@ -185,6 +185,20 @@ pub(crate) fn assigned(connection: u32, connections: u32, partitions: usize) -> 
     }
 }
 
+/// Which of how many readers of partition `nth` the connection is, counted from 0.
+pub(crate) fn share(
+    connection: u32,
+    connections: u32,
+    nth: usize,
+    partitions: usize,
+) -> (u32, u32) {
+    let (all, nth) = (partitions as u32, nth as u32);
+    match connections >= all {
+        true => (connection / all, (connections - nth).div_ceil(all)),
+        false => (0, 1),
+    }
+}
+
 /// One worker's connections: one to the leader of each of its partitions, shared where they agree.
 #[derive(Debug)]
 pub(crate) struct Leaders {
@@ -224,15 +238,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_partition_has_a_connection_and_every_connection_a_partition() {
-        for (connections, partitions) in [(1, 1), (1, 7), (3, 7), (7, 7), (16, 3)] {
-            let mut seen = vec![0; partitions];
+    fn every_connection_has_a_partition_and_every_partition_readers_numbered_without_a_hole() {
+        for (connections, partitions) in [(1, 1), (1, 7), (3, 7), (7, 7), (16, 3), (5, 4)] {
+            let mut readers = vec![Vec::new(); partitions];
             for connection in 0..connections {
                 let assigned = assigned(connection, connections, partitions);
                 assert!(!assigned.is_empty());
-                assigned.iter().for_each(|nth| seen[*nth] += 1);
+                for nth in assigned {
+                    readers[nth].push(share(connection, connections, nth, partitions));
+                }
             }
-            assert!(seen.iter().all(|count| *count > 0), "{connections} on {partitions}: {seen:?}");
+            for shares in readers {
+                let count = shares.len() as u32;
+                let expected: Vec<_> = (0..count).map(|reader| (reader, count)).collect();
+                assert_eq!(shares, expected, "{connections} connections, {partitions} partitions");
+            }
         }
     }
 }

@@ -142,6 +142,15 @@ fn a_connection_that_breaks_fails_the_run_and_the_report_so_far_is_written() {
 }
 
 #[test]
+fn a_broker_that_holds_records_back_or_never_answers_is_not_waited_for_without_end() {
+    let fetch = |manner| run(&filled(manner, 20), "fetch", &["--from=earliest", "--timeout=600ms"]);
+    let (code, printed, _) = fetch(Manner::HoldsBack);
+    assert!(code == 1 && printed.contains("empty answers at offset 0"), "{code} {printed}");
+    let (code, printed, _) = fetch(Manner::KeepsSilent);
+    assert!(code == 1 && printed.contains("no answer within 600ms"), "{code} {printed}");
+}
+
+#[test]
 fn a_server_that_knows_only_old_versions_is_spoken_to_in_those() {
     let broker = filled(Manner::IsOld, 100);
     for more in [&[][..], &["--no-verify"]] {

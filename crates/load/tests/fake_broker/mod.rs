@@ -23,6 +23,10 @@ pub(crate) enum Manner {
     LeavesBatchesOut,
     /// Answers fetches with this error.
     Refuses(ErrorCode),
+    /// Answers fetches without a byte, whatever there is.
+    HoldsBack,
+    /// Answers no fetch.
+    KeepsSilent,
     /// Closes the connection after so many fetches.
     HangsUpAfter(u32),
     /// Knows only the lowest version of everything, ApiVersions included.
@@ -123,6 +127,7 @@ impl Session {
             }
             Request::ListOffsets(request) => list_offsets(&state, request).into(),
             Request::Produce(request) => return produce(&mut state, request),
+            Request::Fetch(_) if self.manner == Manner::KeepsSilent => return None,
             Request::Fetch(request) => {
                 self.fetches += 1;
                 self.fetch(&state, request).into()
@@ -189,7 +194,7 @@ impl Session {
     /// Batches from the one that holds `offset`, cut at `max_bytes`, the first one whole.
     fn records(&self, log: &Log, offset: i64, max_bytes: usize) -> Vec<u8> {
         let Some((first, batch)) = log.range(..=offset).next_back() else { return Vec::new() };
-        if offset >= end(log) {
+        if offset >= end(log) || self.manner == Manner::HoldsBack {
             return Vec::new();
         }
         let at_least = batch.len();

@@ -262,3 +262,40 @@ fn a_log_closes_cleanly_once_and_never_with_an_append_under_way() {
     let produced = ProducedBatches::validate(batch(1, 10, NOW_MS), 1 << 20).unwrap();
     assert_eq!(log.begin_append(produced, 0, NOW_MS).unwrap_err(), AppendError::Offline);
 }
+
+#[test]
+fn index_entries_are_where_kafka_puts_them() {
+    let (dir, mut log) = created(LogConfig::default());
+    for n in 0..300 {
+        // Times go forth and back, sizes vary.
+        append(
+            &mut log,
+            batch(1 + n % 3, (n as usize * 37) % 700, NOW_MS + i64::from(n * 7 % 50 + n)),
+        );
+    }
+    log.close().unwrap();
+    let path = dir.path().join("t-0");
+    let (mut offsets, mut times) = (Vec::new(), Vec::new());
+    let (mut since, mut newest, mut last_ms) = (0, (-1i64, 0u32), -1);
+    for (_, position, header) in naive_scan(&path) {
+        let last = header.last_offset() as u32;
+        if header.max_timestamp > newest.0 {
+            newest = (header.max_timestamp, last);
+        }
+        if since > 4096 {
+            offsets.extend([last.to_be_bytes(), (position as u32).to_be_bytes()].concat());
+            if newest.0 > last_ms {
+                times.extend(newest.0.to_be_bytes().into_iter().chain(newest.1.to_be_bytes()));
+                last_ms = newest.0;
+            }
+            since = 0;
+        }
+        since += header.len_bytes();
+    }
+    if newest.0 > last_ms {
+        times.extend(newest.0.to_be_bytes().into_iter().chain(newest.1.to_be_bytes()));
+    }
+    assert!(offsets.len() > 20 * 8);
+    assert_eq!(fs::read(&files(&path, "index")[0]).unwrap(), offsets);
+    assert_eq!(fs::read(&files(&path, "timeindex")[0]).unwrap(), times);
+}

@@ -20,6 +20,8 @@ enum Indexes {
     Missing,
     Emptied,
     Random(Vec<u8>),
+    /// Entries that could be, in order, but are not: relative offset, position.
+    Wrong(Vec<(u32, u32)>),
 }
 
 fn shapes() -> impl Strategy<Value = Vec<Shape>> {
@@ -33,6 +35,10 @@ fn indexes() -> impl Strategy<Value = Indexes> {
         Just(Indexes::Missing),
         Just(Indexes::Emptied),
         prop::collection::vec(any::<u8>(), 96..4800).prop_map(Indexes::Random),
+        prop::collection::vec((1u32..120, 1u32..6000), 1..30).prop_map(|mut entries| {
+            entries.sort();
+            Indexes::Wrong(entries)
+        }),
     ]
 }
 
@@ -68,6 +74,12 @@ fn open_with(dir: &Path, indexes: &Indexes) -> Log {
             Indexes::Missing => fs::remove_file(&index).unwrap(),
             Indexes::Emptied => fs::write(&index, b"").unwrap(),
             Indexes::Random(bytes) => fs::write(&index, &bytes[..bytes.len() / 8 * 8]).unwrap(),
+            Indexes::Wrong(entries) => {
+                let bytes = entries.iter().flat_map(|(offset, position)| {
+                    [offset.to_be_bytes(), position.to_be_bytes()].concat()
+                });
+                fs::write(&index, bytes.collect::<Vec<_>>()).unwrap();
+            }
         }
     }
     log
@@ -190,6 +202,24 @@ fn an_offset_in_the_gap_between_segments_leads_into_the_next() {
     let log = open_with(dir.path(), &Indexes::Intact);
     for offset in [24, 499, 500, 999, 1000] {
         assert_eq!(find(&log, offset).base_offset, Offset(1000), "offset {offset}");
+    }
+}
+
+#[test]
+fn an_entry_that_leads_past_the_offset_sought_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    write_log(dir.path(), &[(1, 100, 0, 0); 12]);
+    let mut next = batch(1, 10, NOW_MS).to_vec();
+    assign(&mut next, 12, 0);
+    fs::write(dir.path().join(format!("{:020}.log", 12)), next).unwrap();
+    open_with(dir.path(), &Indexes::Intact);
+    // Says that offset 1 is where offset 6 is.
+    let sixth = naive_scan(dir.path())[6].1 as u32;
+    let entry = [1u32.to_be_bytes(), sixth.to_be_bytes()].concat();
+    fs::write(&files(dir.path(), "index")[0], entry).unwrap();
+    let log = Log::open(dir.path(), LogConfig::default(), LastStop::Clean).unwrap().0;
+    for offset in 0..13 {
+        assert_eq!(find(&log, offset).base_offset, Offset(offset));
     }
 }
 

@@ -37,7 +37,7 @@ def systemd_filter() -> dict:
             names.add(word)
             continue
         listed = run(["systemd-analyze", "syscall-filter", word], timeout_s=60).decode()
-        left += re.findall(r"^ +([@\w]+)$", listed, re.MULTILINE)
+        left += re.findall(r"^ +([@\w-]+)$", listed, re.MULTILINE)
     allowed = {"names": sorted(names), "action": "SCMP_ACT_ALLOW"}
     return {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "syscalls": [allowed]}
 

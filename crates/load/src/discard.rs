@@ -103,7 +103,9 @@ impl Discard {
     async fn skim(&mut self, leader: &mut Connection, mut skim: Skim) -> Result<Seen> {
         loop {
             skim.take(&mut leader.received);
-            self.batch_bytes = skim.batch_bytes;
+            if skim.batch_bytes > 0 {
+                self.batch_bytes = skim.batch_bytes;
+            }
             if skim.left == 0 {
                 return Ok(skim.seen);
             }
@@ -160,6 +162,7 @@ struct Skim {
     left: u64,
     /// How many of them come before the next batch header.
     skip: u64,
+    /// The length of the last whole batch; 0 before the first.
     batch_bytes: u64,
 }
 

@@ -131,8 +131,8 @@ fn acknowledged(partition: i32, answer: ProduceResponse) -> Result<()> {
     let answered = answer.responses.into_iter().flat_map(|topic| topic.partition_responses).next();
     let answered = answered.context("an answer to Produce without a partition")?;
     if !answered.error_code.is_none() {
-        let reason = answered.error_message.unwrap_or_default();
-        bail!("produce to partition {partition}: {} {reason}", answered.error_code);
+        let reason = answered.error_message.map_or(String::new(), |text| format!(": {text}"));
+        bail!("produce to partition {partition}: {}{reason}", answered.error_code);
     }
     if answered.index != partition || answered.base_offset < 0 {
         bail!(

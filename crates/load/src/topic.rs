@@ -4,11 +4,12 @@
 //! request about a partition goes to its leader.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use penstock_wire::messages::*;
 use penstock_wire::{ApiKey, ErrorCode, Request, Response, Str};
+use tokio::time::timeout;
 
 use crate::cli::CommonArgs;
 use crate::client::Connection;
@@ -54,27 +55,41 @@ impl Topic {
     /// # Errors
     /// Missing, refused, or not ready within `args.timeout`.
     pub(crate) async fn find(args: &CommonArgs, create: Option<i32>) -> Result<Topic> {
-        let name = Str::from(args.topic.as_str());
-        let mut connection = Connection::open(&args.bootstrap_server).await?;
-        let began = Instant::now();
-        let mut create = create;
-        loop {
-            let reason = match look_up(&mut connection, &name).await? {
-                Look::Ready(topic) => return Ok(topic),
-                Look::NotYet(reason) => reason,
-                Look::Missing => match create.take() {
-                    Some(partitions) => {
-                        create_topic(&mut connection, &name, partitions).await?;
-                        continue;
-                    }
-                    None => "it does not exist".into(),
-                },
-            };
-            // A topic that was just created may not be known everywhere at once.
-            let may_come = began.elapsed() < args.timeout && reason != "it does not exist";
-            ensure!(may_come, "topic {}: {reason}", args.topic);
-            tokio::time::sleep(RETRY_INTERVAL).await;
+        let mut waits_for = String::from("no answer");
+        match timeout(args.timeout, wait_for(args, create, &mut waits_for)).await {
+            Ok(found) => found,
+            Err(_) => bail!(
+                "{}, topic {}: not ready within {:?}: {waits_for}",
+                args.bootstrap_server,
+                args.topic,
+                args.timeout
+            ),
         }
+    }
+}
+
+async fn wait_for(
+    args: &CommonArgs,
+    mut create: Option<i32>,
+    waits_for: &mut String,
+) -> Result<Topic> {
+    let may_be_missing = create.is_some();
+    let name = Str::from(args.topic.as_str());
+    let mut connection = Connection::open(&args.bootstrap_server).await?;
+    loop {
+        match look_up(&mut connection, &name).await? {
+            Look::Ready(topic) => return Ok(topic),
+            Look::NotYet(reason) => *waits_for = reason,
+            Look::Missing => {
+                ensure!(may_be_missing, "topic {name} does not exist");
+                if let Some(partitions) = create.take() {
+                    create_topic(&mut connection, &name, partitions).await?;
+                }
+                // A topic that was just created may not be known everywhere at once.
+                *waits_for = "it was created and is not there yet".into();
+            }
+        }
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
 
@@ -167,8 +182,8 @@ async fn create_topic(connection: &mut Connection, name: &Str, partitions: i32) 
     match result.error_code {
         ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS => Ok(()),
         error => {
-            let reason = result.error_message.unwrap_or_default();
-            bail!("cannot create topic {name}: {error} {reason}")
+            let reason = result.error_message.map_or(String::new(), |text| format!(": {text}"));
+            bail!("cannot create topic {name}: {error}{reason}")
         }
     }
 }

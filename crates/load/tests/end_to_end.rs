@@ -151,6 +151,18 @@ fn a_broker_that_holds_records_back_or_never_answers_is_not_waited_for_without_e
 }
 
 #[test]
+fn a_server_that_accepts_and_says_nothing_is_given_up_on() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_penstock-load"))
+        .args(["produce", "--topic=load", "--timeout=100ms", "--bootstrap-server", &address])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(printed(&output).contains("not ready within 100ms: no answer"), "{}", printed(&output));
+}
+
+#[test]
 fn a_server_that_knows_only_old_versions_is_spoken_to_in_those() {
     let broker = filled(Manner::IsOld, 100);
     for more in [&[][..], &["--no-verify"]] {

@@ -135,7 +135,12 @@ impl Client {
             panic!("not an answer to CreateTopics");
         };
         let created = &response.topics[0];
-        assert!(created.error_code.is_none(), "{:?} {:?}", created.error_code, created.error_message);
+        assert!(
+            created.error_code.is_none(),
+            "{:?} {:?}",
+            created.error_code,
+            created.error_message
+        );
         Ok(())
     }
 
@@ -161,7 +166,12 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::ask_in`].
-    pub fn fetch(&mut self, topic: &str, partition: i32, offset: i64) -> Result<PartitionData, ClientError> {
+    pub fn fetch(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Result<PartitionData, ClientError> {
         let request = Request::Fetch(fetch_request(topic, partition, offset));
         let Response::Fetch(mut response) = self.ask(&request)? else {
             panic!("not an answer to Fetch");
@@ -173,8 +183,14 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::ask_in`].
-    pub fn offset_of(&mut self, topic: &str, partition: i32, timestamp: i64) -> Result<i64, ClientError> {
-        let partition = ListOffsetsPartition { partition_index: partition, timestamp, ..Default::default() };
+    pub fn offset_of(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        timestamp: i64,
+    ) -> Result<i64, ClientError> {
+        let partition =
+            ListOffsetsPartition { partition_index: partition, timestamp, ..Default::default() };
         let topic = ListOffsetsTopic { name: topic.into(), partitions: vec![partition] };
         let request = ListOffsetsRequest { topics: vec![topic], ..Default::default() };
         let Response::ListOffsets(response) = self.ask(&Request::ListOffsets(request))? else {
@@ -188,7 +204,8 @@ impl Client {
 
 /// A produce request for one partition.
 pub fn produce_request(topic: &str, partition: i32, acks: i16, batches: Bytes) -> Request {
-    let partition_data = vec![PartitionProduceData { index: partition, records: Records::from(batches) }];
+    let partition_data =
+        vec![PartitionProduceData { index: partition, records: Records::from(batches) }];
     let topic_data = vec![TopicProduceData { name: topic.into(), partition_data }];
     Request::Produce(ProduceRequest { acks, timeout_ms: 30_000, topic_data, ..Default::default() })
 }

@@ -54,7 +54,9 @@ impl Start {
 
     /// With these settings too.
     pub fn set(self, pairs: &[(&str, &str)]) -> Start {
-        pairs.iter().fold(self, |start, (key, value)| start.with(&["--set", &format!("{key}={value}")]))
+        pairs
+            .iter()
+            .fold(self, |start, (key, value)| start.with(&["--set", &format!("{key}={value}")]))
     }
 
     /// Starts it and waits until it listens.
@@ -73,7 +75,9 @@ impl Start {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {} (is it built? `make build`)", path.display()))?;
+            .with_context(|| {
+                format!("cannot start {} (is it built? `make build`)", path.display())
+            })?;
         let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
         let (mut address, mut metrics) = (None, None);
         while address.is_none() || metrics.is_none() {
@@ -140,7 +144,8 @@ impl Penstock {
     /// The process is gone.
     pub fn resident_bytes(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kib * 1024)
     }
@@ -194,7 +199,10 @@ impl Metrics {
 ///
 /// # Errors
 /// There is none for a minute, or asking fails.
-pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+pub(crate) fn until<T>(
+    what: &str,
+    mut ask: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
     let started = Instant::now();
     loop {
         if let Some(answer) = ask()? {

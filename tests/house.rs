@@ -1,0 +1,96 @@
+//! The house's own rules, held by a test: who may know whom, where `unsafe` is, what files may not hold.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Each crate and the crates of the workspace it may know.
+const MAY_KNOW: &[(&str, &[&str])] = &[
+    ("batch", &[]),
+    ("wire", &["penstock-batch"]),
+    ("storage", &["penstock-batch"]),
+    ("ring", &[]),
+    ("server", &["penstock-batch", "penstock-wire", "penstock-storage", "penstock-ring"]),
+    ("load", &["penstock-batch", "penstock-wire"]),
+];
+
+/// Words of unfinished work.
+const UNFINISHED: &[&str] = &["todo!(", "unimplemented!(", "FIXME", "#[ignore"];
+
+#[test]
+fn no_crate_knows_more_than_it_may() {
+    for (name, may_know) in MAY_KNOW {
+        let manifest = Path::new(ROOT).join("crates").join(name).join("Cargo.toml");
+        let manifest = fs::read_to_string(manifest).unwrap();
+        let dependencies = manifest.split("[dev-dependencies]").next().unwrap();
+        let known = dependencies.lines().filter_map(|line| line.strip_suffix(".workspace = true"));
+        for known in known.filter(|known| known.starts_with("penstock-")) {
+            assert!(may_know.contains(&known), "{name} depends on {known}");
+        }
+    }
+}
+
+#[test]
+fn every_crate_is_in_the_plan() {
+    let mut crates: Vec<String> = fs::read_dir(Path::new(ROOT).join("crates"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    crates.sort();
+    let mut planned: Vec<&str> = MAY_KNOW.iter().map(|(name, _)| *name).collect();
+    planned.sort_unstable();
+    assert_eq!(crates, planned);
+}
+
+#[test]
+fn unsafe_is_in_one_file() {
+    let lifts: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|path| fs::read_to_string(path).unwrap().contains("allow(unsafe_code"))
+        .filter(|path| !is_test(path))
+        .collect();
+    assert_eq!(lifts, [Path::new(ROOT).join("crates/ring/src/sys.rs")]);
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    for path in sources().iter().filter(|path| !path.ends_with("tests/house.rs")) {
+        let text = fs::read_to_string(path).unwrap();
+        for word in UNFINISHED {
+            assert!(!text.contains(word), "{} contains {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_source_file_says_at_its_head_what_it_is() {
+    for path in sources() {
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("//!"), "{} has no head comment", path.display());
+    }
+}
+
+fn is_test(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "tests")
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for folder in ["crates", "tests", "benches"] {
+        collect(&Path::new(ROOT).join(folder), &mut found);
+    }
+    assert!(found.len() > 20, "the sources were not found");
+    found
+}
+
+fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        if path.is_dir() && !path.ends_with("target") {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}

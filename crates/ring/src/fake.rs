@@ -137,6 +137,9 @@ impl Resources for Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
         assert_eq!(self.world.owed.get(), 0, "released under the kernel's hands");
         let stage = &self.world.kernel.borrow().stage;
         let staged = self.transfer.staged_bytes();

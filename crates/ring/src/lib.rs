@@ -11,8 +11,8 @@
 //!    └─ epoll.rs      the same calls where io_uring is forbidden
 //! ```
 //!
-//! What the kernel does and does not do is in docs/KERNEL.md, row by row; `tests/kernel_contract.rs`
-//! holds it to that. This crate must never know Kafka.
+//! What the kernel does and does not do is in docs/KERNEL.md, row by row; kernel_contract.rs holds it
+//! to that. This crate must never know Kafka.
 
 mod config;
 mod counters;
@@ -20,6 +20,8 @@ mod epoll;
 mod error;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod kernel_contract;
 mod operations;
 mod perform;
 mod pipes;

@@ -49,6 +49,9 @@ pub(crate) enum Request<'a> {
     SyncData { file: BorrowedFd<'a> },
     /// accept4(2).
     Accept { listener: BorrowedFd<'a> },
+    /// What the project itself never asks for; kernel_contract.rs does, to see what comes of it.
+    #[cfg(test)]
+    Raw(squeue::Entry, std::marker::PhantomData<&'a ()>),
 }
 
 impl Request<'_> {
@@ -100,6 +103,8 @@ impl Request<'_> {
                     .flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
                     .build()
             }
+            #[cfg(test)]
+            Request::Raw(entry, _) => entry,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use penstock_ring::{Backend, Socket};
+use penstock_ring::{Backend, Ring, Socket};
 use support::*;
 
 #[test]
@@ -189,4 +189,20 @@ fn the_backend_can_be_chosen() {
             assert!(ring.unavailable().is_none());
         });
     }
+}
+
+#[test]
+fn the_ring_lives_in_a_tokio_uring_runtime_as_in_any_other() {
+    tokio_uring::start(async {
+        let ring = Ring::new(config(Backend::Uring)).unwrap();
+        let driver = tokio_uring::spawn(ring.clone().drive());
+        let file = file(100_000);
+        let (socket, peer) = tcp();
+        let reader = reader(peer, 4096);
+        ring.transfer_to(file, 10, 90_000, &socket).await.unwrap();
+        socket.shutdown().unwrap();
+        assert!(reader.join().unwrap() == pattern(10, 90_000));
+        ring.stop().await;
+        driver.await.unwrap().unwrap();
+    });
 }

@@ -64,20 +64,44 @@ impl Start {
     /// # Errors
     /// It ends instead, or says nothing.
     pub fn start(&self) -> anyhow::Result<Penstock> {
-        let path = binary("penstock");
-        let mut child = Command::new(&path)
-            .args(["serve", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
-            .arg("--data-dir")
-            .arg(&self.data_dir)
-            // Test machines are smaller than the disks the reserve is meant for.
-            .args(["--set", "disk.reserve.bytes=0", "--set", "disk.reserve.percent=0"])
-            .args(&self.arguments)
+        let mut command = Command::new(binary("penstock"));
+        command.args(self.arguments());
+        Penstock::start(command)
+    }
+
+    /// The server's command line, for those who start it in a way of their own.
+    pub fn arguments(&self) -> Vec<String> {
+        let data_dir = self.data_dir.display().to_string();
+        let usual = [
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--metrics",
+            "127.0.0.1:0",
+            "--data-dir",
+            &data_dir,
+        ];
+        // Test machines are smaller than the disks the reserve is meant for.
+        let reserve = ["--set", "disk.reserve.bytes=0", "--set", "disk.reserve.percent=0"];
+        let usual = usual.into_iter().chain(reserve).map(str::to_owned);
+        usual.chain(self.arguments.iter().cloned()).collect()
+    }
+}
+
+impl Penstock {
+    /// Starts a command that becomes the server, and waits until it listens.
+    ///
+    /// # Errors
+    /// It ends instead, or says nothing.
+    pub fn start(mut command: Command) -> anyhow::Result<Penstock> {
+        if std::env::var_os("PENSTOCK_LOG").is_none() {
+            command.env("PENSTOCK_LOG", "error");
+        }
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| {
-                format!("cannot start {} (is it built? `make build`)", path.display())
-            })?;
+            .with_context(|| format!("cannot start {command:?} (is it built? `make build`)"))?;
         let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
         let (mut address, mut metrics) = (None, None);
         while address.is_none() || metrics.is_none() {
@@ -94,9 +118,7 @@ impl Start {
         let (address, metrics) = (address.context("no address")?, metrics.context("no metrics")?);
         Ok(Penstock { child, address, metrics })
     }
-}
 
-impl Penstock {
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -12,7 +12,9 @@ use penstock_wire::messages::ApiVersionsResponse;
 use penstock_wire::{Answer, ApiKey, ErrorCode, Request, RequestError, Response, decode_request};
 
 use crate::worker::Worker;
-use crate::{fetch, list_offsets, metadata, produce, producer_ids, topic_admin, topic_configs};
+use crate::{
+    fetch, groups, list_offsets, metadata, produce, producer_ids, topic_admin, topic_configs,
+};
 
 /// A laid-out answer and the file ranges its slots stand for.
 pub(crate) struct Reply {
@@ -25,7 +27,7 @@ pub(crate) struct Reply {
 pub(crate) enum NoReply {
     #[error("not a request that can be answered: {0}")]
     Request(#[from] RequestError),
-    #[error("the peer left while its fetch waited")]
+    #[error("the peer left while its request waited")]
     PeerGone,
     #[error("records sent with acks=0 were not taken: error {0}")]
     Unacknowledged(ErrorCode),
@@ -54,7 +56,7 @@ pub(crate) async fn answer(
         }
         Err(error) => return Err(error.into()),
     };
-    let (response, extents) = match respond(worker, socket, request).await? {
+    let (response, extents) = match respond(worker, socket, header.api_version, request).await? {
         Some(responded) => responded,
         None => {
             worker.server.metrics.request_done(header.api_key.name(), started.elapsed());
@@ -69,6 +71,7 @@ pub(crate) async fn answer(
 async fn respond(
     worker: &Worker,
     socket: &Rc<Socket>,
+    api_version: i16,
     request: Request,
 ) -> Result<Option<(Response, Vec<Extent>)>, NoReply> {
     let response = match request {
@@ -92,7 +95,30 @@ async fn respond(
             Response::DescribeCluster(metadata::describe_cluster(worker))
         }
         Request::FindCoordinator(request) => {
-            Response::FindCoordinator(metadata::find_coordinator(request))
+            let cluster = &worker.server.cluster;
+            Response::FindCoordinator(groups::find_coordinator(cluster, request))
+        }
+        Request::JoinGroup(request) => {
+            let joined = worker.server.groups.join_group(api_version, request);
+            Response::JoinGroup(while_peer_stays(worker, socket, joined).await?)
+        }
+        Request::SyncGroup(request) => {
+            let synced = worker.server.groups.sync_group(request);
+            Response::SyncGroup(while_peer_stays(worker, socket, synced).await?)
+        }
+        Request::Heartbeat(request) => {
+            Response::Heartbeat(worker.server.groups.heartbeat_group(&request))
+        }
+        Request::LeaveGroup(request) => {
+            Response::LeaveGroup(worker.server.groups.leave_group(request))
+        }
+        Request::OffsetCommit(request) => {
+            let topics = &worker.server.topics;
+            let exists = |topic: &str, index| topics.partition(topic, index).is_some();
+            Response::OffsetCommit(worker.server.groups.commit_offsets(request, exists).await)
+        }
+        Request::OffsetFetch(request) => {
+            Response::OffsetFetch(worker.server.groups.fetch_offsets(request))
         }
         Request::ApiVersions(_) => {
             Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::NONE))
@@ -112,10 +138,22 @@ async fn respond(
         Request::IncrementalAlterConfigs(request) => {
             Response::IncrementalAlterConfigs(topic_configs::alter(worker, request).await)
         }
-        Request::OffsetCommit(_) | Request::OffsetFetch(_) | Request::JoinGroup(_) | Request::Heartbeat(_) | Request::LeaveGroup(_) | Request::SyncGroup(_) => return Ok(None),
         Request::InitProducerId(request) => {
             Response::InitProducerId(producer_ids::init(worker, &request).await)
         }
     };
     Ok(Some((response, Vec::new())))
+}
+
+/// Waits for an answer that may take long; a peer that leaves meanwhile needs none.
+async fn while_peer_stays<T>(
+    worker: &Worker,
+    socket: &Rc<Socket>,
+    answer: impl Future<Output = T>,
+) -> Result<T, NoReply> {
+    tokio::select! {
+        biased;
+        answer = answer => Ok(answer),
+        _ = worker.ring.peer_closed(socket) => Err(NoReply::PeerGone),
+    }
 }

@@ -10,6 +10,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use penstock_ring::{Piece, Socket, TransferError};
@@ -55,7 +56,9 @@ pub(crate) async fn serve(worker: &Rc<Worker>, vitals: &Rc<Vitals>, peer: Socket
     vitals.shut_down();
     match end {
         End::Frame(_) | End::NoReply(NoReply::Request(_)) => {
-            tracing::warn!(%peer, "closed a connection: {end}")
+            if let Some(held_back) = worker.stranger_lines.take(Instant::now()) {
+                tracing::warn!(%peer, held_back, "closed a connection: {end}");
+            }
         }
         _ => tracing::debug!(%peer, "a connection ended: {end}"),
     }

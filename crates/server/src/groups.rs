@@ -6,7 +6,7 @@
 //! ```
 //!
 //! All workers share one [`Groups`]. Its lock is held for decisions; a member that must wait does so as a
-//! task of its worker, on a oneshot channel. [`Groups::keep_time`] sleeps until the first group is due, so
+//! task of its worker, on a oneshot channel. [`run`] sleeps until the first group is due, so
 //! what is idle costs nothing. Membership is in memory: after a restart members are unknown and join anew,
 //! and go on from the offsets they had committed.
 
@@ -19,12 +19,16 @@ mod offsets;
 mod table;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use penstock_wire::{ErrorCode, Str};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
+use crate::server::Server;
+use crate::worker::{Stop, wait_for};
+pub(crate) use answers::find_coordinator;
 pub(crate) use member::GroupLimits;
 use member::{Caller, Join, JoinAnswer, Refused, SyncAnswer, SyncUp};
 use offset_store::{CommitError, OffsetStore};
@@ -68,8 +72,8 @@ impl Groups {
         })
     }
 
-    /// Ends sessions and rebalances when their time is over. Never returns; run it beside the workers.
-    pub(crate) async fn keep_time(&self) {
+    /// Ends sessions and rebalances when their time is over. Never returns.
+    async fn keep_time(&self) {
         loop {
             let due_ms = self.table.lock().next_due_ms().unwrap_or(u64::MAX);
             let rest = Duration::from_millis(due_ms.saturating_sub(self.now_ms()));
@@ -82,7 +86,7 @@ impl Groups {
     }
 
     /// Lets everyone go who waits: the server stops. From here on there is no coordinator.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         self.table.lock().close();
     }
 
@@ -157,7 +161,8 @@ impl Groups {
         let mut table = self.table.lock();
         let before_ms = table.next_due_ms();
         let decided = decide(&mut table, self.now_ms());
-        if table.next_due_ms().is_some_and(|now_ms| before_ms.is_none_or(|before| now_ms < before)) {
+        if table.next_due_ms().is_some_and(|now_ms| before_ms.is_none_or(|before| now_ms < before))
+        {
             self.sooner.notify_one();
         }
         decided
@@ -166,6 +171,14 @@ impl Groups {
     /// Milliseconds since the start; never goes back.
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
+    }
+}
+
+/// Keeps the groups' time beside the workers until a stop begins; then nobody waits here any more.
+pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
+    tokio::select! {
+        () = server.groups.keep_time() => {}
+        () = wait_for(&mut stop, Stop::Drain) => server.groups.close(),
     }
 }
 

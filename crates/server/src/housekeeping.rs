@@ -30,6 +30,9 @@ pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
         let (server, now) = (Arc::clone(&server), Instant::now());
         let retention = due.retention.is_due(now, server.settings.retention_check_interval);
         let indexes = due.indexes.is_due(now, INDEX_FLUSH_INTERVAL);
+        if retention {
+            server.topics.roll_expired().await;
+        }
         let work = tokio::task::spawn_blocking(move || {
             server.disk.look();
             if retention {

@@ -14,10 +14,12 @@ mod disk;
 mod dump;
 mod errors;
 mod fetch;
+mod groups;
 mod housekeeping;
 mod http;
 mod limits;
 mod list_offsets;
+mod log_budget;
 mod lookup;
 mod metadata;
 mod metrics;
@@ -126,7 +128,10 @@ fn announce(ready: &server::Ready) {
 fn start_log(format: cli::LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PENSTOCK_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match format {
         cli::LogFormat::Text => log.with_target(false).init(),
         cli::LogFormat::Json => log.json().init(),

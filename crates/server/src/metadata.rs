@@ -7,9 +7,8 @@ use std::sync::Arc;
 use penstock_storage::validate_topic_name;
 use penstock_wire::ErrorCode;
 use penstock_wire::messages::{
-    Coordinator, DescribeClusterBroker, DescribeClusterResponse, FindCoordinatorRequest,
-    FindCoordinatorResponse, MetadataRequest, MetadataResponse, MetadataResponseBroker,
-    MetadataResponsePartition, MetadataResponseTopic,
+    DescribeClusterBroker, DescribeClusterResponse, MetadataRequest, MetadataResponse,
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 
 use crate::overrides::Overrides;
@@ -130,24 +129,5 @@ pub(crate) fn describe_cluster(worker: &Worker) -> DescribeClusterResponse {
         }],
         cluster_authorized_operations: OPERATIONS_UNKNOWN,
         ..DescribeClusterResponse::default()
-    }
-}
-
-/// Answers a FindCoordinator request: there are no groups here.
-pub(crate) fn find_coordinator(request: FindCoordinatorRequest) -> FindCoordinatorResponse {
-    const NOBODY: i32 = -1;
-    let coordinator = |key| Coordinator {
-        key,
-        node_id: NOBODY,
-        port: NOBODY,
-        error_code: ErrorCode::COORDINATOR_NOT_AVAILABLE,
-        ..Coordinator::default()
-    };
-    FindCoordinatorResponse {
-        error_code: ErrorCode::COORDINATOR_NOT_AVAILABLE,
-        node_id: NOBODY,
-        port: NOBODY,
-        coordinators: request.coordinator_keys.into_iter().map(coordinator).collect(),
-        ..FindCoordinatorResponse::default()
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use penstock_ring::Ring;
 use penstock_storage::{
-    Append, AppendError, Appended, Find, Found, Log, Offset, PartitionName, ProducedBatches,
+    Append, AppendError, Appended, Find, Found, Log, Offset, PartitionName, ProducedBatches, Roll,
     TimestampFound,
 };
 
@@ -148,8 +148,21 @@ impl Partition {
         }
     }
 
+    /// Seals an active segment whose records have all outlived retention, so that it can expire.
+    pub(crate) async fn roll_if_expired(&self) -> Result<(), ProduceFailure> {
+        let _one_at_a_time = self.appending.lock().await;
+        let roll = self.log().needs_expiry_roll(clock::now_ms());
+        self.roll(roll).await
+    }
+
     async fn roll_if_due(&self, incoming: &ProducedBatches) -> Result<(), ProduceFailure> {
-        let Some(roll) = self.log().needs_roll(incoming, clock::now_ms()) else { return Ok(()) };
+        let roll = self.log().needs_roll(incoming, clock::now_ms());
+        self.roll(roll).await
+    }
+
+    /// Makes the next segment on the blocking pool. The append lock is held by the caller.
+    async fn roll(&self, due: Option<Roll>) -> Result<(), ProduceFailure> {
+        let Some(roll) = due else { return Ok(()) };
         let created = tokio::task::spawn_blocking(move || roll.create()).await;
         let new_segment =
             created.map_err(std::io::Error::other).flatten().map_err(ProduceFailure::Roll)?;

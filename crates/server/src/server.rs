@@ -15,12 +15,13 @@ use penstock_storage::DataDir;
 use tokio::sync::{Semaphore, watch};
 
 use crate::cluster::Cluster;
+use crate::groups::Groups;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::settings::Settings;
 use crate::topics::Topics;
 use crate::worker::{self, Stop};
-use crate::{disk, housekeeping, http};
+use crate::{disk, groups, housekeeping, http};
 
 /// What every worker sees.
 pub(crate) struct Server {
@@ -28,6 +29,7 @@ pub(crate) struct Server {
     pub(crate) topics: Topics,
     pub(crate) cluster: Cluster,
     pub(crate) producer_ids: ProducerIds,
+    pub(crate) groups: Groups,
     pub(crate) metrics: Metrics,
     pub(crate) disk: disk::Reserve,
     /// Connections open now, on all workers.
@@ -46,12 +48,14 @@ impl Server {
         let metrics = Metrics::new();
         let cluster = Cluster::open(&settings, bound)?;
         let producer_ids = ProducerIds::open(&settings.data_dir)?;
+        let groups = Groups::open(&settings.data_dir, settings.groups)?;
         let topics = Topics::open(&settings, data_dir)?;
         Ok(Arc::new(Server {
             disk: disk::Reserve::new(&settings),
             topics,
             cluster,
             producer_ids,
+            groups,
             metrics,
             connections: AtomicUsize::new(0),
             requests_in_flight: Arc::new(Semaphore::new(
@@ -84,6 +88,7 @@ pub(crate) async fn run(
 
     let metrics = http::serve(Arc::clone(&server), stop.subscribe()).await?;
     let housekeeping = tokio::spawn(housekeeping::run(Arc::clone(&server), stop.subscribe()));
+    let timekeeping = tokio::spawn(groups::run(Arc::clone(&server), stop.subscribe()));
     let workers = start_workers(&server, listeners, &stop)?;
 
     on_ready(&Ready::of(&server, bound, metrics));
@@ -91,6 +96,7 @@ pub(crate) async fn run(
     server.metrics.set_ready(false);
     drain(&server, workers, &stop).await?;
     housekeeping.await?;
+    timekeeping.await?;
     tokio::task::spawn_blocking(move || server.topics.close()).await??;
     Ok(())
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use penstock_storage::{LogConfig, TimestampType};
 
+use crate::groups::GroupLimits;
 use crate::limits;
 use crate::route::FetchPath;
 
@@ -59,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) disk_reserve_bytes: u64,
     /// Free share of the disk, in percent, below which produce is refused.
     pub(crate) disk_reserve_percent: u64,
+    /// What bounds consumer groups.
+    pub(crate) groups: GroupLimits,
     /// How long a stop waits for requests in flight.
     pub(crate) drain_timeout: Duration,
 }
@@ -86,6 +89,7 @@ impl Default for Settings {
             send_buffer_bytes: None,
             disk_reserve_bytes: limits::DISK_RESERVE_BYTES,
             disk_reserve_percent: limits::DISK_RESERVE_PERCENT,
+            groups: GroupLimits::default(),
             drain_timeout: Duration::from_secs(30),
         }
     }
@@ -142,6 +146,10 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("socket.send.buffer.bytes", "SO_SNDBUF; -1: the kernel's own tuning [-1]"),
     ("disk.reserve.bytes", "produce is refused below this much free disk [1 GiB]"),
     ("disk.reserve.percent", "produce is refused below this share of free disk [5]"),
+    ("group.initial.rebalance.delay.ms", "a new group waits so long for more members [100]"),
+    ("group.min.session.timeout.ms", "shortest session a member may ask for [6000]"),
+    ("group.max.session.timeout.ms", "longest session a member may ask for [1800000]"),
+    ("group.max.size", "members of one group [1000]"),
     ("drain.timeout.ms", "how long a stop waits for requests in flight [30000]"),
 ];
 
@@ -239,6 +247,16 @@ impl Settings {
             }
             "disk.reserve.bytes" => self.disk_reserve_bytes = number(value, 0..=u64::MAX)?,
             "disk.reserve.percent" => self.disk_reserve_percent = number(value, 0..=99)?,
+            "group.initial.rebalance.delay.ms" => {
+                self.groups.initial_delay_ms = number(value, 0..=60_000)?;
+            }
+            "group.min.session.timeout.ms" => {
+                self.groups.min_session_ms = number(value, 1..=i32::MAX as u64)?;
+            }
+            "group.max.session.timeout.ms" => {
+                self.groups.max_session_ms = number(value, 1..=i32::MAX as u64)?;
+            }
+            "group.max.size" => self.groups.max_members = number(value, 1..=100_000)?,
             "drain.timeout.ms" => self.drain_timeout = milliseconds(value, 0)?,
             _ => return Ok(None),
         }

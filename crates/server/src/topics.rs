@@ -218,6 +218,15 @@ impl Topics {
         }
     }
 
+    /// Seals active segments that have expired whole.
+    pub(crate) async fn roll_expired(&self) {
+        for partition in self.partitions() {
+            if let Err(error) = partition.roll_if_expired().await {
+                tracing::error!(partition = %partition.name, %error, "cannot roll an expired segment");
+            }
+        }
+    }
+
     /// Lets go of the segments that retention no longer keeps. Blocks.
     pub(crate) fn expire(&self, now_ms: i64) {
         for partition in self.partitions() {

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::connection;
 use crate::connections::{Connections, PhaseLimits, Vitals};
+use crate::log_budget::LogBudget;
 use crate::server::Server;
 
 /// How often the sweep looks for connections that take too long.
@@ -30,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) ring: Ring,
     pub(crate) stop: watch::Receiver<Stop>,
     connections: Connections,
+    /// What peers that do not speak the protocol may log.
+    pub(crate) stranger_lines: LogBudget,
 }
 
 /// How far a stop has come. Everything that runs watches it.
@@ -58,7 +61,8 @@ pub(crate) fn run(
         say_what_is_missing(&ring);
         let driver = tokio::task::spawn_local(ring.clone().drive());
         let connections = Connections::default();
-        let worker = Rc::new(Worker { server, ring, stop, connections });
+        let stranger_lines = LogBudget::new(Instant::now());
+        let worker = Rc::new(Worker { server, ring, stop, connections, stranger_lines });
         worker.serve(listener).await;
         worker.ring.stop().await;
         driver.abort();

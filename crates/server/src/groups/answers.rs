@@ -9,6 +9,7 @@ use penstock_wire::{ErrorCode, Str};
 use super::member::{Caller, Join, Joined, Protocol, SyncUp};
 use super::offsets::{Commit, Committed};
 use super::{Groups, owned};
+use crate::cluster::Cluster;
 
 /// A client's own words with an offset: Kafka's `offset.metadata.max.bytes`.
 const OFFSET_METADATA_MAX_BYTES: usize = 4096;
@@ -26,14 +27,14 @@ const SKIP_ASSIGNMENT_SINCE: i16 = 9;
 
 /// Who coordinates a group: this server, all of them.
 pub(crate) fn find_coordinator(
-    node_id: i32,
-    (host, port): (&str, u16),
+    cluster: &Cluster,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     if request.key_type != KEY_IS_A_GROUP {
         return nobody(request);
     }
-    let (host, port) = (Str::from(host), i32::from(port));
+    let (node_id, (host, port)) = (cluster.node_id, &cluster.advertised);
+    let (host, port) = (Str::from(host.as_str()), i32::from(*port));
     let coordinator =
         |key| Coordinator { key, node_id, host: host.clone(), port, ..Coordinator::default() };
     FindCoordinatorResponse {
@@ -225,8 +226,8 @@ fn join_of(api_version: i16, request: &JoinGroupRequest) -> Result<Join, ErrorCo
     if request.protocols.len() > PROTOCOLS_MAX {
         return Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
     }
-    let session_timeout_ms =
-        u64::try_from(request.session_timeout_ms).map_err(|_| ErrorCode::INVALID_SESSION_TIMEOUT)?;
+    let session_timeout_ms = u64::try_from(request.session_timeout_ms)
+        .map_err(|_| ErrorCode::INVALID_SESSION_TIMEOUT)?;
     let protocols = request.protocols.iter().map(|protocol| Protocol {
         name: owned(&protocol.name),
         metadata: Bytes::copy_from_slice(&protocol.metadata),

@@ -74,10 +74,16 @@ impl<J, S> Default for Answers<J, S> {
 
 /// As whom a join is let in.
 enum Entry {
-    New { member_id: Str },
-    Known { member_id: Str },
+    New {
+        member_id: Str,
+    },
+    Known {
+        member_id: Str,
+    },
     /// A static member whose process started anew.
-    Replaces { member_id: Str },
+    Replaces {
+        member_id: Str,
+    },
 }
 
 impl<J, S> Group<J, S> {
@@ -227,9 +233,8 @@ impl<J, S> Group<J, S> {
             return Err(refuse(ErrorCode::INVALID_SESSION_TIMEOUT));
         }
         let entry = self.entry_of(join).map_err(refuse)?;
-        let (Entry::New { member_id }
-        | Entry::Known { member_id }
-        | Entry::Replaces { member_id }) = &entry;
+        let (Entry::New { member_id } | Entry::Known { member_id } | Entry::Replaces { member_id }) =
+            &entry;
         if !self.agrees(join, member_id) {
             return Err(refuse(ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
         }
@@ -266,8 +271,7 @@ impl<J, S> Group<J, S> {
     /// that all share.
     fn agrees(&self, join: &Join, member_id: &str) -> bool {
         let others = || self.members.iter().filter(|(id, _)| **id != member_id);
-        let shared =
-            |name: &Str| others().all(|(_, member)| member.metadata(name).is_some());
+        let shared = |name: &Str| others().all(|(_, member)| member.metadata(name).is_some());
         let type_fits = others().next().is_none() || join.protocol_type == self.protocol_type;
         !join.protocol_type.is_empty()
             && type_fits
@@ -363,7 +367,8 @@ impl<J, S> Group<J, S> {
     fn check_sync(&self, sync: &SyncUp) -> Result<(), ErrorCode> {
         self.check_caller(&sync.caller)?;
         let fits = |said: &Option<Str>, ours: &Str| said.as_ref().is_none_or(|said| said == ours);
-        if !fits(&sync.protocol_type, &self.protocol_type) || !fits(&sync.protocol, &self.protocol) {
+        if !fits(&sync.protocol_type, &self.protocol_type) || !fits(&sync.protocol, &self.protocol)
+        {
             return Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
         }
         match self.state {

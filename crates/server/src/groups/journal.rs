@@ -42,14 +42,6 @@ pub(crate) enum JournalError {
     Record { position: u64, version: u8 },
 }
 
-/// What a record's prefix and body turned out to be.
-enum Record {
-    Sound(Vec<u8>),
-    /// The file ends in it, or it is not what was written.
-    Torn,
-    End,
-}
-
 impl Journal {
     /// Reads the journal, or begins an empty one. A torn tail was never acknowledged, or its disk lied:
     /// it is cut off, and how much is logged.
@@ -57,23 +49,18 @@ impl Journal {
     /// # Errors
     /// The disk fails, or a newer program wrote the file.
     pub(crate) fn open(path: PathBuf) -> Result<(Journal, Offsets), JournalError> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let file =
+            File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
         let file_bytes = file.metadata()?.len();
         let mut reader = BufReader::new(&file);
         let mut offsets = Offsets::default();
         let mut len_bytes = 0;
-        loop {
-            match read_record(&mut reader, file_bytes - len_bytes)? {
-                Record::Sound(body) => {
-                    let commit = decode(&body).ok_or(JournalError::Record {
-                        position: len_bytes,
-                        version: body.first().copied().unwrap_or_default(),
-                    })?;
-                    offsets.apply(commit);
-                    len_bytes += (PREFIX_BYTES + body.len()) as u64;
-                }
-                Record::Torn | Record::End => break,
-            }
+        while let Some(body) = read_record(&mut reader, file_bytes - len_bytes)? {
+            let version = body[0];
+            let commit =
+                decode(&body).ok_or(JournalError::Record { position: len_bytes, version })?;
+            offsets.apply(commit);
+            len_bytes += (PREFIX_BYTES + body.len()) as u64;
         }
         if len_bytes < file_bytes {
             let cut_bytes = file_bytes - len_bytes;
@@ -108,8 +95,9 @@ impl Journal {
     /// # Errors
     /// The disk fails; the old file stays in use.
     pub(crate) fn compact(&mut self, commits: Vec<Commit>) -> io::Result<()> {
-        let beside = self.path.with_added_extension("new");
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&beside)?;
+        let beside = self.path.with_extension("journal.new");
+        let file =
+            File::options().read(true).write(true).create(true).truncate(true).open(&beside)?;
         let mut writer = BufWriter::new(&file);
         let mut len_bytes = 0;
         for commit in commits {
@@ -157,26 +145,22 @@ fn put_str(record: &mut Vec<u8>, text: &str) {
     record.extend(text.as_bytes());
 }
 
-/// Reads the next of `left_bytes`; a claimed length is believed only as far as the file goes.
-fn read_record(reader: &mut impl Read, left_bytes: u64) -> io::Result<Record> {
-    if left_bytes == 0 {
-        return Ok(Record::End);
-    }
-    if left_bytes <= PREFIX_BYTES as u64 {
-        return Ok(Record::Torn);
-    }
+/// The next body, never empty. `None`: the file ends here, or is not what was written. A claimed length is
+/// believed only as far as the file goes.
+fn read_record(reader: &mut impl Read, left_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+    let Some(left_bytes) = left_bytes.checked_sub(PREFIX_BYTES as u64) else { return Ok(None) };
     let mut prefix = [0; PREFIX_BYTES];
     reader.read_exact(&mut prefix)?;
     let [a, b, c, d, crc @ ..] = prefix;
     let len_bytes = u32::from_be_bytes([a, b, c, d]);
     // A file that a power cut left full of zeros claims empty records, whose CRC is even right.
-    if len_bytes == 0 || u64::from(len_bytes) > left_bytes - PREFIX_BYTES as u64 {
-        return Ok(Record::Torn);
+    if len_bytes == 0 || u64::from(len_bytes) > left_bytes {
+        return Ok(None);
     }
     let mut body = vec![0; len_bytes as usize];
     reader.read_exact(&mut body)?;
-    let sound = crc32c::crc32c(&body) == u32::from_be_bytes(crc);
-    Ok(if sound { Record::Sound(body) } else { Record::Torn })
+    let is_sound = crc32c::crc32c(&body) == u32::from_be_bytes(crc);
+    Ok(is_sound.then_some(body))
 }
 
 /// `None`: not a body of this version.
@@ -245,7 +229,8 @@ mod tests {
         let whole = [encode(&commit("a", 0, 1)), encode(&commit("a", 0, 2))].concat();
         let half = whole.len() / 2;
         for at in half..whole.len() {
-            for damage in [&whole[..at], &[&whole[..at], &[!whole[at]], &whole[at + 1..]].concat()] {
+            for damage in [&whole[..at], &[&whole[..at], &[!whole[at]], &whole[at + 1..]].concat()]
+            {
                 let dir = tempfile::tempdir().unwrap();
                 std::fs::write(dir.path().join("journal"), damage).unwrap();
                 let (mut journal, offsets) = open(&dir);

@@ -47,7 +47,10 @@ impl Offsets {
     }
 
     /// All that a group has committed, by topic.
-    pub(crate) fn of_group(&self, group: &str) -> impl Iterator<Item = (&Str, &BTreeMap<i32, Committed>)> {
+    pub(crate) fn of_group(
+        &self,
+        group: &str,
+    ) -> impl Iterator<Item = (&Str, &BTreeMap<i32, Committed>)> {
         self.groups.get(group).into_iter().flatten()
     }
 
@@ -57,7 +60,9 @@ impl Offsets {
             let of_topic = |(topic, partitions): (&Str, &BTreeMap<i32, Committed>)| {
                 let topic = topic.clone();
                 let entries = partitions.iter();
-                entries.map(move |(index, at)| (topic.clone(), *index, at.clone())).collect::<Vec<_>>()
+                entries
+                    .map(move |(index, at)| (topic.clone(), *index, at.clone()))
+                    .collect::<Vec<_>>()
             };
             Commit { group: group.clone(), entries: topics.iter().flat_map(of_topic).collect() }
         })
@@ -72,7 +77,8 @@ impl Offsets {
     pub(crate) fn has_room_for(&self, commit: &Commit, max_bytes: usize) -> bool {
         let added = |(topic, partition, at): &(Str, i32, Committed)| {
             let known = self.get(&commit.group, topic, *partition);
-            size_of_entry(topic, at).saturating_sub(known.map_or(0, |known| size_of_entry(topic, known)))
+            size_of_entry(topic, at)
+                .saturating_sub(known.map_or(0, |known| size_of_entry(topic, known)))
         };
         let added: usize = commit.entries.iter().map(added).sum();
         self.size_bytes + OVERHEAD_BYTES + commit.group.len() + added <= max_bytes
@@ -108,7 +114,11 @@ mod tests {
     fn commit(entries: &[(&'static str, i32, i64)]) -> Commit {
         let entry = |(topic, partition, offset): &(&'static str, i32, i64)| {
             let metadata = format!("at {offset}").into();
-            (Str::from(*topic), *partition, Committed { offset: *offset, leader_epoch: -1, metadata })
+            (
+                Str::from(*topic),
+                *partition,
+                Committed { offset: *offset, leader_epoch: -1, metadata },
+            )
         };
         Commit { group: "g".into(), entries: entries.iter().map(entry).collect() }
     }

@@ -97,7 +97,10 @@ impl Table {
             self.tell(&group_id, |group| group.tick(now_ms));
             // A group is due at a later time than the one it was told; were it not, we would be here forever.
             let next = self.groups.get(&group_id).map(|entry| entry.due_ms);
-            assert!(next.is_none_or(|next_ms| next_ms > now_ms), "{group_id} is due again at {next:?}");
+            assert!(
+                next.is_none_or(|next_ms| next_ms > now_ms),
+                "{group_id} is due again at {next:?}"
+            );
         }
     }
 
@@ -150,8 +153,12 @@ mod tests {
     use super::*;
     use crate::groups::member::{Caller, Join, Protocol};
 
-    const LIMITS: GroupLimits =
-        GroupLimits { initial_delay_ms: 50, min_session_ms: 1, max_session_ms: 10_000, max_members: 9 };
+    const LIMITS: GroupLimits = GroupLimits {
+        initial_delay_ms: 50,
+        min_session_ms: 1,
+        max_session_ms: 10_000,
+        max_members: 9,
+    };
 
     fn join(new_member_id: &str) -> Join {
         Join {
@@ -177,8 +184,11 @@ mod tests {
         table.tick(50);
         let joined = answer.try_recv().unwrap().unwrap();
         assert!(table.size_bytes > 64);
-        let caller =
-            Caller { member_id: joined.member_id, instance_id: None, generation: joined.generation };
+        let caller = Caller {
+            member_id: joined.member_id,
+            instance_id: None,
+            generation: joined.generation,
+        };
         assert_eq!(table.tell("g", |group| group.heartbeat(&caller, 60)), Some(Ok(())));
         table.tick(5000);
         assert_eq!(table.tell("g", |group| group.heartbeat(&caller, 5000)), None);

@@ -50,10 +50,11 @@ impl<J, S> Group<J, S> {
 
     pub(super) fn complete_join_if_due(&mut self, now_ms: u64) {
         let State::PreparingRebalance { until_ms, gathering_until_ms } = self.state else { return };
-        let all_are_here =
-            self.pending.is_empty() && self.members.values().all(Member::waits_for_join);
-        let is_gathering = gathering_until_ms.is_some() && !self.members.is_empty();
-        if now_ms >= until_ms || all_are_here && !is_gathering {
+        let nobody_is_left = self.members.is_empty();
+        let all_are_here = gathering_until_ms.is_none()
+            && self.pending.is_empty()
+            && self.members.values().all(Member::waits_for_join);
+        if nobody_is_left || all_are_here || now_ms >= until_ms {
             self.complete_join(now_ms);
         }
     }
@@ -104,7 +105,9 @@ impl<J, S> Group<J, S> {
         for member in self.members.values() {
             let mut liked = member.protocols.iter().map(|protocol| &protocol.name);
             let vote = liked.find(|name| candidates.contains(name));
-            *votes.entry(vote.expect("a join without a common protocol was refused")).or_default() += 1;
+            *votes
+                .entry(vote.expect("a join without a common protocol was refused"))
+                .or_default() += 1;
         }
         // The last of equals is the maximum: from back to front, that is the leader's first.
         let elected = candidates.into_iter().rev().max_by_key(|name| votes.get(name));

@@ -1,0 +1,47 @@
+# Every command of the project. `make` prints this list.
+
+CARGO ?= cargo
+PENSTOCK_RECORDS ?= 20000
+
+.DEFAULT_GOAL := help
+.PHONY: help tools build demo test lint unit system clients clients-full fuzz clean
+
+help: ## print this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+tools: ## check for, and where it can be done install, what the other targets need
+	@command -v $(CARGO) >/dev/null || { \
+		echo "Rust 1.88 or newer is needed: https://rust-lang.org/tools/install"; exit 1; }
+	@command -v cc >/dev/null || { \
+		apt-get update -q && apt-get install -q -y --no-install-recommends build-essential; }
+
+build: tools ## build the server and the load generator, optimised, into target/release
+	$(CARGO) build --release --bins
+
+demo: build ## serve 1 GiB by copy, sendfile and chain; print the comparison and draw it
+	target/release/penstock-demo
+
+test: lint unit system clients ## everything that continuous integration runs
+
+lint: tools ## formatting and lints, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- --deny warnings
+
+unit: tools ## tests of the crates
+	$(CARGO) test --workspace --exclude penstock-tests
+
+system: build ## a real server process: kills, strangers, silent peers, no io_uring
+	$(CARGO) test --package penstock-tests
+
+clients: build ## real Kafka clients and tools against the server
+	PENSTOCK_RECORDS=$(PENSTOCK_RECORDS) tests/clients/run.sh
+
+clients-full: ## the same with a million records a topic (an hour)
+	$(MAKE) clients PENSTOCK_RECORDS=1000000
+
+fuzz: tools ## a minute of each fuzz target
+	for target in $$(ls fuzz/fuzz_targets | sed 's/\.rs$$//'); do fuzz/run.sh $$target 60 || exit 1; done
+
+clean: ## remove what was built and measured
+	$(CARGO) clean
+	rm -rf demo-out

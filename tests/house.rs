@@ -94,3 +94,23 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
         }
     }
 }
+
+#[test]
+fn the_protocol_page_lists_what_is_served() {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/PROTOCOL.md")).unwrap();
+    let listed: Vec<&str> = page
+        .lines()
+        .skip_while(|line| !line.starts_with("## APIs"))
+        .take_while(|line| !line.starts_with("## Requests"))
+        .filter(|line| {
+            line.starts_with(|c: char| c == '|') && line[2..].starts_with(char::is_numeric)
+        })
+        .collect();
+    let served = penstock_wire::SUPPORTED;
+    assert_eq!(listed.len(), served.len());
+    for (row, api) in listed.iter().zip(served) {
+        let (key, name) = (api.key as i16, api.key.name());
+        let start = format!("| {key} | {name} | {}-{} |", api.min_version, api.max_version);
+        assert!(row.starts_with(&start), "the page says {row}, served is {start}");
+    }
+}

@@ -319,6 +319,54 @@ fn row_20_splices_count_as_unbounded_work() {
 }
 
 #[test]
+fn row_21_a_send_linked_behind_a_splice_parks_a_worker_unless_it_says_dontwait() {
+    const PEERS: usize = 3;
+    let mut probe = Probe::default();
+    let full = || {
+        let mut rig = Rig::unix(4096);
+        rig.fill_socket();
+        rig.bytes = b"trailer".to_vec();
+        rig
+    };
+    let (_, results) = probe.run(full(), |rig| {
+        let send = Request::Send { socket: rig.socket.as_fd(), bytes: &rig.bytes, more: false };
+        vec![rig.fill(0, 4096), send]
+    });
+    assert_eq!((&results[..], probe.workers()), (&[4096, EAGAIN][..], 1));
+
+    let parked: Vec<_> = (0..PEERS)
+        .map(|_| {
+            let rig = full();
+            let socket = rig.socket.try_clone().unwrap();
+            let key = probe.start(rig, |rig| {
+                let send = opcode::Send::new(rig.socket_fd(), rig.bytes.as_ptr(), 7);
+                vec![
+                    rig.fill(0, 4096),
+                    raw(send.flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL).build()),
+                ]
+            });
+            assert!(probe.stays_in_flight(key));
+            (key, socket)
+        })
+        .collect();
+    probe.wait_for_workers(PEERS);
+    for (key, socket) in parked {
+        socket.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(&probe.finish(key).1[..], &[4096, -libc::EPIPE]);
+    }
+}
+
+#[test]
+fn row_22_a_fill_that_must_not_wait_for_the_pipe_still_waits_for_the_disk() {
+    let mut probe = Probe::default();
+    let rig = Rig::unix(64 * KIB);
+    rustix::fs::fsync(&rig.file).unwrap();
+    rustix::fs::fadvise(&rig.file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let (_, results) = probe.run(rig, |rig| vec![rig.fill(0, 64 * KIB), rig.drain(64 * KIB)]);
+    assert_eq!(&results[..], &[64 * KIB as i32; 2]);
+}
+
+#[test]
 fn pages_travel_overwriting_changes_what_a_peer_receives_and_appending_does_not() {
     let mut probe = Probe::default();
     let (rig, mut peer) = Rig::tcp(8192);

@@ -62,7 +62,8 @@ pub fn pattern(position: u64, len_bytes: u64) -> Vec<u8> {
 }
 
 pub fn file(len_bytes: u64) -> Arc<File> {
-    let mut file = tempfile::tempfile().unwrap();
+    // Beside the build, not in /tmp: a tmpfs has no disk to be evicted to.
+    let mut file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     file.write_all(&pattern(0, len_bytes)).unwrap();
     Arc::new(file)
 }

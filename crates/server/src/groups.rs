@@ -1,22 +1,25 @@
 //! The coordinator of all consumer groups: this server.
 //!
 //! ```text
-//! api ──> answers (what the protocol calls it) ──> Groups ──> table ──> group   who is a member (pure)
-//!                                                        └──> offset_store ──> offsets, journal
+//! api ──> answers ─────────┐            ┌──> table ──> group       who is a member (pure)
+//!    └──> offset_answers ──┴──> Groups ─┴──> offset_store ──> offsets, journal
 //! ```
 //!
 //! All workers share one [`Groups`]. Its lock is held for decisions; a member that must wait does so as a
-//! task of its worker, on a oneshot channel. [`run`] sleeps until the first group is due, so
-//! what is idle costs nothing. Membership is in memory: after a restart members are unknown and join anew,
-//! and go on from the offsets they had committed.
+//! task of its worker, on a oneshot channel. [`run`] sleeps until the first group is due, so what is idle
+//! costs nothing. Membership is in memory: after a restart members are unknown, join anew, and go on from
+//! the offsets they had committed.
 
 mod answers;
 mod group;
 mod journal;
 mod member;
+mod offset_answers;
 mod offset_store;
 mod offsets;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -112,7 +115,7 @@ impl Groups {
         let (waiter, answer) = oneshot::channel();
         self.locked(|table, now_ms| {
             let assigned_bytes = sync.assignments.iter().map(|(_, assigned)| assigned.len()).sum();
-            if !table.has_room_for(assigned_bytes) {
+            if !table.has_room_for(group_id, assigned_bytes) {
                 return Err(ErrorCode::GROUP_MAX_SIZE_REACHED);
             }
             let event = |group: &mut table::LiveGroup| group.sync(sync, waiter, now_ms);
@@ -149,6 +152,9 @@ impl Groups {
                 Err(ErrorCode::ILLEGAL_GENERATION)
             })
         })?;
+        if commit.entries.is_empty() {
+            return Ok(());
+        }
         self.offsets.commit(commit).await.map_err(|error| match error {
             CommitError::Full => ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
             // Clients look for the coordinator and try again: the disk may have room then.

@@ -59,19 +59,6 @@ pub(crate) struct Group<J, S> {
     answers: Answers<J, S>,
 }
 
-/// Which answer goes where.
-#[derive(Debug)]
-pub(crate) struct Answers<J, S> {
-    pub(crate) joins: Vec<(J, JoinAnswer)>,
-    pub(crate) syncs: Vec<(S, SyncAnswer)>,
-}
-
-impl<J, S> Default for Answers<J, S> {
-    fn default() -> Self {
-        Answers { joins: Vec::new(), syncs: Vec::new() }
-    }
-}
-
 /// As whom a join is let in.
 enum Entry {
     New {

@@ -99,6 +99,19 @@ pub(crate) struct Synced {
 pub(crate) type JoinAnswer = Result<Joined, Refused>;
 pub(crate) type SyncAnswer = Result<Synced, ErrorCode>;
 
+/// Which answer goes where.
+#[derive(Debug)]
+pub(crate) struct Answers<J, S> {
+    pub(crate) joins: Vec<(J, JoinAnswer)>,
+    pub(crate) syncs: Vec<(S, SyncAnswer)>,
+}
+
+impl<J, S> Default for Answers<J, S> {
+    fn default() -> Self {
+        Answers { joins: Vec::new(), syncs: Vec::new() }
+    }
+}
+
 /// What a member waits for, and where its answer goes.
 #[derive(Debug)]
 pub(crate) enum Wait<J, S> {

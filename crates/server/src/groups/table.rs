@@ -14,7 +14,11 @@ use super::member::{GroupLimits, JoinAnswer, SyncAnswer};
 /// Groups with members at once.
 const GROUPS_MAX: usize = 10_000;
 
-/// What all members' metadata and assignments may take; beyond it nobody may join.
+/// What the members of one group may bring in metadata and assignments: the leader is told all of it in one
+/// answer. Kafka's bound is its largest record, 1 MiB.
+const GROUP_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// What the members of all groups may bring.
 const MEMBERS_MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// A group whose waiting members are tasks of some worker.
@@ -71,7 +75,7 @@ impl Table {
     ) -> Result<(), ErrorCode> {
         self.check_open()?;
         let is_new = !self.groups.contains_key(group_id);
-        if !self.has_room_for(added_bytes) || is_new && self.groups.len() >= GROUPS_MAX {
+        if !self.has_room_for(group_id, added_bytes) || is_new && self.groups.len() >= GROUPS_MAX {
             return Err(ErrorCode::GROUP_MAX_SIZE_REACHED);
         }
         if is_new {
@@ -84,9 +88,11 @@ impl Table {
         Ok(())
     }
 
-    /// Whether members may bring so much more metadata or assignments.
-    pub(crate) fn has_room_for(&self, added_bytes: usize) -> bool {
-        self.size_bytes.saturating_add(added_bytes) <= MEMBERS_MAX_BYTES
+    /// Whether members of a group may bring so much more metadata or assignments.
+    pub(crate) fn has_room_for(&self, group_id: &str, added_bytes: usize) -> bool {
+        let group_bytes = self.groups.get(group_id).map_or(0, |entry| entry.size_bytes);
+        group_bytes.saturating_add(added_bytes) <= GROUP_MAX_BYTES
+            && self.size_bytes.saturating_add(added_bytes) <= MEMBERS_MAX_BYTES
     }
 
     /// Looks at every group that is due.
@@ -196,9 +202,9 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_is_full_of_metadata_lets_nobody_in() {
+    fn a_member_that_brings_more_than_a_group_may_hold_is_not_let_in() {
         let mut table = Table::new(LIMITS);
-        let refused = table.tell_or_found("g", MEMBERS_MAX_BYTES + 1, |_| panic!("it was let in"));
+        let refused = table.tell_or_found("g", GROUP_MAX_BYTES + 1, |_| panic!("it was let in"));
         assert_eq!(refused, Err(ErrorCode::GROUP_MAX_SIZE_REACHED));
         assert!(table.groups.is_empty());
     }

@@ -1,0 +1,137 @@
+//! OffsetCommit and OffsetFetch: how far groups have come, as the protocol has it.
+//!
+//! Called by api. What is kept of a request is copied out of its frame.
+
+use penstock_wire::ErrorCode;
+use penstock_wire::messages::*;
+
+use super::answers::{caller, code};
+use super::offsets::{Commit, Committed};
+use super::{Groups, owned};
+
+/// A client's own words with an offset: Kafka's `offset.metadata.max.bytes`.
+pub(super) const OFFSET_METADATA_MAX_BYTES: usize = 4096;
+
+/// What one OffsetFetch may be answered with, in memory.
+const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a partition's answer takes without its metadata, generously.
+const PARTITION_BYTES: usize = 96;
+
+impl Groups {
+    /// Answers when what can be committed is in the page cache. `exists` tells topics' partitions.
+    pub(crate) async fn commit_offsets(
+        &self,
+        request: OffsetCommitRequest,
+        exists: impl Fn(&str, i32) -> bool,
+    ) -> OffsetCommitResponse {
+        let caller = caller(
+            &request.member_id,
+            request.group_instance_id.as_ref(),
+            request.generation_id_or_member_epoch,
+        );
+        let mut commit = Commit { group: owned(&request.group_id), entries: Vec::new() };
+        let mut topics = Vec::with_capacity(request.topics.len());
+        for topic in request.topics {
+            let name = owned(&topic.name);
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for asked in topic.partitions {
+                let partition_index = asked.partition_index;
+                let checked = committed(&name, asked, &exists);
+                let error_code = code(checked.map(|committed| {
+                    commit.entries.push((name.clone(), partition_index, committed));
+                }));
+                partitions.push(OffsetCommitResponsePartition { partition_index, error_code });
+            }
+            topics.push(OffsetCommitResponseTopic { name, partitions });
+        }
+        let made = match commit.group.is_empty() {
+            true => Err(ErrorCode::INVALID_GROUP_ID),
+            false => self.commit(&caller, commit).await,
+        };
+        if let Err(error_code) = made {
+            let partitions = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+            partitions.for_each(|partition| partition.error_code = error_code);
+        }
+        OffsetCommitResponse { topics, ..OffsetCommitResponse::default() }
+    }
+
+    pub(crate) fn fetch_offsets(&self, request: OffsetFetchRequest) -> OffsetFetchResponse {
+        let mut left_bytes = ANSWER_MAX_BYTES;
+        let mut of_group =
+            |group: &str, topics| match self.offsets_of(group, topics, &mut left_bytes) {
+                Ok(topics) => (topics, ErrorCode::NONE),
+                Err(error_code) => (Vec::new(), error_code),
+            };
+        let (topics, error_code) = of_group(&request.group_id, request.topics);
+        let groups =
+            request.groups.into_iter().map(|OffsetFetchRequestGroup { group_id, topics }| {
+                let (topics, error_code) = of_group(&group_id, topics);
+                OffsetFetchResponseGroup { group_id, topics, error_code }
+            });
+        let groups = groups.collect();
+        OffsetFetchResponse { topics, error_code, groups, ..OffsetFetchResponse::default() }
+    }
+
+    /// The offsets asked for, or all. A request may name the same ones again and again: `left_bytes` is what
+    /// the answer may still grow by.
+    fn offsets_of(
+        &self,
+        group: &str,
+        asked: Option<Vec<OffsetFetchRequestTopic>>,
+        left_bytes: &mut usize,
+    ) -> Result<Vec<OffsetFetchResponseTopic>, ErrorCode> {
+        let offsets = self.offsets.read();
+        let mut fetch = |index: i32, at: Option<&Committed>| {
+            let partition_bytes = PARTITION_BYTES + at.map_or(0, |at| at.metadata.len());
+            *left_bytes =
+                left_bytes.checked_sub(partition_bytes).ok_or(ErrorCode::INVALID_REQUEST)?;
+            Ok(fetched(index, at))
+        };
+        let Some(asked) = asked else {
+            let all = offsets.of_group(group).map(|(name, partitions)| {
+                let partitions = partitions.iter().map(|(index, at)| fetch(*index, Some(at)));
+                let partitions = partitions.collect::<Result<_, _>>()?;
+                Ok(OffsetFetchResponseTopic { name: name.clone(), partitions })
+            });
+            return all.collect();
+        };
+        let some = asked.into_iter().map(|OffsetFetchRequestTopic { name, partition_indexes }| {
+            let at = |index| offsets.get(group, &name, index);
+            let partitions = partition_indexes.iter().map(|index| fetch(*index, at(*index)));
+            let partitions = partitions.collect::<Result<_, _>>()?;
+            Ok(OffsetFetchResponseTopic { name, partitions })
+        });
+        some.collect()
+    }
+}
+
+fn committed(
+    topic: &str,
+    asked: OffsetCommitRequestPartition,
+    exists: impl Fn(&str, i32) -> bool,
+) -> Result<Committed, ErrorCode> {
+    let metadata = asked.committed_metadata.unwrap_or_default();
+    if metadata.len() > OFFSET_METADATA_MAX_BYTES {
+        return Err(ErrorCode::OFFSET_METADATA_TOO_LARGE);
+    }
+    if !exists(topic, asked.partition_index) {
+        return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    }
+    Ok(Committed {
+        offset: asked.committed_offset,
+        leader_epoch: asked.committed_leader_epoch,
+        metadata: owned(&metadata),
+    })
+}
+
+/// Offset -1 stands for "nothing committed": the client starts where `auto.offset.reset` says.
+fn fetched(partition_index: i32, at: Option<&Committed>) -> OffsetFetchResponsePartition {
+    OffsetFetchResponsePartition {
+        partition_index,
+        committed_offset: at.map_or(-1, |at| at.offset),
+        committed_leader_epoch: at.map_or(-1, |at| at.leader_epoch),
+        metadata: Some(at.map(|at| at.metadata.clone()).unwrap_or_default()),
+        ..OffsetFetchResponsePartition::default()
+    }
+}

@@ -101,3 +101,13 @@ impl Default for RingConfig {
         }
     }
 }
+
+impl RingConfig {
+    /// Whoever reads a configuration from outside checks it first; wrong numbers here are a bug.
+    pub(crate) fn assert_sound(&self) {
+        assert!(self.submissions as usize >= CHAIN_OPERATIONS, "{self:?}: no room for a chain");
+        assert!(self.submissions < self.completions, "{self:?}: completions would overflow");
+        assert!((1..=1 << 30).contains(&self.hop_bytes), "{self:?}: hops of no or too many bytes");
+        assert!(self.max_pipes >= 2, "{self:?}: one pipe may be parked, one must move");
+    }
+}

@@ -5,7 +5,7 @@
 //! operations own what they touch on the thread that runs them.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
@@ -95,8 +95,13 @@ pub(crate) async fn read(
     done.await.unwrap_or_else(|error| (Err(error.into()), BytesMut::new()))
 }
 
-pub(crate) async fn write(file: Arc<File>, position: u64, bytes: Bytes) -> io::Result<usize> {
-    tokio::task::spawn_blocking(move || file.write_at(&bytes, position)).await?
+/// Writes up to all of `pieces`, one behind the other.
+pub(crate) async fn write(file: Arc<File>, position: u64, pieces: Vec<Bytes>) -> io::Result<usize> {
+    let write = move || {
+        let slices: Vec<IoSlice> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        Ok(rustix::io::pwritev(&*file, &slices, position)?)
+    };
+    tokio::task::spawn_blocking(write).await?
 }
 
 pub(crate) async fn sync_data(file: Arc<File>) -> io::Result<()> {

@@ -32,11 +32,15 @@ pub(crate) async fn transfer(
     path: Path,
 ) -> Result<(), TransferError> {
     let path = possible_path(ring, path);
+    let unfinished = Unfinished(socket);
     let mut job = Box::new(Job::new(ring, pieces, Rc::clone(socket), path));
     loop {
         job.prepare(ring).await?;
         match job.transfer.next() {
-            Next::Done => return Ok(()),
+            Next::Done => {
+                std::mem::forget(unfinished);
+                return Ok(());
+            }
             Next::Failed(error) => return Err(error),
             Next::Do(_) => {}
         }
@@ -45,6 +49,19 @@ pub(crate) async fn transfer(
             _ => perform_stepwise(ring, job).await,
         };
         job.settle();
+    }
+}
+
+/// A transfer that has not ended well. An unknown prefix of the answer is out, so the connection is
+/// of no use any more: shutting it down keeps other bytes from following, and makes a chain in
+/// flight complete (KERNEL.md row 13), which lets go of all it owns.
+struct Unfinished<'a>(&'a Socket);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.shutdown() {
+            tracing::debug!(%error, "cannot shut down the socket of an unfinished transfer");
+        }
     }
 }
 

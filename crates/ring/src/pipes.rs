@@ -57,11 +57,6 @@ pub(crate) struct Lease {
 
 impl Pipes {
     pub(crate) fn new(config: &RingConfig, counters: Arc<Counters>) -> Pipes {
-        assert!(
-            config.max_pipes >= 2,
-            "{} pipes: one may be parked, one must move",
-            config.max_pipes
-        );
         Pipes {
             shared: Rc::new(Shared {
                 idle: RefCell::new(Vec::new()),
@@ -176,5 +171,75 @@ impl Drop for Lease {
         if let Some(pipe) = self.pipe.take() {
             self.shared.close(pipe);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn pool(max_pipes: usize, idle_pipes: usize) -> (Pipes, Arc<Counters>) {
+        let counters = Arc::new(Counters::default());
+        let config = RingConfig { max_pipes, idle_pipes, ..RingConfig::default() };
+        (Pipes::new(&config, Arc::clone(&counters)), counters)
+    }
+
+    fn lease_now(pipes: &Pipes) -> Option<Lease> {
+        match pin!(pipes.lease()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(lease) => Some(lease.unwrap()),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a_pipe_given_back_is_leased_again_and_one_dropped_is_closed() {
+        let (pipes, counters) = pool(4, 4);
+        lease_now(&pipes).unwrap().give_back();
+        let again = lease_now(&pipes).unwrap();
+        assert_eq!((counters.pipes_open.get(), counters.pipes_leased.get()), (1, 1));
+        drop(again);
+        assert_eq!((counters.pipes_open.get(), counters.pipes_leased.get()), (0, 0));
+    }
+
+    #[test]
+    fn no_more_are_idle_than_the_limit_says() {
+        let (pipes, counters) = pool(4, 1);
+        let leases: Vec<_> = (0..4).map(|_| lease_now(&pipes).unwrap()).collect();
+        leases.into_iter().for_each(Lease::give_back);
+        assert_eq!(counters.pipes_open.get(), 1);
+        drop(pipes);
+        assert_eq!(counters.pipes_open.get(), 0);
+    }
+
+    #[test]
+    fn leases_beyond_the_limit_wait_in_line() {
+        let (pipes, counters) = pool(2, 2);
+        let (first, second) = (lease_now(&pipes).unwrap(), lease_now(&pipes).unwrap());
+        let mut context = Context::from_waker(Waker::noop());
+        let (mut third, mut fourth) = (pin!(pipes.lease()), pin!(pipes.lease()));
+        assert!(third.as_mut().poll(&mut context).is_pending());
+        assert!(fourth.as_mut().poll(&mut context).is_pending());
+        first.give_back();
+        assert!(fourth.as_mut().poll(&mut context).is_pending(), "the last came first");
+        assert!(third.as_mut().poll(&mut context).is_ready());
+        drop(second); // even with residue it makes room
+        assert!(fourth.as_mut().poll(&mut context).is_ready());
+        assert_eq!(counters.pipe_waits.get(), 2);
+    }
+
+    #[test]
+    fn at_most_half_of_the_pool_is_parked() {
+        let (pipes, _) = pool(4, 4);
+        let mut leases: Vec<_> = (0..4).map(|_| lease_now(&pipes).unwrap()).collect();
+        let parked: Vec<_> = leases.iter_mut().map(Lease::park).collect();
+        assert_eq!(parked, [true, true, false, false]);
+        leases[0].unpark();
+        assert!(leases[2].park());
+        drop(leases.remove(1));
+        assert!(leases.last_mut().unwrap().park(), "a lease that ended is still parked");
     }
 }

@@ -4,6 +4,7 @@
 //! A `Ring` lives on one thread inside a tokio current-thread runtime with a `LocalSet` (or a
 //! tokio-uring one) and does nothing until [`Ring::drive`] was spawned.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +15,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::Notify;
 
-use crate::config::{BackendChoice, RingConfig};
+use crate::config::{BackendChoice, CHAIN_OPERATIONS, RingConfig};
 use crate::counters::Counters;
 use crate::epoll;
 use crate::error::{RingError, TransferError};
@@ -63,6 +64,7 @@ impl Ring {
     /// `Unavailable` when io_uring was demanded and cannot be had. `Auto` falls back to epoll and
     /// [`Ring::unavailable`] says why.
     pub fn new(config: RingConfig) -> Result<Ring, RingError> {
+        config.assert_sound();
         let counters = Arc::new(Counters::default());
         let epoll = || Kernel::Epoll { stopped: Notify::new() };
         let (kernel, unavailable) = match config.backend {
@@ -182,36 +184,36 @@ impl Ring {
         }
     }
 
-    /// Writes all of `bytes` at `position`. After an error, or a dropped future, any part of them
-    /// may have been written.
+    /// Writes all `pieces`, one behind the other, at `position`. After an error, or a dropped future,
+    /// any part of them may have been written.
     pub async fn write_all_at(
         &self,
         file: Arc<File>,
         position: u64,
-        bytes: Bytes,
+        pieces: Vec<Bytes>,
     ) -> io::Result<()> {
-        let mut rest = bytes;
+        let mut rest = VecDeque::from(pieces);
         let mut position = position;
-        while !rest.is_empty() {
+        loop {
+            rest.retain(|piece| !piece.is_empty());
+            if rest.is_empty() {
+                return Ok(());
+            }
+            let some: Vec<Bytes> = rest.iter().take(CHAIN_OPERATIONS).cloned().collect();
             let written = match &self.shared.kernel {
-                Kernel::Uring(uring) => {
-                    uring.write(Arc::clone(&file), position, rest.clone()).await
-                }
-                Kernel::Epoll { .. } => {
-                    epoll::write(Arc::clone(&file), position, rest.clone()).await
-                }
+                Kernel::Uring(uring) => uring.write(Arc::clone(&file), position, some).await,
+                Kernel::Epoll { .. } => epoll::write(Arc::clone(&file), position, some).await,
             };
             match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(len_bytes) => {
-                    rest.advance(len_bytes);
+                    advance(&mut rest, len_bytes);
                     position += len_bytes as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
     }
 
     /// fdatasync(2). A failure must never be retried to success: the pages it did not write count
@@ -267,8 +269,9 @@ impl Ring {
     /// travel, not copies. Without io_uring, [`Path::Chain`] goes by sendfile.
     ///
     /// # Errors
-    /// Any error, and dropping the future, leave an unknown prefix sent: close the connection.
-    /// Waiting for a peer that does not read has no time limit; [`Socket::shutdown`] ends it.
+    /// After any error, or a dropped future, an unknown prefix is out and the socket has been shut
+    /// down. Waiting for a peer that does not read has no time limit: [`Socket::shutdown`] ends it,
+    /// [`Socket::sent_bytes`] tells whether it is needed.
     pub async fn transfer(
         &self,
         pieces: Vec<Piece>,
@@ -288,5 +291,19 @@ impl Ring {
 
     pub(crate) fn config(&self) -> &RingConfig {
         &self.shared.config
+    }
+}
+
+/// Takes `len_bytes` off the front.
+fn advance(pieces: &mut VecDeque<Bytes>, mut len_bytes: usize) {
+    while let Some(piece) = pieces.front_mut()
+        && len_bytes > 0
+    {
+        let step = len_bytes.min(piece.len());
+        piece.advance(step);
+        len_bytes -= step;
+        if piece.is_empty() {
+            pieces.pop_front();
+        }
     }
 }

@@ -123,12 +123,6 @@ impl Queue {
     ///
     /// No DEFER_TASKRUN: a ring whose descriptor is watched by epoll loses wake-ups with it.
     pub(crate) fn new(config: &RingConfig) -> Result<Queue, RingError> {
-        assert!(
-            config.submissions as usize >= CHAIN_OPERATIONS,
-            "{} submissions",
-            config.submissions
-        );
-        assert!(config.submissions < config.completions, "{} completions", config.completions);
         let unavailable = |what| {
             move |error: io::Error| RingError::Unavailable {
                 errno: error.raw_os_error().unwrap_or(libc::EIO),

@@ -22,6 +22,8 @@
 mod apply;
 mod piece;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::sync::Arc;

@@ -29,7 +29,7 @@ struct Read {
 
 struct Write {
     file: Arc<File>,
-    bytes: Bytes,
+    pieces: Vec<Bytes>,
 }
 
 struct Sync(Arc<File>);
@@ -93,19 +93,29 @@ impl Uring {
         (result, read.buffer)
     }
 
-    /// One write of up to all of `bytes`.
+    /// One chain of writes, one behind the other, of up to all of `pieces` (at most as many as a chain
+    /// has operations). A short write breaks the chain, so what was written has no hole.
     pub(crate) async fn write(
         self: &Rc<Self>,
         file: Arc<File>,
         position: u64,
-        bytes: Bytes,
+        pieces: Vec<Bytes>,
     ) -> io::Result<usize> {
         let (_, results) = self
-            .start(Box::new(Write { file, bytes }), OnDrop::LetFinish, |write| {
-                vec![Request::Write { file: write.file.as_fd(), position, bytes: &write.bytes }]
+            .start(Box::new(Write { file, pieces }), OnDrop::LetFinish, |write| {
+                let mut requests: Vec<Request> = Vec::with_capacity(write.pieces.len());
+                let (file, mut next) = (write.file.as_fd(), position);
+                let mut requests: Vec<Request> = Vec::with_capacity(write.pieces.len());
+                for bytes in &write.pieces {
+                    requests.push(Request::Write { file, position: next, bytes });
+                    next += bytes.len() as u64;
+                }
+                requests
             })
             .await;
-        count(results[0])
+        let written = results.iter().take_while(|result| **result >= 0);
+        let written: usize = written.map(|result| *result as usize).sum();
+        if written > 0 { Ok(written) } else { count(results[0]) }
     }
 
     pub(crate) async fn sync_data(self: &Rc<Self>, file: Arc<File>) -> io::Result<()> {

@@ -83,7 +83,10 @@ fn writes_land_where_they_were_sent_and_sync() {
     run_on_both(|ring| async move {
         let file = Arc::new(tempfile::tempfile().unwrap());
         let bytes = Bytes::from(pattern(0, 100_000));
-        ring.write_all_at(Arc::clone(&file), 50, bytes.clone()).await.unwrap();
+        // More pieces than one chain holds, one of them empty.
+        let mut pieces: Vec<Bytes> = (0..20).map(|n| bytes.slice(n * 16..n * 16 + 16)).collect();
+        pieces.extend([Bytes::new(), bytes.slice(320..)]);
+        ring.write_all_at(Arc::clone(&file), 50, pieces).await.unwrap();
         ring.sync_data(Arc::clone(&file)).await.unwrap();
         assert_eq!(ring.read_at(file, 50, 100_000).await.unwrap(), bytes);
     });
@@ -93,7 +96,8 @@ fn writes_land_where_they_were_sent_and_sync() {
 fn a_write_that_fails_says_why() {
     run_on_both(|ring| async move {
         let read_only = Arc::new(std::fs::File::open("/dev/null").unwrap());
-        let error = ring.write_all_at(read_only, 0, Bytes::from_static(b"x")).await.unwrap_err();
+        let error =
+            ring.write_all_at(read_only, 0, vec![Bytes::from_static(b"x")]).await.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
     });
 }

@@ -69,7 +69,9 @@ fn everything_works_without(errno: i32) {
         assert!(reason.contains(&format!("errno {errno}")), "{reason}");
 
         let written = Arc::new(tempfile::tempfile().unwrap());
-        ring.write_all_at(Arc::clone(&written), 0, Bytes::from(pattern(0, 1 << 20))).await.unwrap();
+        ring.write_all_at(Arc::clone(&written), 0, vec![Bytes::from(pattern(0, 1 << 20))])
+            .await
+            .unwrap();
         ring.sync_data(Arc::clone(&written)).await.unwrap();
         for path in PATHS {
             let (socket, peer) = narrow();

@@ -5,6 +5,7 @@ mod support;
 use std::io::Read;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use penstock_ring::{Backend, Path, Piece, Ring, RingConfig, Socket, TransferError};
@@ -194,24 +195,38 @@ fn dropped_transfer_keeps_its_file_and_socket_until_the_last_completion() {
         let weak_file = Arc::downgrade(&file);
         let (socket, _peer) = narrow();
         let counters = ring.counters();
-        let transfer = tokio::task::spawn_local({
-            let (ring, socket) = (ring.clone(), Rc::clone(&socket));
-            let pieces = vec![range(&file, 0, 1 << 20)];
-            async move { ring.transfer(pieces, &socket, Path::Chain).await }
-        });
+        let mut transfer =
+            Box::pin(ring.transfer(vec![range(&file, 0, 1 << 20)], &socket, Path::Chain));
         drop(file);
-        // Blocked: the second chain waits for the socket.
-        until(|| counters.chains.get() >= 2).await;
-        transfer.abort();
-        assert!(transfer.await.unwrap_err().is_cancelled());
+        // Until the second chain waits for the socket.
+        std::future::poll_fn(|context| {
+            assert!(transfer.as_mut().poll(context).is_pending());
+            context.waker().wake_by_ref();
+            if counters.chains.get() < 2 { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        drop(transfer);
         assert_eq!(counters.orphans.get(), 1);
         assert!(weak_file.upgrade().is_some(), "closed under the kernel's hands");
         assert_eq!(Rc::strong_count(&socket), 2);
-        socket.shutdown().unwrap();
         until(|| weak_file.upgrade().is_none()).await;
         assert_eq!(Rc::strong_count(&socket), 1);
         assert_eq!(counters.residues.get(), 1, "its pipe had bytes in it");
         assert_eq!(counters.pipes_open.get(), 0, "a pipe with residue went back to the pool");
+    });
+}
+
+#[test]
+fn an_unfinished_transfer_lets_nothing_follow_it() {
+    run_on_both(|ring| async move {
+        let file = file(10);
+        for path in PATHS {
+            let (socket, peer) = tcp();
+            ring.transfer(vec![range(&file, 0, 11)], &socket, path).await.unwrap_err();
+            let next = ring.transfer(vec![text(b"next answer")], &socket, path).await;
+            assert!(matches!(next, Err(TransferError::PeerGone { .. })), "{path:?}: {next:?}");
+            assert!(reader(peer, 100).join().unwrap().len() <= 10);
+        }
     });
 }
 

@@ -1,0 +1,118 @@
+//! Plans and results by example; fake.rs has the properties.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::*;
+
+const CHAIN: Means = Means::Chain { hop_bytes: 256 * 1024, pipe_slots: 64 };
+const ECANCELED: i32 = -libc::ECANCELED;
+
+fn text(bytes: &'static [u8]) -> Piece {
+    Piece::Bytes(Bytes::from_static(bytes))
+}
+
+fn range(position: u64, len_bytes: u64) -> Piece {
+    Piece::File { file: Arc::new(File::open("/dev/null").unwrap()), position, len_bytes }
+}
+
+fn plan(transfer: &mut Transfer) -> Vec<Op> {
+    match transfer.next() {
+        Next::Do(plan) => plan.to_vec(),
+        ended => panic!("{ended:?}"),
+    }
+}
+
+#[test]
+fn an_answer_that_fits_is_one_chain() {
+    let mut transfer = Transfer::new(vec![text(b"head"), range(8192, 1000), text(b"tail")], CHAIN);
+    assert_eq!(
+        plan(&mut transfer),
+        [
+            Op::Send { piece: 0, from: 0, len_bytes: 4, more: true },
+            Op::Fill { piece: 1, position: 8192, len_bytes: 1000 },
+            Op::Drain { len_bytes: 1000, more: true },
+            Op::Send { piece: 2, from: 0, len_bytes: 4, more: false },
+        ]
+    );
+    transfer.apply(&[4, 1000, 1000, 4]);
+    assert_eq!(transfer.next(), Next::Done);
+}
+
+#[test]
+fn the_first_hop_of_an_unaligned_range_is_shorter_and_the_others_are_aligned() {
+    let mut transfer = Transfer::new(vec![range(100, 600_000)], CHAIN);
+    let fills: Vec<_> = plan(&mut transfer)
+        .into_iter()
+        .filter_map(|op| match op {
+            Op::Fill { position, len_bytes, .. } => Some((position, len_bytes)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(fills, [(100, 262_044), (262_144, 262_144), (524_288, 75_812)]);
+}
+
+#[test]
+fn after_a_full_socket_the_next_plan_waits_drains_the_residue_and_goes_on() {
+    let mut transfer = Transfer::new(vec![range(0, 300_000)], CHAIN);
+    plan(&mut transfer);
+    transfer.apply(&[262_144, 100_000, ECANCELED, ECANCELED]);
+    assert_eq!(
+        plan(&mut transfer),
+        [
+            Op::PollOut,
+            Op::Drain { len_bytes: 162_144, more: true },
+            Op::Fill { piece: 0, position: 262_144, len_bytes: 37_856 },
+            Op::Drain { len_bytes: 37_856, more: false },
+        ]
+    );
+}
+
+#[test]
+fn a_parked_transfer_only_waits_and_then_fills_again_from_what_was_sent() {
+    let mut transfer = Transfer::new(vec![range(0, 5000)], CHAIN);
+    plan(&mut transfer);
+    transfer.apply(&[5000, 1000]);
+    transfer.park();
+    assert!(!transfer.wants_pipe());
+    assert_eq!(plan(&mut transfer), [Op::PollOut]);
+    transfer.apply(&[i32::from(libc::POLLOUT)]);
+    assert!(transfer.wants_pipe());
+    assert_eq!(plan(&mut transfer)[0], Op::Fill { piece: 0, position: 1000, len_bytes: 4000 });
+}
+
+#[test]
+fn a_small_answer_is_copied_into_one_send() {
+    let pieces = vec![text(b"head"), range(7, 1000), text(b"tail")];
+    let mut transfer = Transfer::new(pieces, Means::Copy { stage_bytes: 65_536 });
+    assert_eq!(*plan(&mut transfer).last().unwrap(), Op::Drain { len_bytes: 1008, more: false });
+    transfer.apply(&[4, 1000, 4, 1008]);
+    assert_eq!(transfer.next(), Next::Done);
+}
+
+#[test]
+fn a_chain_that_ran_past_its_break_fails() {
+    let mut transfer = Transfer::new(vec![text(b"head"), range(0, 10)], CHAIN);
+    plan(&mut transfer);
+    transfer.apply(&[2, 10, 10]);
+    assert_eq!(transfer.next(), Next::Failed(TransferError::OutOfOrder { index: 1, result: 10 }));
+}
+
+#[test]
+fn internal_errnos_of_the_kernel_are_kept_as_numbers() {
+    let mut transfer = Transfer::new(vec![range(0, 10)], CHAIN);
+    plan(&mut transfer);
+    transfer.apply(&[-512, ECANCELED]);
+    assert_eq!(transfer.next(), Next::Failed(TransferError::Os(512)));
+}
+
+#[test]
+fn nothing_to_send_is_done() {
+    for means in [CHAIN, Means::Sendfile, Means::Copy { stage_bytes: 10 }] {
+        let mut transfer = Transfer::new(vec![text(b""), range(5, 0)], means);
+        assert!(!transfer.wants_pipe());
+        assert_eq!(transfer.next(), Next::Done);
+    }
+}

@@ -31,7 +31,7 @@ impl Socket {
     /// (what belongs together is sent with MSG_MORE) and, if given, SO_SNDBUF.
     ///
     /// The kernel doubles `send_buffer_bytes` for its own bookkeeping (socket(7)) and never
-    /// enlarges it again; without one the buffer grows to tcp_wmem[2].
+    /// enlarges it again; without one the buffer grows to the largest of tcp_wmem (tcp(7)).
     ///
     /// # Errors
     /// Those of ioctl(2) and setsockopt(2) on a descriptor that is not a socket.

@@ -101,15 +101,7 @@ impl Uring {
         while self.stopping.get() != Stopping::Done {
             match self.submit() {
                 Ok(()) => {}
-                // The kernel is out of memory or wants its completions reaped first.
-                Err(error)
-                    if matches!(
-                        error.raw_os_error(),
-                        Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)
-                    ) =>
-                {
-                    tokio::task::yield_now().await;
-                }
+                Err(error) if is_passing(&error) => tokio::task::yield_now().await,
                 Err(error) => return Err(error),
             }
             self.reap();
@@ -171,11 +163,7 @@ impl Uring {
             }
             Completed::Stale => {
                 self.counters.stale_completions.add(1);
-                tracing::warn!(
-                    user_data,
-                    result,
-                    "completion for an operation that is not in flight"
-                );
+                tracing::warn!(user_data, result, "completion of nothing in flight");
             }
         }
     }
@@ -267,4 +255,9 @@ impl<R> Drop for Operation<R> {
             }
         }
     }
+}
+
+/// The kernel is out of memory for now, or wants its completions reaped first.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR))
 }

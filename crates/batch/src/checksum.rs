@@ -5,6 +5,9 @@ use crate::header::{
     MAX_TIMESTAMP_AT,
 };
 
+/// Base offset, length and leader epoch: what comes before the bytes that never change.
+pub const PLACE_LEN: usize = LEADER_EPOCH_AT + 4;
+
 /// Compares the CRC in the header with the bytes of `batch`, which is exactly one whole batch.
 pub fn check_crc(batch: &[u8]) -> Result<(), BatchError> {
     let Some(stored) = batch.get(CRC_AT..ATTRIBUTES_AT) else {
@@ -20,11 +23,11 @@ pub fn crc_is_valid(batch: &[u8]) -> bool {
     check_crc(batch).is_ok()
 }
 
-/// Gives a batch its place in the log: the 12 bytes that the CRC does not cover.
+/// Gives a batch its place in the log: 12 of its first [`PLACE_LEN`] bytes, which the CRC does not cover.
 ///
-/// `batch` must have been parsed; a shorter slice is a bug.
+/// `batch` may be cut behind those; a shorter slice is a bug.
 pub fn assign(batch: &mut [u8], base_offset: i64, leader_epoch: i32) {
-    assert!(batch.len() >= HEADER_LEN, "{} bytes are no batch", batch.len());
+    assert!(batch.len() >= PLACE_LEN, "{} bytes are no batch", batch.len());
     batch[..8].copy_from_slice(&base_offset.to_be_bytes());
     batch[LEADER_EPOCH_AT..][..4].copy_from_slice(&leader_epoch.to_be_bytes());
 }
@@ -32,14 +35,15 @@ pub fn assign(batch: &mut [u8], base_offset: i64, leader_epoch: i32) {
 /// Makes every record's timestamp the broker's (`message.timestamp.type=LogAppendTime`):
 /// the records stay as they are, the header overrides them. Costs a new CRC of the whole batch.
 ///
-/// `batch` must be one whole parsed batch; a shorter slice is a bug.
-pub fn stamp_log_append_time(batch: &mut [u8], now_ms: i64) {
-    assert!(batch.len() >= HEADER_LEN, "{} bytes are no batch", batch.len());
-    let attributes = i16::from_be_bytes([batch[ATTRIBUTES_AT], batch[ATTRIBUTES_AT + 1]]);
+/// `header` is the first [`HEADER_LEN`] bytes of a parsed batch and `records` the rest of it.
+pub fn stamp_log_append_time(header: &mut [u8], records: &[u8], now_ms: i64) {
+    assert!(header.len() == HEADER_LEN, "{} bytes are no header", header.len());
+    let attributes = i16::from_be_bytes([header[ATTRIBUTES_AT], header[ATTRIBUTES_AT + 1]]);
     let attributes = attributes | LOG_APPEND_TIME_BIT;
-    batch[ATTRIBUTES_AT..][..2].copy_from_slice(&attributes.to_be_bytes());
-    batch[MAX_TIMESTAMP_AT..][..8].copy_from_slice(&now_ms.to_be_bytes());
-    seal(batch);
+    header[ATTRIBUTES_AT..][..2].copy_from_slice(&attributes.to_be_bytes());
+    header[MAX_TIMESTAMP_AT..][..8].copy_from_slice(&now_ms.to_be_bytes());
+    let crc = crc32c::crc32c_append(compute(header), records);
+    header[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
 }
 
 /// Writes the CRC of what the batch holds now.
@@ -84,7 +88,8 @@ mod tests {
     #[test]
     fn log_append_time_overrides_every_record_and_seals_again() {
         let mut bytes = batch();
-        stamp_log_append_time(&mut bytes, 99);
+        let (header, records_part) = bytes.split_at_mut(HEADER_LEN);
+        stamp_log_append_time(header, records_part, 99);
         assert!(crc_is_valid(&bytes));
         let header = BatchHeader::parse(&bytes).unwrap();
         assert_eq!(header.timestamp_type(), TimestampType::LogAppendTime);

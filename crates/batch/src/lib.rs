@@ -23,7 +23,7 @@ pub mod varint;
 
 pub use batches::Batches;
 pub use builder::{BatchBuilder, NewRecord};
-pub use checksum::{assign, check_crc, crc_is_valid, stamp_log_append_time};
+pub use checksum::{PLACE_LEN, assign, check_crc, crc_is_valid, stamp_log_append_time};
 pub use header::{BatchError, BatchHeader, Codec, HEADER_LEN, MAGIC, TimestampType};
 pub use records::{Header, Headers, Record, Records, records};
 

@@ -138,7 +138,7 @@ impl Partition {
 
     async fn write(&self, ring: &Ring, append: Append) -> Result<Appended, ProduceFailure> {
         let (file, position) = (Arc::clone(&append.file), append.position.0);
-        match ring.write_all_at(file, position, append.bytes.clone()).await {
+        match ring.write_all_at(file, position, append.pieces.clone()).await {
             Ok(()) => Ok(self.log().finish_append(append)),
             Err(error) => {
                 let reported = std::io::Error::from(error.kind());

@@ -92,6 +92,7 @@ async fn create_one(
     let config = |(key, value): (&str, &str)| CreatableTopicConfigs {
         name: key.into(),
         value: Some(value.into()),
+        config_source: crate::topic_configs::OF_THE_TOPIC,
         ..CreatableTopicConfigs::default()
     };
     Ok(CreatableTopicResult {

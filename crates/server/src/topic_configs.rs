@@ -22,7 +22,7 @@ const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 
 /// Where a value comes from.
-const OF_THE_TOPIC: i8 = 1;
+pub(crate) const OF_THE_TOPIC: i8 = 1;
 const DEFAULT: i8 = 5;
 
 /// What to do with a value.

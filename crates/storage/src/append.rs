@@ -15,20 +15,23 @@
 use std::{fs::File, io, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use penstock_batch::{BatchHeader, TimestampType, assign, stamp_log_append_time};
+use penstock_batch::{
+    BatchHeader, HEADER_LEN, PLACE_LEN, TimestampType, assign, stamp_log_append_time,
+};
 
 use crate::{Log, Offset, Position, ProducedBatches, batch_place::BatchPlace, log::Writing};
 
-/// What to write where. Whoever holds it writes `bytes` at `position` and then tells the log how it
-/// went: `Log::finish_append` or `Log::fail_append`.
+/// What to write where. Whoever holds it writes the `pieces`, one behind the other, at `position` and then
+/// tells the log how it went: `Log::finish_append` or `Log::fail_append`.
 #[derive(Debug)]
 pub struct Append {
     /// The active segment.
     pub file: Arc<File>,
     /// Its end.
     pub position: Position,
-    /// Whole batches, offsets assigned. Cheap to clone for the write.
-    pub bytes: Bytes,
+    /// Whole batches with their offsets: of each a patched head, then the rest as the producer sent it.
+    /// Cheap to clone for the write.
+    pub pieces: Vec<Bytes>,
     batches: Vec<(BatchHeader, BatchPlace)>,
     log_append_time_ms: i64,
 }
@@ -91,9 +94,8 @@ pub enum AppendError {
 impl Log {
     /// Gives the batches their offsets and says where to write them.
     ///
-    /// The offsets are written into the bytes the producer sent, without a copy, if nothing else refers
-    /// to their allocation; a request that brought several partitions in one frame is shared between them
-    /// and is copied once. The caller has rolled if `needs_roll` said so.
+    /// The offsets are written into a copy of each batch's first bytes (16, or the header of 61 with
+    /// LogAppendTime); the records are not copied. The caller has rolled if `needs_roll` said so.
     ///
     /// # Panics
     /// If an append is outstanding, or a needed roll was left out: bugs of the caller.
@@ -111,19 +113,17 @@ impl Log {
         };
         let segment = &self.active.segment;
         let position = Position(segment.size_bytes);
-        let mut bytes =
-            batches.bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
         let mut next_offset = self.log_end;
+        let mut pieces = Vec::with_capacity(2 * batches.batches.len());
         let mut placed = Vec::with_capacity(batches.batches.len());
         for (at, mut header) in batches.batches {
-            let batch = &mut bytes[at..at + header.len_bytes()];
-            assign(batch, next_offset.0, leader_epoch);
-            if stamp_ms >= 0 {
-                stamp_log_append_time(batch, stamp_ms);
-                header.max_timestamp = stamp_ms;
-            }
+            let batch = batches.bytes.slice(at..at + header.len_bytes());
             header.base_offset = next_offset.0;
             header.leader_epoch = leader_epoch;
+            if stamp_ms >= 0 {
+                header.max_timestamp = stamp_ms;
+            }
+            pieces.extend(patched(batch, &header, stamp_ms));
             let place = BatchPlace::of(&header, Position(position.0 + at as u64));
             assert!(segment.files.relative(place.last).is_some(), "a needed roll was left out");
             next_offset = Offset(place.last.0 + 1);
@@ -133,7 +133,7 @@ impl Log {
         Ok(Append {
             file: segment.files.log.clone(),
             position,
-            bytes: bytes.freeze(),
+            pieces,
             batches: placed,
             log_append_time_ms: stamp_ms,
         })
@@ -165,7 +165,7 @@ impl Log {
         tracing::error!(
             dir = %self.dir.display(),
             position = append.position.0,
-            len_bytes = append.bytes.len(),
+            len_bytes = append.pieces.iter().map(Bytes::len).sum::<usize>(),
             %error,
             "a write failed; the partition takes no more appends until the server is restarted"
         );
@@ -186,4 +186,16 @@ impl Log {
         let here = Position(self.active.segment.size_bytes) == append.position;
         assert!(self.writing == Writing::Outstanding && here, "an append ended that never began");
     }
+}
+
+/// A batch's head with its place in the log, and the rest of it untouched.
+fn patched(batch: Bytes, header: &BatchHeader, stamp_ms: i64) -> [Bytes; 2] {
+    let head_len = if stamp_ms < 0 { PLACE_LEN } else { HEADER_LEN };
+    let rest = batch.slice(head_len..);
+    let mut head = BytesMut::from(&batch[..head_len]);
+    assign(&mut head, header.base_offset, header.leader_epoch);
+    if stamp_ms >= 0 {
+        stamp_log_append_time(&mut head, &rest, stamp_ms);
+    }
+    [head.freeze(), rest]
 }

@@ -140,6 +140,10 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
             Err(error) => return Err(io_error(&path)(error)),
         };
+        // A broker that was killed leaves the file empty: it had made it and not yet written it.
+        if text.is_empty() {
+            return Ok(HashMap::new());
+        }
         // Without them deleted records would be served again: better not to start.
         let bad = || io::Error::new(io::ErrorKind::InvalidData, "not a checkpoint of version 0");
         parse_log_starts(&text).ok_or_else(|| io_error(&path)(bad()))
@@ -247,6 +251,8 @@ mod tests {
         let text = fs::read_to_string(dir.path().join(LOG_STARTS)).unwrap();
         assert_eq!(text, "0\n1\na-b 3 77\n");
         assert_eq!(data.log_starts().unwrap()[&name("a-b", 3)], Offset(77));
+        fs::write(dir.path().join(LOG_STARTS), "").unwrap();
+        assert!(data.log_starts().unwrap().is_empty(), "a killed broker leaves it empty");
         fs::write(dir.path().join(LOG_STARTS), "0\n2\na 3 77\n").unwrap();
         assert!(data.log_starts().is_err());
     }

@@ -37,7 +37,7 @@ fn an_append_is_invisible_until_it_has_finished() {
     append(&mut log, batch(1, 10, NOW_MS));
     let produced = ProducedBatches::validate(batch(1, 10, NOW_MS), 1 << 20).unwrap();
     let pending = log.begin_append(produced, 0, NOW_MS).unwrap();
-    pending.file.write_all_at(&pending.bytes, pending.position.0).unwrap();
+    pending.file.write_all_at(&pending.pieces.concat(), pending.position.0).unwrap();
     assert!(matches!(log.find(Offset(1)), Ok(Find::AtEnd)));
     let before = find(&log, 0).extent(1 << 20, true).unwrap();
     assert_eq!(before.len_bytes, pending.position.0);
@@ -51,7 +51,7 @@ fn a_failed_write_takes_the_log_offline_but_not_what_is_committed() {
     append(&mut log, batch(2, 10, NOW_MS));
     let produced = || ProducedBatches::validate(batch(1, 10, NOW_MS), 1 << 20).unwrap();
     let append = log.begin_append(produced(), 0, NOW_MS).unwrap();
-    append.file.write_all_at(&append.bytes[..30], append.position.0).unwrap();
+    append.file.write_all_at(&append.pieces.concat()[..30], append.position.0).unwrap();
     log.fail_append(append, io::Error::other("disk full"));
     assert_eq!(log.begin_append(produced(), 0, NOW_MS).unwrap_err(), AppendError::Offline);
     assert_eq!((log.log_end(), fetch_all(&log).len()), (Offset(2), 1));
@@ -216,7 +216,7 @@ fn a_batch_sent_twice_is_kept_once_even_after_a_kill() {
     };
     for sequence in 0..3 {
         let append = log.begin_append(numbered(sequence), 0, NOW_MS).unwrap();
-        append.file.write_all_at(&append.bytes, append.position.0).unwrap();
+        append.file.write_all_at(&append.pieces.concat(), append.position.0).unwrap();
         log.finish_append(append);
     }
     kill(log);
@@ -234,7 +234,7 @@ fn each_leader_epoch_is_kept_with_its_first_offset() {
     for epoch in [0, 0, 4] {
         let produced = ProducedBatches::validate(batch(2, 10, NOW_MS), 1 << 20).unwrap();
         let append = log.begin_append(produced, epoch, NOW_MS).unwrap();
-        append.file.write_all_at(&append.bytes, append.position.0).unwrap();
+        append.file.write_all_at(&append.pieces.concat(), append.position.0).unwrap();
         log.finish_append(append);
     }
     for flush in log.unflushed_indexes() {
@@ -255,7 +255,7 @@ fn a_log_closes_cleanly_once_and_never_with_an_append_under_way() {
     let produced = ProducedBatches::validate(batch(1, 10, NOW_MS), 1 << 20).unwrap();
     let pending = log.begin_append(produced, 0, NOW_MS).unwrap();
     assert!(log.close().is_err());
-    pending.file.write_all_at(&pending.bytes, pending.position.0).unwrap();
+    pending.file.write_all_at(&pending.pieces.concat(), pending.position.0).unwrap();
     log.finish_append(pending);
     log.close().unwrap();
     assert_eq!(fetch_all(&log).len(), 1);

@@ -59,7 +59,7 @@ fn overwritten(frame: &Bytes, at: usize, with: &[u8]) -> Bytes {
 }
 
 #[test]
-fn a_frame_cut_anywhere_or_with_a_byte_too_many_is_an_error() {
+fn a_frame_cut_anywhere_is_an_error() {
     for (key, version, request, response) in every_frame() {
         for end in 0..request.len() {
             let cut = decode_request(request.slice(..end));
@@ -69,11 +69,18 @@ fn a_frame_cut_anywhere_or_with_a_byte_too_many_is_an_error() {
             let cut = decode_response(key, version.number, response.slice(..end));
             assert!(cut.is_err(), "{key:?} {version:?} cut at {end}: {cut:?}");
         }
-        for frame in [request, response] {
-            let longer = Bytes::from([&frame[..], &[0]].concat());
-            assert!(decode_request(longer.clone()).is_err());
-            assert!(decode_response(key, version.number, longer).is_err());
-        }
+    }
+}
+
+/// A real client was refused once: librdkafka leaves bytes of a placeholder behind
+/// its Metadata 9, and nobody had noticed since Kafka does not look there.
+#[test]
+fn what_follows_a_body_is_passed_over() {
+    for (key, version, request, response) in every_frame() {
+        let longer = |frame: &Bytes| Bytes::from([frame, &b"\0\x01\0\0\0"[..]].concat());
+        assert_eq!(decode_request(longer(&request)), decode_request(request));
+        let decoded = decode_response(key, version.number, longer(&response));
+        assert_eq!(decoded, decode_response(key, version.number, response));
     }
 }
 

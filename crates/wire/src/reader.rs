@@ -119,6 +119,12 @@ impl Reader {
         Ok(())
     }
 
+    /// Reads a message's body. What follows it is passed over, as Kafka does: librdkafka ends its
+    /// Metadata 9 with a byte that no definition has.
+    pub(crate) fn body<T: Field>(mut self) -> Result<T, DecodeError> {
+        T::decode(&mut self)
+    }
+
     /// Reads a value that must use up all that is left.
     pub(crate) fn whole<T: Field>(mut self, field: &'static str) -> Result<T, DecodeError> {
         self.field = field;
@@ -200,7 +206,7 @@ pub enum Problem {
     /// A variable-length integer that is cut or longer than 32 bits.
     #[error("a variable-length integer is cut or too long")]
     Varint,
-    /// The frame goes on after its last field.
+    /// A tagged field goes on after its value.
     #[error("{bytes} bytes are left over")]
     LeftOver {
         /// How many.

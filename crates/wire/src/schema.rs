@@ -183,7 +183,7 @@ macro_rules! message_enum {
             }
 
             fn decode_body(api_key: ApiKey, reader: Reader) -> Result<$enum, DecodeError> {
-                match api_key { $( ApiKey::$name => reader.whole("body").map($enum::$name), )* }
+                match api_key { $( ApiKey::$name => reader.body().map($enum::$name), )* }
             }
 
             fn encode_body(&self, writer: &mut Writer) {

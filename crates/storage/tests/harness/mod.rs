@@ -31,7 +31,7 @@ pub fn append_at(log: &mut Log, bytes: Bytes, now_ms: i64) -> Appended {
         log.install_roll(roll.create().unwrap());
     }
     let append = log.begin_append(produced, 0, now_ms).unwrap();
-    append.file.write_all_at(&append.bytes, append.position.0).unwrap();
+    append.file.write_all_at(&append.pieces.concat(), append.position.0).unwrap();
     log.finish_append(append)
 }
 

@@ -103,9 +103,8 @@ impl Uring {
     ) -> io::Result<usize> {
         let (_, results) = self
             .start(Box::new(Write { file, pieces }), OnDrop::LetFinish, |write| {
-                let mut requests: Vec<Request> = Vec::with_capacity(write.pieces.len());
                 let (file, mut next) = (write.file.as_fd(), position);
-                let mut requests: Vec<Request> = Vec::with_capacity(write.pieces.len());
+                let mut requests = Vec::with_capacity(write.pieces.len());
                 for bytes in &write.pieces {
                     requests.push(Request::Write { file, position: next, bytes });
                     next += bytes.len() as u64;

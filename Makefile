@@ -11,7 +11,7 @@ help: ## print this list
 
 tools: ## check for, and where it can be done install, what the other targets need
 	@command -v $(CARGO) >/dev/null || { \
-		echo "Rust 1.88 or newer is needed: https://rust-lang.org/tools/install"; exit 1; }
+		echo "Rust 1.91 or newer is needed: https://rust-lang.org/tools/install"; exit 1; }
 	@command -v cc >/dev/null || { \
 		apt-get update -q && apt-get install -q -y --no-install-recommends build-essential; }
 

@@ -16,7 +16,7 @@ tools: ## check for, and where it can be done install, what the other targets ne
 		apt-get update -q && apt-get install -q -y --no-install-recommends build-essential; }
 
 build: tools ## build the server and the load generator, optimised, into target/release
-	$(CARGO) build --release --bins
+	$(CARGO) build --release --workspace --bins
 
 demo: build ## serve 1 GiB by copy, sendfile and chain; print the comparison and draw it
 	target/release/penstock-demo

@@ -133,7 +133,6 @@ impl Plan {
             plan.topics.push(FetchableTopicResponse {
                 topic: topic.topic.clone(),
                 partitions,
-                ..FetchableTopicResponse::default()
             });
         }
         plan

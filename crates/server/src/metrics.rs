@@ -131,7 +131,7 @@ struct RingCollector {
 impl Collector for RingCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let rings = self.rings.lock().clone();
-        let sum = |of: fn(&Counters) -> &RingCounter| -> u64 {
+        let sum = |of: ReadCounter| -> u64 {
             rings.iter().map(|ring| of(ring).get()).sum()
         };
 
@@ -141,7 +141,7 @@ impl Collector for RingCollector {
             None,
             MetricType::Counter,
         )?;
-        let by_path: [(&str, fn(&Counters) -> &RingCounter); 3] = [
+        let by_path: [(&str, ReadCounter); 3] = [
             ("chain", |c| &c.chain_bytes),
             ("sendfile", |c| &c.sendfile_bytes),
             ("copy", |c| &c.copy_bytes),
@@ -167,7 +167,8 @@ impl Collector for RingCollector {
     }
 }
 
-type Row = (&'static str, &'static str, fn(&Counters) -> &RingCounter);
+type ReadCounter = fn(&Counters) -> &RingCounter;
+type Row = (&'static str, &'static str, ReadCounter);
 
 const COUNTERS: &[Row] = &[
     ("ring_enters", "Calls of io_uring_enter that carried entries", |c| &c.enters),

@@ -1,0 +1,106 @@
+//! `make demo`: serves the same gigabyte by every fetch path, prints what that costs and draws it.
+//!
+//! ```text
+//! data ── 1 GiB on disk ──▶ run: every path × size, in rounds ──▶ report (rows)
+//!                             │  server on one core                ├─▶ table + words  (stdout)
+//!                             │  load on another                   ├─▶ plot           demo.svg
+//!                             └─ measure: /proc, perf, /metrics    └─▶ json           demo.json
+//! ```
+//!
+//! It starts the release binaries and looks at them from outside; it must never link to the server.
+
+mod cache;
+mod conditions;
+mod measure;
+mod plot;
+mod report;
+mod run;
+mod table;
+mod words;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::conditions::Conditions;
+use crate::run::Plan;
+
+/// Compares the fetch paths of Penstock on this machine.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Where the served data lies while it runs; emptied first
+    #[arg(long, value_name = "DIR", default_value = "target/demo")]
+    data_dir: PathBuf,
+
+    /// Where demo.svg and demo.json go
+    #[arg(long, value_name = "DIR", default_value = "demo-out")]
+    out: PathBuf,
+
+    /// Bytes of record batches to serve
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
+    total_bytes: u64,
+
+    /// How often every path is measured; the paths take turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+
+    /// Length of one measurement, in seconds
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+
+    /// Leave the data where it is
+    #[arg(long)]
+    keep: bool,
+}
+
+/// The served data, removed when dropped.
+struct Data {
+    dir: PathBuf,
+    keep: bool,
+}
+
+impl Data {
+    fn fresh(dir: &Path, keep: bool) -> anyhow::Result<Data> {
+        let context = || format!("cannot make a fresh directory of {}", dir.display());
+        if dir.exists() {
+            fs::remove_dir_all(dir).with_context(context)?;
+        }
+        fs::create_dir_all(dir).with_context(context)?;
+        Ok(Data { dir: dir.to_owned(), keep })
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let data = Data::fresh(&arguments.data_dir, arguments.keep)?;
+    let conditions = Conditions::of_this_machine();
+    let plan = Plan {
+        dir: data.dir.clone(),
+        total_bytes: arguments.total_bytes,
+        rounds: arguments.rounds,
+        seconds: arguments.seconds,
+        cores: conditions.cores,
+    };
+    let report = run::run(&plan)?;
+
+    println!("{}\n", conditions.caption(&plan));
+    println!("{}\n", table::draw(&report));
+    println!("{}\n", words::tell(&report));
+
+    fs::create_dir_all(&arguments.out)?;
+    let (svg, json) = (arguments.out.join("demo.svg"), arguments.out.join("demo.json"));
+    plot::draw(&report, &conditions.caption(&plan), &svg)?;
+    fs::write(&json, format!("{:#}\n", report.to_json(&conditions, &plan)))?;
+    println!("{} and {} have it too.", svg.display(), json.display());
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! What a running server has used so far, seen from outside: processor time, switches, bytes sent.
+//!
+//! `run` takes a [`Reading`] before and after a load and divides the difference by the gigabytes that
+//! were sent between the two. Parsing is apart from reading, and tested.
+
+use std::fs;
+use std::ops::Sub;
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use penstock_tests::{Metrics, Penstock};
+
+/// Bytes that "a GB" means everywhere in the demo.
+pub(crate) const GB: f64 = 1e9;
+
+const PERF_EVENTS: &str = "raw_syscalls:sys_enter,context-switches";
+
+/// Totals since the server's start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    /// User and system time of all threads, io_uring's kernel workers included.
+    cpu_s: f64,
+    /// Of the threads that live; a kernel worker that ended takes its count along.
+    switches: u64,
+    sent: SentBytes,
+}
+
+/// Record bytes sent, by path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SentBytes {
+    pub(crate) copy: u64,
+    pub(crate) sendfile: u64,
+    pub(crate) chain: u64,
+}
+
+/// What was used between two readings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Used {
+    pub(crate) cpu_s: f64,
+    pub(crate) switches: u64,
+    pub(crate) sent: SentBytes,
+}
+
+/// What perf counted in a server during a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PerfCounts {
+    pub(crate) system_calls: u64,
+    pub(crate) switches: u64,
+}
+
+impl Reading {
+    pub(crate) fn of(server: &Penstock) -> anyhow::Result<Reading> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", server.pid()))?;
+        let ticks = cpu_ticks(&stat).with_context(|| format!("not a process: {stat}"))?;
+        let cpu_s = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+        let sent = SentBytes::from(&server.metrics()?);
+        Ok(Reading { cpu_s, switches: switches_of_threads(server.pid())?, sent })
+    }
+}
+
+impl Sub for Reading {
+    type Output = Used;
+
+    fn sub(self, before: Reading) -> Used {
+        Used {
+            cpu_s: self.cpu_s - before.cpu_s,
+            switches: self.switches.saturating_sub(before.switches),
+            sent: SentBytes {
+                copy: self.sent.copy - before.sent.copy,
+                sendfile: self.sent.sendfile - before.sent.sendfile,
+                chain: self.sent.chain - before.sent.chain,
+            },
+        }
+    }
+}
+
+impl From<&Metrics> for SentBytes {
+    fn from(metrics: &Metrics) -> SentBytes {
+        let of = |path| metrics.value(&format!("penstock_sent_bytes_total{{path=\"{path}\"}}"));
+        SentBytes { copy: of("copy"), sendfile: of("sendfile"), chain: of("chain") }
+    }
+}
+
+impl SentBytes {
+    pub(crate) fn total_gb(&self) -> f64 {
+        (self.copy + self.sendfile + self.chain) as f64 / GB
+    }
+
+    /// Share of the bytes that the server's memory held on their way.
+    pub(crate) fn user_space_share(&self) -> f64 {
+        self.copy as f64 / GB / self.total_gb()
+    }
+}
+
+/// Whether perf may count here: it must be installed, and tracing allowed.
+pub(crate) fn perf_works() -> bool {
+    let mut probe = Command::new("perf");
+    probe.args(["stat", "--event", PERF_EVENTS, "--", "true"]);
+    let probe = probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success())
+}
+
+/// A command that runs another one while perf counts in the process, and writes what it counted.
+pub(crate) fn under_perf(pid: u32, output: &std::path::Path, counted: &Command) -> Command {
+    let mut perf = Command::new("perf");
+    perf.args(["stat", "--field-separator", ",", "--event", PERF_EVENTS]);
+    perf.args(["--pid", &pid.to_string(), "--output"]).arg(output).arg("--");
+    perf.env("LC_ALL", "C").arg(counted.get_program()).args(counted.get_args());
+    perf
+}
+
+/// utime + stime of a line of /proc/PID/stat (proc_pid_stat(5), fields 14 and 15).
+///
+/// The name, field 2, may hold blanks and parentheses: the numbers begin after the last one.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, numbers) = stat.rsplit_once(')')?;
+    let mut fields = numbers.split_ascii_whitespace().skip(14 - 3);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+/// Reads what `perf stat --field-separator ,` wrote; `None`: an event was not counted.
+pub(crate) fn perf_counts(output: &str) -> Option<PerfCounts> {
+    let count = |event: &str| {
+        let line = output.lines().find(|line| line.split(',').nth(2) == Some(event))?;
+        line.split(',').next()?.parse().ok()
+    };
+    Some(PerfCounts {
+        system_calls: count("raw_syscalls:sys_enter")?,
+        switches: count("context-switches")?,
+    })
+}
+
+fn switches_of_threads(pid: u32) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A kernel worker may end between the listing and the look.
+        if let Ok(status) = fs::read_to_string(thread?.path().join("status")) {
+            sum += switches(&status);
+        }
+    }
+    Ok(sum)
+}
+
+/// Voluntary and other switches of a /proc/PID/task/TID/status.
+fn switches(status: &str) -> u64 {
+    let lines = status.lines().filter_map(|line| line.split_once("_ctxt_switches:"));
+    lines.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_user_and_system_ticks_even_behind_a_strange_name() {
+        let stat = "7073 (a) S 1 (b) S 7067 7067 8660 0 -1 4194304 402 0 3 0 12 169 5 6 20 0 12";
+        assert_eq!(cpu_ticks(stat), Some(12 + 169));
+        assert_eq!(cpu_ticks("7073 (short) S 1 2"), None);
+        assert_eq!(cpu_ticks(""), None);
+    }
+
+    #[test]
+    fn perf_output_gives_both_counts_or_none() {
+        let counted = "# started on Tue\n\n83150,,raw_syscalls:sys_enter,1820728084,100.00,,\n\
+                       15427,,context-switches,1820728084,100.00,,\n";
+        let expected = PerfCounts { system_calls: 83150, switches: 15427 };
+        assert_eq!(perf_counts(counted), Some(expected));
+        let refused = counted.replace("83150", "<not counted>");
+        assert_eq!(perf_counts(&refused), None);
+        assert_eq!(perf_counts("15427,,context-switches,1820728084,100.00,,"), None);
+    }
+
+    #[test]
+    fn switches_of_both_kinds_are_added() {
+        let status = "Name:\tpenstock\nvoluntary_ctxt_switches:\t7474\n\
+                      nonvoluntary_ctxt_switches:\t175\n";
+        assert_eq!(switches(status), 7649);
+        assert_eq!(switches("Name:\tpenstock\n"), 0);
+    }
+
+    #[test]
+    fn only_copied_bytes_count_as_user_space() {
+        let sent = SentBytes { copy: 1_000_000_000, sendfile: 0, chain: 3_000_000_000 };
+        assert_eq!(sent.total_gb(), 4.0);
+        assert_eq!(sent.user_space_share(), 0.25);
+    }
+}

@@ -27,6 +27,9 @@ use clap::Parser;
 use crate::conditions::Conditions;
 use crate::run::Plan;
 
+/// Columns of what is printed, the table's width.
+const LINE: usize = 130;
+
 /// Compares the fetch paths of Penstock on this machine.
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -93,13 +96,14 @@ fn main() -> anyhow::Result<()> {
     };
     let report = run::run(&plan)?;
 
-    println!("{}\n", conditions.caption(&plan));
+    let caption = conditions.caption(&plan);
+    println!("{}\n", words::wrap(&caption, " · ", LINE).join("\n"));
     println!("{}\n", table::draw(&report));
-    println!("{}\n", words::tell(&report));
+    println!("{}\n", words::wrap(&words::tell(&report), " ", LINE).join("\n"));
 
     fs::create_dir_all(&arguments.out)?;
     let (svg, json) = (arguments.out.join("demo.svg"), arguments.out.join("demo.json"));
-    plot::draw(&report, &conditions.caption(&plan), &svg)?;
+    plot::draw(&report, &caption, &svg)?;
     fs::write(&json, format!("{:#}\n", report.to_json(&conditions, &plan)))?;
     println!("{} and {} have it too.", svg.display(), json.display());
     Ok(())

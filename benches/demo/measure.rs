@@ -86,6 +86,16 @@ impl SentBytes {
         (self.copy + self.sendfile + self.chain) as f64 / GB
     }
 
+    /// The path that all bytes took, if there is one.
+    pub(crate) fn only_path(&self) -> Option<&'static str> {
+        match (self.copy, self.sendfile, self.chain) {
+            (1.., 0, 0) => Some("copy"),
+            (0, 1.., 0) => Some("sendfile"),
+            (0, 0, 1..) => Some("chain"),
+            _ => None,
+        }
+    }
+
     /// Share of the bytes that the server's memory held on their way.
     pub(crate) fn user_space_share(&self) -> f64 {
         self.copy as f64 / GB / self.total_gb()
@@ -185,5 +195,7 @@ mod tests {
         let sent = SentBytes { copy: 1_000_000_000, sendfile: 0, chain: 3_000_000_000 };
         assert_eq!(sent.total_gb(), 4.0);
         assert_eq!(sent.user_space_share(), 0.25);
+        assert_eq!(sent.only_path(), None);
+        assert_eq!(SentBytes { copy: 0, ..sent }.only_path(), Some("chain"));
     }
 }

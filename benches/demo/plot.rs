@@ -18,6 +18,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::report::{Report, Spread, Timed};
 use crate::run::{FETCH_BYTES, PATHS};
 use crate::table::size;
+use crate::words::wrap;
 
 const WIDTH: u32 = 1080;
 const HEIGHT: u32 = 560;
@@ -82,7 +83,7 @@ fn draw_all<'a>(root: &Area<'a>, report: &Report, caption: &str) -> Drawn<'a> {
     for (panel, area) in PANELS.iter().zip(middle.split_evenly((1, PANELS.len()))) {
         draw_panel(root, &area, panel, report)?;
     }
-    for (index, line) in wrap(caption, CAPTION_LINE).iter().enumerate() {
+    for (index, line) in wrap(caption, " · ", CAPTION_LINE).iter().enumerate() {
         let at = (MARGIN, (HEIGHT - FOOT) as i32 + 24 + 18 * index as i32);
         write(root, line, at, 12, INK, (HPos::Left, VPos::Center))?;
     }
@@ -155,30 +156,4 @@ fn write<'a>(
 ) -> Drawn<'a> {
     let style = TextStyle::from(("sans-serif", pixels).into_font()).color(&colour);
     root.draw(&Text::new(text.to_owned(), at, style.pos(Pos::new(horizontal, vertical))))
-}
-
-/// Breaks a caption at its dots.
-fn wrap(caption: &str, longest: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for part in caption.split(" · ") {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 3 + part.chars().count() <= longest => {
-                line.push_str(" · ");
-                line.push_str(part);
-            }
-            _ => lines.push(part.to_owned()),
-        }
-    }
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_caption_is_broken_between_its_parts_only() {
-        assert_eq!(wrap("one · two · three", 9), ["one · two", "three"]);
-        assert_eq!(wrap("longer than a line", 3), ["longer than a line"]);
-    }
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cache::Residency;
 use crate::conditions::Conditions;
+use crate::measure::SentBytes;
 use crate::run::Plan;
 
 /// One load on one server.
@@ -14,8 +15,7 @@ pub(crate) struct Timed {
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) cpu_s_per_gb: f64,
-    /// Share of the record bytes that went through the server's memory.
-    pub(crate) user_space_share: f64,
+    pub(crate) sent: SentBytes,
     /// Share of its core that the load generator used: near 1, it and not the server sets the pace.
     pub(crate) generator_busy: f64,
 }
@@ -92,6 +92,12 @@ impl Ratio {
 }
 
 impl Row {
+    /// The path that all bytes of all rounds took.
+    pub(crate) fn only_path(&self) -> Option<&'static str> {
+        let first = self.timed.first()?.sent.only_path()?;
+        self.timed.iter().all(|timed| timed.sent.only_path() == Some(first)).then_some(first)
+    }
+
     pub(crate) fn spread(&self, of: impl Fn(&Timed) -> f64) -> Spread {
         Spread::of(self.timed.iter().map(of))
     }
@@ -118,7 +124,9 @@ impl Timed {
             "p50_s": self.p50_ms / 1e3,
             "p99_s": self.p99_ms / 1e3,
             "cpu_s_per_gb": self.cpu_s_per_gb,
-            "user_space_share": self.user_space_share,
+            "sent_bytes_by_copy": self.sent.copy,
+            "sent_bytes_by_sendfile": self.sent.sendfile,
+            "sent_bytes_by_chain": self.sent.chain,
             "generator_busy": self.generator_busy,
         })
     }

@@ -155,7 +155,7 @@ impl Plan {
             p50_ms: number(&result["latency_us"], "p50")? / 1e3,
             p99_ms: number(&result["latency_us"], "p99")? / 1e3,
             cpu_s_per_gb: used.cpu_s / used.sent.total_gb(),
-            user_space_share: used.sent.user_space_share(),
+            sent: used.sent,
             generator_busy: number(&result, "generator_busy")?,
         })
     }

@@ -61,7 +61,7 @@ fn cells(row: &Row) -> [String; 10] {
         spread(row.spread(|timed| timed.cpu_s_per_gb), 3),
         row.counted.system_calls_per_gb.map_or("n/a (needs perf)".to_owned(), count),
         count(row.counted.switches_per_gb),
-        format!("{:.2}", row.spread(|timed| timed.user_space_share).median),
+        format!("{:.2}", row.spread(|timed| timed.sent.user_space_share()).median),
         format!("{:.2}", row.spread(|timed| timed.p50_ms).median),
         format!("{:.2}", row.spread(|timed| timed.p99_ms).median),
     ]

@@ -7,32 +7,51 @@ use crate::table::{count, size};
 /// From here on the generator, and not the server, may have set the pace.
 const GENERATOR_BUSY_MOST: f64 = 0.9;
 
+/// Below this the disk has had a say.
+const CACHED_LEAST: f64 = 0.99;
+
 /// The paragraph.
 pub(crate) fn tell(report: &Report) -> String {
-    let mut sentences = Vec::new();
-    for fetch_bytes in FETCH_BYTES {
-        let of = |path| report.row(path, fetch_bytes);
-        if let (Some(copy), Some(sendfile), Some(chain)) = (of("copy"), of("sendfile"), of("chain"))
-        {
-            let [throughput, cpu] = [throughput, cpu].map(|ratio| {
-                (relation("copy", ratio(chain, copy)), relation("sendfile", ratio(chain, sendfile)))
-            });
-            sentences.push(format!(
-                "At {} a fetch, chain's throughput is {} and {}; its CPU time a GB is {} and {}.",
-                size(fetch_bytes),
-                throughput.0,
-                throughput.1,
-                cpu.0,
-                cpu.1
-            ));
-            sentences.push(counts(&[copy, sendfile, chain]));
-        }
-    }
-    sentences.extend(user_space(report));
+    let mut sentences: Vec<String> =
+        FETCH_BYTES.into_iter().filter_map(|fetch_bytes| compare(report, fetch_bytes)).collect();
+    sentences.push(user_space(report));
     sentences.extend(noise(report));
     sentences.push(pace(report));
     sentences.push(memory(report));
     sentences.join(" ")
+}
+
+/// Lines no longer than that where the text can be broken.
+pub(crate) fn wrap(text: &str, separator: &str, longest: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in text.split(separator) {
+        let more = separator.chars().count() + part.chars().count();
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + more <= longest => {
+                line.push_str(separator);
+                line.push_str(part);
+            }
+            _ => lines.push(part.to_owned()),
+        }
+    }
+    lines
+}
+
+/// The chain against the two others.
+fn compare(report: &Report, fetch_bytes: u64) -> Option<String> {
+    let row = |path| report.row(path, fetch_bytes);
+    let (copy, sendfile, chain) = (row("copy")?, row("sendfile")?, row("chain")?);
+    let against = |ratio: fn(&Row, &Row) -> Ratio| {
+        let to_copy = relation("copy", ratio(chain, copy));
+        format!("{to_copy} and {}", relation("sendfile", ratio(chain, sendfile)))
+    };
+    Some(format!(
+        "At {} a fetch, chain's throughput is {}; its CPU time a GB is {}. {}",
+        size(fetch_bytes),
+        against(throughput),
+        against(cpu),
+        counts(&[copy, sendfile, chain])
+    ))
 }
 
 fn throughput(one: &Row, other: &Row) -> Ratio {
@@ -67,33 +86,36 @@ fn counts(rows: &[&Row]) -> String {
 }
 
 /// Which paths brought bytes through the server's memory.
-fn user_space(report: &Report) -> Option<String> {
-    let share = |row: &Row| row.spread(|timed| timed.user_space_share).max;
-    let mut through: Vec<&str> =
-        report.rows.iter().filter(|row| share(row) > 0.0).map(|row| row.path).collect();
+fn user_space(report: &Report) -> String {
+    let copied = |row: &&Row| row.timed.iter().any(|timed| timed.sent.copy > 0);
+    let mut through: Vec<&str> = report.rows.iter().filter(copied).map(|row| row.path).collect();
     through.sort_unstable();
     through.dedup();
-    Some(match through[..] {
-        [] => "No record byte went through the server's memory.".to_owned(),
-        _ => format!(
-            "Record bytes went through the server's memory with {} only, copied in by a read and out \
-             by a send.",
-            through.join(" and ")
-        ),
-    })
+    if through.is_empty() {
+        return "No record byte went through the server's memory.".to_owned();
+    }
+    format!(
+        "Record bytes went through the server's memory with {} only, copied in by a read and out by \
+         a send.",
+        through.join(" and ")
+    )
 }
 
-/// `auto` does what `chain` does for fetches of these sizes: their difference is the noise.
+/// `auto` chooses one of the paths; how far it is from that one's row is the noise of the machine.
 fn noise(report: &Report) -> Option<String> {
-    let differences = FETCH_BYTES.iter().filter_map(|fetch_bytes| {
-        let ratio =
-            throughput(report.row("auto", *fetch_bytes)?, report.row("chain", *fetch_bytes)?);
-        Some((ratio.0.median - 1.0).abs())
-    });
-    let largest = differences.max_by(f64::total_cmp)?;
+    let mut chosen = Vec::new();
+    let mut largest: f64 = 0.0;
+    for fetch_bytes in FETCH_BYTES {
+        let auto = report.row("auto", fetch_bytes)?;
+        let path = auto.only_path()?;
+        let Ratio(ratio) = throughput(auto, report.row(path, fetch_bytes)?);
+        largest = largest.max((ratio.median - 1.0).abs());
+        chosen.push(format!("{path} at {}", size(fetch_bytes)));
+    }
     Some(format!(
-        "auto chooses chain for these sizes, so their difference in throughput, up to {:.0} %, is the \
-         noise of this machine.",
+        "auto took {}: its difference in throughput from those rows, up to {:.0} %, is the noise of \
+         this machine.",
+        chosen.join(" and "),
         largest * 100.0
     ))
 }
@@ -118,27 +140,21 @@ fn pace(report: &Report) -> String {
 }
 
 fn memory(report: &Report) -> String {
-    match report.residency {
-        Some(found) if found.cached == found.pages => {
-            "After every run all pages were still in the page cache.".to_owned()
-        }
-        Some(found) => format!(
-            "Of {} pages {} had left the page cache after some run: read these numbers with care.",
-            count(found.pages as f64),
-            count((found.pages - found.cached) as f64)
-        ),
-        None => {
-            "The files were read before every run; whether they stayed in the page cache cannot be \
-                 seen on this file system."
-                .to_owned()
-        }
-    }
+    let Some(found) = report.residency else {
+        return "Whether the data stayed in memory cannot be seen on this file system; it was read \
+                before every run."
+            .to_owned();
+    };
+    let care = if found.share() < CACHED_LEAST { ": read the numbers with care" } else { "" };
+    let percent = found.share() * 100.0;
+    format!("At least {percent:.2} % of the data stayed in memory in every run{care}.")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cache::Residency;
+    use crate::measure::SentBytes;
     use crate::report::{Counted, Timed};
 
     fn row(path: &'static str, fetch_bytes: u64, gb_per_s: [f64; 3]) -> Row {
@@ -148,11 +164,17 @@ mod tests {
             p50_ms: 1.0,
             p99_ms: 1.0,
             cpu_s_per_gb: 1.0 / gb_per_s,
-            user_space_share: if path == "copy" { 1.0 } else { 0.0 },
+            sent: sent(path),
             generator_busy: 0.4,
         };
         let counted = Counted { system_calls_per_gb: None, switches_per_gb: 10.0 };
         Row { path, fetch_bytes, counted, timed: gb_per_s.map(timed).to_vec() }
+    }
+
+    /// `auto` is a chain here.
+    fn sent(path: &str) -> SentBytes {
+        let by = |this| if path == this { 1 << 30 } else { 0 };
+        SentBytes { copy: by("copy"), sendfile: by("sendfile"), chain: by("chain") + by("auto") }
     }
 
     fn report(chain: [f64; 3]) -> Report {
@@ -161,9 +183,16 @@ mod tests {
                 row("copy", fetch_bytes, [1.9, 2.0, 2.1]),
                 row("sendfile", fetch_bytes, [2.9, 3.0, 3.1]),
                 row("chain", fetch_bytes, chain),
+                row("auto", fetch_bytes, chain.map(|gb_per_s| gb_per_s * 1.1)),
             ]
         });
         Report { rows: rows.collect(), residency: Some(Residency { pages: 9, cached: 8 }) }
+    }
+
+    #[test]
+    fn a_text_is_broken_between_its_parts_only() {
+        assert_eq!(wrap("one · two · three", " · ", 9), ["one · two", "three"]);
+        assert_eq!(wrap("longer than a line", " · ", 3), ["longer than a line"]);
     }
 
     #[test]
@@ -184,9 +213,16 @@ mod tests {
     }
 
     #[test]
+    fn the_distance_of_auto_from_the_path_it_took_is_the_noise() {
+        let text = tell(&report([4.0, 4.2, 4.4]));
+        assert!(text.contains("auto took chain at 64 KiB and chain at 1 MiB"), "{text}");
+        assert!(text.contains("up to 10 %, is the noise"), "{text}");
+    }
+
+    #[test]
     fn what_would_spoil_the_numbers_is_told() {
         let text = tell(&report([4.0, 4.2, 4.4]));
-        assert!(text.contains("Of 9 pages 1 had left the page cache"), "{text}");
+        assert!(text.contains("88.89 % of the data stayed in memory in every run: read"), "{text}");
         assert!(text.contains("system calls need perf"), "{text}");
     }
 }

@@ -42,6 +42,14 @@ def console_consumer(server: str, topic: str, partition: int, offset: int, count
     return printed.splitlines()
 
 
+def console_group_consumer(server: str, topic: str, group: str, count: int) -> list[bytes]:
+    """Reads as the only member of a group, from where the group is."""
+    arguments = ["--bootstrap-server", server, "--topic", topic, "--group", group, "--from-beginning"]
+    arguments += ["--max-messages", count, "--timeout-ms", 20_000]
+    printed = run(java("org.apache.kafka.tools.consumer.ConsoleConsumer", *arguments), timeout_s=patience_s(count))
+    return printed.splitlines()
+
+
 def producer_perf(server: str, topic: str, records: int, record_bytes: int) -> str:
     arguments = ["--topic", topic, "--num-records", records, "--record-size", record_bytes, "--throughput", -1]
     arguments += ["--producer-props", f"bootstrap.servers={server}"]

@@ -9,9 +9,7 @@
 //!
 //! It starts the release binaries and looks at them from outside; it must never link to the server.
 
-mod cache;
 mod conditions;
-mod measure;
 mod plot;
 mod report;
 mod run;
@@ -19,12 +17,13 @@ mod table;
 mod words;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
+use penstock_tests::rig::{cache, usage as measure};
 
-use crate::conditions::Conditions;
+use crate::conditions::{Machine, caption};
 use crate::run::Plan;
 
 /// Columns of what is printed, the table's width.
@@ -33,9 +32,9 @@ const LINE: usize = 130;
 /// Compares the fetch paths of Penstock on this machine.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where the served data lies while it runs; emptied first
-    #[arg(long, value_name = "DIR", default_value = "target/demo")]
-    data_dir: PathBuf,
+    /// The served data lies in DIR/demo while it runs; what is there is removed first
+    #[arg(long, value_name = "DIR", default_value = "target")]
+    under: PathBuf,
 
     /// Where demo.svg and demo.json go
     #[arg(long, value_name = "DIR", default_value = "demo-out")]
@@ -45,8 +44,8 @@ struct Arguments {
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     total_bytes: u64,
 
-    /// How often every path is measured; the paths take turns
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How often every path is measured; the paths take turns. Fewer than 3 show no spread
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..))]
     rounds: u32,
 
     /// Length of one measurement, in seconds
@@ -65,13 +64,13 @@ struct Data {
 }
 
 impl Data {
-    fn fresh(dir: &Path, keep: bool) -> anyhow::Result<Data> {
+    fn fresh(dir: PathBuf, keep: bool) -> anyhow::Result<Data> {
         let context = || format!("cannot make a fresh directory of {}", dir.display());
         if dir.exists() {
-            fs::remove_dir_all(dir).with_context(context)?;
+            fs::remove_dir_all(&dir).with_context(context)?;
         }
-        fs::create_dir_all(dir).with_context(context)?;
-        Ok(Data { dir: dir.to_owned(), keep })
+        fs::create_dir_all(&dir).with_context(context)?;
+        Ok(Data { dir, keep })
     }
 }
 
@@ -85,18 +84,18 @@ impl Drop for Data {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let data = Data::fresh(&arguments.data_dir, arguments.keep)?;
-    let conditions = Conditions::of_this_machine();
+    let data = Data::fresh(arguments.under.join("demo"), arguments.keep)?;
+    let machine = Machine::this();
     let plan = Plan {
         dir: data.dir.clone(),
         total_bytes: arguments.total_bytes,
         rounds: arguments.rounds,
         seconds: arguments.seconds,
-        cores: conditions.cores,
+        cores: machine.cores,
     };
     let report = run::run(&plan)?;
 
-    let caption = conditions.caption(&plan);
+    let caption = caption(&machine, &plan);
     println!("{}\n", words::wrap(&caption, " · ", LINE).join("\n"));
     println!("{}\n", table::draw(&report));
     println!("{}\n", words::wrap(&words::tell(&report), " ", LINE).join("\n"));
@@ -104,7 +103,7 @@ fn main() -> anyhow::Result<()> {
     fs::create_dir_all(&arguments.out)?;
     let (svg, json) = (arguments.out.join("demo.svg"), arguments.out.join("demo.json"));
     plot::draw(&report, &caption, &svg)?;
-    fs::write(&json, format!("{:#}\n", report.to_json(&conditions, &plan)))?;
+    fs::write(&json, format!("{:#}\n", report.to_json(&machine, &plan)))?;
     println!("{} and {} have it too.", svg.display(), json.display());
     Ok(())
 }

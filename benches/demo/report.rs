@@ -1,9 +1,10 @@
-//! The rows of the comparison, and the arithmetic on them: medians, spread, ratios with their range.
+//! The rows of the comparison, and how they are written down.
 
+pub(crate) use penstock_tests::rig::spread::{Ratio, Spread};
 use serde_json::{Value, json};
 
 use crate::cache::Residency;
-use crate::conditions::Conditions;
+use crate::conditions::Machine;
 use crate::measure::SentBytes;
 use crate::run::Plan;
 
@@ -44,51 +45,6 @@ pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
     /// The least that was found after a server; `None`: it could not be looked up.
     pub(crate) residency: Option<Residency>,
-}
-
-/// Several measurements of the same.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-}
-
-/// How many times another spread one is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Ratio(pub(crate) Spread);
-
-impl Spread {
-    /// Of at least one value.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Spread {
-        let mut values: Vec<f64> = values.into_iter().collect();
-        values.sort_by(f64::total_cmp);
-        let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
-            panic!("nothing was measured");
-        };
-        let (lower, upper) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
-        Spread { median: f64::midpoint(lower, upper), min, max }
-    }
-
-    /// The medians' ratio; its range is from the worst pair of rounds to the best.
-    pub(crate) fn over(&self, other: &Spread) -> Ratio {
-        Ratio(Spread {
-            median: self.median / other.median,
-            min: self.min / other.max,
-            max: self.max / other.min,
-        })
-    }
-
-    fn to_json(self) -> Value {
-        json!({ "median": self.median, "min": self.min, "max": self.max })
-    }
-}
-
-impl Ratio {
-    /// Whether all rounds of one lie on the same side of all rounds of the other.
-    pub(crate) fn is_clear(&self) -> bool {
-        self.0.min > 1.0 || self.0.max < 1.0
-    }
 }
 
 impl Row {
@@ -138,34 +94,12 @@ impl Report {
         self.rows.iter().find(|row| row.path == path && row.fetch_bytes == fetch_bytes)
     }
 
-    pub(crate) fn to_json(&self, conditions: &Conditions, plan: &Plan) -> Value {
+    pub(crate) fn to_json(&self, machine: &Machine, plan: &Plan) -> Value {
         json!({
-            "conditions": conditions.to_json(),
+            "conditions": machine.to_json(),
             "parameters": plan.to_json(),
             "cached_share": self.residency.map(|residency| residency.share()),
             "rows": self.rows.iter().map(Row::to_json).collect::<Vec<_>>(),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn median_is_the_middle_value_or_between_the_two() {
-        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
-        assert_eq!(Spread::of([4.0, 1.0]), Spread { median: 2.5, min: 1.0, max: 4.0 });
-        assert_eq!(Spread::of([5.0]), Spread { median: 5.0, min: 5.0, max: 5.0 });
-    }
-
-    #[test]
-    fn a_ratio_is_clear_only_when_the_rounds_do_not_overlap() {
-        let (low, high) = (Spread::of([1.0, 1.5, 2.0]), Spread::of([2.5, 3.0, 4.0]));
-        let ratio = high.over(&low);
-        assert_eq!(ratio.0, Spread { median: 2.0, min: 1.25, max: 4.0 });
-        assert!(ratio.is_clear() && low.over(&high).is_clear());
-        let between = Spread::of([1.9, 2.2, 2.6]);
-        assert!(!between.over(&low).is_clear() && !between.over(&high).is_clear());
     }
 }

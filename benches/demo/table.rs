@@ -18,6 +18,9 @@ const HEADER: [&str; 10] = [
     "p99 ms",
 ];
 
+/// Keeps a number and what belongs to it on one line.
+const NO_BREAK: char = '\u{a0}';
+
 /// As text, without colours.
 pub(crate) fn draw(report: &Report) -> String {
     let mut table = Table::new();
@@ -36,7 +39,8 @@ pub(crate) fn draw(report: &Report) -> String {
 
 /// A size as people write it.
 pub(crate) fn size(bytes: u64) -> String {
-    if bytes >= 1 << 20 { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) }
+    let (count, unit) = if bytes >= 1 << 20 { (bytes >> 20, "MiB") } else { (bytes >> 10, "KiB") };
+    format!("{count}{NO_BREAK}{unit}")
 }
 
 /// A count with its thousands set apart.
@@ -45,7 +49,7 @@ pub(crate) fn count(value: f64) -> String {
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(' ');
+            grouped.push(NO_BREAK);
         }
         grouped.push(digit);
     }
@@ -80,12 +84,12 @@ mod tests {
     fn counts_are_grouped_by_thousands() {
         assert_eq!(count(0.4), "0");
         assert_eq!(count(999.0), "999");
-        assert_eq!(count(1000.0), "1 000");
-        assert_eq!(count(1_234_567.0), "1 234 567");
+        assert_eq!(count(1000.0), "1\u{a0}000");
+        assert_eq!(count(1_234_567.0), "1\u{a0}234\u{a0}567");
     }
 
     #[test]
     fn sizes_are_in_the_largest_unit() {
-        assert_eq!([size(64 << 10), size(1 << 20)], ["64 KiB", "1 MiB"]);
+        assert_eq!([size(64 << 10), size(1 << 20)], ["64\u{a0}KiB", "1\u{a0}MiB"]);
     }
 }

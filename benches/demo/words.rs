@@ -145,8 +145,11 @@ fn memory(report: &Report) -> String {
                 before every run."
             .to_owned();
     };
+    if found.cached == found.pages {
+        return "All of the data stayed in memory in every run.".to_owned();
+    }
     let care = if found.share() < CACHED_LEAST { ": read the numbers with care" } else { "" };
-    let percent = found.share() * 100.0;
+    let percent = (found.share() * 1e4).floor() / 1e2;
     format!("At least {percent:.2} % of the data stayed in memory in every run{care}.")
 }
 
@@ -215,14 +218,14 @@ mod tests {
     #[test]
     fn the_distance_of_auto_from_the_path_it_took_is_the_noise() {
         let text = tell(&report([4.0, 4.2, 4.4]));
-        assert!(text.contains("auto took chain at 64 KiB and chain at 1 MiB"), "{text}");
+        assert!(text.contains("auto took chain at 64\u{a0}KiB and chain at 1\u{a0}MiB"), "{text}");
         assert!(text.contains("up to 10 %, is the noise"), "{text}");
     }
 
     #[test]
     fn what_would_spoil_the_numbers_is_told() {
         let text = tell(&report([4.0, 4.2, 4.4]));
-        assert!(text.contains("88.89 % of the data stayed in memory in every run: read"), "{text}");
+        assert!(text.contains("88.88 % of the data stayed in memory in every run: read"), "{text}");
         assert!(text.contains("system calls need perf"), "{text}");
     }
 }

@@ -35,6 +35,12 @@ pub const TURN_BYTES: u64 = 256 * 1024;
 /// The buffer of a copying transfer. Answers that fit leave in a single send.
 pub const STAGE_BYTES: usize = 64 * 1024;
 
+/// Under `Path::Auto`, what is left of a transfer is copied from this size down.
+pub const COPY_MAX_BYTES: u64 = 16 * 1024;
+
+/// Under `Path::Auto`, what is left of a transfer is chained from this size up, cached or not.
+pub const CHAIN_MIN_BYTES: u64 = 512 * 1024;
+
 /// io-wq threads for work on regular files (buffered reads that miss, writes, fdatasync).
 pub const DEFAULT_BOUNDED_WORKERS: u32 = 8;
 
@@ -49,6 +55,8 @@ const _: () = assert!(CHAIN_OPERATIONS >= 4); // poll, drain the residue, fill, 
 const _: () = assert!(DEFAULT_HOP_BYTES as u64 <= DEFAULT_PIPE_SLOTS as u64 * PAGE_BYTES);
 const _: () = assert!(DEFAULT_IDLE_PIPES <= DEFAULT_MAX_PIPES);
 const _: () = assert!(STAGE_BYTES as u64 <= TURN_BYTES);
+const _: () = assert!(COPY_MAX_BYTES <= STAGE_BYTES as u64); // what is copied leaves in one send
+const _: () = assert!(COPY_MAX_BYTES < CHAIN_MIN_BYTES);
 const _: () = assert!(DEFAULT_UNBOUNDED_WORKERS > 1); // one stalled disk read must not stop the rest
 
 /// Which kernel interface to use.

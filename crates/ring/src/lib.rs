@@ -4,6 +4,7 @@
 //! ```text
 //!   ring.rs        what the server calls; one `Ring` a worker thread
 //!    ├─ perform.rs    performs a transfer ──── transfer.rs   the pure machine: what is next
+//!    │    ├─ route.rs, residency.rs                           which way it goes
 //!    │    └─ pipes.rs, stage.rs                              where its bytes are on the way
 //!    ├─ uring_calls.rs, uring.rs   operations as futures, the driver
 //!    │    ├─ operations.rs         who owns what while the kernel works
@@ -25,7 +26,9 @@ mod kernel_contract;
 mod operations;
 mod perform;
 mod pipes;
+mod residency;
 mod ring;
+mod route;
 mod socket;
 mod stage;
 mod sys;

@@ -12,12 +12,14 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
-use crate::config::STAGE_BYTES;
+use crate::config::{STAGE_BYTES, TURN_BYTES};
 use crate::counters::{Counter, Counters};
 use crate::error::TransferError;
 use crate::operations::Resources;
 use crate::pipes::Lease;
+use crate::residency;
 use crate::ring::{Kernel, Ring};
+use crate::route::{self, Way};
 use crate::socket::Socket;
 use crate::stage::Stage;
 use crate::sys::Request;
@@ -35,6 +37,7 @@ pub(crate) async fn transfer(
     let unfinished = Unfinished(socket);
     let mut job = Box::new(Job::new(ring, pieces, Rc::clone(socket), path));
     loop {
+        job.route(ring);
         job.prepare(ring).await?;
         match job.transfer.next() {
             Next::Done => {
@@ -44,8 +47,8 @@ pub(crate) async fn transfer(
             Next::Failed(error) => return Err(error),
             Next::Do(_) => {}
         }
-        job = match (ring.kernel(), path) {
-            (Kernel::Uring(uring), Path::Chain) => perform_linked(uring, job).await,
+        job = match (ring.kernel(), job.transfer.means()) {
+            (Kernel::Uring(uring), Means::Chain { .. }) => perform_linked(uring, job).await,
             _ => perform_stepwise(ring, job).await,
         };
         job.settle();
@@ -87,18 +90,39 @@ struct Job {
 
 impl Job {
     fn new(ring: &Ring, pieces: Vec<Piece>, socket: Rc<Socket>, path: Path) -> Job {
-        let means = match path {
-            Path::Chain => Means::Chain { hop_bytes: ring.config().hop_bytes, pipe_slots: 1 },
-            Path::Sendfile => Means::Sendfile,
-            Path::Copy => Means::Copy { stage_bytes: STAGE_BYTES as u32 },
+        let way = match path {
+            Path::Chain => Way::Chain,
+            Path::Sendfile => Way::Sendfile,
+            // Decided before the first plan.
+            Path::Copy | Path::Auto => Way::Copy,
         };
         Job {
-            transfer: Transfer::new(pieces, means),
+            transfer: Transfer::new(pieces, means_of(way, ring)),
             socket,
             path,
             pipe: None,
             stage: Stage::default(),
             counters: ring.counters(),
+        }
+    }
+
+    /// Chooses the way of the next plan where the caller left that to us.
+    fn route(&mut self, ring: &Ring) {
+        let transfer = &mut self.transfer;
+        if self.path != Path::Auto || !transfer.may_change_means() {
+            return;
+        }
+        let chain_is_possible = matches!(ring.kernel(), Kernel::Uring(_));
+        let is_cached = || {
+            let mut ranges = transfer.next_ranges(TURN_BYTES);
+            ranges
+                .all(|(file, position, len_bytes)| residency::is_cached(file, position, len_bytes))
+        };
+        let way = route::choose(transfer.rest_bytes(), chain_is_possible, is_cached);
+        transfer.set_means(means_of(way, ring));
+        match (&self.pipe, way) {
+            (Some(pipe), Way::Chain) => transfer.set_pipe_slots(pipe.slots()),
+            _ => self.release_pipe(),
         }
     }
 
@@ -131,15 +155,16 @@ impl Job {
         let tally = self.transfer.take_tally();
         self.socket.note_sent(tally.file_bytes + tally.header_bytes);
         let counters = &self.counters;
-        let bytes: &Counter = match self.path {
-            Path::Chain => &counters.chain_bytes,
-            Path::Sendfile => &counters.sendfile_bytes,
-            Path::Copy => &counters.copy_bytes,
+        let means = self.transfer.means();
+        let bytes: &Counter = match means {
+            Means::Chain { .. } => &counters.chain_bytes,
+            Means::Sendfile => &counters.sendfile_bytes,
+            Means::Copy { .. } => &counters.copy_bytes,
         };
         bytes.add(tally.file_bytes);
         counters.header_bytes.add(tally.header_bytes);
         counters.poll_outs.add(tally.poll_outs);
-        if self.path == Path::Chain {
+        if matches!(means, Means::Chain { .. }) {
             counters.hops.add(tally.hops);
             counters.short_hops.add(tally.short_hops);
         }
@@ -152,6 +177,14 @@ impl Job {
         } else {
             self.counters.residues.add(1);
         }
+    }
+}
+
+fn means_of(way: Way, ring: &Ring) -> Means {
+    match way {
+        Way::Chain => Means::Chain { hop_bytes: ring.config().hop_bytes, pipe_slots: 1 },
+        Way::Sendfile => Means::Sendfile,
+        Way::Copy => Means::Copy { stage_bytes: STAGE_BYTES as u32 },
     }
 }
 

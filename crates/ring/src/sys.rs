@@ -14,6 +14,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -253,6 +254,24 @@ pub(crate) fn adopt_accepted(result: i32) -> OwnedFd {
     // SAFETY: the kernel installed this descriptor for the completion we hold, which is seen once;
     // nobody else knows its number. The returned `OwnedFd` closes it.
     unsafe { OwnedFd::from_raw_fd(result) }
+}
+
+/// How many pages of a range are in the page cache (cachestat(2), Linux 6.5).
+///
+/// # Errors
+/// ENOSYS on older kernels and EPERM behind filters that do not know the call.
+pub(crate) fn cached_pages(file: &File, position: u64, len_bytes: u64) -> io::Result<u64> {
+    /// Number of the call on every architecture that Linux has given one number to.
+    const CACHESTAT: libc::c_long = 451;
+    let range = [position, len_bytes];
+    // cached, dirty, in writeback, evicted, recently evicted
+    let mut counts = [0u64; 5];
+    // SAFETY: both arrays live until the call returns and have the layout that it reads and writes
+    // (two and five 64-bit numbers); the descriptor is borrowed for as long.
+    let result = unsafe {
+        libc::syscall(CACHESTAT, file.as_raw_fd(), range.as_ptr(), counts.as_mut_ptr(), 0)
+    };
+    if result == 0 { Ok(counts[0]) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Ignores SIGPIPE for the whole process, so that `sendfile` to a peer that left is an error and

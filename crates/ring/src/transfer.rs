@@ -167,6 +167,47 @@ impl Transfer {
         self.parked = true;
     }
 
+    /// How the next plan goes.
+    pub(crate) fn means(&self) -> Means {
+        self.means
+    }
+
+    /// Whether the rest may go another way: what is staged must leave as it came.
+    pub(crate) fn may_change_means(&self) -> bool {
+        self.staged == 0 && !self.parked
+    }
+
+    pub(crate) fn set_means(&mut self, means: Means) {
+        assert!(self.may_change_means(), "{} bytes are staged", self.staged);
+        self.means = means;
+    }
+
+    /// Bytes the socket has still to take.
+    pub(crate) fn rest_bytes(&self) -> u64 {
+        let rest = self.pieces.get(self.sent.piece..).unwrap_or_default();
+        rest.iter().map(Piece::len_bytes).sum::<u64>() - self.sent.at
+    }
+
+    /// The file ranges among the next `limit_bytes`, as (file, position, length).
+    pub(crate) fn next_ranges(
+        &self,
+        limit_bytes: u64,
+    ) -> impl Iterator<Item = (&Arc<File>, u64, u64)> {
+        let (mut at, mut limit_bytes) = (self.sent.at, limit_bytes);
+        let rest = self.pieces.get(self.sent.piece..).unwrap_or_default();
+        rest.iter().filter_map(move |piece| {
+            let from = std::mem::take(&mut at);
+            let len_bytes = (piece.len_bytes() - from).min(limit_bytes);
+            limit_bytes -= len_bytes;
+            match piece {
+                Piece::File { file, position, .. } if len_bytes > 0 => {
+                    Some((file, position + from, len_bytes))
+                }
+                _ => None,
+            }
+        })
+    }
+
     /// Whether the next plan needs a pipe.
     pub(crate) fn wants_pipe(&self) -> bool {
         let rest = &self.pieces[self.sent.piece..];

@@ -21,7 +21,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::api::{self, NoReply, Reply};
 use crate::connections::{Phase, Vitals};
 use crate::limits::{RECEIVE_FREE_BYTES, RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES};
-use crate::route::path_of;
 use crate::worker::Worker;
 
 /// Why a connection ended.
@@ -183,8 +182,7 @@ impl Connection {
     }
 
     async fn send(&mut self, reply: Reply) -> Result<(), End> {
-        let record_bytes = reply.extents.iter().map(|extent| extent.len_bytes).sum();
-        let path = path_of(self.worker.server.settings.fetch_path, record_bytes);
+        let path = self.worker.server.settings.fetch_path.path();
         let pieces = pieces_of(reply);
         Ok(self.worker.ring.transfer(pieces, &self.socket, path).await?)
     }

@@ -130,10 +130,7 @@ impl Plan {
                     None => plan.fail(asked, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, None),
                 });
             }
-            plan.topics.push(FetchableTopicResponse {
-                topic: topic.topic.clone(),
-                partitions,
-            });
+            plan.topics.push(FetchableTopicResponse { topic: topic.topic.clone(), partitions });
         }
         plan
     }

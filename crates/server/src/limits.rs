@@ -25,10 +25,6 @@ pub(crate) const RECEIVE_STEP_BYTES: usize = 64 * 1024;
 /// A frame up to this size is received without asking the budget of requests in flight.
 pub(crate) const RECEIVE_FREE_BYTES: usize = RECEIVE_STEP_BYTES;
 
-/// A fetch answer up to this size is read and sent as one piece of memory under `auto`: the
-/// copy costs less than waking a kernel worker for the splice.
-pub(crate) const COPY_MAX_BYTES: u64 = 16 * 1024;
-
 /// Partitions that one CreateTopics or CreatePartitions request may ask for.
 pub(crate) const PARTITIONS_PER_REQUEST_MAX: i32 = 10_000;
 

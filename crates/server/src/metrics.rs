@@ -131,9 +131,7 @@ struct RingCollector {
 impl Collector for RingCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let rings = self.rings.lock().clone();
-        let sum = |of: ReadCounter| -> u64 {
-            rings.iter().map(|ring| of(ring).get()).sum()
-        };
+        let sum = |of: ReadCounter| -> u64 { rings.iter().map(|ring| of(ring).get()).sum() };
 
         let mut sent = encoder.encode_descriptor(
             "sent_bytes",

@@ -1,8 +1,7 @@
-//! Which way the record bytes of an answer go out. Pure: called by connection, does nothing.
+//! What an operator may choose about the way of record bytes. The decision under `auto`, turn by turn and
+//! by what is in the page cache, is the ring's: `ring/src/route.rs`.
 
 use penstock_ring::Path;
-
-use crate::limits::COPY_MAX_BYTES;
 
 /// What the operator chose with `--fetch-path`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,17 +16,15 @@ pub(crate) enum FetchPath {
     Copy,
 }
 
-/// The path of one answer with `record_bytes` of file ranges in it.
-///
-/// Under `auto` small answers are copied, since for them waking a kernel worker costs more than the
-/// copy; the rest are chained. Both leave the event loop free when the pages are not in memory.
-pub(crate) fn path_of(chosen: FetchPath, record_bytes: u64) -> Path {
-    match chosen {
-        FetchPath::Chain => Path::Chain,
-        FetchPath::Sendfile => Path::Sendfile,
-        FetchPath::Copy => Path::Copy,
-        FetchPath::Auto if record_bytes <= COPY_MAX_BYTES => Path::Copy,
-        FetchPath::Auto => Path::Chain,
+impl FetchPath {
+    /// What the ring is told.
+    pub(crate) fn path(self) -> Path {
+        match self {
+            FetchPath::Auto => Path::Auto,
+            FetchPath::Chain => Path::Chain,
+            FetchPath::Sendfile => Path::Sendfile,
+            FetchPath::Copy => Path::Copy,
+        }
     }
 }
 
@@ -53,25 +50,5 @@ impl std::fmt::Display for FetchPath {
             FetchPath::Sendfile => "sendfile",
             FetchPath::Copy => "copy",
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chosen_path_is_taken_whatever_the_size() {
-        for bytes in [0, 1, COPY_MAX_BYTES, u64::MAX] {
-            assert_eq!(path_of(FetchPath::Chain, bytes), Path::Chain);
-            assert_eq!(path_of(FetchPath::Sendfile, bytes), Path::Sendfile);
-            assert_eq!(path_of(FetchPath::Copy, bytes), Path::Copy);
-        }
-    }
-
-    #[test]
-    fn auto_copies_small_answers_and_chains_large_ones() {
-        assert_eq!(path_of(FetchPath::Auto, COPY_MAX_BYTES), Path::Copy);
-        assert_eq!(path_of(FetchPath::Auto, COPY_MAX_BYTES + 1), Path::Chain);
     }
 }

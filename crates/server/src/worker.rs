@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use penstock_ring::{Ring, Socket};
 use tokio::sync::watch;
 
@@ -59,13 +59,16 @@ pub(crate) fn run(
         let ring = Ring::new(server.ring_config()).context("cannot make a ring")?;
         server.metrics.watch_ring(ring.counters());
         say_what_is_missing(&ring);
-        let driver = tokio::task::spawn_local(ring.clone().drive());
+        let mut driver = tokio::task::spawn_local(ring.clone().drive());
         let connections = Connections::default();
         let stranger_lines = LogBudget::new(Instant::now());
         let worker = Rc::new(Worker { server, ring, stop, connections, stranger_lines });
-        worker.serve(listener).await;
+        tokio::select! {
+            () = worker.serve(listener) => {}
+            // Without its driver nothing of this worker moves any more, nor can be waited for.
+            ended = &mut driver => bail!("the ring failed: {ended:?}"),
+        }
         worker.ring.stop().await;
-        driver.abort();
         Ok(())
     })?
 }

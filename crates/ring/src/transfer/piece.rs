@@ -40,4 +40,6 @@ pub enum Path {
     Sendfile,
     /// Read and send; best for small answers.
     Copy,
+    /// The best of these for every turn, by what is left and what is in the page cache (route.rs).
+    Auto,
 }

@@ -1,0 +1,69 @@
+//! Which way the next bytes of a transfer go. Pure: asked by perform.rs before each plan of a transfer
+//! whose path is [`Path::Auto`](crate::Path::Auto).
+//!
+//! ```text
+//!   little is left ─────────────────────► copy      one read, one send: nothing beats it
+//!   much is left ───────────────────────► chain     large hops outrun sendfile, cached or not
+//!   in between, all in the page cache ──► sendfile  no kernel worker to wake
+//!   in between, not all ────────────────► chain     the worker waits for the disk, nobody else
+//! ```
+//!
+//! The answer holds for one plan only (a turn of some 256 KiB): pages come and go while a slow peer
+//! takes the rest.
+
+use crate::config::{CHAIN_MIN_BYTES, COPY_MAX_BYTES};
+
+/// A way for the next plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Copy,
+    Sendfile,
+    Chain,
+}
+
+/// Decides for a transfer of which `rest_bytes` are still to be sent. `is_cached` says whether all that
+/// the next turn would touch is in the page cache; it is asked only where it matters, and "in doubt" is no.
+pub(crate) fn choose(
+    rest_bytes: u64,
+    chain_is_possible: bool,
+    is_cached: impl FnOnce() -> bool,
+) -> Way {
+    if rest_bytes <= COPY_MAX_BYTES {
+        Way::Copy
+    } else if !chain_is_possible {
+        Way::Sendfile
+    } else if rest_bytes >= CHAIN_MIN_BYTES || !is_cached() {
+        Way::Chain
+    } else {
+        Way::Sendfile
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn never_asked() -> bool {
+        panic!("residency makes no difference here and costs a system call")
+    }
+
+    #[test]
+    fn little_is_copied_and_much_is_chained_without_asking() {
+        assert_eq!(choose(1, true, never_asked), Way::Copy);
+        assert_eq!(choose(COPY_MAX_BYTES, true, never_asked), Way::Copy);
+        assert_eq!(choose(CHAIN_MIN_BYTES, true, never_asked), Way::Chain);
+    }
+
+    #[test]
+    fn between_the_two_the_page_cache_decides() {
+        assert_eq!(choose(COPY_MAX_BYTES + 1, true, || true), Way::Sendfile);
+        assert_eq!(choose(COPY_MAX_BYTES + 1, true, || false), Way::Chain);
+        assert_eq!(choose(CHAIN_MIN_BYTES - 1, true, || false), Way::Chain);
+    }
+
+    #[test]
+    fn without_io_uring_nothing_is_chained() {
+        assert_eq!(choose(u64::MAX, false, never_asked), Way::Sendfile);
+        assert_eq!(choose(COPY_MAX_BYTES, false, never_asked), Way::Copy);
+    }
+}

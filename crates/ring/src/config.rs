@@ -41,6 +41,11 @@ pub const COPY_MAX_BYTES: u64 = 16 * 1024;
 /// Under `Path::Auto`, what is left of a transfer is chained from this size up, cached or not.
 pub const CHAIN_MIN_BYTES: u64 = 512 * 1024;
 
+/// Chains of one ring that may wait for a disk at once, each with up to a chain's worth of hops. More
+/// than a disk needs to be busy; and since workers beyond these remain, chains of cached data, and the
+/// receives and polls that the kernel punts, never queue behind a scan.
+pub const DEFAULT_COLD_CHAINS: usize = 16;
+
 /// io-wq threads for work on regular files (buffered reads that miss, writes, fdatasync).
 pub const DEFAULT_BOUNDED_WORKERS: u32 = 8;
 
@@ -57,6 +62,8 @@ const _: () = assert!(DEFAULT_IDLE_PIPES <= DEFAULT_MAX_PIPES);
 const _: () = assert!(STAGE_BYTES as u64 <= TURN_BYTES);
 const _: () = assert!(COPY_MAX_BYTES <= STAGE_BYTES as u64); // what is copied leaves in one send
 const _: () = assert!(COPY_MAX_BYTES < CHAIN_MIN_BYTES);
+const _: () = assert!(DEFAULT_COLD_CHAINS < DEFAULT_UNBOUNDED_WORKERS as usize);
+const _: () = assert!(DEFAULT_COLD_CHAINS < DEFAULT_MAX_PIPES / 2); // beside the parked half
 const _: () = assert!(DEFAULT_UNBOUNDED_WORKERS > 1); // one stalled disk read must not stop the rest
 
 /// Which kernel interface to use.
@@ -86,6 +93,8 @@ pub struct RingConfig {
     pub pipe_slots: u32,
     /// Pipes open at once, at least 2.
     pub max_pipes: usize,
+    /// Chains under `Path::Auto` that may wait for a disk at once, at least 1.
+    pub cold_chains: usize,
     /// Empty pipes kept open.
     pub idle_pipes: usize,
     /// io-wq threads for regular files.
@@ -103,6 +112,7 @@ impl Default for RingConfig {
             hop_bytes: DEFAULT_HOP_BYTES,
             pipe_slots: DEFAULT_PIPE_SLOTS,
             max_pipes: DEFAULT_MAX_PIPES,
+            cold_chains: DEFAULT_COLD_CHAINS,
             idle_pipes: DEFAULT_IDLE_PIPES,
             bounded_workers: DEFAULT_BOUNDED_WORKERS,
             unbounded_workers: DEFAULT_UNBOUNDED_WORKERS,
@@ -116,6 +126,7 @@ impl RingConfig {
         assert!(self.submissions as usize >= CHAIN_OPERATIONS, "{self:?}: no room for a chain");
         assert!(self.submissions < self.completions, "{self:?}: completions would overflow");
         assert!((1..=1 << 30).contains(&self.hop_bytes), "{self:?}: hops of no or too many bytes");
+        assert!(self.cold_chains >= 1, "{self:?}: cold data could never be sent");
         assert!(self.max_pipes >= 2, "{self:?}: one pipe may be parked, one must move");
     }
 }

@@ -54,6 +54,8 @@ pub struct Counters {
     pub pipes_leased: Counter,
     /// Transfers that had to wait for a pipe.
     pub pipe_waits: Counter,
+    /// Chains that had to wait for others that wait for a disk.
+    pub cold_waits: Counter,
     /// Operations whose future was dropped while the kernel still owned their resources.
     pub orphans: Counter,
     /// Bytes of file pieces sent by linked splices.

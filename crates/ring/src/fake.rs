@@ -271,7 +271,7 @@ impl Case {
 
     fn settle(&self, flight: &mut Flight) {
         if self.parks && flight.transfer.is_blocked() {
-            flight.transfer.park();
+            flight.transfer.forget_staged();
             flight.world.kernel.borrow_mut().stage.clear();
         }
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::{STAGE_BYTES, TURN_BYTES};
 use crate::counters::{Counter, Counters};
@@ -84,6 +85,10 @@ struct Job {
     socket: Rc<Socket>,
     path: Path,
     pipe: Option<Lease>,
+    /// The next bytes are not in the page cache: their plan will wait for a disk.
+    is_cold: bool,
+    /// Held while it does.
+    cold_place: Option<OwnedSemaphorePermit>,
     stage: Stage,
     counters: Arc<Counters>,
 }
@@ -101,6 +106,8 @@ impl Job {
             socket,
             path,
             pipe: None,
+            is_cold: false,
+            cold_place: None,
             stage: Stage::default(),
             counters: ring.counters(),
         }
@@ -109,7 +116,7 @@ impl Job {
     /// Chooses the way of the next plan where the caller left that to us.
     fn route(&mut self, ring: &Ring) {
         let transfer = &mut self.transfer;
-        if self.path != Path::Auto || !transfer.may_change_means() {
+        if self.path != Path::Auto || !transfer.is_at_a_turn() {
             return;
         }
         let chain_is_possible = matches!(ring.kernel(), Kernel::Uring(_));
@@ -120,14 +127,18 @@ impl Job {
         };
         let way = route::choose(transfer.rest_bytes(), chain_is_possible, is_cached);
         transfer.set_means(means_of(way, ring));
+        self.is_cold = way == Way::ColdChain;
         match (&self.pipe, way) {
-            (Some(pipe), Way::Chain) => transfer.set_pipe_slots(pipe.slots()),
+            (Some(pipe), Way::Chain | Way::ColdChain) => transfer.set_pipe_slots(pipe.slots()),
             _ => self.release_pipe(),
         }
     }
 
-    /// Leases a pipe if the next plan needs one.
+    /// Gets what the next plan needs: a place among those that wait for a disk, a pipe.
     async fn prepare(&mut self, ring: &Ring) -> Result<(), TransferError> {
+        if self.is_cold && self.transfer.is_at_a_turn() {
+            self.cold_place = Some(ring.admit_cold().await);
+        }
         if self.pipe.is_none() && self.transfer.wants_pipe() {
             let lease = ring.pipes().lease().await;
             let lease = lease
@@ -141,13 +152,14 @@ impl Job {
     /// Counts what happened, and gives the pipe up if the peer does not read and others may need it.
     fn settle(&mut self) {
         self.count();
+        self.cold_place = None;
         let Some(pipe) = &mut self.pipe else { return };
         if !self.transfer.is_blocked() {
             pipe.unpark();
         } else if !pipe.park() {
             self.counters.surrenders.add(1);
             self.release_pipe();
-            self.transfer.park();
+            self.transfer.forget_staged();
         }
     }
 
@@ -182,7 +194,9 @@ impl Job {
 
 fn means_of(way: Way, ring: &Ring) -> Means {
     match way {
-        Way::Chain => Means::Chain { hop_bytes: ring.config().hop_bytes, pipe_slots: 1 },
+        Way::Chain | Way::ColdChain => {
+            Means::Chain { hop_bytes: ring.config().hop_bytes, pipe_slots: 1 }
+        }
         Way::Sendfile => Means::Sendfile,
         Way::Copy => Means::Copy { stage_bytes: STAGE_BYTES as u32 },
     }

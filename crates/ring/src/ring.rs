@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use rustix::io::{Errno, ReadWriteFlags};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{BackendChoice, CHAIN_OPERATIONS, RingConfig};
 use crate::counters::Counters;
@@ -46,6 +46,8 @@ pub struct Ring {
 struct Shared {
     kernel: Kernel,
     pipes: Pipes,
+    /// A permit a chain that waits for a disk, first come first served.
+    cold_chains: Arc<Semaphore>,
     config: RingConfig,
     counters: Arc<Counters>,
     /// Why io_uring is not used although it was wanted.
@@ -76,7 +78,10 @@ impl Ring {
             },
         };
         let pipes = Pipes::new(&config, Arc::clone(&counters));
-        Ok(Ring { shared: Rc::new(Shared { kernel, pipes, config, counters, unavailable }) })
+        let cold_chains = Arc::new(Semaphore::new(config.cold_chains));
+        Ok(Ring {
+            shared: Rc::new(Shared { kernel, pipes, cold_chains, config, counters, unavailable }),
+        })
     }
 
     /// Submits and reaps for all tasks of the thread; spawn it once. Ends after [`Ring::stop`].
@@ -283,6 +288,15 @@ impl Ring {
 
     pub(crate) fn kernel(&self) -> &Kernel {
         &self.shared.kernel
+    }
+
+    /// Waits for a place among the chains that wait for a disk.
+    pub(crate) async fn admit_cold(&self) -> OwnedSemaphorePermit {
+        let cold_chains = Arc::clone(&self.shared.cold_chains);
+        if cold_chains.available_permits() == 0 {
+            self.shared.counters.cold_waits.add(1);
+        }
+        cold_chains.acquire_owned().await.expect("the semaphore is never closed")
     }
 
     pub(crate) fn pipes(&self) -> &Pipes {

@@ -2,10 +2,10 @@
 //! whose path is [`Path::Auto`](crate::Path::Auto).
 //!
 //! ```text
-//!   little is left ─────────────────────► copy      one read, one send: nothing beats it
-//!   much is left ───────────────────────► chain     large hops outrun sendfile, cached or not
-//!   in between, all in the page cache ──► sendfile  no kernel worker to wake
-//!   in between, not all ────────────────► chain     the worker waits for the disk, nobody else
+//!   little is left ────────────────────► copy        one read, one send: nothing beats it
+//!   not all in the page cache ─────────► cold chain  the worker waits for the disk, nobody else
+//!   all there, much is left ───────────► chain       large hops outrun sendfile
+//!   all there, not so much ────────────► sendfile    no kernel worker to wake
 //! ```
 //!
 //! The answer holds for one plan only (a turn of some 256 KiB): pages come and go while a slow peer
@@ -19,6 +19,8 @@ pub(crate) enum Way {
     Copy,
     Sendfile,
     Chain,
+    /// A chain that will wait for a disk, and must be let in among those that do.
+    ColdChain,
 }
 
 /// Decides for a transfer of which `rest_bytes` are still to be sent. `is_cached` says whether all that
@@ -32,7 +34,9 @@ pub(crate) fn choose(
         Way::Copy
     } else if !chain_is_possible {
         Way::Sendfile
-    } else if rest_bytes >= CHAIN_MIN_BYTES || !is_cached() {
+    } else if !is_cached() {
+        Way::ColdChain
+    } else if rest_bytes >= CHAIN_MIN_BYTES {
         Way::Chain
     } else {
         Way::Sendfile
@@ -48,17 +52,17 @@ mod tests {
     }
 
     #[test]
-    fn little_is_copied_and_much_is_chained_without_asking() {
+    fn little_is_copied_without_asking() {
         assert_eq!(choose(1, true, never_asked), Way::Copy);
         assert_eq!(choose(COPY_MAX_BYTES, true, never_asked), Way::Copy);
-        assert_eq!(choose(CHAIN_MIN_BYTES, true, never_asked), Way::Chain);
     }
 
     #[test]
-    fn between_the_two_the_page_cache_decides() {
+    fn the_page_cache_decides_and_then_the_size() {
         assert_eq!(choose(COPY_MAX_BYTES + 1, true, || true), Way::Sendfile);
-        assert_eq!(choose(COPY_MAX_BYTES + 1, true, || false), Way::Chain);
-        assert_eq!(choose(CHAIN_MIN_BYTES - 1, true, || false), Way::Chain);
+        assert_eq!(choose(CHAIN_MIN_BYTES, true, || true), Way::Chain);
+        assert_eq!(choose(COPY_MAX_BYTES + 1, true, || false), Way::ColdChain);
+        assert_eq!(choose(CHAIN_MIN_BYTES, true, || false), Way::ColdChain);
     }
 
     #[test]

@@ -91,8 +91,6 @@ pub(crate) struct Transfer {
     staged: u64,
     /// The socket was full.
     blocked: bool,
-    /// The stage was given up until the socket takes bytes again.
-    parked: bool,
     plan: Vec<Op>,
     failure: Option<TransferError>,
     tally: Tally,
@@ -113,7 +111,6 @@ impl Transfer {
             sent: Cursor { piece: 0, at: 0 },
             staged: 0,
             blocked: false,
-            parked: false,
             plan: Vec::with_capacity(CHAIN_OPERATIONS),
             failure: None,
             tally: Tally::default(),
@@ -131,15 +128,11 @@ impl Transfer {
             return Next::Done;
         }
         self.plan.clear();
-        if self.blocked {
-            self.plan.push(Op::PollOut);
-        }
-        if !self.parked {
-            match self.means {
-                Means::Chain { hop_bytes, pipe_slots } => self.plan_chain(hop_bytes, pipe_slots),
-                Means::Sendfile => self.plan_sendfile(),
-                Means::Copy { stage_bytes } => self.plan_copy(stage_bytes),
-            }
+        match self.means {
+            _ if self.blocked => self.plan_wait(),
+            Means::Chain { hop_bytes, pipe_slots } => self.plan_chain(hop_bytes, pipe_slots),
+            Means::Sendfile => self.plan_sendfile(),
+            Means::Copy { stage_bytes } => self.plan_copy(stage_bytes),
         }
         Next::Do(&self.plan)
     }
@@ -159,12 +152,11 @@ impl Transfer {
         self.blocked
     }
 
-    /// Forgets what is staged: the pieces still have those bytes. Until the socket takes bytes again
-    /// the plan is only to wait, and no stage is needed.
-    pub(crate) fn park(&mut self) {
-        assert!(self.blocked, "only a transfer that waits for its peer can be parked");
+    /// Forgets what is staged: the pieces still have those bytes. The next plan is only to wait, and
+    /// needs no stage.
+    pub(crate) fn forget_staged(&mut self) {
+        assert!(self.blocked, "only a transfer that waits for its peer gives its stage up");
         self.staged = 0;
-        self.parked = true;
     }
 
     /// How the next plan goes.
@@ -172,13 +164,13 @@ impl Transfer {
         self.means
     }
 
-    /// Whether the rest may go another way: what is staged must leave as it came.
-    pub(crate) fn may_change_means(&self) -> bool {
-        self.staged == 0 && !self.parked
+    /// Whether the next plan begins with new bytes, which may go another way than those before.
+    pub(crate) fn is_at_a_turn(&self) -> bool {
+        self.staged == 0 && !self.blocked
     }
 
     pub(crate) fn set_means(&mut self, means: Means) {
-        assert!(self.may_change_means(), "{} bytes are staged", self.staged);
+        assert!(self.is_at_a_turn(), "{} bytes are staged", self.staged);
         self.means = means;
     }
 
@@ -212,7 +204,7 @@ impl Transfer {
     pub(crate) fn wants_pipe(&self) -> bool {
         let rest = &self.pieces[self.sent.piece..];
         matches!(self.means, Means::Chain { .. })
-            && !self.parked
+            && (!self.blocked || self.staged > 0)
             && self.failure.is_none()
             && rest.iter().any(|piece| matches!(piece, Piece::File { len_bytes: 1.., .. }))
     }

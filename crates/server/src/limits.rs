@@ -25,6 +25,13 @@ pub(crate) const RECEIVE_STEP_BYTES: usize = 64 * 1024;
 /// A frame up to this size is received without asking the budget of requests in flight.
 pub(crate) const RECEIVE_FREE_BYTES: usize = RECEIVE_STEP_BYTES;
 
+/// Pipes of all rings together. Of 64 pages each they are the 16 384 pages that a user without
+/// CAP_SYS_RESOURCE may have (`fs.pipe-user-pages-soft`); one more would have two slots.
+pub(crate) const PIPES: usize = 16_384 / penstock_ring::DEFAULT_PIPE_SLOTS as usize;
+
+/// Pipes that a ring has however many workers share.
+pub(crate) const PIPES_PER_RING_MIN: usize = 8;
+
 /// Partitions that one CreateTopics or CreatePartitions request may ask for.
 pub(crate) const PARTITIONS_PER_REQUEST_MAX: i32 = 10_000;
 

@@ -178,6 +178,9 @@ const COUNTERS: &[Row] = &[
     ("ring_residues", "Pipes closed because bytes were left in them", |c| &c.residues),
     ("ring_poll_outs", "Waits until a socket can be written", |c| &c.poll_outs),
     ("ring_pipe_waits", "Answers that had to wait for a pipe", |c| &c.pipe_waits),
+    ("ring_cold_waits", "Chains that had to wait for others that wait for a disk", |c| {
+        &c.cold_waits
+    }),
     ("ring_orphans", "Operations that outlived who asked for them", |c| &c.orphans),
 ];
 

@@ -21,7 +21,7 @@ use crate::producer_ids::ProducerIds;
 use crate::settings::Settings;
 use crate::topics::Topics;
 use crate::worker::{self, Stop};
-use crate::{disk, groups, housekeeping, http};
+use crate::{disk, groups, housekeeping, http, limits};
 
 /// What every worker sees.
 pub(crate) struct Server {
@@ -65,8 +65,11 @@ impl Server {
         }))
     }
 
+    /// Every worker's ring has the same share of what a user may have in pipes.
     pub(crate) fn ring_config(&self) -> RingConfig {
-        RingConfig::default()
+        let max_pipes = (limits::PIPES / self.settings.workers).max(limits::PIPES_PER_RING_MIN);
+        let defaults = RingConfig::default();
+        RingConfig { max_pipes, idle_pipes: defaults.idle_pipes.min(max_pipes), ..defaults }
     }
 }
 

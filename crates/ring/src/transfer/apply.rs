@@ -55,7 +55,6 @@ impl Transfer {
 
     fn apply_writable(&mut self) -> Outcome {
         self.blocked = false;
-        self.parked = false;
         self.tally.poll_outs += 1;
         Outcome::Whole
     }

@@ -1,21 +1,34 @@
 //! Planning: which operations come next on each path.
 //!
 //! ```text
-//!   chain     [PollOut] [Drain residue] (Send | Fill Drain)...      linked, up to 16 operations
-//!   sendfile  [PollOut] (Send | SendFile)...                        up to a turn of bytes
-//!   copy      [PollOut] (Gather | Fill)... Drain                    up to a buffer full
+//!   blocked   PollOut [Drain residue]                whatever the path: then it is planned anew
+//!   chain     [Drain residue] (Send | Fill Drain)... linked, up to 16 operations
+//!   sendfile  (Send | SendFile)...                   up to a turn of bytes
+//!   copy      (Gather | Fill)... Drain               up to a buffer full
 //! ```
 
 use super::{Cursor, Op, Piece, Transfer};
 use crate::config::{CHAIN_OPERATIONS, PAGE_BYTES, TURN_BYTES};
 
 impl Transfer {
-    /// Drain what is left of the last plan, then hop after hop.
-    pub(super) fn plan_chain(&mut self, hop_bytes: u32, pipe_slots: u32) {
-        let mut cursor = self.advanced(self.sent, self.staged);
+    /// Wait for the peer, and get rid of what is staged before anything new is.
+    pub(super) fn plan_wait(&mut self) {
+        self.plan.push(Op::PollOut);
+        self.plan_residue();
+    }
+
+    /// Drain what is left of the last plan; gives the place behind it.
+    fn plan_residue(&mut self) -> Cursor {
+        let cursor = self.advanced(self.sent, self.staged);
         if self.staged > 0 {
             self.plan.push(Op::Drain { len_bytes: self.staged as u32, more: !self.at_end(cursor) });
         }
+        cursor
+    }
+
+    /// Drain what is left of the last plan, then hop after hop.
+    pub(super) fn plan_chain(&mut self, hop_bytes: u32, pipe_slots: u32) {
+        let mut cursor = self.plan_residue();
         while self.plan.len() + 2 <= CHAIN_OPERATIONS && !self.at_end(cursor) {
             let Cursor { piece, at } = cursor;
             match self.pieces[piece] {

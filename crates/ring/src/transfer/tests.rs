@@ -55,15 +55,18 @@ fn the_first_hop_of_an_unaligned_range_is_shorter_and_the_others_are_aligned() {
 }
 
 #[test]
-fn after_a_full_socket_the_next_plan_waits_drains_the_residue_and_goes_on() {
+fn after_a_full_socket_the_residue_leaves_before_anything_new_is_planned() {
     let mut transfer = Transfer::new(vec![range(0, 300_000)], CHAIN);
     plan(&mut transfer);
     transfer.apply(&[262_144, 100_000, ECANCELED, ECANCELED]);
+    let residue = Op::Drain { len_bytes: 162_144, more: true };
+    assert_eq!(plan(&mut transfer), [Op::PollOut, residue]);
+    assert!(!transfer.is_at_a_turn(), "what is staged must leave as it came");
+    transfer.apply(&[i32::from(libc::POLLOUT), 162_144]);
+    assert!(transfer.is_at_a_turn());
     assert_eq!(
         plan(&mut transfer),
         [
-            Op::PollOut,
-            Op::Drain { len_bytes: 162_144, more: true },
             Op::Fill { piece: 0, position: 262_144, len_bytes: 37_856 },
             Op::Drain { len_bytes: 37_856, more: false },
         ]
@@ -75,7 +78,7 @@ fn a_parked_transfer_only_waits_and_then_fills_again_from_what_was_sent() {
     let mut transfer = Transfer::new(vec![range(0, 5000)], CHAIN);
     plan(&mut transfer);
     transfer.apply(&[5000, 1000]);
-    transfer.park();
+    transfer.forget_staged();
     assert!(!transfer.wants_pipe());
     assert_eq!(plan(&mut transfer), [Op::PollOut]);
     transfer.apply(&[i32::from(libc::POLLOUT)]);

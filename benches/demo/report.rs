@@ -48,12 +48,6 @@ pub(crate) struct Report {
 }
 
 impl Row {
-    /// The path that all bytes of all rounds took.
-    pub(crate) fn only_path(&self) -> Option<&'static str> {
-        let first = self.timed.first()?.sent.only_path()?;
-        self.timed.iter().all(|timed| timed.sent.only_path() == Some(first)).then_some(first)
-    }
-
     pub(crate) fn spread(&self, of: impl Fn(&Timed) -> f64) -> Spread {
         Spread::of(self.timed.iter().map(of))
     }

@@ -1,5 +1,6 @@
 //! What the numbers say, in a paragraph. Every statement is worked out from the report.
 
+use crate::measure::SentBytes;
 use crate::report::{Ratio, Report, Row};
 use crate::run::FETCH_BYTES;
 use crate::table::{count, size};
@@ -15,7 +16,7 @@ pub(crate) fn tell(report: &Report) -> String {
     let mut sentences: Vec<String> =
         FETCH_BYTES.into_iter().filter_map(|fetch_bytes| compare(report, fetch_bytes)).collect();
     sentences.push(user_space(report));
-    sentences.extend(noise(report));
+    sentences.extend(choices(report));
     sentences.push(pace(report));
     sentences.push(memory(report));
     sentences.join(" ")
@@ -101,23 +102,25 @@ fn user_space(report: &Report) -> String {
     )
 }
 
-/// `auto` chooses one of the paths; how far it is from that one's row is the noise of the machine.
-fn noise(report: &Report) -> Option<String> {
-    let mut chosen = Vec::new();
-    let mut largest: f64 = 0.0;
+/// What `auto` chose, in shares of the bytes that it sent.
+fn choices(report: &Report) -> Option<String> {
+    let mut at_sizes = Vec::new();
     for fetch_bytes in FETCH_BYTES {
-        let auto = report.row("auto", fetch_bytes)?;
-        let path = auto.only_path()?;
-        let Ratio(ratio) = throughput(auto, report.row(path, fetch_bytes)?);
-        largest = largest.max((ratio.median - 1.0).abs());
-        chosen.push(format!("{path} at {}", size(fetch_bytes)));
+        let rounds = &report.row("auto", fetch_bytes)?.timed;
+        let sum = |of: fn(&SentBytes) -> u64| rounds.iter().map(|timed| of(&timed.sent)).sum();
+        let by: [(&str, u64); 3] = [
+            ("copy", sum(|sent| sent.copy)),
+            ("sendfile", sum(|sent| sent.sendfile)),
+            ("chain", sum(|sent| sent.chain)),
+        ];
+        let total: u64 = by.iter().map(|(_, bytes)| bytes).sum();
+        let share = |bytes| bytes as f64 / total as f64 * 100.0;
+        let parts = by.into_iter().filter(|(_, bytes)| *bytes > 0);
+        let parts: Vec<String> =
+            parts.map(|(path, bytes)| format!("{:.0} % by {path}", share(bytes))).collect();
+        at_sizes.push(format!("{} at {}", parts.join(", "), size(fetch_bytes)));
     }
-    Some(format!(
-        "auto took {}: its difference in throughput from those rows, up to {:.0} %, is the noise of \
-         this machine.",
-        chosen.join(" and "),
-        largest * 100.0
-    ))
+    Some(format!("auto sent {}.", at_sizes.join("; ")))
 }
 
 fn pace(report: &Report) -> String {
@@ -157,7 +160,6 @@ fn memory(report: &Report) -> String {
 mod tests {
     use super::*;
     use crate::cache::Residency;
-    use crate::measure::SentBytes;
     use crate::report::{Counted, Timed};
 
     fn row(path: &'static str, fetch_bytes: u64, gb_per_s: [f64; 3]) -> Row {
@@ -174,10 +176,15 @@ mod tests {
         Row { path, fetch_bytes, counted, timed: gb_per_s.map(timed).to_vec() }
     }
 
-    /// `auto` is a chain here.
+    /// `auto` takes two paths here.
     fn sent(path: &str) -> SentBytes {
         let by = |this| if path == this { 1 << 30 } else { 0 };
-        SentBytes { copy: by("copy"), sendfile: by("sendfile"), chain: by("chain") + by("auto") }
+        let auto = |quarters: u64| if path == "auto" { quarters << 28 } else { 0 };
+        SentBytes {
+            copy: by("copy"),
+            sendfile: by("sendfile") + auto(1),
+            chain: by("chain") + auto(3),
+        }
     }
 
     fn report(chain: [f64; 3]) -> Report {
@@ -216,10 +223,10 @@ mod tests {
     }
 
     #[test]
-    fn the_distance_of_auto_from_the_path_it_took_is_the_noise() {
+    fn what_auto_chose_is_told_in_shares() {
         let text = tell(&report([4.0, 4.2, 4.4]));
-        assert!(text.contains("auto took chain at 64\u{a0}KiB and chain at 1\u{a0}MiB"), "{text}");
-        assert!(text.contains("up to 10 %, is the noise"), "{text}");
+        let expected = "auto sent 25 % by sendfile, 75 % by chain at 64\u{a0}KiB; ";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod table;
 mod words;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
@@ -32,7 +32,7 @@ const LINE: usize = 130;
 /// Compares the fetch paths of Penstock on this machine.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The served data lies in DIR/demo while it runs; what is there is removed first
+    /// The served data lies in a new directory of DIR while it runs
     #[arg(long, value_name = "DIR", default_value = "target")]
     under: PathBuf,
 
@@ -64,19 +64,18 @@ struct Data {
 }
 
 impl Data {
-    fn fresh(dir: PathBuf, keep: bool) -> anyhow::Result<Data> {
-        let context = || format!("cannot make a fresh directory of {}", dir.display());
-        if dir.exists() {
-            fs::remove_dir_all(&dir).with_context(context)?;
-        }
-        fs::create_dir_all(&dir).with_context(context)?;
+    fn fresh(under: &Path, keep: bool) -> anyhow::Result<Data> {
+        let dir = under.join(format!("demo-{}", std::process::id()));
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         Ok(Data { dir, keep })
     }
 }
 
 impl Drop for Data {
     fn drop(&mut self) {
-        if !self.keep {
+        if self.keep {
+            eprintln!("the data is in {}", self.dir.display());
+        } else {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
@@ -84,7 +83,7 @@ impl Drop for Data {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let data = Data::fresh(arguments.under.join("demo"), arguments.keep)?;
+    let data = Data::fresh(&arguments.under, arguments.keep)?;
     let machine = Machine::this();
     let plan = Plan {
         dir: data.dir.clone(),

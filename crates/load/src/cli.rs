@@ -10,6 +10,8 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use serde::{Serialize, Serializer};
 
+use crate::cold_hot::ColdHotArgs;
+
 /// How long a run lasts that does not end by itself.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 /// What such a run leaves unmeasured at its beginning.
@@ -37,11 +39,13 @@ pub(crate) enum Command {
     Produce(ProduceArgs),
     /// Read record batches, one request at a time on each connection.
     Fetch(FetchArgs),
+    /// Read cached records, alone and beside a scan of uncached ones, on the server's own host.
+    ColdHot(ColdHotArgs),
 }
 
-/// What every workload takes.
+/// Whom to load, and how long to wait for it.
 #[derive(Debug, Clone, Args, Serialize)]
-pub(crate) struct CommonArgs {
+pub(crate) struct TargetArgs {
     /// A server of the cluster; the leaders of the partitions are asked of it.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) bootstrap_server: String,
@@ -49,6 +53,35 @@ pub(crate) struct CommonArgs {
     /// The topic. `produce` creates it when it is missing.
     #[arg(long)]
     pub(crate) topic: String,
+
+    /// How long to wait for an answer or a connection before the run counts as failed.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[serde(serialize_with = "seconds", rename = "timeout_s")]
+    pub(crate) timeout: Duration,
+}
+
+/// Where results go besides standard output.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct OutputArgs {
+    /// Write the result as JSON, in base units, with the conditions of the run.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Write the latency distribution as one self-contained HTML page.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+
+    /// Write the latency distribution as an HdrHistogram log (microseconds).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hdr: Option<PathBuf>,
+}
+
+/// What `produce` and `fetch` both take.
+#[derive(Debug, Clone, Args, Serialize)]
+pub(crate) struct CommonArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) target: TargetArgs,
 
     /// Connections that work at the same time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -75,29 +108,13 @@ pub(crate) struct CommonArgs {
     #[serde(serialize_with = "maybe_seconds", rename = "warm_up_s")]
     pub(crate) warm_up: Option<Duration>,
 
-    /// How long to wait for an answer or a connection before the run counts as failed.
-    #[arg(long, default_value = "30s", value_parser = duration)]
-    #[serde(serialize_with = "seconds", rename = "timeout_s")]
-    pub(crate) timeout: Duration,
-
     /// Seed of payloads and random positions: the same seed makes the same bytes.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 
-    /// Write the result as JSON, in base units, with the conditions of the run.
-    #[arg(long, value_name = "FILE")]
+    #[command(flatten)]
     #[serde(skip)]
-    pub(crate) json: Option<PathBuf>,
-
-    /// Write the latency distribution as one self-contained HTML page.
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
-    pub(crate) html: Option<PathBuf>,
-
-    /// Write the latency distribution as an HdrHistogram log (microseconds).
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
-    pub(crate) hdr: Option<PathBuf>,
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, Clone, Args, Serialize)]
@@ -254,10 +271,11 @@ impl FetchArgs {
     /// Values that contradict each other, in words for the person who gave them.
     pub(crate) fn check(&self) -> Result<Span, String> {
         let max_wait = Duration::from_millis(self.max_wait_ms as u64);
-        if max_wait >= self.common.timeout {
+        let timeout = self.common.target.timeout;
+        if max_wait >= timeout {
             return Err(format!(
-                "--max-wait-ms {} would be taken for no answer: it must be below --timeout {:?}",
-                self.max_wait_ms, self.common.timeout
+                "--max-wait-ms {} would be taken for no answer: it must be below --timeout {timeout:?}",
+                self.max_wait_ms
             ));
         }
         Span::of(&self.common, self.from == ReadFrom::Earliest)
@@ -308,11 +326,11 @@ fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-fn size_i32(text: &str) -> Result<i32, String> {
+pub(crate) fn size_i32(text: &str) -> Result<i32, String> {
     i32::try_from(size(text)?).map_err(|_| format!("{text} is more than 2^31-1 bytes"))
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit_s = match &text[digits.len()..] {
         "ms" => 0.001,
@@ -324,7 +342,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * unit_s).map_err(|e| format!("{text}: {e}"))
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|e| format!("{e}"))?;
     match number.is_finite() && (0.0..=1e9).contains(&number) {
         true => Ok(number),
@@ -332,7 +350,7 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-fn seconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn seconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_f64(duration.as_secs_f64())
 }
 

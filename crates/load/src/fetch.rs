@@ -52,6 +52,8 @@ pub(crate) struct Fetcher {
 struct Reader {
     partition: i32,
     cursor: Cursor,
+    /// It goes no further, though the log may.
+    limit: i64,
     empty_answers: u32,
 }
 
@@ -69,7 +71,7 @@ impl Fetch {
         let seed = self.args.common.seed ^ (u64::from(connection) << 32) ^ nth as u64;
         let log = partition.start..partition.end;
         let cursor = Cursor::new(self.args.from, log, share, seed);
-        Reader { partition: partition.index, cursor, empty_answers: 0 }
+        Reader { partition: partition.index, cursor, limit: partition.limit, empty_answers: 0 }
     }
 }
 
@@ -137,6 +139,7 @@ impl Reader {
             true => self.empty_answers + 1,
             false => 0,
         };
+        let end = end.min(self.limit);
         ensure!(
             self.empty_answers < MAX_EMPTY_ANSWERS,
             "partition {}: {MAX_EMPTY_ANSWERS} empty answers at offset {offset}, though the log goes \
@@ -149,6 +152,12 @@ impl Reader {
 }
 
 impl Fetcher {
+    /// The partition and the offset that the next turn asks for.
+    pub(crate) fn next(&self) -> Option<(i32, i64)> {
+        let reader = &self.readers[self.nth];
+        reader.cursor.offset().map(|offset| (reader.partition, offset))
+    }
+
     /// The next reader in turn that has something to read, and where.
     fn next_reader(&mut self) -> Option<(usize, i64)> {
         for _ in 0..self.readers.len() {
@@ -172,7 +181,7 @@ impl Fetcher {
             "partition {partition}: the server says that offset {offset} is out of range, and that \
              the log is {start}..{end}"
         );
-        reader.cursor.moved(start..end);
+        reader.cursor.moved(start..end.min(reader.limit).max(start));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The latency distribution as one HTML page that needs nothing else: an SVG curve by percentile,
 //! the figures and the conditions.
 //!
-//! Written for `--html`. Both axes are logarithmic: up for milliseconds, right for how rare a
+//! Written for `--html`; `cold_hot` fills a `Page` of its own. Both axes are logarithmic: up for milliseconds, right for how rare a
 //! latency is, so that the tail takes as much room as the middle.
 //!
 //! ```text
@@ -19,14 +19,14 @@ use serde_json::Value;
 
 use crate::report::Report;
 
-const WIDTH: f64 = 860.0;
-const HEIGHT: f64 = 400.0;
+pub(crate) const WIDTH: f64 = 860.0;
+pub(crate) const HEIGHT: f64 = 400.0;
 /// Room for the labels of the axes.
-const LEFT: f64 = 64.0;
-const BOTTOM: f64 = 36.0;
-const TOP: f64 = 12.0;
-/// The percentiles that the lower axis names, as shares of requests that were slower.
-const SLOWER: [(f64, &str); 7] = [
+pub(crate) const LEFT: f64 = 64.0;
+pub(crate) const BOTTOM: f64 = 36.0;
+pub(crate) const TOP: f64 = 12.0;
+/// The percentiles that an axis names, as shares of requests that were slower.
+pub(crate) const SLOWER: [(f64, &str); 7] = [
     (0.5, "50 %"),
     (0.1, "90 %"),
     (0.01, "99 %"),
@@ -36,46 +36,79 @@ const SLOWER: [(f64, &str); 7] = [
     (1e-6, "99.9999 %"),
 ];
 /// Points the curve is drawn through.
-const POINTS: usize = 400;
+pub(crate) const POINTS: usize = 400;
 
 const STYLE: &str = "
-:root { color-scheme: light dark; --ink: #1b2733; --faint: #d5dbe1; --line: #0b6fb8; --ground: #fff; }
+:root { color-scheme: light dark; --ink: #1b2733; --faint: #d5dbe1; --line: #0b6fb8; --other: #c2571a;
+        --ground: #fff; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e9ee; --faint: #3a4650; --line: #5cb3f0; --ground: #14191e; }
+  :root { --ink: #e4e9ee; --faint: #3a4650; --line: #5cb3f0; --other: #f2995c;
+          --ground: #14191e; }
 }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground);
        max-width: 900px; margin: 2rem auto; padding: 0 1rem; }
 svg { width: 100%; height: auto; } text { fill: var(--ink); font-size: 12px; }
 .grid { stroke: var(--faint); } .curve { fill: none; stroke: var(--line); stroke-width: 2; }
+.other { stroke: var(--other); } text.first { fill: var(--line); } text.second { fill: var(--other); }
 table { border-collapse: collapse; } td { padding: .1rem 1.5rem .1rem 0; vertical-align: top; }
 td + td { font-variant-numeric: tabular-nums; } .bad { color: #c0392b; font-weight: 600; }
 ";
 
-/// The whole page.
+/// What one page says.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) title: String,
+    pub(crate) headline: String,
+    pub(crate) failure: Option<String>,
+    pub(crate) advice: Vec<String>,
+    /// A picture, as SVG.
+    pub(crate) chart: String,
+    /// Tables of figures under their headings.
+    pub(crate) sections: Vec<(String, Value)>,
+}
+
+/// The page of one run.
 pub(crate) fn page(report: &Report, latency: &Histogram<u64>) -> String {
-    let title = format!("penstock-load {}", report.workload);
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{title}</title><style>{STYLE}</style>\n<h1>{title}</h1>\n<p>{}</p>\n",
-        escape(&report.headline())
-    );
-    if let Some(failure) = report.failure() {
-        let _ = writeln!(page, "<p class=\"bad\">{}</p>", escape(&failure));
-    }
-    for advice in report.advice() {
-        let _ = writeln!(page, "<p>Note: {}</p>", escape(&advice));
-    }
-    page += &chart(latency);
-    let section = |name: &str, value: Value| {
-        let mut rows = String::new();
-        flatten("", &value, &mut rows);
-        format!("<h2>{name}</h2>\n<table>{rows}</table>\n")
+    let section = |name: &str, value| (name.to_owned(), value);
+    let page = Page {
+        title: format!("penstock-load {}", report.workload),
+        headline: report.headline(),
+        failure: report.failure(),
+        advice: report.advice(),
+        chart: chart(latency),
+        sections: vec![
+            section("Figures", serde_json::json!(report.result)),
+            section("Parameters", report.parameters.clone()),
+            section("Conditions", serde_json::json!(report.conditions)),
+        ],
     };
-    page += &section("Figures", serde_json::json!(report.result));
-    page += &section("Parameters", report.parameters.clone());
-    page += &section("Conditions", serde_json::json!(report.conditions));
-    page + "</html>\n"
+    page.html()
+}
+
+impl Page {
+    /// The whole of it.
+    pub(crate) fn html(&self) -> String {
+        let title = escape(&self.title);
+        let mut page = format!(
+            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
+             <meta name=\"viewport\" content=\"width=device-width\">\
+             <title>{title}</title><style>{STYLE}</style>\n<h1>{title}</h1>\n<p>{}</p>\n",
+            escape(&self.headline)
+        );
+        if let Some(failure) = &self.failure {
+            let _ = writeln!(page, "<p class=\"bad\">{}</p>", escape(failure));
+        }
+        for advice in &self.advice {
+            let _ = writeln!(page, "<p>Note: {}</p>", escape(advice));
+        }
+        page += &self.chart;
+        for (name, value) in &self.sections {
+            let mut rows = String::new();
+            flatten("", value, &mut rows);
+            let _ = writeln!(page, "<h2>{}</h2>\n<table>{rows}</table>", escape(name));
+        }
+        page + "</html>\n"
+    }
 }
 
 /// Where a point of the curve lies in the picture.
@@ -150,7 +183,7 @@ fn curve(latency: &Histogram<u64>, axes: &Axes) -> String {
     points
 }
 
-fn ms_label(ms: f64) -> String {
+pub(crate) fn ms_label(ms: f64) -> String {
     let digits = (-ms.log10().round()).max(0.0) as usize;
     format!("{ms:.digits$}")
 }

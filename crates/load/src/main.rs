@@ -6,10 +6,13 @@
 //!        (who       (one request)    (when, how often,
 //!         leads)                      how long it took)
 //! ```
+//!
+//! `cold_hot` runs several fetch runs, alone and side by side, and compares them.
 
 mod cli;
 mod client;
 mod codec;
+mod cold_hot;
 mod cursor;
 mod discard;
 mod fetch;
@@ -34,10 +37,11 @@ use clap::{CommandFactory, Parser};
 use serde::Serialize;
 use serde_json::Value;
 
-use cli::{Cli, Command, CommonArgs, FetchArgs, ProduceArgs, Span};
+use cli::{Cli, Command, CommonArgs, FetchArgs, OutputArgs, ProduceArgs, Span};
+use cold_hot::ColdHotArgs;
 use fetch::Fetch;
 use produce::Produce;
-use report::{Conditions, Figures, Report};
+use report::{Conditions, Figures, Interval, Report};
 use run::{Outcome, Plan, run};
 use topic::Topic;
 
@@ -46,6 +50,10 @@ async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Produce(args) => produce(&args, checked(args.check())).await,
         Command::Fetch(args) => fetch(&args, checked(args.check())).await,
+        Command::ColdHot(args) => {
+            checked(args.check());
+            cold_hot(&args).await
+        }
     };
     match done {
         Ok(None) => ExitCode::SUCCESS,
@@ -55,15 +63,25 @@ async fn main() -> ExitCode {
 }
 
 async fn produce(args: &ProduceArgs, span: Span) -> Result<Option<String>> {
-    let topic = Topic::find(&args.common, Some(args.partitions)).await?;
+    let topic = Topic::find(&args.common.target, Some(args.partitions)).await?;
     let outcome = run(Produce::new(args, topic)?, Plan::new(&args.common, span)).await;
     publish("produce", &args.common, parameters(args, span)?, &outcome, false)
 }
 
 async fn fetch(args: &FetchArgs, span: Span) -> Result<Option<String>> {
-    let topic = Topic::find(&args.common, None).await?;
+    let topic = Topic::find(&args.common.target, None).await?;
     let outcome = run(Fetch::new(args, topic), Plan::new(&args.common, span)).await;
     publish("fetch", &args.common, parameters(args, span)?, &outcome, args.verify)
+}
+
+async fn cold_hot(args: &ColdHotArgs) -> Result<Option<String>> {
+    let report = cold_hot::run(args).await?;
+    print(&report.headline(), &report.table(), &report.advice());
+    let OutputArgs { json, html, hdr } = &args.output;
+    write(json.as_deref(), || Ok(serde_json::to_vec_pretty(&report)?))?;
+    write(html.as_deref(), || Ok(report.page().html().into()))?;
+    write(hdr.as_deref(), || Ok(report::hdr_log(&report.intervals(), &report.conditions)?))?;
+    Ok(report.failure())
 }
 
 /// The command line as it took effect.
@@ -93,15 +111,21 @@ fn publish(
         parameters,
         result: Figures::of(outcome, args.threads.min(args.connections), verified),
     };
-    println!("{}\n{}", report.headline(), report.table());
-    for advice in report.advice() {
+    print(&report.headline(), &report.table(), &report.advice());
+    let measurement = &outcome.measurement;
+    let hdr_log = || report::hdr_log(&[Interval::of(measurement)], &report.conditions);
+    let OutputArgs { json, html, hdr } = &args.output;
+    write(json.as_deref(), || Ok(serde_json::to_vec_pretty(&report)?))?;
+    write(html.as_deref(), || Ok(html::page(&report, &measurement.latency).into()))?;
+    write(hdr.as_deref(), || Ok(hdr_log()?))?;
+    Ok(report.failure())
+}
+
+fn print(headline: &str, table: &str, advice: &[String]) {
+    println!("{headline}\n{table}");
+    for advice in advice {
         println!("note: {advice}");
     }
-    let measurement = &outcome.measurement;
-    write(args.json.as_deref(), || Ok(serde_json::to_vec_pretty(&report)?))?;
-    write(args.html.as_deref(), || Ok(html::page(&report, &measurement.latency).into()))?;
-    write(args.hdr.as_deref(), || Ok(report::hdr_log(measurement, &report.conditions)?))?;
-    Ok(report.failure())
 }
 
 fn write(file: Option<&Path>, content: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
@@ -110,8 +134,8 @@ fn write(file: Option<&Path>, content: impl FnOnce() -> Result<Vec<u8>>) -> Resu
 }
 
 /// Values that contradict each other end the program as misuse does, with exit code 2.
-fn checked(span: Result<Span, String>) -> Span {
-    span.unwrap_or_else(|problem| Cli::command().error(ErrorKind::ValueValidation, problem).exit())
+fn checked<T>(args: Result<T, String>) -> T {
+    args.unwrap_or_else(|problem| Cli::command().error(ErrorKind::ValueValidation, problem).exit())
 }
 
 fn failed(reason: &str) -> ExitCode {

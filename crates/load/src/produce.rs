@@ -74,7 +74,7 @@ impl Workload for Produce {
         let partitions = assigned.iter().map(|nth| self.topic.partitions[*nth].index).collect();
         let request = ProduceRequest {
             acks: *acks as i16,
-            timeout_ms: common.timeout.as_millis().try_into().unwrap_or(i32::MAX),
+            timeout_ms: common.target.timeout.as_millis().try_into().unwrap_or(i32::MAX),
             topic_data: vec![TopicProduceData {
                 name: self.topic.name.clone(),
                 partition_data: vec![PartitionProduceData::default()],

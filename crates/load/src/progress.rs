@@ -33,8 +33,9 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new() -> Progress {
-        let target = match std::io::stderr().is_terminal() {
+    /// The bar, hidden unless it is `watched`.
+    pub(crate) fn new(watched: bool) -> Progress {
+        let target = match watched && std::io::stderr().is_terminal() {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
         };

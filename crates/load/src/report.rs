@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{V2DeflateSerializer, interval_log::IntervalLogWriterBuilder};
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -15,9 +16,9 @@ use crate::measure::{Amount, Faults, Measurement};
 use crate::run::Outcome;
 
 /// Share of its threads' time above which the generator may be what limits a run.
-const BUSY: f64 = 0.9;
+pub(crate) const BUSY: f64 = 0.9;
 /// Share of the offered requests that must have gone out for the rate to count as held.
-const HELD: f64 = 0.99;
+pub(crate) const HELD: f64 = 0.99;
 
 /// A result and the conditions without which it is none.
 #[derive(Debug, Serialize)]
@@ -123,7 +124,7 @@ impl Figures {
 }
 
 impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Latency {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Latency {
         let at = |quantile| histogram.value_at_quantile(quantile);
         Latency {
             min: histogram.min(),
@@ -210,7 +211,14 @@ impl Report {
 
     /// What makes the run a failure, if it is one.
     pub(crate) fn failure(&self) -> Option<String> {
-        let Figures { error, faults, requests, interrupted, .. } = &self.result;
+        self.result.failure()
+    }
+}
+
+impl Figures {
+    /// What makes the run a failure, if it is one.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let Figures { error, faults, requests, interrupted, .. } = self;
         if let Some(error) = error {
             return Some(error.clone());
         }
@@ -227,15 +235,31 @@ impl Report {
     }
 }
 
-/// The latency distribution as an HdrHistogram log of one interval, in microseconds.
+/// Latencies in microseconds and the time they were measured in.
+#[derive(Debug)]
+pub(crate) struct Interval<'a> {
+    pub(crate) tag: Option<&'static str>,
+    pub(crate) latency: &'a Histogram<u64>,
+    pub(crate) length: Duration,
+}
+
+impl Interval<'_> {
+    /// All of a run.
+    pub(crate) fn of(measurement: &Measurement) -> Interval<'_> {
+        let length = measurement.elapsed();
+        Interval { tag: None, latency: &measurement.latency, length }
+    }
+}
+
+/// The latency distributions as an HdrHistogram log, as if each interval followed the one before.
 ///
 /// # Errors
 /// Only those of serialising: the log is built in memory.
-pub(crate) fn hdr_log(measurement: &Measurement, conditions: &Conditions) -> io::Result<Vec<u8>> {
+pub(crate) fn hdr_log(intervals: &[Interval<'_>], conditions: &Conditions) -> io::Result<Vec<u8>> {
     let mut log = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
     let failed = |error: &dyn std::fmt::Debug| io::Error::other(format!("{error:?}"));
-    let elapsed = measurement.elapsed();
+    let elapsed: Duration = intervals.iter().map(|interval| interval.length).sum();
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(conditions.at_s);
     let mut writer = IntervalLogWriterBuilder::new()
         .with_start_time(end - elapsed.min(Duration::from_secs(conditions.at_s)))
@@ -243,9 +267,13 @@ pub(crate) fn hdr_log(measurement: &Measurement, conditions: &Conditions) -> io:
         .add_comment("penstock-load, latency in microseconds")
         .begin_log_with(&mut log, &mut serializer)
         .map_err(|error| failed(&error))?;
-    writer
-        .write_histogram(&measurement.latency, Duration::ZERO, elapsed, None)
-        .map_err(|error| failed(&error))?;
+    let mut start = Duration::ZERO;
+    for Interval { tag, latency, length } in intervals {
+        writer
+            .write_histogram(latency, start, *length, tag.and_then(Tag::new))
+            .map_err(|error| failed(&error))?;
+        start += *length;
+    }
     Ok(log)
 }
 
@@ -268,6 +296,7 @@ mod tests {
             measurement,
             wall: Duration::from_secs(2),
             cpu: Duration::from_secs(1),
+            open_loop: false,
             interrupted: false,
             error: None,
         };
@@ -323,7 +352,7 @@ mod tests {
         let now = Instant::now();
         let mut measurement = Measurement::new(now);
         measurement.record(now, now + Duration::from_millis(5), Turn::default());
-        let log = hdr_log(&measurement, &Conditions::here()).unwrap();
+        let log = hdr_log(&[Interval::of(&measurement)], &Conditions::here()).unwrap();
         let entries: Vec<_> = IntervalLogIterator::new(&log).map(Result::unwrap).collect();
         let Some(LogEntry::Interval(interval)) = entries.last() else { panic!("{entries:?}") };
         assert_eq!(interval.duration(), Duration::from_millis(5));

@@ -56,6 +56,8 @@ pub(crate) struct Plan {
     rate: f64,
     span: Span,
     timeout: Duration,
+    /// Whether a person is shown how it goes.
+    watched: bool,
 }
 
 /// What came of a run, however it ended.
@@ -66,6 +68,8 @@ pub(crate) struct Outcome {
     pub(crate) wall: Duration,
     /// Processor time of this process in that time.
     pub(crate) cpu: Duration,
+    /// Whether there was a rate to keep.
+    pub(crate) open_loop: bool,
     pub(crate) interrupted: bool,
     /// What ended the run before its time.
     pub(crate) error: Option<anyhow::Error>,
@@ -73,9 +77,16 @@ pub(crate) struct Outcome {
 
 impl Plan {
     pub(crate) fn new(common: &CommonArgs, span: Span) -> Plan {
-        let CommonArgs { connections, rate, timeout, .. } = *common;
+        let CommonArgs { connections, rate, .. } = *common;
+        let timeout = common.target.timeout;
         // A thread without a connection would have nothing to do.
-        Plan { connections, threads: common.threads.min(connections), rate, span, timeout }
+        let threads = common.threads.min(connections);
+        Plan { connections, threads, rate, span, timeout, watched: true }
+    }
+
+    /// Draws no progress bar, because another run beside this one does.
+    pub(crate) fn unwatched(self) -> Plan {
+        Plan { watched: false, ..self }
     }
 }
 
@@ -117,7 +128,8 @@ pub(crate) async fn run<W: Workload>(workload: W, plan: Plan) -> Outcome {
         error = error.or(result.err());
     }
     let cpu = cpu_time().saturating_sub(cpu_before);
-    Outcome { measurement, wall: start.elapsed(), cpu, interrupted, error }
+    let (wall, open_loop) = (start.elapsed(), plan.rate > 0.0);
+    Outcome { measurement, wall, cpu, open_loop, interrupted, error }
 }
 
 type ThreadResult = (Measurement, Result<()>);
@@ -127,7 +139,7 @@ async fn attend<W: Workload>(
     shared: &Shared<W>,
     mut threads: JoinSet<ThreadResult>,
 ) -> (bool, Vec<ThreadResult>) {
-    let progress = Progress::new();
+    let progress = Progress::new(shared.plan.watched);
     let mut interval = tokio::time::interval(PROGRESS_INTERVAL);
     let mut interrupted = false;
     let mut results = Vec::new();
@@ -276,7 +288,7 @@ async fn paced(
 }
 
 /// Returns when somebody wants the run to end.
-async fn signal() {
+pub(crate) async fn signal() {
     let terminate = async {
         match unix::signal(unix::SignalKind::terminate()) {
             Ok(mut signals) => signals.recv().await,
@@ -346,7 +358,8 @@ mod tests {
 
     fn plan(rate: f64, duration: Option<Duration>) -> Plan {
         let span = Span { warm_up: Duration::ZERO, duration };
-        Plan { connections: 6, threads: 2, rate, span, timeout: Duration::from_secs(10) }
+        let timeout = Duration::from_secs(10);
+        Plan { connections: 6, threads: 2, rate, span, timeout, watched: false }
     }
 
     #[tokio::test]

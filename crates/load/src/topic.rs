@@ -11,7 +11,7 @@ use penstock_wire::messages::*;
 use penstock_wire::{ApiKey, ErrorCode, Request, Response, Str};
 use tokio::time::timeout;
 
-use crate::cli::CommonArgs;
+use crate::cli::TargetArgs;
 use crate::client::Connection;
 
 /// Between two looks at a topic that is not ready yet.
@@ -39,6 +39,8 @@ pub(crate) struct Partition {
     pub(crate) start: i64,
     /// One past the last offset.
     pub(crate) end: i64,
+    /// Readers go no further though the log may: the end of a part of it, or `i64::MAX`.
+    pub(crate) limit: i64,
 }
 
 /// What one look at the cluster found.
@@ -54,7 +56,7 @@ impl Topic {
     ///
     /// # Errors
     /// Missing, refused, or not ready within `args.timeout`.
-    pub(crate) async fn find(args: &CommonArgs, create: Option<i32>) -> Result<Topic> {
+    pub(crate) async fn find(args: &TargetArgs, create: Option<i32>) -> Result<Topic> {
         let mut waits_for = String::from("no answer");
         match timeout(args.timeout, wait_for(args, create, &mut waits_for)).await {
             Ok(found) => found,
@@ -69,7 +71,7 @@ impl Topic {
 }
 
 async fn wait_for(
-    args: &CommonArgs,
+    args: &TargetArgs,
     mut create: Option<i32>,
     waits_for: &mut String,
 ) -> Result<Topic> {
@@ -124,7 +126,13 @@ async fn look_up(connection: &mut Connection, name: &Str) -> Result<Look> {
         let connection = leaders.get_mut(leader).expect("inserted above");
         match bounds(connection, name, index).await? {
             Ok((start, end)) => {
-                partitions.push(Partition { index, leader: leader.clone(), start, end });
+                partitions.push(Partition {
+                    index,
+                    leader: leader.clone(),
+                    start,
+                    end,
+                    limit: i64::MAX,
+                });
             }
             Err(error) => return Ok(Look::NotYet(format!("partition {index}: {error}"))),
         }

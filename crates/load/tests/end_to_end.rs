@@ -1,5 +1,6 @@
 //! The program as a person runs it, against a broker that may lie: what it says, writes and exits with.
 
+mod cold_hot;
 mod fake_broker;
 
 use std::path::Path;

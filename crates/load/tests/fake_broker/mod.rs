@@ -116,7 +116,7 @@ impl Session {
         let mut state = self.shared.0.lock().unwrap();
         Some(match request {
             Request::ApiVersions(_) => self.versions(header.api_version).into(),
-            Request::Metadata(_) => self.metadata(&state).into(),
+            Request::Metadata(request) => self.metadata(&state, request).into(),
             Request::CreateTopics(request) => {
                 let [topic] = &request.topics[..] else { panic!("{request:?}") };
                 state.logs.resize_with(topic.num_partitions as usize, Log::new);
@@ -146,7 +146,8 @@ impl Session {
         versions
     }
 
-    fn metadata(&self, state: &State) -> MetadataResponse {
+    /// Every topic there is has the same partitions.
+    fn metadata(&self, state: &State, request: MetadataRequest) -> MetadataResponse {
         let partition = |index| MetadataResponsePartition {
             partition_index: index as i32,
             leader_id: 1,
@@ -154,7 +155,7 @@ impl Session {
         };
         let missing = state.logs.is_empty();
         let topic = MetadataResponseTopic {
-            name: "load".into(),
+            name: request.topics.unwrap()[0].name.clone(),
             error_code: match missing {
                 true => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
                 false => ErrorCode::NONE,

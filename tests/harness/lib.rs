@@ -6,6 +6,8 @@
 mod client;
 mod process;
 pub mod records;
+#[path = "../../benches/rig/mod.rs"]
+pub mod rig;
 
 pub use client::{Client, ClientError, fetch_request, produce_request};
 pub use process::{Metrics, Penstock, Start, binary};

@@ -1,0 +1,41 @@
+//! `penstock-raw-load`: the one generator that all servers of a comparison are measured with.
+//!
+//! ```text
+//! hot readers ──┐                         ┌─▶ latency from the intended moment, rate kept, backlog
+//!               ├─ one thread, one epoll ─┤
+//! cold readers ─┘                         └─▶ bytes/s; what was read is evicted from the page cache
+//! ```
+//!
+//! It speaks the raw server's language, Fetch 11, or HTTP, and does the same with every answer: see
+//! `connection`. For benches only; `penstock-load` is the generator for people.
+
+mod arguments;
+mod connection;
+mod evict;
+mod protocol;
+mod run;
+mod tally;
+
+use clap::Parser;
+use serde_json::json;
+
+use crate::arguments::Arguments;
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let busy_before = penstock_tests::rig::usage::cpu_s(std::process::id())?;
+    let outcome = run::run(&arguments)?;
+    let busy_s = penstock_tests::rig::usage::cpu_s(std::process::id())? - busy_before;
+    let result = json!({
+        "hot": outcome.hot.to_json(outcome.measured_s),
+        "cold": outcome.cold.to_json(outcome.measured_s),
+        "rate": arguments.rate,
+        "backlog": outcome.backlog,
+        "measured_s": outcome.measured_s,
+        "fetches_with_warm_up": outcome.fetches_with_warm_up,
+        "bytes_with_warm_up": outcome.bytes_with_warm_up,
+        "generator_busy": busy_s / outcome.whole_s,
+    });
+    println!("{result:#}");
+    Ok(())
+}

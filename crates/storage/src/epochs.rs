@@ -56,9 +56,11 @@ impl Epochs {
         &self.starts
     }
 
-    /// A batch of this epoch begins here.
+    /// A batch of this epoch begins here. An older epoch that began behind it is a broken file's word
+    /// against the log's.
     pub(crate) fn note(&mut self, leader_epoch: i32, start: Offset) {
         if leader_epoch >= 0 && self.starts.last().is_none_or(|e| e.leader_epoch < leader_epoch) {
+            self.starts.truncate(self.starts.partition_point(|epoch| epoch.start <= start));
             self.starts.push(EpochStart { leader_epoch, start });
             self.generation += 1;
         }
@@ -166,6 +168,18 @@ mod tests {
         for text in ["", "1\n0\n", "0\n2\n0 0\n", "0\n2\n3 5\n1 9\n", "0\n1\nx 0\n", "0\n1\n00\n"] {
             assert_eq!(parse(text), None, "{text:?}");
         }
+    }
+
+    /// Found by the fuzz target `recovery`: such a list was kept, and its file was unreadable ever after.
+    #[test]
+    fn an_older_epoch_does_not_begin_behind_a_batch_of_a_newer_one() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE_NAME), "0\n2\n0 0\n1 32511\n").unwrap();
+        let mut epochs = Epochs::open(dir.path());
+        epochs.note(3, Offset(133));
+        epochs.flush().unwrap().write().unwrap();
+        assert_eq!(format(epochs.starts()), "0\n2\n0 0\n3 133\n");
+        assert_eq!(Epochs::open(dir.path()).starts(), epochs.starts());
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(crate) fn of_validation(error: &ProduceError) -> ErrorCode {
 pub(crate) fn of_produce(failure: &ProduceFailure) -> ErrorCode {
     match failure {
         ProduceFailure::Write(_) | ProduceFailure::Roll(_) => ErrorCode::KAFKA_STORAGE_ERROR,
+        ProduceFailure::Deleted => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
         ProduceFailure::Refused(refused) => match refused {
             AppendError::Offline => ErrorCode::KAFKA_STORAGE_ERROR,
             AppendError::Duplicate { .. } => ErrorCode::NONE,

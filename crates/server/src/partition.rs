@@ -22,7 +22,15 @@ pub(crate) struct Partition {
     log: Mutex<Log>,
     /// Held from the first decision of an append to its last: one write at a time.
     appending: tokio::sync::Mutex<()>,
+    directory: Arc<Directory>,
     waiting: Waiting,
+}
+
+/// The partition's directory, for jobs that touch files in it by name. Once the topic is deleted the
+/// names may be those of a new topic: such jobs hold the lock and find out whether they came too late.
+#[derive(Debug, Default)]
+struct Directory {
+    is_gone: Mutex<bool>,
 }
 
 /// The offsets that every answer about a partition carries.
@@ -45,12 +53,28 @@ pub(crate) enum ProduceFailure {
     /// A new segment could not be made.
     #[error("cannot roll: {0}")]
     Roll(std::io::Error),
+    /// The topic was deleted while the append waited.
+    #[error("the topic has been deleted")]
+    Deleted,
+}
+
+impl Directory {
+    /// Runs `job` while the names in the directory are the partition's own; `None`: they no longer are.
+    fn touch<T>(&self, job: impl FnOnce() -> T) -> Option<T> {
+        let is_gone = self.is_gone.lock();
+        (!*is_gone).then(job)
+    }
 }
 
 impl Partition {
     pub(crate) fn new(name: PartitionName, log: Log) -> Arc<Self> {
-        let (appending, waiting) = (tokio::sync::Mutex::new(()), Waiting::default());
-        Arc::new(Partition { name, log: Mutex::new(log), appending, waiting })
+        Arc::new(Partition {
+            name,
+            log: Mutex::new(log),
+            appending: tokio::sync::Mutex::default(),
+            directory: Arc::default(),
+            waiting: Waiting::default(),
+        })
     }
 
     /// The log, for a decision. Nobody keeps it across an await.
@@ -60,6 +84,16 @@ impl Partition {
 
     pub(crate) fn waiting(&self) -> &Waiting {
         &self.waiting
+    }
+
+    /// Runs a job that touches the log's files by name, unless the partition is deleted. Blocks.
+    pub(crate) fn touch_files<T>(&self, job: impl FnOnce() -> T) -> Option<T> {
+        self.directory.touch(job)
+    }
+
+    /// Waits for jobs that touch files by name; none begins any more. Called before deletion. Blocks.
+    pub(crate) fn give_up_directory(&self) {
+        *self.directory.is_gone.lock() = true;
     }
 
     /// There are no followers yet: what is written is below the high watermark.
@@ -113,8 +147,8 @@ impl Partition {
         resolve(ring, lookup).await
     }
 
-    /// Appends batches and wakes the fetches that wait. Must run to its end once begun: the caller
-    /// spawns it, so that a connection that goes away cannot leave half an append behind.
+    /// Appends batches and wakes the fetches that wait. Must run to its end once begun, or the
+    /// partition takes no further append: connections drop no request before it is answered.
     ///
     /// # Errors
     /// See [`ProduceFailure`]; nothing of the batches is visible then.
@@ -163,9 +197,10 @@ impl Partition {
     /// Makes the next segment on the blocking pool. The append lock is held by the caller.
     async fn roll(&self, due: Option<Roll>) -> Result<(), ProduceFailure> {
         let Some(roll) = due else { return Ok(()) };
-        let created = tokio::task::spawn_blocking(move || roll.create()).await;
-        let new_segment =
-            created.map_err(std::io::Error::other).flatten().map_err(ProduceFailure::Roll)?;
+        let directory = Arc::clone(&self.directory);
+        let creating = tokio::task::spawn_blocking(move || directory.touch(|| roll.create()));
+        let created = creating.await.map_err(|error| ProduceFailure::Roll(error.into()))?;
+        let new_segment = created.ok_or(ProduceFailure::Deleted)?.map_err(ProduceFailure::Roll)?;
         self.log().install_roll(new_segment);
         Ok(())
     }

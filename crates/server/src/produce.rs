@@ -125,8 +125,8 @@ async fn append(
 
 fn report(worker: &Worker, partition: &Partition, failure: &ProduceFailure) {
     match failure {
-        ProduceFailure::Refused(error) => {
-            tracing::debug!(partition = %partition.name, %error, "refused records");
+        ProduceFailure::Refused(_) | ProduceFailure::Deleted => {
+            tracing::debug!(partition = %partition.name, error = %failure, "refused records");
         }
         ProduceFailure::Roll(error) => {
             tracing::error!(partition = %partition.name, %error, "cannot roll a segment");

@@ -13,7 +13,7 @@ use penstock_storage::{
 };
 
 use crate::overrides::{Overrides, OverridesFile};
-use crate::partition::Partition;
+use crate::partition::{Partition, ProduceFailure};
 use crate::settings::Settings;
 
 /// One topic. Its partitions are numbered, but a directory that came from a cluster of several
@@ -212,6 +212,7 @@ impl Topics {
     fn remove_directories(&self, topic: &Topic) {
         for partition in topic.partitions() {
             let name = &partition.name;
+            partition.give_up_directory();
             if let Err(error) = self.data_dir.delete_partition(name) {
                 tracing::error!(%name, %error, "cannot delete a partition's directory");
             }
@@ -221,8 +222,11 @@ impl Topics {
     /// Seals active segments that have expired whole.
     pub(crate) async fn roll_expired(&self) {
         for partition in self.partitions() {
-            if let Err(error) = partition.roll_if_expired().await {
-                tracing::error!(partition = %partition.name, %error, "cannot roll an expired segment");
+            match partition.roll_if_expired().await {
+                Ok(()) | Err(ProduceFailure::Deleted) => {}
+                Err(error) => {
+                    tracing::error!(partition = %partition.name, %error, "cannot roll an expired segment");
+                }
             }
         }
     }
@@ -230,33 +234,44 @@ impl Topics {
     /// Lets go of the segments that retention no longer keeps. Blocks.
     pub(crate) fn expire(&self, now_ms: i64) {
         for partition in self.partitions() {
-            // The guard ends with the statement: files are unlinked without it.
-            let expired = partition.log().expire(now_ms);
-            for segment in expired {
-                if let Err(error) = segment.unlink() {
-                    tracing::error!(%error, "cannot unlink an expired segment");
+            partition.touch_files(|| {
+                // The guard ends with the statement: files are unlinked without it.
+                let expired = partition.log().expire(now_ms);
+                for segment in expired {
+                    if let Err(error) = segment.unlink() {
+                        tracing::error!(%error, "cannot unlink an expired segment");
+                    }
                 }
-            }
+            });
         }
     }
 
     /// Writes index entries that are in memory only. Blocks.
     pub(crate) fn flush_indexes(&self) {
         for partition in self.partitions() {
-            let flushes = partition.log().unflushed_indexes();
-            for flush in flushes {
-                if let Err(error) = flush.write() {
-                    tracing::warn!(%error, "cannot write index entries; recovery will rebuild them");
+            partition.touch_files(|| {
+                let flushes = partition.log().unflushed_indexes();
+                for flush in flushes {
+                    if let Err(error) = flush.write() {
+                        tracing::warn!(%error, "cannot write index entries; recovery will rebuild them");
+                    }
                 }
-            }
+            });
         }
     }
 
     /// Closes every log and, if all could be, marks the stop as clean. Blocks.
+    ///
+    /// # Errors
+    /// The first log that cannot be closed; the others are closed all the same.
     pub(crate) fn close(&self) -> anyhow::Result<()> {
+        let mut closed = Ok(());
         for partition in self.partitions() {
-            partition.log().close().context("cannot close a log")?;
+            let outcome = partition.log().close();
+            let outcome = outcome.with_context(|| format!("cannot close {}", partition.name));
+            closed = closed.and(outcome);
         }
+        closed?;
         self.data_dir.write_clean_shutdown().context("cannot mark the stop as clean")
     }
 

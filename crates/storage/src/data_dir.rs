@@ -112,16 +112,22 @@ impl DataDir {
         self.path.join(name.to_string())
     }
 
-    /// Makes an empty log that survives a power cut by name.
+    /// Makes an empty log that survives a power cut by name. After an error nothing of it is left.
     pub fn create_partition(
         &self,
         name: &PartitionName,
         topic_id: TopicId,
         config: LogConfig,
     ) -> Result<Log, LogError> {
-        let log = Log::create(&self.partition_path(name), topic_id, config)?;
-        sync_dir(&self.path).map_err(LogError::io(&self.path))?;
-        Ok(log)
+        let path = self.partition_path(name);
+        let is_new = !path.exists();
+        let created = Log::create(&path, topic_id, config)
+            .and_then(|log| sync_dir(&self.path).map_err(LogError::io(&self.path)).map(|()| log));
+        if created.is_err() && is_new {
+            // Half a partition would be served after the next start.
+            let _ = fs::remove_dir_all(&path);
+        }
+        created
     }
 
     /// Deletes a partition: gone by name at once, then by content. Fetches under way finish.

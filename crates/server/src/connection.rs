@@ -21,7 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::api::{self, NoReply, Reply};
 use crate::connections::{Phase, Vitals};
 use crate::limits::{RECEIVE_FREE_BYTES, RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES};
-use crate::worker::Worker;
+use crate::worker::{Stop, Worker};
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,8 @@ enum End {
     Overloaded,
     #[error("receiving: {0}")]
     Receive(std::io::Error),
+    #[error("the server stops")]
+    Stopping,
     #[error("sending: {0}")]
     Send(#[from] TransferError),
 }
@@ -54,7 +56,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, vitals: &Rc<Vitals>, peer: Socket
     let end = connection.run().await;
     vitals.shut_down();
     match end {
-        End::Frame(_) | End::NoReply(NoReply::Request(_)) => {
+        End::Frame(_) | End::NoReply(NoReply::Request(_)) | End::Overloaded => {
             if let Some(held_back) = worker.stranger_lines.take(Instant::now()) {
                 tracing::warn!(%peer, held_back, "closed a connection: {end}");
             }
@@ -101,9 +103,12 @@ impl Connection {
         Ok(())
     }
 
-    /// The next whole frame. The buffer grows by what arrives, never by what a prefix claims.
+    /// The next whole frame. The buffer grows by what arrives, never by what a prefix claims. Once a
+    /// stop has begun only frames that are already here count: a peer that asks and asks again would
+    /// hold it up for ever.
     async fn next_frame(&mut self) -> Result<Frame, End> {
         let limit = self.worker.server.settings.frame_max_bytes;
+        let is_stopping = *self.worker.stop.borrow() >= Stop::Drain;
         let mut budget: Option<OwnedSemaphorePermit> = None;
         loop {
             let length = frame::length(&self.received, limit)?;
@@ -112,6 +117,7 @@ impl Connection {
                     let bytes = self.take_frame(length as usize);
                     return Ok(Frame { bytes, budget });
                 }
+                _ if is_stopping => return Err(End::Stopping),
                 _ => {}
             }
             let phase = if self.received.is_empty() { Phase::Idle } else { Phase::Receiving };
@@ -144,8 +150,10 @@ impl Connection {
         let here = self.received.len();
         let lacking = length.map_or(self.typical_frame_bytes, |n| PREFIX_LEN + n as usize - here);
         let room = lacking.min(here.max(RECEIVE_STEP_BYTES));
-        if here + room > RECEIVE_FREE_BYTES {
-            let granted = self.ask_budget(room as u32).await?;
+        // What an earlier receive was granted and did not fill is still ours.
+        let held = budget.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if here + room > RECEIVE_FREE_BYTES.max(held) {
+            let granted = self.ask_budget((here + room - held) as u32).await?;
             match budget {
                 Some(budget) => budget.merge(granted),
                 None => *budget = Some(granted),

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::io::Interest;
 
-use crate::sys::{Watched, watch};
+use crate::sys::{Watched, unsent_bytes, watch};
 
 /// A non-blocking stream socket.
 #[derive(Debug)]
@@ -67,10 +67,14 @@ impl Socket {
         }
     }
 
-    /// Bytes of transfers that the kernel has taken for the peer so far: what a send time-out
-    /// compares to see whether the peer reads at all.
-    pub fn sent_bytes(&self) -> u64 {
-        self.sent_bytes.get()
+    /// Bytes of transfers that the peer has taken so far: what a send time-out compares to see
+    /// whether it reads at all. A slow reader may take minutes to make a full send buffer ready for
+    /// more, so what has left that buffer counts and not what went in.
+    ///
+    /// A chain in flight tells only at its end what went in: the number may fall meanwhile.
+    pub fn taken_bytes(&self) -> u64 {
+        let waiting = unsent_bytes(self.as_fd()).unwrap_or(0);
+        self.sent_bytes.get().saturating_sub(waiting)
     }
 
     pub(crate) fn note_sent(&self, len_bytes: u64) {

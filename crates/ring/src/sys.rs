@@ -274,6 +274,15 @@ pub(crate) fn cached_pages(file: &File, position: u64, len_bytes: u64) -> io::Re
     if result == 0 { Ok(counts[0]) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Bytes in a socket's send buffer that its peer has not taken yet (SIOCOUTQ, tcp(7)).
+pub(crate) fn unsent_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut len_bytes: libc::c_int = 0;
+    // SAFETY: the call writes one int, which lives until it returns; the descriptor is borrowed for
+    // as long.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut len_bytes) };
+    if result == 0 { Ok(len_bytes.max(0) as u64) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Ignores SIGPIPE for the whole process, so that `sendfile` to a peer that left is an error and
 /// not our end (KERNEL.md row 18). Rust's own start-up code does the same for `fn main`; a process
 /// that embeds us elsewhere, or restored the default, must call it before the first transfer.

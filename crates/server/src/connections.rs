@@ -39,7 +39,7 @@ pub(crate) struct Vitals {
     socket: Rc<Socket>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
-    sent_bytes: Cell<u64>,
+    taken_bytes: Cell<u64>,
 }
 
 /// How long each phase may last.
@@ -82,7 +82,7 @@ impl Vitals {
             socket,
             phase: Cell::new(Phase::Idle),
             since: Cell::new(Instant::now()),
-            sent_bytes: Cell::new(0),
+            taken_bytes: Cell::new(0),
         })
     }
 
@@ -112,8 +112,8 @@ impl Vitals {
 
     /// A peer that takes anything at all of its answer starts its time anew.
     fn note_progress(&self, now: Instant) {
-        let sent_bytes = self.socket.sent_bytes();
-        if self.sent_bytes.replace(sent_bytes) != sent_bytes {
+        let taken_bytes = self.socket.taken_bytes();
+        if self.taken_bytes.replace(taken_bytes) != taken_bytes {
             self.since.set(now);
         }
     }

@@ -77,7 +77,6 @@ async fn respond(
     let response = match request {
         Request::Fetch(request) => {
             let fetched = fetch::fetch(worker, socket, &request).await;
-            let fetched = fetched.map_err(|fetch::PeerGone| NoReply::PeerGone)?;
             return Ok(Some((Response::Fetch(fetched.response), fetched.extents)));
         }
         Request::Produce(request) => {

@@ -6,7 +6,7 @@
 //! ```text
 //!   plan ──enough, an error, old data, no time to wait──────────────────────────► answer
 //!     └── register with the partitions ── plan again ── sleep ── woken ──┐
-//!                                            ▲──────────────────────────┘ (deadline, stop: answer)
+//!                                            ▲──────────────────────────┘ (deadline, stop, peer done: answer)
 //! ```
 
 use std::sync::Arc;
@@ -39,55 +39,46 @@ pub(crate) struct Fetched {
     pub(crate) extents: Vec<Extent>,
 }
 
-/// The peer left while its fetch waited.
-#[derive(Debug)]
-pub(crate) struct PeerGone;
-
 /// Answers a fetch, at the latest after its max_wait.
-///
-/// # Errors
-/// The peer left meanwhile: there is nobody to answer.
 pub(crate) async fn fetch(
     worker: &Worker,
     socket: &std::rc::Rc<Socket>,
     request: &FetchRequest,
-) -> Result<Fetched, PeerGone> {
+) -> Fetched {
     if request.session_id != NO_SESSION {
-        return Ok(Fetched::error(ErrorCode::FETCH_SESSION_ID_NOT_FOUND));
+        return Fetched::error(ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
     }
     let plan = Plan::make(worker, request).await;
     if plan.answers(request) {
-        return Ok(plan.into());
+        return plan.into();
     }
-    wait(worker, socket, request).await.map(Fetched::from)
+    wait(worker, socket, request).await.into()
 }
 
-/// Waits until there is enough to send or the time is over.
-async fn wait(
-    worker: &Worker,
-    socket: &std::rc::Rc<Socket>,
-    request: &FetchRequest,
-) -> Result<Plan, PeerGone> {
+/// Waits until there is enough to send or the time is over. A peer that has ended its sending side is
+/// answered at once: it may be gone, or it may be there and just have nothing more to ask.
+async fn wait(worker: &Worker, socket: &std::rc::Rc<Socket>, request: &FetchRequest) -> Plan {
     let deadline = Instant::now() + max_wait(request);
     let more = Arc::new(Notify::new());
-    let _registrations = register(worker, request, &more);
     let _counted = Waits::count(worker);
     let mut stop = worker.stop.clone();
     let peer_closed = worker.ring.peer_closed(socket);
     let (timer, stopping) = (tokio::time::sleep_until(deadline), wait_for(&mut stop, Stop::Drain));
     tokio::pin!(peer_closed, timer, stopping);
     loop {
-        // Made after registering, so that nothing that was appended meanwhile is missed.
+        // Made after registering, so that nothing that was appended meanwhile is missed. Registered
+        // anew each time: a topic that was deleted and created again has other partitions.
+        let _registrations = register(worker, request, &more);
         let plan = Plan::make(worker, request).await;
         if plan.answers(request) {
-            return Ok(plan);
+            return plan;
         }
         tokio::select! {
             biased;
             () = more.notified() => {}
-            () = &mut timer => return Ok(plan),
-            () = &mut stopping => return Ok(plan),
-            _ = &mut peer_closed => return Err(PeerGone),
+            () = &mut timer => return plan,
+            () = &mut stopping => return plan,
+            _ = &mut peer_closed => return plan,
         }
     }
 }
@@ -214,7 +205,7 @@ fn partition_data(asked: &FetchPartition, bounds: Bounds) -> PartitionData {
 }
 
 /// A client that knows the leader's epoch is told when its knowledge is not ours (KIP-320).
-fn check_epoch(asked: i32, ours: i32) -> Result<(), ErrorCode> {
+pub(crate) fn check_epoch(asked: i32, ours: i32) -> Result<(), ErrorCode> {
     match asked {
         ..0 => Ok(()),
         _ if asked < ours => Err(ErrorCode::FENCED_LEADER_EPOCH),

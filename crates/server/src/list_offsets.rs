@@ -9,6 +9,7 @@ use penstock_wire::messages::{
 };
 
 use crate::errors;
+use crate::fetch::check_epoch;
 use crate::lookup::ReadError;
 use crate::worker::Worker;
 
@@ -76,6 +77,7 @@ async fn find(
         .partition(topic, asked.partition_index)
         .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
     let bounds = partition.bounds();
+    check_epoch(asked.current_leader_epoch, bounds.leader_epoch)?;
     let end_of_log = |offset: penstock_storage::Offset| Place {
         offset: offset.0,
         timestamp_ms: NONE,

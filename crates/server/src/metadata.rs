@@ -18,6 +18,9 @@ use crate::worker::Worker;
 /// "Nobody asked for authorized operations."
 const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 
+/// Topics of Kafka's own, which clients leave out of subscriptions by pattern.
+const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+
 /// Answers a Metadata request.
 pub(crate) async fn metadata(worker: &Worker, request: MetadataRequest) -> MetadataResponse {
     let cluster = &worker.server.cluster;
@@ -107,7 +110,7 @@ fn describe(worker: &Worker, topic: &Topic) -> MetadataResponseTopic {
         };
     MetadataResponseTopic {
         name: topic.name.as_str().into(),
-        is_internal: topic.name.starts_with("__"),
+        is_internal: INTERNAL_TOPICS.contains(&topic.name.as_str()),
         partitions: topic.partitions().iter().map(describe_partition).collect(),
         topic_authorized_operations: OPERATIONS_UNKNOWN,
         ..MetadataResponseTopic::default()

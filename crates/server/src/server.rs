@@ -109,7 +109,7 @@ pub(crate) async fn run(
 pub(crate) struct Ready {
     /// Where the server listens.
     pub(crate) listen: SocketAddr,
-    /// What clients must use.
+    /// What clients must use, as HOST:PORT.
     pub(crate) advertised: String,
     /// Where metrics answer.
     pub(crate) metrics: Option<SocketAddr>,
@@ -119,7 +119,10 @@ impl Ready {
     fn of(server: &Server, listen: SocketAddr, metrics: Option<SocketAddr>) -> Self {
         server.metrics.set_ready(true);
         let (host, port) = &server.cluster.advertised;
-        let advertised = format!("{host}:{port}");
+        let advertised = match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
         tracing::info!(%listen, %advertised, workers = server.settings.workers,
             partitions = server.topics.partition_count(), path = %server.settings.fetch_path, "serving");
         Ready { listen, advertised, metrics }

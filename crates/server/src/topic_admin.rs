@@ -2,6 +2,7 @@
 //!
 //! Called by api. Checks are pure; what touches files runs on the blocking pool, one topic after another.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use penstock_storage::validate_topic_name;
@@ -49,9 +50,13 @@ pub(crate) async fn create_topics(
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
+    let times = times_named(request.topics.iter().map(|topic| &topic.name));
     for topic in request.topics {
         let name = topic.name.clone();
-        let outcome = create_one(worker, topic, request.validate_only).await;
+        let outcome = match named_once(&times, &name) {
+            Ok(()) => create_one(worker, topic, request.validate_only).await,
+            Err(refused) => Err(refused),
+        };
         topics.push(match outcome {
             Ok(created) => created,
             Err(refused) => CreatableTopicResult {
@@ -171,9 +176,13 @@ pub(crate) async fn create_partitions(
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
+    let times = times_named(request.topics.iter().map(|topic| &topic.name));
     for topic in request.topics {
         let name = topic.name.clone();
-        let outcome = add_partitions(worker, topic, request.validate_only).await;
+        let outcome = match named_once(&times, &name) {
+            Ok(()) => add_partitions(worker, topic, request.validate_only).await,
+            Err(refused) => Err(refused),
+        };
         let (error_code, error_message) = code_and_words(outcome);
         results.push(CreatePartitionsTopicResult { name, error_code, error_message });
     }
@@ -196,6 +205,20 @@ async fn add_partitions(
         return if count > has { Ok(()) } else { Err(ChangeError::NotMore { has }.into()) };
     }
     on_blocking_pool(worker, move |topics| topics.add_partitions(&name, count)).await
+}
+
+fn times_named<'a>(names: impl Iterator<Item = &'a Str>) -> HashMap<Str, usize> {
+    let mut times = HashMap::new();
+    names.for_each(|name| *times.entry(name.clone()).or_default() += 1);
+    times
+}
+
+/// As Kafka does, a topic that a request names twice is refused each time: which one was meant?
+fn named_once(times: &HashMap<Str, usize>, name: &Str) -> Result<(), Refused> {
+    match times.get(name) {
+        Some(2..) => Err(Refused::new(ErrorCode::INVALID_REQUEST, "named more than once")),
+        _ => Ok(()),
+    }
 }
 
 async fn on_blocking_pool<T: Send + 'static>(

@@ -110,7 +110,10 @@ impl Worker {
         let peer = stream.peer_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
         let settings = &self.server.settings;
         let Some(place) = Place::take(&self.server) else {
-            tracing::warn!(%peer, limit = settings.connections_max, "refused: max.connections");
+            if let Some(held_back) = self.stranger_lines.take(Instant::now()) {
+                let limit = settings.connections_max;
+                tracing::warn!(%peer, limit, held_back, "refused: max.connections");
+            }
             return;
         };
         let socket = match Socket::new(stream, settings.send_buffer_bytes) {
@@ -119,11 +122,9 @@ impl Worker {
         };
         let vitals = Vitals::new(socket);
         self.connections.add(Rc::clone(&vitals));
-        let worker = Rc::clone(self);
+        let listed = Listed { worker: Rc::clone(self), vitals, _place: place };
         tokio::task::spawn_local(async move {
-            connection::serve(&worker, &vitals, peer).await;
-            worker.connections.remove(&vitals);
-            drop(place);
+            connection::serve(&listed.worker, &listed.vitals, peer).await;
         });
     }
 
@@ -141,6 +142,20 @@ impl Worker {
         while !self.connections.is_empty() {
             ticks.tick().await;
         }
+    }
+}
+
+/// A connection in the worker's list; leaves it when dropped, however its task ends: a stop waits for
+/// the list to be empty.
+struct Listed {
+    worker: Rc<Worker>,
+    vitals: Rc<Vitals>,
+    _place: Place,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.worker.connections.remove(&self.vitals);
     }
 }
 

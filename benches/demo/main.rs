@@ -48,7 +48,7 @@ struct Arguments {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..))]
     rounds: u32,
 
-    /// Length of one measurement, in seconds
+    /// Length of one measurement, in seconds; below 1, a busy machine may get nothing done in it
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
 

@@ -2,7 +2,7 @@
 
 use crate::measure::SentBytes;
 use crate::report::{Ratio, Report, Row};
-use crate::run::FETCH_BYTES;
+use crate::run::{FETCH_BYTES, PATHS};
 use crate::table::{count, size};
 
 /// From here on the generator, and not the server, may have set the pace.
@@ -86,19 +86,22 @@ fn counts(rows: &[&Row]) -> String {
     }
 }
 
-/// Which paths brought bytes through the server's memory.
+/// Which paths brought bytes through the server's memory, and what part of theirs at most.
 fn user_space(report: &Report) -> String {
-    let copied = |row: &&Row| row.timed.iter().any(|timed| timed.sent.copy > 0);
-    let mut through: Vec<&str> = report.rows.iter().filter(copied).map(|row| row.path).collect();
-    through.sort_unstable();
-    through.dedup();
-    if through.is_empty() {
+    let most = |path: &str| {
+        let rows = report.rows.iter().filter(|row| row.path == path);
+        let shares = rows.map(|row| row.spread(|timed| timed.sent.user_space_share()).max);
+        shares.fold(0.0, f64::max) * 100.0
+    };
+    let copied = PATHS.into_iter().filter(|path| most(path) > 0.0);
+    let copied: Vec<String> = copied.map(|path| format!("{path} {:.2} %", most(path))).collect();
+    if copied.is_empty() {
         return "No record byte went through the server's memory.".to_owned();
     }
     format!(
-        "Record bytes went through the server's memory with {} only, copied in by a read and out by \
-         a send.",
-        through.join(" and ")
+        "Record bytes that went through the server's memory, copied in by a read and out by a send: \
+         {}; with the others none.",
+        copied.join(", ")
     )
 }
 
@@ -117,7 +120,7 @@ fn choices(report: &Report) -> Option<String> {
         let share = |bytes| bytes as f64 / total as f64 * 100.0;
         let parts = by.into_iter().filter(|(_, bytes)| *bytes > 0);
         let parts: Vec<String> =
-            parts.map(|(path, bytes)| format!("{:.0} % by {path}", share(bytes))).collect();
+            parts.map(|(path, bytes)| format!("{:.2} % by {path}", share(bytes))).collect();
         at_sizes.push(format!("{} at {}", parts.join(", "), size(fetch_bytes)));
     }
     Some(format!("auto sent {}.", at_sizes.join("; ")))
@@ -225,8 +228,9 @@ mod tests {
     #[test]
     fn what_auto_chose_is_told_in_shares() {
         let text = tell(&report([4.0, 4.2, 4.4]));
-        let expected = "auto sent 25 % by sendfile, 75 % by chain at 64\u{a0}KiB; ";
+        let expected = "auto sent 25.00 % by sendfile, 75.00 % by chain at 64\u{a0}KiB; ";
         assert!(text.contains(expected), "{text}");
+        assert!(text.contains("copy 100.00 %; with the others none"), "{text}");
     }
 
     #[test]

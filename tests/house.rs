@@ -102,9 +102,7 @@ fn the_protocol_page_lists_what_is_served() {
         .lines()
         .skip_while(|line| !line.starts_with("## APIs"))
         .take_while(|line| !line.starts_with("## Requests"))
-        .filter(|line| {
-            line.starts_with(|c: char| c == '|') && line[2..].starts_with(char::is_numeric)
-        })
+        .filter(|line| line.starts_with('|') && line[2..].starts_with(char::is_numeric))
         .collect();
     let served = penstock_wire::SUPPORTED;
     assert_eq!(listed.len(), served.len());

@@ -72,12 +72,12 @@ fn every_path_sends_the_same_bytes() {
         let fetched = bytes_of(&client.fetch(TOPIC, 0, 0).unwrap());
         assert!(fetched.len() > 800_000);
         assert_eq!(*expected.get_or_insert(fetched.clone()), fetched, "by {path}");
-        let sent = server
-            .metrics()
-            .unwrap()
-            .value(&format!("penstock_sent_bytes_total{{path=\"{path}\"}}"));
-        if path != "auto" {
-            assert_eq!(sent, fetched.len() as u64, "all record bytes went by {path}");
+        let series = format!("penstock_sent_bytes_total{{path=\"{path}\"}}");
+        // The last bytes reach us a moment before the server counts them.
+        let started = Instant::now();
+        while path != "auto" && server.metrics().unwrap().value(&series) != fetched.len() as u64 {
+            let waited = started.elapsed();
+            assert!(waited < Duration::from_secs(10), "not all record bytes went by {path}");
         }
         server.stop().unwrap();
     }
@@ -312,11 +312,15 @@ fn retention_unlinks_old_segments_and_readers_are_told() {
         client.produce(TOPIC, 0, 1, batch_of(3000)).unwrap();
     }
     let started = Instant::now();
-    while client.offset_of(TOPIC, 0, -2).unwrap() == 0 {
-        assert!(started.elapsed() < Duration::from_secs(30), "retention never came");
-    }
-    let start = client.offset_of(TOPIC, 0, -2).unwrap();
-    assert!(start >= 15, "about two segments are kept, log start is {start}");
+    // It may come first while records are still being produced.
+    let start = loop {
+        let start = client.offset_of(TOPIC, 0, -2).unwrap();
+        if start >= 17 {
+            break start;
+        }
+        let waited = started.elapsed();
+        assert!(waited < Duration::from_secs(30), "three segments are kept, log start is {start}");
+    };
     assert_eq!(client.fetch(TOPIC, 0, 0).unwrap().error_code, ErrorCode::OFFSET_OUT_OF_RANGE);
     assert!(!bytes_of(&client.fetch(TOPIC, 0, start).unwrap()).is_empty());
 }

@@ -46,6 +46,9 @@ pub const CHAIN_MIN_BYTES: u64 = 512 * 1024;
 /// receives and polls that the kernel punts, never queue behind a scan.
 pub const DEFAULT_COLD_CHAINS: usize = 16;
 
+/// How far the disk is told to read before a cold chain: what one chain of whole hops moves.
+pub const READ_AHEAD_BYTES: u64 = CHAIN_OPERATIONS as u64 / 2 * DEFAULT_HOP_BYTES as u64;
+
 /// io-wq threads for work on regular files (buffered reads that miss, writes, fdatasync).
 pub const DEFAULT_BOUNDED_WORKERS: u32 = 8;
 

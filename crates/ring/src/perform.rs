@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::config::{STAGE_BYTES, TURN_BYTES};
+use crate::config::{READ_AHEAD_BYTES, STAGE_BYTES, TURN_BYTES};
 use crate::counters::{Counter, Counters};
 use crate::error::TransferError;
 use crate::operations::Resources;
@@ -138,6 +138,7 @@ impl Job {
     async fn prepare(&mut self, ring: &Ring) -> Result<(), TransferError> {
         if self.is_cold && self.transfer.is_at_a_turn() {
             self.cold_place = Some(ring.admit_cold().await);
+            self.read_ahead(ring);
         }
         if self.pipe.is_none() && self.transfer.wants_pipe() {
             let lease = ring.pipes().lease().await;
@@ -147,6 +148,14 @@ impl Job {
             self.pipe = Some(lease);
         }
         Ok(())
+    }
+
+    /// Has the disk read what the next plans will fill from, all at once instead of hop by hop.
+    fn read_ahead(&self, ring: &Ring) {
+        let Kernel::Uring(uring) = ring.kernel() else { return };
+        for (file, position, len_bytes) in self.transfer.next_ranges(READ_AHEAD_BYTES) {
+            uring.will_need(Arc::clone(file), position, len_bytes as u32);
+        }
     }
 
     /// Counts what happened, and gives the pipe up if the peer does not read and others may need it.

@@ -48,6 +48,8 @@ pub(crate) enum Request<'a> {
     Write { file: BorrowedFd<'a>, position: u64, bytes: &'a [u8] },
     /// fdatasync(2).
     SyncData { file: BorrowedFd<'a> },
+    /// posix_fadvise(2), POSIX_FADV_WILLNEED.
+    WillNeed { file: BorrowedFd<'a>, position: u64, len_bytes: u32 },
     /// accept4(2).
     Accept { listener: BorrowedFd<'a> },
     /// What the project itself never asks for; kernel_contract.rs does, to see what comes of it.
@@ -98,6 +100,11 @@ impl Request<'_> {
             }
             Request::SyncData { file } => {
                 opcode::Fsync::new(fd_of(file)).flags(types::FsyncFlags::DATASYNC).build()
+            }
+            Request::WillNeed { file, position, len_bytes } => {
+                opcode::Fadvise::new(fd_of(file), len_bytes.into(), libc::POSIX_FADV_WILLNEED)
+                    .offset(position)
+                    .build()
             }
             Request::Accept { listener } => {
                 opcode::Accept::new(fd_of(listener), std::ptr::null_mut(), std::ptr::null_mut())

@@ -63,6 +63,8 @@ pub(crate) enum OnDrop {
     Cancel,
     /// It ends soon, or when its socket is shut down (KERNEL.md rows 11 and 13): let it.
     LetFinish,
+    /// Nobody was ever going to wait for it.
+    Detach,
 }
 
 impl Uring {
@@ -246,6 +248,7 @@ impl<R> Drop for Operation<R> {
                 resources.abandoned(&results);
                 self.uring.notify_settled();
             }
+            Abandoned::Orphaned if self.on_drop == OnDrop::Detach => {}
             Abandoned::Orphaned => {
                 self.uring.counters.orphans.add(1);
                 if self.on_drop == OnDrop::Cancel {

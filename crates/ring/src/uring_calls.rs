@@ -34,6 +34,8 @@ struct Write {
 
 struct Sync(Arc<File>);
 
+struct WillNeed(Arc<File>);
+
 struct Watch(Rc<Socket>);
 
 struct Accept(Rc<TcpListener>);
@@ -42,6 +44,7 @@ impl Resources for Receive {}
 impl Resources for Read {}
 impl Resources for Write {}
 impl Resources for Sync {}
+impl Resources for WillNeed {}
 impl Resources for Watch {}
 
 impl Resources for Accept {
@@ -124,6 +127,13 @@ impl Uring {
             })
             .await;
         count(results[0]).map(drop)
+    }
+
+    /// Has a range read into the page cache by a kernel worker, while the caller goes on.
+    pub(crate) fn will_need(self: &Rc<Self>, file: Arc<File>, position: u64, len_bytes: u32) {
+        drop(self.start(Box::new(WillNeed(file)), OnDrop::Detach, |advice| {
+            vec![Request::WillNeed { file: advice.0.as_fd(), position, len_bytes }]
+        }));
     }
 
     /// The events that came, of those asked for and POLLERR and POLLHUP.

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::cli::{
@@ -50,6 +50,10 @@ pub(crate) struct ColdHotArgs {
     /// Connections of cold readers. Their load is a closed loop.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) cold_connections: u32,
+
+    /// How the cold readers go through their files.
+    #[arg(long, value_enum, default_value_t = Order::Random)]
+    pub(crate) cold_order: Order,
 
     /// Most that a hot answer may bring.
     #[arg(long, default_value = "64KiB", value_parser = size_i32)]
@@ -96,6 +100,17 @@ pub(crate) struct ColdHotArgs {
     pub(crate) output: OutputArgs,
 }
 
+/// Where a cold reader reads next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Order {
+    /// Anywhere: every fetch finds its pages on disk
+    Random,
+    /// Where it stopped: the kernel's read-ahead, where it is long, has most pages in memory before
+    /// they are asked for
+    Sequential,
+}
+
 impl ColdHotArgs {
     /// # Errors
     /// Values that make no run, in words for the person who gave them.
@@ -122,7 +137,11 @@ impl ColdHotArgs {
 
     /// The cold readers, as a fetch run.
     pub(crate) fn cold(&self) -> FetchArgs {
-        self.readers(self.cold_connections, 1, 0.0, self.cold_bytes)
+        let from = match self.cold_order {
+            Order::Random => ReadFrom::Random,
+            Order::Sequential => ReadFrom::Sequential,
+        };
+        FetchArgs { from, ..self.readers(self.cold_connections, 1, 0.0, self.cold_bytes) }
     }
 
     fn readers(&self, connections: u32, threads: u32, rate: f64, answer_bytes: i32) -> FetchArgs {

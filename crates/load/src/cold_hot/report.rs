@@ -278,7 +278,8 @@ impl Report {
         }
         match self.disturbed.get("cold_uncached") {
             Some(uncached) if *uncached < COLD => advice.push(format!(
-                "{:.0} % of what the cold readers read was in memory: give them more files",
+                "{:.0} % of what the cold readers read was in memory: try more files, or \
+                 --cold-order random",
                 (1.0 - uncached) * 100.0
             )),
             None if !self.disturbed.is_empty() => {

@@ -59,12 +59,12 @@ pub(crate) async fn answer(
     let (response, extents) = match respond(worker, socket, header.api_version, request).await? {
         Some(responded) => responded,
         None => {
-            worker.server.metrics.request_done(header.api_key.name(), started.elapsed());
+            worker.server.metrics.request_done(header.api_key, started.elapsed());
             return Ok(None);
         }
     };
     let answer = response.encode(header.api_version, header.correlation_id);
-    worker.server.metrics.request_done(header.api_key.name(), started.elapsed());
+    worker.server.metrics.request_done(header.api_key, started.elapsed());
     Ok(Some(Reply { answer, extents }))
 }
 

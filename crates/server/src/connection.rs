@@ -51,7 +51,6 @@ pub(crate) async fn serve(worker: &Rc<Worker>, vitals: &Rc<Vitals>, peer: Socket
         vitals: Rc::clone(vitals),
         socket: vitals.socket(),
         received: BytesMut::new(),
-        typical_frame_bytes: RECEIVE_MIN_BYTES,
     };
     let end = connection.run().await;
     vitals.shut_down();
@@ -71,8 +70,6 @@ struct Connection {
     socket: Rc<Socket>,
     /// What has been received and not yet been taken as a frame.
     received: BytesMut,
-    /// The last frame's size: the next receive makes room for as much.
-    typical_frame_bytes: usize,
 }
 
 /// A whole frame without its prefix, and its share of the budget of requests in flight.
@@ -132,8 +129,6 @@ impl Connection {
     fn take_frame(&mut self, length: usize) -> Bytes {
         self.received.advance(PREFIX_LEN);
         let frame = self.received.split_to(length).freeze();
-        self.typical_frame_bytes =
-            (PREFIX_LEN + length).clamp(RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES);
         if self.received.is_empty() {
             // Let go of the frame's memory: an idle connection holds its smallest buffer only.
             self.received = BytesMut::new();
@@ -148,7 +143,7 @@ impl Connection {
         budget: &mut Option<OwnedSemaphorePermit>,
     ) -> Result<(), End> {
         let here = self.received.len();
-        let lacking = length.map_or(self.typical_frame_bytes, |n| PREFIX_LEN + n as usize - here);
+        let lacking = length.map_or(RECEIVE_MIN_BYTES, |n| PREFIX_LEN + n as usize - here);
         let room = lacking.min(here.max(RECEIVE_STEP_BYTES));
         // What an earlier receive was granted and did not fill is still ours.
         let held = budget.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);

@@ -70,6 +70,7 @@ fn main() -> ExitCode {
 
 fn serve(arguments: ServeArguments) -> ExitCode {
     start_log(arguments.log_format);
+    raise_open_files_limit();
     let settings = match arguments.settings(std::env::vars()) {
         Ok(settings) => settings,
         Err(error) => {
@@ -83,6 +84,16 @@ fn serve(arguments: ServeArguments) -> ExitCode {
             eprintln!("penstock: {error:#}");
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// Segments and connections are descriptors: take as many as the system lets us have.
+fn raise_open_files_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(?limit, %error, "cannot raise the limit of open files");
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use penstock_ring::{Counter as RingCounter, Counters};
+use penstock_wire::{ApiKey, SUPPORTED};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -25,12 +26,18 @@ pub(crate) struct Api {
     api: &'static str,
 }
 
+/// What is counted of one API's requests; found by index, since every request does.
+struct Answered {
+    requests: Counter,
+    seconds: Histogram,
+}
+
 /// The counters of the server.
 pub(crate) struct Metrics {
     registry: Registry,
     rings: Arc<Mutex<Vec<Arc<Counters>>>>,
-    requests: Family<Api, Counter>,
-    request_seconds: Family<Api, Histogram, fn() -> Histogram>,
+    /// By API key; those in between that are not served have none.
+    requests: Vec<Option<Answered>>,
     /// Connections open now.
     pub(crate) connections: Gauge,
     /// Fetches that wait for data.
@@ -50,8 +57,7 @@ impl Metrics {
         let rings = Arc::new(Mutex::new(Vec::new()));
         let metrics = Metrics {
             rings: Arc::clone(&rings),
-            requests: Family::default(),
-            request_seconds: Family::new_with_constructor(latency_histogram),
+            requests: answered_by_api(&mut registry),
             connections: Gauge::default(),
             fetches_waiting: Gauge::default(),
             produced_bytes: Counter::default(),
@@ -60,12 +66,6 @@ impl Metrics {
             is_ready: AtomicBool::new(false),
             registry: Registry::default(),
         };
-        registry.register("requests", "Requests answered, by API", metrics.requests.clone());
-        registry.register(
-            "request_seconds",
-            "From a request's last byte here to its answer laid out, by API",
-            metrics.request_seconds.clone(),
-        );
         registry.register("connections", "Connections open now", metrics.connections.clone());
         registry.register(
             "fetch_waiting",
@@ -92,10 +92,11 @@ impl Metrics {
         self.rings.lock().push(counters);
     }
 
-    pub(crate) fn request_done(&self, api: &'static str, took: Duration) {
-        let label = Api { api };
-        self.requests.get_or_create(&label).inc();
-        self.request_seconds.get_or_create(&label).observe(took.as_secs_f64());
+    pub(crate) fn request_done(&self, api: ApiKey, took: Duration) {
+        if let Some(answered) = &self.requests[api as usize] {
+            answered.requests.inc();
+            answered.seconds.observe(took.as_secs_f64());
+        }
     }
 
     pub(crate) fn set_ready(&self, ready: bool) {
@@ -114,6 +115,22 @@ impl Metrics {
         }
         text
     }
+}
+
+fn answered_by_api(registry: &mut Registry) -> Vec<Option<Answered>> {
+    let requests: Family<Api, Counter> = Family::default();
+    let seconds: Family<Api, Histogram, fn() -> Histogram> =
+        Family::new_with_constructor(latency_histogram);
+    registry.register("requests", "Requests answered, by API", requests.clone());
+    let help = "From a request's last byte here to its answer laid out, by API";
+    registry.register("request_seconds", help, seconds.clone());
+    let answered = |key: i16| {
+        let label = Api { api: ApiKey::from_number(key)?.name() };
+        let requests = requests.get_or_create_owned(&label);
+        Some(Answered { requests, seconds: seconds.get_or_create_owned(&label) })
+    };
+    let last = SUPPORTED.iter().map(|api| api.key as i16).max().unwrap_or(-1);
+    (0..=last).map(answered).collect()
 }
 
 fn latency_histogram() -> Histogram {

@@ -97,7 +97,9 @@ impl Worker {
             match self.ring.accept(&listener).await {
                 Ok(stream) => self.admit(stream),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    if let Some(held_back) = self.stranger_lines.take(Instant::now()) {
+                        tracing::warn!(%error, held_back, "cannot accept a connection");
+                    }
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
             }

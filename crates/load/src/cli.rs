@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Produce(ProduceArgs),
     /// Read record batches, one request at a time on each connection.
     Fetch(FetchArgs),
-    /// Read cached records, alone and beside a scan of uncached ones, on the server's own host.
+    // Described where its arguments are.
     ColdHot(ColdHotArgs),
 }
 

@@ -17,6 +17,8 @@ const MAX_BYTES: i32 = 50 << 20;
 /// Longest that a server may wait for records; at the end of a log that stays as it is, nobody asks.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
+/// Read cached records, alone and beside a scan of uncached ones, on the server's own host.
+///
 /// Hot readers fetch a topic that is in memory, at a fixed rate; first alone (a quiet phase), then
 /// beside cold readers that scan files whose pages are evicted all the time (a disturbed phase).
 ///

@@ -4,10 +4,10 @@ CARGO ?= cargo
 PENSTOCK_RECORDS ?= 20000
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo test lint unit system clients clients-full fuzz clean
+.PHONY: help tools build demo bench peers bench-scenarios test lint unit system clients clients-full fuzz clean
 
 help: ## print this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 tools: ## check for, and where it can be done install, what the other targets need
 	@command -v $(CARGO) >/dev/null || { \
@@ -20,6 +20,17 @@ build: tools ## build the server and the load generator, optimised, into target/
 
 demo: build ## serve 1 GiB by copy, sendfile and chain; print the comparison and draw it
 	target/release/penstock-demo
+
+bench: build ## measure the fetch paths beside a raw sendfile server (three minutes); write docs/BENCHMARKS.md
+	target/release/penstock-bench own
+
+peers: build ## the same beside Apache Kafka and nginx (eight minutes), which are installed if missing
+	command -v nginx >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends nginx-light; }
+	tests/clients/run.sh --install-only
+	target/release/penstock-bench peers
+
+bench-scenarios: build ## idle, silent, slow and greedy connections by the thousand (four minutes)
+	target/release/penstock-bench scenarios
 
 test: lint unit system clients ## everything that continuous integration runs
 
@@ -44,4 +55,4 @@ fuzz: tools ## a minute of each fuzz target
 
 clean: ## remove what was built and measured
 	$(CARGO) clean
-	rm -rf demo-out
+	rm -rf demo-out bench-out

@@ -1,2 +1,67 @@
-//! x
-fn main() {}
+//! `penstock-bench`: what `make bench`, `make peers` and `make bench-scenarios` run.
+//!
+//! ```text
+//!  log ─────▶ servers ──────▶ hot    pairs, taking turns      ┐
+//!  1 GiB,     on one core     cold   quiet and disturbed      ├─▶ bench-out/*.json ─▶ page, figures
+//!  one file   load on another counts calls, switches, entries │                       docs/BENCHMARKS.md
+//!                             idle · slow · many              ┘                       docs/plots/*.svg
+//! ```
+//!
+//! It starts release binaries and looks at them from outside; it must never link to the server.
+
+mod cold;
+mod counts;
+mod crowd;
+mod figures;
+mod hot;
+mod idle;
+mod kafka;
+mod load;
+mod log;
+mod many;
+mod nginx;
+mod own;
+mod page;
+mod peers;
+mod plan;
+mod results;
+mod scenarios;
+mod server;
+mod slow;
+
+use clap::{Parser, Subcommand};
+
+use crate::plan::{Arguments, Plan};
+
+/// Measures Penstock on this machine and writes docs/BENCHMARKS.md.
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Command {
+    /// The fetch paths beside the raw server: hot, counted, and hot beside a cold scan
+    Own,
+    /// The same load on Apache Kafka and nginx
+    Peers,
+    /// Idle connections, peers that read nothing, thousands of large fetches
+    Scenarios,
+    /// Only write page and plots again from the results at hand
+    Page,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let plan = Plan::new(cli.arguments)?;
+    match cli.command {
+        Command::Own => plan.record("own", own::run(&plan)?)?,
+        Command::Peers => plan.record("peers", peers::run(&plan)?)?,
+        Command::Scenarios => plan.record("scenarios", scenarios::run(&plan)?)?,
+        Command::Page => {}
+    }
+    page::write(&plan)
+}

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
+use penstock_tests::rig::words::wrap;
 use penstock_tests::rig::{cache, usage as measure};
 
 use crate::conditions::{Machine, caption};
@@ -95,9 +96,9 @@ fn main() -> anyhow::Result<()> {
     let report = run::run(&plan)?;
 
     let caption = caption(&machine, &plan);
-    println!("{}\n", words::wrap(&caption, " · ", LINE).join("\n"));
+    println!("{}\n", wrap(&caption, " · ", LINE).join("\n"));
     println!("{}\n", table::draw(&report));
-    println!("{}\n", words::wrap(&words::tell(&report), " ", LINE).join("\n"));
+    println!("{}\n", wrap(&words::tell(&report), " ", LINE).join("\n"));
 
     fs::create_dir_all(&arguments.out)?;
     let (svg, json) = (arguments.out.join("demo.svg"), arguments.out.join("demo.json"));

@@ -11,14 +11,13 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use plotters::coord::Shift;
+use penstock_tests::rig::drawing::{Area, Drawn, INK, write};
+use penstock_tests::rig::words::{size, wrap};
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::{HPos, VPos};
 
 use crate::report::{Report, Spread, Timed};
 use crate::run::{FETCH_BYTES, PATHS};
-use crate::table::size;
-use crate::words::wrap;
 
 const WIDTH: u32 = 1080;
 const HEIGHT: u32 = 560;
@@ -29,13 +28,10 @@ const CAPTION_LINE: usize = 170;
 
 /// Bars between two groups.
 const GAP: f64 = 0.8;
-const INK: RGBColor = RGBColor(40, 40, 40);
 
 /// Colours that stay apart for colour-blind eyes, one a path.
 const COLOURS: [RGBColor; PATHS.len()] =
     [RGBColor(213, 94, 0), RGBColor(86, 180, 233), RGBColor(0, 114, 178), RGBColor(0, 158, 115)];
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// One of the two charts.
 struct Panel {
@@ -69,8 +65,6 @@ pub(crate) fn draw(report: &Report, caption: &str, file: &Path) -> anyhow::Resul
     let outcome = draw_all(&root, report, caption);
     outcome.map_err(|error| anyhow!("cannot draw {}: {error}", file.display()))
 }
-
-type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
 
 fn draw_all<'a>(root: &Area<'a>, report: &Report, caption: &str) -> Drawn<'a> {
     root.fill(&WHITE)?;
@@ -144,16 +138,4 @@ fn draw_bar<'a>(
     root.draw(&bar(top, bottom))?;
     root.draw(&across(top))?;
     root.draw(&across(bottom))
-}
-
-fn write<'a>(
-    root: &Area<'a>,
-    text: &str,
-    at: (i32, i32),
-    pixels: u32,
-    colour: RGBColor,
-    (horizontal, vertical): (HPos, VPos),
-) -> Drawn<'a> {
-    let style = TextStyle::from(("sans-serif", pixels).into_font()).color(&colour);
-    root.draw(&Text::new(text.to_owned(), at, style.pos(Pos::new(horizontal, vertical))))
 }

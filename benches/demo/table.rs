@@ -2,6 +2,7 @@
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use penstock_tests::rig::words::{count, size};
 
 use crate::report::{Report, Row, Spread};
 
@@ -18,9 +19,6 @@ const HEADER: [&str; 10] = [
     "p99 ms",
 ];
 
-/// Keeps a number and what belongs to it on one line.
-const NO_BREAK: char = '\u{a0}';
-
 /// As text, without colours.
 pub(crate) fn draw(report: &Report) -> String {
     let mut table = Table::new();
@@ -35,25 +33,6 @@ pub(crate) fn draw(report: &Report) -> String {
         column.set_cell_alignment(if left { CellAlignment::Left } else { CellAlignment::Right });
     }
     table.to_string()
-}
-
-/// A size as people write it.
-pub(crate) fn size(bytes: u64) -> String {
-    let (count, unit) = if bytes >= 1 << 20 { (bytes >> 20, "MiB") } else { (bytes >> 10, "KiB") };
-    format!("{count}{NO_BREAK}{unit}")
-}
-
-/// A count with its thousands set apart.
-pub(crate) fn count(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut grouped = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(NO_BREAK);
-        }
-        grouped.push(digit);
-    }
-    grouped
 }
 
 fn cells(row: &Row) -> [String; 10] {
@@ -74,22 +53,4 @@ fn cells(row: &Row) -> [String; 10] {
 fn spread(spread: Spread, digits: usize) -> String {
     let Spread { median, min, max } = spread;
     format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_are_grouped_by_thousands() {
-        assert_eq!(count(0.4), "0");
-        assert_eq!(count(999.0), "999");
-        assert_eq!(count(1000.0), "1\u{a0}000");
-        assert_eq!(count(1_234_567.0), "1\u{a0}234\u{a0}567");
-    }
-
-    #[test]
-    fn sizes_are_in_the_largest_unit() {
-        assert_eq!([size(64 << 10), size(1 << 20)], ["64\u{a0}KiB", "1\u{a0}MiB"]);
-    }
 }

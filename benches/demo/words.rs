@@ -1,9 +1,10 @@
 //! What the numbers say, in a paragraph. Every statement is worked out from the report.
 
+use penstock_tests::rig::words::{count, size};
+
 use crate::measure::SentBytes;
 use crate::report::{Ratio, Report, Row};
 use crate::run::{FETCH_BYTES, PATHS};
-use crate::table::{count, size};
 
 /// From here on the generator, and not the server, may have set the pace.
 const GENERATOR_BUSY_MOST: f64 = 0.9;
@@ -20,22 +21,6 @@ pub(crate) fn tell(report: &Report) -> String {
     sentences.push(pace(report));
     sentences.push(memory(report));
     sentences.join(" ")
-}
-
-/// Lines no longer than that where the text can be broken.
-pub(crate) fn wrap(text: &str, separator: &str, longest: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for part in text.split(separator) {
-        let more = separator.chars().count() + part.chars().count();
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + more <= longest => {
-                line.push_str(separator);
-                line.push_str(part);
-            }
-            _ => lines.push(part.to_owned()),
-        }
-    }
-    lines
 }
 
 /// The chain against the two others.
@@ -200,12 +185,6 @@ mod tests {
             ]
         });
         Report { rows: rows.collect(), residency: Some(Residency { pages: 9, cached: 8 }) }
-    }
-
-    #[test]
-    fn a_text_is_broken_between_its_parts_only() {
-        assert_eq!(wrap("one · two · three", " · ", 9), ["one · two", "three"]);
-        assert_eq!(wrap("longer than a line", " · ", 3), ["longer than a line"]);
     }
 
     #[test]

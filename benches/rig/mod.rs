@@ -3,6 +3,8 @@
 //! It looks at servers from outside and never measures by itself; see the folders beside this one.
 
 pub mod cache;
+pub mod drawing;
 pub mod machine;
 pub mod spread;
 pub mod usage;
+pub mod words;

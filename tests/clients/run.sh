@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs the client tests: installs what is missing, then hands its arguments to pytest.
+# With --install-only it stops there.
 # Debian's packages go to the system, everything else to target/. See README.md beside this file.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -40,5 +41,6 @@ mkdir -p target
 install_debian_packages
 install_python_packages
 install_kafka
+[ "${1:-}" = --install-only ] && exit
 cd tests/clients
 exec "$venv/bin/python" -m pytest "$@"

@@ -1,0 +1,93 @@
+//! Connections by the thousand, held open from this process: asking, waiting, reading little or nothing.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use penstock_wire::Request;
+use penstock_wire::messages::{FetchPartition, FetchRequest, FetchTopic};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::log::TOPIC;
+
+const FETCH_VERSION: i16 = 11;
+/// Descriptors that this process and its servers may have, if that is allowed.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Lets this process, and what it starts, have enough descriptors.
+///
+/// # Errors
+/// `needed` are not allowed.
+pub(crate) fn allow_descriptors(needed: u64) -> anyhow::Result<()> {
+    let now = getrlimit(Resource::Nofile);
+    let most = now.maximum.unwrap_or(DESCRIPTORS);
+    let wanted = |count| Rlimit { current: Some(count), maximum: Some(count.max(most)) };
+    if setrlimit(Resource::Nofile, wanted(DESCRIPTORS)).is_err() {
+        setrlimit(Resource::Nofile, wanted(most))?;
+    }
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    ensure!(allowed >= needed, "{needed} descriptors are needed and {allowed} allowed");
+    Ok(())
+}
+
+/// Connects, and says nothing.
+///
+/// # Errors
+/// The server does not take so many.
+pub(crate) fn connect(server: SocketAddr, count: usize) -> anyhow::Result<Vec<TcpStream>> {
+    let connect = |index| {
+        TcpStream::connect(server).with_context(|| format!("connection {index} of {count}"))
+    };
+    (0..count).map(connect).collect()
+}
+
+/// Sends one fetch on every connection, and reads nothing.
+///
+/// # Errors
+/// A connection is closed.
+pub(crate) fn ask(connections: &mut [TcpStream], fetch: &FetchRequest) -> anyhow::Result<()> {
+    let bytes = Request::Fetch(fetch.clone()).encode(FETCH_VERSION, 0, "crowd");
+    connections.iter_mut().try_for_each(|connection| connection.write_all(&bytes))?;
+    Ok(())
+}
+
+/// A fetch of the bench's partition.
+pub(crate) fn fetch(offset: u64, max_bytes: i32, max_wait_ms: i32) -> FetchRequest {
+    let partition = FetchPartition {
+        fetch_offset: offset as i64,
+        partition_max_bytes: max_bytes,
+        ..FetchPartition::default()
+    };
+    let topics = vec![FetchTopic { topic: TOPIC.into(), partitions: vec![partition] }];
+    FetchRequest { max_wait_ms, min_bytes: 1, max_bytes, topics, ..FetchRequest::default() }
+}
+
+/// Reads `bytes` from every connection once every `period` until told to stop; closed ones are skipped.
+///
+/// # Errors
+/// A socket cannot be made non-blocking.
+pub(crate) fn sip(
+    connections: &mut [TcpStream],
+    bytes: usize,
+    period: Duration,
+    stop: &AtomicBool,
+) -> anyhow::Result<()> {
+    for connection in connections.iter() {
+        connection.set_nonblocking(true)?;
+    }
+    let mut sip = vec![0; bytes];
+    let mut next = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        for connection in connections.iter_mut() {
+            // Nothing there, or closed: it is looked at again in a period, and costs nothing.
+            let _ = connection.read(&mut sip);
+        }
+        next += period;
+        while Instant::now() < next && !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    Ok(())
+}

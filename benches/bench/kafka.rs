@@ -1,0 +1,81 @@
+//! Apache Kafka as a peer: one process, broker and controller (KRaft), its own defaults.
+//!
+//! `make peers` has put the jars of Maven Central into target/kafka-libs. Heap and collector are those of
+//! Kafka's start script; named settings are what a single node needs to run at all.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+
+use crate::log::{self, Log};
+use crate::plan::Plan;
+use crate::server::{self, Server};
+
+const LIBRARIES: &str = "target/kafka-libs";
+/// KAFKA_HEAP_OPTS and KAFKA_JVM_PERFORMANCE_OPTS of bin/kafka-server-start.sh and kafka-run-class.sh.
+const JAVA: [&str; 8] = [
+    "-Xmx1G",
+    "-Xms1G",
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+];
+/// 16 bytes in base64: any will do.
+const CLUSTER_ID: &str = "cGVuc3RvY2stYmVuY2gtMQ";
+
+/// Starts a broker on a fresh directory and writes the log into it.
+///
+/// # Errors
+/// Java or the jars are missing, the broker does not start, or it wrote another log than Penstock did.
+pub(crate) fn start(plan: &Plan) -> anyhow::Result<Server> {
+    let dir = plan.fresh("kafka")?;
+    let (address, controller) = (server::free_address()?, server::free_address()?);
+    let (data_dir, settings) = (dir.join("data"), dir.join("server.properties"));
+    fs::write(&settings, properties(&data_dir, address, controller))?;
+    format_storage(&settings)?;
+    plan.say("starting Apache Kafka");
+    let mut broker = java("kafka.Kafka");
+    broker.arg(&settings);
+    let process = server::spawn(plan, &broker, address, &dir.join("said.txt"))?;
+    log::produce_into(address, plan).context("into Apache Kafka")?;
+    let log = Log::look(&data_dir, plan.log_bytes)?;
+    Ok(Server::other("kafka", address, server::kafka_language(&log), &log, process))
+}
+
+fn format_storage(settings: &Path) -> anyhow::Result<()> {
+    let mut format = java("kafka.tools.StorageTool");
+    format.args(["format", "--cluster-id", CLUSTER_ID, "--config"]).arg(settings);
+    let ended = format.output().context("cannot start java")?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.success(), "{format:?} ended with {}: {said}", ended.status);
+    Ok(())
+}
+
+fn java(class: &str) -> Command {
+    let mut java = Command::new("java");
+    java.args(JAVA).args(["-cp", &format!("{LIBRARIES}/*"), class]);
+    java
+}
+
+fn properties(data_dir: &Path, address: SocketAddr, controller: SocketAddr) -> String {
+    format!(
+        "process.roles=broker,controller\n\
+         node.id=1\n\
+         controller.quorum.voters=1@{controller}\n\
+         listeners=PLAINTEXT://{address},CONTROLLER://{controller}\n\
+         advertised.listeners=PLAINTEXT://{address}\n\
+         controller.listener.names=CONTROLLER\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         log.dirs={}\n\
+         offsets.topic.replication.factor=1\n\
+         transaction.state.log.replication.factor=1\n\
+         transaction.state.log.min.isr=1\n",
+        data_dir.display()
+    )
+}

@@ -1,0 +1,79 @@
+//! Three thousand 1 MiB fetches at once, served by root and by a user whose pipes are counted.
+//!
+//! Without CAP_SYS_RESOURCE a user has 16384 pipe pages in all; a server that takes no account of it ends
+//! with pipes of two pages. Root is not counted, so it is what the other is measured against.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::Command;
+
+use penstock_tests::rig::machine::pinned;
+use penstock_tests::{Penstock, binary};
+
+use crate::crowd;
+use crate::load::Load;
+use crate::log::Log;
+use crate::plan::Plan;
+use crate::results::Many;
+use crate::server::{self, Server};
+
+const CONNECTIONS: u32 = 3000;
+const FETCH_BYTES: u32 = 1 << 20;
+const PATHS: [&str; 2] = ["auto", "chain"];
+const NOBODY: u32 = 65_534;
+
+/// Pairs by path; none if this process is not root's, which alone can be both.
+///
+/// # Errors
+/// A run fails.
+pub(crate) fn measure(plan: &Plan, log: &Log) -> anyhow::Result<Vec<Many>> {
+    if !rustix::process::geteuid().is_root() {
+        plan.say("not root: no comparison of root with somebody else");
+        return Ok(Vec::new());
+    }
+    crowd::allow_descriptors(u64::from(CONNECTIONS) + 1000)?;
+    PATHS.iter().map(|path| by_path(plan, log, path)).collect()
+}
+
+fn by_path(plan: &Plan, log: &Log, path: &str) -> anyhow::Result<Many> {
+    let load = Load::hot(CONNECTIONS, FETCH_BYTES, plan.seconds * 2.0);
+    let data_dir = plan.fresh(&format!("many-{path}"))?;
+    log.linked(&data_dir)?;
+    let mut pairs = Vec::new();
+    for round in 0..plan.rounds {
+        plan.say(&format!("{CONNECTIONS} large fetches by {path}, round {}", round + 1));
+        let fetches_per_s = |uid: u32| -> anyhow::Result<f64> {
+            give(&data_dir, uid)?;
+            let server = Server::of_penstock(start(plan, &data_dir, path, uid)?, path, log);
+            let run = load.on(plan, &server, round, &mut 0)?;
+            server.stop()?;
+            Ok(run.fetches_per_s)
+        };
+        pairs.push((fetches_per_s(0)?, fetches_per_s(NOBODY)?));
+    }
+    Ok(Many { path: path.to_owned(), connections: CONNECTIONS, fetch_bytes: FETCH_BYTES, pairs })
+}
+
+fn start(plan: &Plan, data_dir: &Path, path: &str, uid: u32) -> anyhow::Result<Penstock> {
+    let connections = (CONNECTIONS + 100).to_string();
+    let start = server::penstock(data_dir, path).set(&[("max.connections", &connections)]);
+    let mut command = Command::new(binary("penstock"));
+    if uid != 0 {
+        command = Command::new("setpriv");
+        command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
+        command.arg("--clear-groups").arg(binary("penstock"));
+    }
+    command.args(start.arguments());
+    Penstock::start(pinned(plan.machine.cores.map(|cores| cores.server), &command))
+}
+
+fn give(path: &Path, uid: u32) -> std::io::Result<()> {
+    chown(path, Some(uid), Some(uid))?;
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), uid)?;
+        }
+    }
+    Ok(())
+}

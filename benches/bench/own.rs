@@ -1,0 +1,31 @@
+//! `own`: this project alone, beside what one thread of the machine can do without a protocol.
+
+use crate::log::Log;
+use crate::plan::Plan;
+use crate::results::Comparison;
+use crate::server::Server;
+use crate::{cold, counts, hot};
+
+/// Fetch paths beside the raw server; copy is the demo's.
+const PATHS: [&str; 3] = ["auto", "chain", "sendfile"];
+/// Fewer than of the hot pairs: each has four phases.
+const COLD_ROUNDS: u32 = 2;
+
+/// All of it.
+///
+/// # Errors
+/// A server or a run fails.
+pub(crate) fn run(plan: &Plan) -> anyhow::Result<Comparison> {
+    let log = Log::produce(plan)?;
+    let mut servers = vec![Server::raw(plan, &log)?];
+    for path in PATHS {
+        servers.push(Server::penstock(plan, &log, path, &[])?);
+    }
+    let mut results = Comparison::default();
+    counts::count(plan, &servers, &mut results)?;
+    hot::measure(plan, &servers, &mut results)?;
+    let penstocks: Vec<&Server> = servers.iter().skip(1).collect();
+    cold::measure(plan, &penstocks, COLD_ROUNDS, &mut results)?;
+    servers.into_iter().try_for_each(Server::stop)?;
+    Ok(results)
+}

@@ -1,0 +1,46 @@
+//! `peers`: the same load on the servers a user would otherwise pick.
+
+use penstock_tests::rig::usage;
+
+use crate::hot::{CONNECTIONS, SIZES};
+use crate::load::{Load, finish};
+use crate::log::Log;
+use crate::plan::Plan;
+use crate::results::{Comparison, Memory};
+use crate::server::Server;
+use crate::{cold, counts, hot, kafka, nginx};
+
+/// A Java virtual machine compiles what it runs often; before that it is another program.
+const JAVA_WARM_UP_S: f64 = 10.0;
+
+/// All of it.
+///
+/// # Errors
+/// A peer is missing; a run fails.
+pub(crate) fn run(plan: &Plan) -> anyhow::Result<Comparison> {
+    let log = Log::produce(plan)?;
+    let mut results = Comparison::default();
+    let servers = [
+        Server::raw(plan, &log)?,
+        Server::penstock(plan, &log, "auto", &[])?,
+        kafka::start(plan)?,
+        nginx::start(plan, &log, false)?,
+        nginx::start(plan, &log, true)?,
+    ];
+    plan.say("warming Apache Kafka up");
+    for fetch_bytes in SIZES {
+        let load = Load::hot(CONNECTIONS, fetch_bytes, JAVA_WARM_UP_S.max(plan.seconds));
+        finish(&mut load.command(plan, &servers[2]))?;
+    }
+    hot::measure(plan, &servers, &mut results)?;
+    counts::count(plan, &servers, &mut results)?;
+    let beside_cold: Vec<&Server> = servers.iter().skip(1).collect();
+    cold::measure(plan, &beside_cold, plan.rounds, &mut results)?;
+    for server in &servers {
+        let (resident_bytes, most_resident_bytes) = usage::resident_bytes(server.pid)?;
+        let server = server.name.clone();
+        results.memory.push(Memory { server, resident_bytes, most_resident_bytes });
+    }
+    servers.into_iter().try_for_each(Server::stop)?;
+    Ok(results)
+}

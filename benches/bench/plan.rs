@@ -1,0 +1,139 @@
+//! How long, how often, on what and where to: the arguments, and the conditions that go with results.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use penstock_tests::rig::machine::Machine;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::results::Recorded;
+
+/// A segment of the defaults.
+const LOG_BYTES: u64 = 1 << 30;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The served data lies in DIR/bench while it runs; what is there is removed first
+    #[arg(long, value_name = "DIR", default_value = "target", global = true)]
+    under: PathBuf,
+
+    /// Where results go
+    #[arg(long, value_name = "DIR", default_value = "bench-out", global = true)]
+    out: PathBuf,
+
+    /// Where BENCHMARKS.md and plots/ go
+    #[arg(long, value_name = "DIR", default_value = "docs", global = true)]
+    docs: PathBuf,
+
+    /// Bytes of record batches; the first half is read hot, the second cold
+    #[arg(long, value_name = "BYTES", default_value_t = LOG_BYTES, global = true)]
+    log_bytes: u64,
+
+    /// How often everything is measured, in turns
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), global = true)]
+    rounds: u32,
+
+    /// Measured seconds of one run
+    #[arg(long, default_value_t = 1.0, global = true)]
+    seconds: f64,
+}
+
+/// What every measurement needs to know.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Empty at the start.
+    pub(crate) dir: PathBuf,
+    pub(crate) log_bytes: u64,
+    pub(crate) rounds: u32,
+    pub(crate) seconds: f64,
+    pub(crate) machine: Machine,
+    pub(crate) docs: PathBuf,
+    out: PathBuf,
+    started: Instant,
+}
+
+impl Plan {
+    pub(crate) fn new(arguments: Arguments) -> anyhow::Result<Plan> {
+        let Arguments { under, out, docs, log_bytes, rounds, seconds } = arguments;
+        ensure!(log_bytes.is_multiple_of(32 << 20), "--log-bytes must be a multiple of 32 MiB");
+        let dir = std::path::absolute(under.join("bench"))?;
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
+        }
+        fs::create_dir_all(&dir)?;
+        fs::create_dir_all(&out)?;
+        let (machine, started) = (Machine::this(), Instant::now());
+        Ok(Plan { dir, log_bytes, rounds, seconds, machine, docs, out, started })
+    }
+
+    /// Keeps what was measured, with its conditions.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn record<T: Serialize>(&self, name: &str, results: T) -> anyhow::Result<()> {
+        let mut conditions = self.machine.words();
+        conditions.push("loopback, one server thread".to_owned());
+        conditions.push(format!("log of {} MiB", self.log_bytes >> 20));
+        conditions.push(format!("{} rounds of {} s", self.rounds, self.seconds));
+        conditions.extend(self.machine.commit().map(|commit| format!("commit {commit}")));
+        conditions.extend(today());
+        let took_s = self.started.elapsed().as_secs();
+        let recorded = Recorded { conditions: conditions.join(" · "), took_s, results };
+        let file = self.result_file(name);
+        fs::write(&file, serde_json::to_string_pretty(&recorded)?)?;
+        eprintln!("{} has the results, after {took_s} s", file.display());
+        Ok(())
+    }
+
+    /// What an earlier run kept, if there was one.
+    ///
+    /// # Errors
+    /// The file is not one of this program's.
+    pub(crate) fn recorded<T: DeserializeOwned>(
+        &self,
+        name: &str,
+    ) -> anyhow::Result<Option<Recorded<T>>> {
+        let file = self.result_file(name);
+        if !file.exists() {
+            return Ok(None);
+        }
+        let context = || format!("cannot read {}", file.display());
+        let recorded = serde_json::from_slice(&fs::read(&file)?).with_context(context)?;
+        Ok(Some(recorded))
+    }
+
+    /// A new empty directory.
+    ///
+    /// # Errors
+    /// It exists, or cannot be made.
+    pub(crate) fn fresh(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let dir = self.dir.join(name);
+        fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        Ok(dir)
+    }
+
+    /// Says what is being done.
+    pub(crate) fn say(&self, words: &str) {
+        eprintln!("{:>4} s  {words}", self.started.elapsed().as_secs());
+    }
+
+    fn result_file(&self, name: &str) -> PathBuf {
+        self.out.join(name).with_extension("json")
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn today() -> Option<String> {
+    let output = Command::new("date").args(["--utc", "+%F"]).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

@@ -1,0 +1,234 @@
+//! What is kept of a measurement, as it stands in bench-out/*.json: base units, one entry a run.
+//!
+//! Written by the measuring side, read by `page` and `figures`, so that both can be run apart.
+
+use penstock_tests::rig::spread::Spread;
+use serde::{Deserialize, Serialize};
+
+/// Results and their conditions.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Recorded<T> {
+    pub(crate) conditions: String,
+    pub(crate) took_s: u64,
+    pub(crate) results: T,
+}
+
+/// Of `own` and `peers`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Comparison {
+    /// Closed loop, all in the page cache; one of each server and size a round.
+    pub(crate) hot: Vec<Run>,
+    pub(crate) counts: Vec<Counts>,
+    /// Hot readers beside a cold scan.
+    pub(crate) cold: Vec<Run>,
+    pub(crate) memory: Vec<Memory>,
+    /// Runs thrown away since pages left the cache under them.
+    pub(crate) thrown_away: u32,
+}
+
+/// What the readers of one run were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Phase {
+    /// Hot ones, as fast as they can.
+    Hot,
+    /// The same with cold ones beside them.
+    HotBesideCold,
+    /// Hot ones at a fixed rate.
+    Paced,
+    /// The same with cold ones beside them.
+    PacedBesideCold,
+}
+
+/// One load on one server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) server: String,
+    pub(crate) phase: Phase,
+    pub(crate) round: u32,
+    pub(crate) fetch_bytes: u32,
+    pub(crate) connections: u32,
+    /// Fetches offered a second; 0: closed loop.
+    pub(crate) rate: f64,
+    pub(crate) fetches_per_s: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) backlog: u64,
+    pub(crate) cold_bytes_per_s: f64,
+    pub(crate) server_cpu_s_per_fetch: f64,
+    pub(crate) server_cpu_s_per_gb: f64,
+    /// Share of its core that the generator used: near 1 in a closed loop, it and not the server set
+    /// the pace.
+    pub(crate) generator_busy: f64,
+    /// Microseconds, and the share of hot fetches that took no longer.
+    pub(crate) latency_us_cdf: Vec<(f64, f64)>,
+}
+
+/// What one fetch costs the kernel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    pub(crate) server: String,
+    pub(crate) fetch_bytes: u32,
+    /// `None`: it takes perf.
+    pub(crate) system_calls_per_fetch: Option<f64>,
+    pub(crate) switches_per_fetch: f64,
+    /// `None`: there is no ring, or it carried nothing.
+    pub(crate) ring_entries_per_enter: Option<f64>,
+}
+
+/// After all loads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Memory {
+    pub(crate) server: String,
+    pub(crate) resident_bytes: u64,
+    pub(crate) most_resident_bytes: u64,
+}
+
+/// Of `scenarios`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Scenarios {
+    pub(crate) idle: Idle,
+    pub(crate) slow: Slow,
+    pub(crate) many: Vec<Many>,
+}
+
+/// Thousands of connections that do nothing, half of them in a long poll.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Idle {
+    pub(crate) connections: usize,
+    /// Resident memory of the server.
+    pub(crate) bytes_each: f64,
+    /// Of one core.
+    pub(crate) cpu_share: f64,
+    /// Fetches a second of active connections alone and beside the idle ones, pair by pair.
+    pub(crate) active_pairs: Vec<(f64, f64)>,
+}
+
+/// Peers that ask for much and read nothing or little.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Slow {
+    pub(crate) silent: usize,
+    pub(crate) slow: usize,
+    /// p99 of good readers in microseconds, quiet and beside them, pair by pair.
+    pub(crate) p99_us_pairs: Vec<(f64, f64)>,
+    pub(crate) threads_quiet: usize,
+    pub(crate) threads: usize,
+    pub(crate) resident_bytes_quiet: u64,
+    pub(crate) resident_bytes: u64,
+    pub(crate) send_timeout_s: f64,
+    /// Seconds from the last silent peer's request until all silent ones were dropped; `None`: they were not.
+    pub(crate) silent_dropped_after_s: Option<f64>,
+}
+
+/// Thousands of large fetches at once, by root and by somebody without its pipes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Many {
+    pub(crate) path: String,
+    pub(crate) connections: u32,
+    pub(crate) fetch_bytes: u32,
+    /// Fetches a second as root and unprivileged, pair by pair.
+    pub(crate) pairs: Vec<(f64, f64)>,
+}
+
+impl Comparison {
+    /// The servers in the order they took turns.
+    pub(crate) fn servers(&self) -> Vec<&str> {
+        in_order(self.hot.iter().map(|run| run.server.as_str()))
+    }
+
+    /// The sizes of hot fetches.
+    pub(crate) fn sizes(&self) -> Vec<u32> {
+        in_order(self.hot.iter().map(|run| run.fetch_bytes))
+    }
+
+    /// A figure of one server's hot runs; `None`: there are none.
+    pub(crate) fn hot(&self, server: &str, size: u32, of: fn(&Run) -> f64) -> Option<Spread> {
+        let runs = self.hot.iter().filter(|run| run.server == server && run.fetch_bytes == size);
+        spread(runs.map(of))
+    }
+
+    /// The same against another server, round by round.
+    pub(crate) fn hot_ratio(
+        &self,
+        (server, other): (&str, &str),
+        size: u32,
+        of: fn(&Run) -> f64,
+    ) -> Option<Spread> {
+        let same = |run: &&Run| run.fetch_bytes == size;
+        paired(self.hot.iter().filter(same), server, other, of)
+    }
+
+    /// A figure of one server in a phase of the cold scan.
+    pub(crate) fn cold(&self, server: &str, phase: Phase, of: fn(&Run) -> f64) -> Option<Spread> {
+        let runs = self.cold.iter().filter(|run| run.server == server && run.phase == phase);
+        spread(runs.map(of))
+    }
+}
+
+/// Median and range of the rounds' ratios; `None`: no round has both.
+fn paired<'a>(
+    runs: impl Iterator<Item = &'a Run> + Clone,
+    server: &str,
+    other: &str,
+    of: fn(&Run) -> f64,
+) -> Option<Spread> {
+    let ratios = runs.clone().filter(|run| run.server == server).filter_map(|run| {
+        let beside =
+            runs.clone().find(|beside| beside.server == other && beside.round == run.round)?;
+        Some(of(run) / of(beside))
+    });
+    spread(ratios)
+}
+
+pub(crate) fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
+    let values: Vec<f64> = values.collect();
+    (!values.is_empty()).then(|| Spread::of(values))
+}
+
+fn in_order<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut seen = Vec::new();
+    for value in values {
+        if !seen.contains(&value) {
+            seen.push(value);
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn run(server: &str, round: u32, fetches_per_s: f64) -> Run {
+        Run {
+            server: server.to_owned(),
+            phase: Phase::Hot,
+            round,
+            fetch_bytes: 4096,
+            connections: 16,
+            rate: 0.0,
+            fetches_per_s,
+            p50_us: 1.0,
+            p99_us: 2.0,
+            backlog: 0,
+            cold_bytes_per_s: 0.0,
+            server_cpu_s_per_fetch: 1.0 / fetches_per_s,
+            server_cpu_s_per_gb: 0.1,
+            generator_busy: 0.5,
+            latency_us_cdf: vec![(1.0, 0.5), (2.0, 1.0)],
+        }
+    }
+
+    #[test]
+    fn ratios_are_taken_within_a_round() {
+        // The machine was twice as fast in the second round; the servers were not.
+        let hot = [("raw", 0, 10.0), ("auto", 0, 9.0), ("raw", 1, 20.0), ("auto", 1, 18.0)];
+        let hot = hot.map(|(server, round, rate)| run(server, round, rate)).to_vec();
+        let comparison = Comparison { hot, ..Comparison::default() };
+        let of: fn(&Run) -> f64 = |run| run.fetches_per_s;
+        let ratio = comparison.hot_ratio(("auto", "raw"), 4096, of);
+        assert_eq!(ratio, Some(Spread { median: 0.9, min: 0.9, max: 0.9 }));
+        assert_eq!(comparison.hot_ratio(("auto", "nginx"), 4096, of), None);
+        assert_eq!(comparison.servers(), ["raw", "auto"]);
+    }
+}

@@ -1,0 +1,184 @@
+//! One server under test, whichever it is: started on the server's core, asked from outside, ended.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use penstock_tests::rig::machine::pinned;
+use penstock_tests::{Penstock, Start, binary};
+
+use crate::log::{BATCH_BYTES, Log, TOPIC};
+use crate::plan::Plan;
+
+/// A start that takes longer has failed; a Java virtual machine takes some seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// In results.
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) pid: u32,
+    /// How the generator speaks to it.
+    pub(crate) language: Vec<String>,
+    /// What it serves.
+    pub(crate) log: Log,
+    process: Process,
+}
+
+#[derive(Debug)]
+enum Process {
+    Penstock(Penstock),
+    Other(Other),
+}
+
+/// A process that is killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Other(Child);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Server {
+    /// epoll and sendfile, no protocol.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(crate) fn raw(plan: &Plan, log: &Log) -> anyhow::Result<Server> {
+        let mut command = Command::new(binary("penstock-raw-server"));
+        command.arg(&log.segment);
+        let mut command = pinned(plan.machine.cores.map(|cores| cores.server), &command);
+        let mut child =
+            Other(command.stdout(Stdio::piped()).spawn().context("penstock-raw-server")?);
+        let mut line = String::new();
+        BufReader::new(child.0.stdout.take().context("no stdout")?).read_line(&mut line)?;
+        let address = line.trim().strip_prefix("raw server listens on ").context("no address")?;
+        let language = vec!["--language=raw".to_owned()];
+        Ok(Server::other("raw", address.parse()?, language, log, child))
+    }
+
+    /// Penstock by one fetch path, with more arguments, on a link of the log.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(crate) fn penstock(
+        plan: &Plan,
+        log: &Log,
+        path: &str,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Server> {
+        let data_dir = plan.dir.join(format!("penstock-{path}"));
+        if !data_dir.exists() {
+            log.linked(&data_dir)?;
+        }
+        let mut command = Command::new(binary("penstock"));
+        command.args(penstock(&data_dir, path).set(settings).arguments());
+        let command = pinned(plan.machine.cores.map(|cores| cores.server), &command);
+        Ok(Server::of_penstock(Penstock::start(command)?, path, log))
+    }
+
+    /// A Penstock that was started in another way.
+    pub(crate) fn of_penstock(penstock: Penstock, name: &str, log: &Log) -> Server {
+        Server {
+            name: name.to_owned(),
+            address: penstock.address(),
+            pid: penstock.pid(),
+            language: kafka_language(log),
+            log: log.clone(),
+            process: Process::Penstock(penstock),
+        }
+    }
+
+    /// A process that is up already.
+    pub(crate) fn other(
+        name: &str,
+        address: SocketAddr,
+        language: Vec<String>,
+        log: &Log,
+        process: Other,
+    ) -> Server {
+        let (pid, log) = (process.0.id(), log.clone());
+        let process = Process::Other(process);
+        Server { name: name.to_owned(), address, pid, language, log, process }
+    }
+
+    /// The Penstock it is, if it is one.
+    pub(crate) fn as_penstock(&self) -> Option<&Penstock> {
+        match &self.process {
+            Process::Penstock(penstock) => Some(penstock),
+            Process::Other(_) => None,
+        }
+    }
+
+    /// Ends it: a Penstock cleanly.
+    ///
+    /// # Errors
+    /// It does not end well.
+    pub(crate) fn stop(self) -> anyhow::Result<()> {
+        match self.process {
+            Process::Penstock(penstock) => penstock.stop(),
+            Process::Other(other) => {
+                drop(other);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// One worker by one fetch path; no limits that a bench would meet.
+pub(crate) fn penstock(data_dir: &std::path::Path, path: &str) -> Start {
+    Start::on(data_dir).with(&["--fetch-path", path])
+}
+
+/// How the generator speaks to a server of the protocol.
+pub(crate) fn kafka_language(log: &Log) -> Vec<String> {
+    vec![
+        "--language=kafka".to_owned(),
+        format!("--topic={TOPIC}"),
+        format!("--batch-bytes={BATCH_BYTES}"),
+        format!("--batch-records={}", log.batch_records),
+    ]
+}
+
+/// Starts a command pinned to the server's core and waits until its port takes connections. What it says
+/// goes to a file.
+///
+/// # Errors
+/// It ends instead, or takes too long.
+pub(crate) fn spawn(
+    plan: &Plan,
+    command: &Command,
+    address: SocketAddr,
+    says: &PathBuf,
+) -> anyhow::Result<Other> {
+    let output = std::fs::File::create(says)?;
+    let mut command = pinned(plan.machine.cores.map(|cores| cores.server), command);
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    let mut child = Other(command.spawn().with_context(|| format!("cannot start {command:?}"))?);
+    let started = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        if let Some(status) = child.0.try_wait()? {
+            bail!("{command:?} ended with {status}; {} has more", says.display());
+        }
+        if started.elapsed() > PATIENCE {
+            bail!("nobody listens on {address} after {PATIENCE:?}; {} has more", says.display());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(child)
+}
+
+/// A port that was free a moment ago.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}

@@ -3,6 +3,7 @@
 mod support;
 
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -73,6 +74,36 @@ fn a_reader_that_takes_small_bits_gets_them_all() {
 }
 
 #[test]
+fn auto_copies_little_sends_what_is_cached_inline_and_chains_the_rest() {
+    run_on_both(|ring| async move {
+        const LITTLE: u64 = 8 * 1024;
+        const SOME: u64 = 200_000;
+        const MUCH: u64 = 2 << 20;
+        let file = file(MUCH);
+        let counters = ring.counters();
+        let has_chains = ring.backend() == Backend::Uring;
+        let sent = || {
+            [&counters.copy_bytes, &counters.sendfile_bytes, &counters.chain_bytes].map(|c| c.get())
+        };
+        let send = |len_bytes: u64| {
+            received(&ring, vec![range(&file, 0, len_bytes)], Path::Auto, tcp(), 1 << 20)
+        };
+        std::fs::File::read_exact_at(&file, &mut vec![0; MUCH as usize], 0).unwrap();
+        send(LITTLE).await;
+        assert_eq!(sent(), [LITTLE, 0, 0]);
+        send(SOME).await;
+        assert_eq!(sent(), [LITTLE, SOME, 0]);
+        if has_chains {
+            send(MUCH).await;
+            assert_eq!(sent(), [LITTLE, SOME, MUCH]);
+            evict(&file);
+            assert!(send(SOME).await == pattern(0, SOME));
+            assert_eq!(sent(), [LITTLE, SOME, MUCH + SOME], "the event loop waits for no disk");
+        }
+    });
+}
+
+#[test]
 fn many_pieces_take_many_chains() {
     run_on_both(|ring| async move {
         let file = file(100_000);
@@ -94,7 +125,7 @@ fn many_pieces_take_many_chains() {
 fn bytes_are_counted_by_the_path_they_took() {
     run(config(Backend::Uring), |ring| async move {
         let file = file(1 << 20);
-        for path in PATHS {
+        for path in [Path::Chain, Path::Sendfile, Path::Copy] {
             received(&ring, vec![text(b"four"), range(&file, 5, 500_000)], path, tcp(), 65_536)
                 .await;
         }

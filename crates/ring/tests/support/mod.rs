@@ -16,7 +16,7 @@ use penstock_ring::{Backend, BackendChoice, Path, Piece, Ring, RingConfig, Socke
 /// Nothing here takes as long; a test that does has lost a wake-up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub const PATHS: [Path; 3] = [Path::Chain, Path::Sendfile, Path::Copy];
+pub const PATHS: [Path; 4] = [Path::Chain, Path::Sendfile, Path::Copy, Path::Auto];
 
 pub fn config(backend: Backend) -> RingConfig {
     let backend = match backend {

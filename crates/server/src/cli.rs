@@ -114,7 +114,7 @@ impl ServeArguments {
     /// Joins file, environment and flags.
     ///
     /// # Errors
-    /// The file cannot be read; an unknown key; a value that does not fit.
+    /// The file cannot be read; an unknown key; a value that does not fit; settings that contradict.
     pub(crate) fn settings(
         &self,
         environment: impl Iterator<Item = (String, String)>,
@@ -133,6 +133,7 @@ impl ServeArguments {
             let (key, value) = split_pair(pair)?;
             settings.set(key, value)?;
         }
+        settings.check()?;
         Ok(settings)
     }
 

@@ -17,6 +17,9 @@ use crate::groups::GroupLimits;
 use crate::limits;
 use crate::route::FetchPath;
 
+#[cfg(test)]
+mod tests;
+
 /// The whole configuration of `penstock serve`.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -44,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) frame_max_bytes: u32,
     /// The largest fetch answer, in record bytes.
     pub(crate) fetch_max_bytes: u64,
+    /// Whether a cold range leaves the page cache when its reader goes on.
+    pub(crate) fetch_drop_behind: bool,
     /// Request bytes of all connections in memory at once.
     pub(crate) requests_in_flight_max_bytes: u32,
     /// Connections at once.
@@ -81,6 +86,7 @@ impl Default for Settings {
             retention_check_interval: Duration::from_secs(300),
             frame_max_bytes: limits::FRAME_MAX_BYTES,
             fetch_max_bytes: limits::FETCH_MAX_BYTES,
+            fetch_drop_behind: false,
             requests_in_flight_max_bytes: limits::REQUESTS_IN_FLIGHT_MAX_BYTES,
             connections_max: default_connections_max(),
             connection_idle_max: Duration::from_secs(600),
@@ -114,6 +120,16 @@ pub(crate) enum SettingError {
         /// Why not.
         reason: String,
     },
+    /// Two settings contradict each other.
+    #[error(
+        "group.min.session.timeout.ms is {min_ms} and group.max.session.timeout.ms only {max_ms}"
+    )]
+    NoSessionFits {
+        /// The shortest session.
+        min_ms: u64,
+        /// The longest session.
+        max_ms: u64,
+    },
     /// The file is not TOML.
     #[error("the configuration file is not TOML: {0}")]
     NotToml(#[from] Box<toml::de::Error>),
@@ -138,6 +154,7 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("log.message.timestamp.type", "CreateTime or LogAppendTime [CreateTime]"),
     ("socket.request.max.bytes", "largest request frame [100 MiB]"),
     ("fetch.max.bytes", "largest fetch answer, in record bytes [55 MiB]"),
+    ("fetch.drop.behind", "what a scan read from disk leaves the page cache behind it [false]"),
     ("queued.max.request.bytes", "request bytes in memory at once [256 MiB]"),
     ("max.connections", "connections at once [min(10000, open files / 4)]"),
     ("connections.max.idle.ms", "a silent connection is closed after this [600000]"),
@@ -204,6 +221,15 @@ impl Settings {
             .ok_or_else(|| SettingError::Unknown { key: key.to_owned() })
     }
 
+    /// Looks at what no single key can tell; to be called when all are set.
+    ///
+    /// # Errors
+    /// Settings that contradict each other.
+    pub(crate) fn check(&self) -> Result<(), SettingError> {
+        let (min_ms, max_ms) = (self.groups.min_session_ms, self.groups.max_session_ms);
+        if min_ms <= max_ms { Ok(()) } else { Err(SettingError::NoSessionFits { min_ms, max_ms }) }
+    }
+
     fn assign(&mut self, key: &str, value: &str) -> Result<Option<()>, String> {
         match key {
             "data-dir" => self.data_dir = PathBuf::from(value),
@@ -233,6 +259,7 @@ impl Settings {
             "fetch.max.bytes" => {
                 self.fetch_max_bytes = number(value, 1024..=i32::MAX as u64 / 2)?;
             }
+            "fetch.drop.behind" => self.fetch_drop_behind = truth(value)?,
             "queued.max.request.bytes" => {
                 self.requests_in_flight_max_bytes =
                     number(value, limits::FRAME_MAX_BYTES..=u32::MAX / 8)?;
@@ -387,55 +414,5 @@ fn nearest(key: &str) -> String {
     match KEYS.iter().map(|(key, _)| (shared(key), *key)).max_by_key(|(shared, _)| *shared) {
         Some((shared, key)) if shared > 0 => format!(" (did you mean `{key}`?)"),
         _ => String::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tables_and_dotted_keys_say_the_same() {
-        let (mut tables, mut dotted) = (Settings::default(), Settings::default());
-        tables.set_from_toml("[log]\nsegment.bytes = 4096\n").unwrap();
-        dotted.set_from_toml("\"log.segment.bytes\" = 4096").unwrap();
-        assert_eq!(tables.log.segment_bytes, 4096);
-        assert_eq!(dotted.log.segment_bytes, 4096);
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_with_a_hint() {
-        let error = Settings::default().set_from_toml("log.segment.byte = 1").unwrap_err();
-        assert!(error.to_string().contains("did you mean `log.segment.bytes`"), "{error}");
-    }
-
-    #[test]
-    fn environment_overrides_what_the_file_said() {
-        let mut settings = Settings::default();
-        settings.set_from_toml("workers = 3\nlisten = \"127.0.0.1:1\"").unwrap();
-        let environment = [("PENSTOCK_WORKERS", "5"), ("HOME", "/")];
-        let pairs = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        settings.set_from_environment(pairs).unwrap();
-        assert_eq!((settings.workers, settings.listen.port()), (5, 1));
-    }
-
-    #[test]
-    fn an_unknown_environment_name_is_refused() {
-        let pairs = std::iter::once(("PENSTOCK_WORKRES".to_owned(), "5".to_owned()));
-        assert!(Settings::default().set_from_environment(pairs).is_err());
-    }
-
-    #[test]
-    fn every_documented_key_is_known() {
-        for (key, _) in KEYS {
-            let outcome = Settings::default().set(key, "\0");
-            assert!(!matches!(outcome, Err(SettingError::Unknown { .. })), "{key}");
-        }
-    }
-
-    #[test]
-    fn a_wildcard_listener_does_not_advertise_the_wildcard() {
-        let bound = SocketAddr::from(([0, 0, 0, 0], 9092));
-        assert_eq!(Settings::default().advertised(bound), ("localhost".to_owned(), 9092));
     }
 }

@@ -7,6 +7,9 @@ use crate::{Offset, Position};
 /// No batch is larger: no request that could bring one is.
 pub(crate) const LARGEST_BATCH_BYTES: u64 = 128 << 20;
 
+/// Read at a batch when it is not known what follows it.
+pub(crate) const WINDOW_BYTES: u64 = 4096 + HEADER_LEN as u64;
+
 /// A batch and where it stands in its segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BatchPlace {
@@ -57,7 +60,12 @@ impl HeaderWalk {
 
     /// How much to read at the next batch: its header, and with luck some that follow.
     pub(crate) fn window_bytes(&self) -> usize {
-        (self.end.0 - self.position.0).min((4096 + HEADER_LEN) as u64) as usize
+        self.at_most(WINDOW_BYTES)
+    }
+
+    /// So many bytes, or what is left.
+    pub(crate) fn at_most(&self, len_bytes: u64) -> usize {
+        (self.end.0 - self.position.0).min(len_bytes) as usize
     }
 
     /// The next batch, if its header lies in `window`, which was read at `window_at`.

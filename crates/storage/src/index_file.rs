@@ -22,7 +22,7 @@ use std::{
     },
 };
 
-use crate::{Offset, index_entry::Entry, segment::segment_file};
+use crate::{Offset, index_entry::Entry, index_search::Bracket, segment::segment_file};
 
 /// One index file by name. Costs no descriptor while nobody looks into it.
 #[derive(Debug)]
@@ -118,10 +118,9 @@ impl<E: Entry> IndexTail<E> {
         self.pending_at_bytes
     }
 
-    /// The last pending entry that is not beyond what is sought.
-    pub(crate) fn find_pending(&self, beyond: impl Fn(E) -> bool) -> Option<E> {
-        let count = self.pending.partition_point(|entry| !beyond(*entry));
-        self.pending[..count].last().copied()
+    /// The pending entries around what is sought. Without a floor, the file may have one.
+    pub(crate) fn find_pending(&self, beyond: impl Fn(E) -> bool) -> Bracket<E> {
+        Bracket::of(&self.pending, beyond)
     }
 
     /// The job that brings the file up to date, and adds a `closing` entry if there is one; `None` when

@@ -5,7 +5,7 @@
 //! unless its documentation says "blocks": what is to be read is said by `Need`s, what is to be written
 //! by `Append`s, and slow work is handed out as owned jobs.
 //!
-//! A reader's path: log.rs → lookup.rs → index_search.rs. A writer's: produced.rs → append.rs →
+//! A reader's path: log.rs → lookup.rs → index_search.rs → learned.rs. A writer's: produced.rs → append.rs →
 //! segment.rs. Starting: data_dir.rs → recovery.rs → scan.rs.
 
 mod append;
@@ -17,6 +17,7 @@ mod flush;
 mod index_entry;
 mod index_file;
 mod index_search;
+mod learned;
 mod log;
 mod lookup;
 mod partition_metadata;

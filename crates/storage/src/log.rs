@@ -26,6 +26,8 @@ use crate::{
     batch_place::BatchPlace,
     epochs::Epochs,
     index_entry::TimeEntry,
+    index_search::Bracket,
+    learned::{IndexPage, Learned},
     lookup::Begin,
     partition_metadata,
     producers::Producers,
@@ -45,6 +47,7 @@ pub struct Log {
     pub(crate) log_start: Offset,
     pub(crate) log_end: Offset,
     pub(crate) recent: RecentBatches,
+    pub(crate) learned: Arc<Learned>,
     pub(crate) epochs: Epochs,
     pub(crate) producers: Producers,
     pub(crate) writing: Writing,
@@ -150,6 +153,7 @@ impl Log {
             log_start: Offset(0),
             log_end: Offset(0),
             recent: RecentBatches::default(),
+            learned: Arc::default(),
             epochs: Epochs::open(&dir),
             producers: Producers::default(),
             writing: Writing::Idle,
@@ -217,7 +221,8 @@ impl Log {
         self.writing == Writing::Offline
     }
 
-    /// Where a fetch from `offset` begins. May open an index file, reads nothing.
+    /// Where a fetch from `offset` begins. Reads nothing; opens an index file if what is in memory does
+    /// not lead there: once for every page of it, for those who read on.
     pub fn find(&self, offset: Offset) -> Result<Find, FindError> {
         if offset == self.log_end {
             return Ok(Find::AtEnd);
@@ -226,7 +231,7 @@ impl Log {
             let (start, end) = (self.log_start, self.log_end);
             return Err(FindError::OutOfRange { asked: offset, start, end });
         }
-        Ok(Find::Lookup(match self.find_recent(offset) {
+        Ok(Find::Lookup(match self.find_in_memory(offset) {
             Some(lookup) => lookup,
             None => self.find_in_files(offset)?,
         }))
@@ -235,7 +240,7 @@ impl Log {
     /// The first record whose timestamp is at least `timestamp_ms`.
     pub fn find_timestamp(&self, timestamp_ms: i64) -> TimestampLookup {
         let sources = self.timestamp_sources(|indexer| {
-            indexer.times.find_pending(|entry| entry.timestamp_ms >= timestamp_ms)
+            indexer.times.find_pending(|entry| entry.timestamp_ms >= timestamp_ms).floor
         });
         TimestampLookup::at_least(timestamp_ms, sources, self.log_start)
     }
@@ -274,8 +279,8 @@ impl Log {
         entries.chain(self.epochs.flush().map(IndexFlush::epochs)).collect()
     }
 
-    fn find_recent(&self, offset: Offset) -> Option<Lookup> {
-        let batch = self.recent.find(offset)?;
+    fn find_in_memory(&self, offset: Offset) -> Option<Lookup> {
+        let batch = self.recent.find(offset).or_else(|| self.learned.batch(offset))?;
         let (segment, sealed) = self.segment_of(batch.base)?;
         let view = segment.view(sealed);
         let found = Found {
@@ -298,7 +303,7 @@ impl Log {
             .chain(sealed.then_some((&self.active.segment, false)))
             .find(|(later, _)| later.size_bytes > 0)
             .map(|(later, sealed)| later.view(sealed));
-        Ok(Lookup::new(offset, segment.view(sealed), next, start))
+        Ok(Lookup::new(offset, segment.view(sealed), next, start).teaching(&self.learned))
     }
 
     /// What a look-up by time starts from: every segment, and what is in memory of the active one.
@@ -327,22 +332,25 @@ impl Log {
         let mut len_limit = u64::MAX;
         if !sealed {
             let index = &self.active.indexer.offsets;
-            if let Some(entry) =
-                index.find_pending(|entry| files.absolute(entry.relative_offset) > at)
-            {
-                return Ok(Begin::Entry(entry));
-            }
             len_limit = index.searchable_bytes();
+            let pending = index.find_pending(|entry| files.absolute(entry.relative_offset) > at);
+            if pending.floor.is_some() || len_limit == 0 {
+                return Ok(Begin::Between(pending));
+            }
         }
-        if len_limit == 0 {
-            return Ok(Begin::SegmentStart);
-        }
+        let guess = match self.learned.bracket(files.base, at) {
+            Ok(known) => return Ok(Begin::Between(known)),
+            Err(guess) => guess,
+        };
         let opened = files.offsets.open();
         let opened = opened.map_err(|source| FindError::Io { segment: files.base, source })?;
-        Ok(match opened {
-            Some((file, len)) => Begin::Index { file, len_bytes: len.min(len_limit) },
-            None => Begin::SegmentStart,
-        })
+        if let Some((file, len_bytes @ 1..)) = opened {
+            return Ok(Begin::Index { file, len_bytes: len_bytes.min(len_limit), guess });
+        }
+        if sealed {
+            self.learned.add_page(IndexPage::nothing(files.base));
+        }
+        Ok(Begin::Between(Bracket::NONE))
     }
 
     /// The segment that an offset belongs to, and whether it is sealed. `None` before the first.

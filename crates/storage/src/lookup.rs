@@ -1,23 +1,41 @@
 //! From an offset to the batch that holds it, without reading: the machine asks for bytes.
 //!
 //! ```text
-//!   Index ──page──▶ Index … ──▶ Walk(from the entry) ──headers──▶ Walk … ──▶ Done
-//!                                  │ not a batch start
+//!   Index ──page──▶ Index … ──▶ Walk(from an entry) ──headers──▶ Walk … ──▶ Done
+//!                                  │ not there                       │ no batch
+//!                                  ├──▶ Walk(from the entry before)──┤
 //!                                  └──▶ Walk(from the segment's start) ──▶ Done, or Corrupt
 //! ```
 //!
 //! Made by `Log::find`, driven by the server. It owns all it needs, so the log may append, roll and
 //! expire meanwhile. An index only says where to begin: what is answered was read from the log.
+//!
+//! Which entry first? The offset lies behind the entry before it (the floor) and in or before the batch
+//! of the next one. Where every batch has an entry, batches being larger than the index interval, it is
+//! in that very batch, and one header proves it.
+//!
+//! ```text
+//!      floor                      next
+//!        ▼                         ▼
+//!   ─────┤ batch │ batch │ batch │ batch ├───    near: one read from the floor to the next's header
+//!   ─────┤ batch                 │ batch ├───    far: the next's header; failing that, the floor's
+//! ```
 
 use std::{fs::File, sync::Arc};
 
+use penstock_batch::HEADER_LEN;
+
 use crate::{
     FindError, Found, Need, Offset, Position, Step,
-    batch_place::{BatchPlace, HeaderWalk, Seen},
+    batch_place::{BatchPlace, HeaderWalk, Seen, WINDOW_BYTES},
     index_entry::OffsetEntry,
-    index_search::IndexSearch,
+    index_search::{Bracket, IndexSearch},
+    learned::{IndexPage, Learned},
     segment::SegmentView,
 };
+
+/// Entries that are no further apart are near.
+const NEAR_BYTES: u64 = 8192;
 
 /// Finds the first batch whose last offset is not before the offset sought.
 #[derive(Debug)]
@@ -28,12 +46,14 @@ pub struct Lookup {
     next: Option<SegmentView>,
     state: State,
     failed: Option<FindError>,
+    /// Who wants to know what is read.
+    learned: Option<Arc<Learned>>,
 }
 
 #[derive(Debug)]
 enum State {
     Index { file: Arc<File>, search: IndexSearch<OffsetEntry> },
-    Walk { walk: HeaderWalk, origin: Origin },
+    Walk { walk: HeaderWalk, window_bytes: usize, origin: Origin },
     Done(Found),
 }
 
@@ -44,6 +64,8 @@ enum Origin {
     /// the entry names (Kafka 3 names the last offset of a whole append) and not lie beyond the target.
     Entry {
         names: Offset,
+        /// Where to try next, if this is the entry behind the target.
+        floor: Option<OffsetEntry>,
     },
     /// The first batch was right, the following ones must be too.
     EntryConfirmed,
@@ -53,14 +75,10 @@ enum Origin {
 /// Where to begin in a segment.
 #[derive(Debug)]
 pub(crate) enum Begin {
-    /// An index file to search.
-    Index {
-        file: Arc<File>,
-        len_bytes: u64,
-    },
-    /// An entry that is in memory.
-    Entry(OffsetEntry),
-    SegmentStart,
+    /// An index file to search, and the page to try first.
+    Index { file: Arc<File>, len_bytes: u64, guess: Option<u64> },
+    /// Entries that are in memory.
+    Between(Bracket<OffsetEntry>),
 }
 
 impl Lookup {
@@ -71,18 +89,23 @@ impl Lookup {
         begin: Begin,
     ) -> Lookup {
         let state = match begin {
-            Begin::Index { file, len_bytes } => {
-                State::Index { file, search: IndexSearch::new(len_bytes) }
+            Begin::Index { file, len_bytes, guess } => {
+                State::Index { file, search: IndexSearch::new(len_bytes, guess) }
             }
-            Begin::Entry(entry) => walk_from(&segment, Some(entry)),
-            Begin::SegmentStart => walk_from(&segment, None),
+            Begin::Between(bracket) => walk_between(&segment, target, bracket),
         };
-        Lookup { target, segment, next, state, failed: None }
+        Lookup { target, segment, next, state, failed: None, learned: None }
+    }
+
+    /// Shares what it reads with the look-ups that come after.
+    pub(crate) fn teaching(self, learned: &Arc<Learned>) -> Lookup {
+        Lookup { learned: Some(learned.clone()), ..self }
     }
 
     /// A look-up that is over before it began.
     pub(crate) fn known(target: Offset, segment: SegmentView, found: Found) -> Lookup {
-        Lookup { target, segment, next: None, state: State::Done(found), failed: None }
+        let state = State::Done(found);
+        Lookup { target, segment, next: None, state, failed: None, learned: None }
     }
 
     /// What to read next, or the answer. Repeats itself until fed.
@@ -117,6 +140,10 @@ impl Lookup {
             State::Index { search, .. } => {
                 let (files, target) = (&self.segment.files, self.target);
                 search.feed(bytes, |entry| files.absolute(entry.relative_offset) > target);
+                if let (None, Some(learned)) = (search.need(), &self.learned) {
+                    let sealed = self.segment.sealed;
+                    learned.add_page(IndexPage::read(files.base, sealed, search.page(), bytes));
+                }
             }
             State::Walk { .. } => self.walk(bytes),
             State::Done(_) => {}
@@ -128,7 +155,7 @@ impl Lookup {
         if let State::Index { search, .. } = &self.state
             && search.need().is_none()
         {
-            self.state = walk_from(&self.segment, search.best());
+            self.state = walk_between(&self.segment, self.target, search.bracket());
         }
         if let State::Walk { walk, .. } = &self.state
             && walk.is_over()
@@ -136,7 +163,7 @@ impl Lookup {
             self.state = match self.next.take() {
                 Some(next) => {
                     self.segment = next;
-                    walk_from(&self.segment, None)
+                    walk_from_start(&self.segment)
                 }
                 None => State::Done(self.nothing()),
             };
@@ -149,9 +176,9 @@ impl Lookup {
                 let (position, len_bytes) = search.need().unwrap_or((0, 0));
                 Need { file: file.clone(), position: Position(position), len_bytes }
             }
-            State::Walk { walk, .. } => {
+            State::Walk { walk, window_bytes, .. } => {
                 let file = self.segment.files.log.clone();
-                Need { file, position: walk.position, len_bytes: walk.window_bytes() }
+                Need { file, position: walk.position, len_bytes: *window_bytes }
             }
             State::Done(found) => {
                 Need { file: found.file.clone(), position: found.position, len_bytes: 0 }
@@ -161,7 +188,7 @@ impl Lookup {
 
     /// Walks over the headers that lie in `bytes`.
     fn walk(&mut self, bytes: &[u8]) {
-        let State::Walk { mut walk, mut origin } = self.state else { return };
+        let State::Walk { mut walk, mut origin, .. } = self.state else { return };
         let window_at = walk.position;
         loop {
             let place = match walk.look(bytes, window_at) {
@@ -169,28 +196,33 @@ impl Lookup {
                 Seen::EndOfWindow => break,
                 Seen::Unsound => return self.distrust(origin, &walk),
             };
-            if let Origin::Entry { names } = origin {
+            if let Origin::Entry { names, .. } = origin {
                 if place.base > self.target || place.last > names {
                     return self.distrust(origin, &walk);
                 }
                 origin = Origin::EntryConfirmed;
             }
             if place.last >= self.target {
+                self.learned.iter().for_each(|learned| learned.add_batch(&place));
                 self.state = State::Done(self.found(&place));
                 return;
             }
             walk.step(&place);
         }
-        self.state = State::Walk { walk, origin };
+        self.state = State::Walk { walk, window_bytes: walk.window_bytes(), origin };
     }
 
-    /// What was read is no batch. If an index led here, it was wrong: take the long way.
+    /// What was read is not the batch, or none. If an index led here, take a longer way.
     fn distrust(&mut self, origin: Origin, walk: &HeaderWalk) {
-        if origin == Origin::SegmentStart {
-            let segment = self.segment.files.base;
-            self.failed = Some(FindError::Corrupt { segment, position: walk.position });
-        } else {
-            self.state = walk_from(&self.segment, None);
+        match origin {
+            Origin::SegmentStart => {
+                let segment = self.segment.files.base;
+                self.failed = Some(FindError::Corrupt { segment, position: walk.position });
+            }
+            Origin::Entry { floor, .. } => {
+                self.state = walk_from(&self.segment, floor, None, WINDOW_BYTES);
+            }
+            Origin::EntryConfirmed => self.state = walk_from_start(&self.segment),
         }
     }
 
@@ -219,15 +251,41 @@ impl Lookup {
     }
 }
 
-fn walk_from(segment: &SegmentView, entry: Option<OffsetEntry>) -> State {
+/// Begins where one read is likely to be enough.
+fn walk_between(segment: &SegmentView, target: Offset, bracket: Bracket<OffsetEntry>) -> State {
+    const HEADER_BYTES: u64 = HEADER_LEN as u64;
+    let Bracket { floor, next } = bracket;
+    let names_target = |entry: OffsetEntry| segment.files.absolute(entry.relative_offset) == target;
+    let floor_at = floor.map_or(0, |floor| floor.position.into());
+    let apart = next.and_then(|next| u64::from(next.position).checked_sub(floor_at));
+    match apart {
+        _ if floor.is_some_and(names_target) => walk_from(segment, floor, None, HEADER_BYTES),
+        None => walk_from(segment, floor, None, WINDOW_BYTES),
+        Some(apart @ ..=NEAR_BYTES) => walk_from(segment, floor, None, apart + HEADER_BYTES),
+        Some(_) => walk_from(segment, next, floor, HEADER_BYTES),
+    }
+}
+
+/// From an entry, or the segment's start if it is none that could be. Reads so much at first.
+fn walk_from(
+    segment: &SegmentView,
+    entry: Option<OffsetEntry>,
+    floor: Option<OffsetEntry>,
+    first_bytes: u64,
+) -> State {
     let end = Position(segment.committed_bytes);
     let inside = |entry: &OffsetEntry| (Position(1)..end).contains(&entry.position());
     let (position, origin) = match entry.filter(inside) {
         Some(entry) => {
             let names = segment.files.absolute(entry.relative_offset);
-            (entry.position(), Origin::Entry { names })
+            (entry.position(), Origin::Entry { names, floor })
         }
         None => (Position(0), Origin::SegmentStart),
     };
-    State::Walk { walk: HeaderWalk::new(segment.files.base, position, end), origin }
+    let walk = HeaderWalk::new(segment.files.base, position, end);
+    State::Walk { walk, window_bytes: walk.at_most(first_bytes), origin }
+}
+
+fn walk_from_start(segment: &SegmentView) -> State {
+    walk_from(segment, None, None, WINDOW_BYTES)
 }

@@ -16,6 +16,13 @@ pub(crate) struct RecentBatch {
     pub(crate) len_bytes: u64,
 }
 
+impl From<&BatchPlace> for RecentBatch {
+    fn from(batch: &BatchPlace) -> RecentBatch {
+        let BatchPlace { base, last, position, len_bytes, .. } = *batch;
+        RecentBatch { base, last, position, len_bytes }
+    }
+}
+
 /// Appended batches in order of offset, the oldest forgotten first.
 #[derive(Debug, Default)]
 pub(crate) struct RecentBatches {
@@ -27,8 +34,7 @@ impl RecentBatches {
         if self.places.len() == CAPACITY {
             self.places.pop_front();
         }
-        let BatchPlace { base, last, position, len_bytes, .. } = *batch;
-        self.places.push_back(RecentBatch { base, last, position, len_bytes });
+        self.places.push_back(batch.into());
     }
 
     /// The batch that holds the offset. `None` also for offsets in gaps: those take the long way.

@@ -77,6 +77,7 @@ impl Log {
         let log = Log {
             dir: dir.clone(), topic_id, config, sealed, active,
             log_start, log_end, recent, epochs, producers, writing,
+            learned: Arc::default(),
         };
         Ok((log, recovery))
     }

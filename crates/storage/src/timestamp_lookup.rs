@@ -23,7 +23,7 @@ use crate::{
     FindError, Need, Offset, Position, Step,
     batch_place::{BatchPlace, HeaderWalk, Seen},
     index_entry::{Entry, OffsetEntry, TimeEntry},
-    index_search::IndexSearch,
+    index_search::{Bracket, IndexSearch},
     lookup::{Begin, Lookup},
     timestamp_source::TimestampSource,
 };
@@ -160,7 +160,7 @@ impl TimestampLookup {
                     let position = Position(position);
                     return Ok(Some(Need { file: file.clone(), position, len_bytes }));
                 }
-                match search.best() {
+                match search.bracket().floor {
                     Some(mark) => self.place(mark, None)?,
                     None => self.walk_from_start(),
                 }
@@ -228,7 +228,7 @@ impl TimestampLookup {
             Some((mark, place)) => self.place(mark, place),
             None => match source.view.files.times.open().map_err(source.io()) {
                 Ok(Some((file, len_bytes))) => {
-                    let search = IndexSearch::new(len_bytes.min(source.times_bytes));
+                    let search = IndexSearch::new(len_bytes.min(source.times_bytes), None);
                     self.state = State::Times { file, search };
                     Ok(())
                 }
@@ -247,12 +247,13 @@ impl TimestampLookup {
         let source = self.front();
         let files = &source.view.files;
         let start = match near {
-            Some(entry) => Begin::Entry(entry),
+            Some(entry) => Begin::Between(Bracket { floor: Some(entry), next: None }),
             None => match files.offsets.open().map_err(source.io())? {
                 Some((file, len_bytes)) => {
-                    Begin::Index { file, len_bytes: len_bytes.min(source.offsets_bytes) }
+                    let len_bytes = len_bytes.min(source.offsets_bytes);
+                    Begin::Index { file, len_bytes, guess: None }
                 }
-                None => Begin::SegmentStart,
+                None => Begin::Between(Bracket::NONE),
             },
         };
         let target = files.absolute(mark.relative_offset);

@@ -35,7 +35,7 @@ impl TimestampSource {
         self.offsets_bytes = indexer.offsets.searchable_bytes();
         self.mark = mark.map(|mark| {
             let beyond = |entry: OffsetEntry| entry.relative_offset > mark.relative_offset;
-            (mark, indexer.offsets.find_pending(beyond))
+            (mark, indexer.offsets.find_pending(beyond).floor)
         });
     }
 

@@ -96,7 +96,7 @@ fn readers_of_the_end_need_no_reads() {
     for offset in 300..400 {
         let Find::Lookup(lookup) = log.find(Offset(offset)).unwrap() else { panic!() };
         let (found, reads) = drive(lookup).unwrap();
-        assert_eq!((found.base_offset.0, reads), (offset & !1, 0));
+        assert_eq!((found.base_offset.0, reads.len()), (offset & !1, 0));
     }
 }
 

@@ -41,15 +41,18 @@ pub fn read(need: &Need) -> Vec<u8> {
     bytes
 }
 
-/// Drives a look-up with pread; also says how many reads it took.
-pub fn drive(mut lookup: Lookup) -> Result<(Found, usize), FindError> {
-    for reads in 0.. {
+/// Drives a look-up with pread; also says how many bytes each of its reads took.
+pub fn drive(mut lookup: Lookup) -> Result<(Found, Vec<usize>), FindError> {
+    let mut reads = Vec::new();
+    loop {
         match lookup.step()? {
             Step::Done(found) => return Ok((found, reads)),
-            Step::Need(need) => lookup.feed(&read(&need)),
+            Step::Need(need) => {
+                reads.push(need.len_bytes);
+                lookup.feed(&read(&need));
+            }
         }
     }
-    unreachable!("a look-up ends")
 }
 
 pub fn drive_time(mut lookup: TimestampLookup) -> Result<Option<TimestampFound>, FindError> {
@@ -62,8 +65,13 @@ pub fn drive_time(mut lookup: TimestampLookup) -> Result<Option<TimestampFound>,
 }
 
 pub fn find(log: &Log, offset: i64) -> Found {
+    find_noting(log, offset).0
+}
+
+/// Also the bytes of each read.
+pub fn find_noting(log: &Log, offset: i64) -> (Found, Vec<usize>) {
     match log.find(Offset(offset)).unwrap() {
-        Find::Lookup(lookup) => drive(lookup).unwrap().0,
+        Find::Lookup(lookup) => drive(lookup).unwrap(),
         Find::AtEnd => panic!("{offset} is the log end"),
     }
 }

@@ -1,11 +1,16 @@
 //! Drives storage's look-ups: reads what they need until they are done.
 //!
 //! The read is tried first where it cannot wait for the disk; only what is not in the page cache goes
-//! through the ring, so the event loop never blocks and the common case makes no detour.
+//! through the ring, so the event loop never blocks and the common case makes no detour and allocates
+//! nothing.
 
-use bytes::{Bytes, BytesMut};
+use std::io;
+
 use penstock_ring::Ring;
 use penstock_storage::{FindError, Found, Lookup, Need, Step, TimestampFound, TimestampLookup};
+
+/// The largest read for which there is room on the stack: two pages and a bit, more than all but records.
+const SMALL_BYTES: usize = 8320;
 
 /// Why a place in the log could not be found.
 #[derive(Debug, thiserror::Error)]
@@ -54,21 +59,35 @@ pub(crate) async fn resolve<L: Steps>(ring: &Ring, mut lookup: L) -> Result<L::O
         match lookup.step()? {
             Step::Done(outcome) => return Ok(outcome),
             Step::Need(need) => {
-                let bytes = read(ring, &need).await.map_err(|source| ReadError::Disk {
-                    position: need.position.0,
-                    len_bytes: need.len_bytes,
-                    source,
-                })?;
-                lookup.feed(&bytes);
+                let read = feed(ring, &mut lookup, &need).await;
+                let (position, len_bytes) = (need.position.0, need.len_bytes);
+                read.map_err(|source| ReadError::Disk { position, len_bytes, source })?;
             }
         }
     }
 }
 
-async fn read(ring: &Ring, need: &Need) -> std::io::Result<Bytes> {
-    let mut cached = BytesMut::zeroed(need.len_bytes);
-    match ring.read_cached_at(&need.file, need.position.0, &mut cached)? {
-        Some(read) if read == need.len_bytes => Ok(cached.freeze()),
-        _ => ring.read_at(need.file.clone(), need.position.0, need.len_bytes).await,
+async fn feed<L: Steps>(ring: &Ring, lookup: &mut L, need: &Need) -> io::Result<()> {
+    if !feed_cached(ring, lookup, need)? {
+        lookup.feed(&ring.read_at(need.file.clone(), need.position.0, need.len_bytes).await?);
     }
+    Ok(())
+}
+
+/// Whether all of it was in the page cache.
+fn feed_cached<L: Steps>(ring: &Ring, lookup: &mut L, need: &Need) -> io::Result<bool> {
+    let (mut small, mut large);
+    let buffer: &mut [u8] = if need.len_bytes <= SMALL_BYTES {
+        small = [0; SMALL_BYTES];
+        &mut small[..need.len_bytes]
+    } else {
+        large = vec![0; need.len_bytes];
+        &mut large
+    };
+    let is_cached =
+        ring.read_cached_at(&need.file, need.position.0, buffer)? == Some(need.len_bytes);
+    if is_cached {
+        lookup.feed(buffer);
+    }
+    Ok(is_cached)
 }

@@ -98,6 +98,9 @@ pub struct RingConfig {
     pub max_pipes: usize,
     /// Chains under `Path::Auto` that may wait for a disk at once, at least 1.
     pub cold_chains: usize,
+    /// Whether a cold range is dropped from the page cache when its peer fetches the next one, so that
+    /// a scan does not evict what others read.
+    pub drop_behind: bool,
     /// Empty pipes kept open.
     pub idle_pipes: usize,
     /// io-wq threads for regular files.
@@ -116,6 +119,7 @@ impl Default for RingConfig {
             pipe_slots: DEFAULT_PIPE_SLOTS,
             max_pipes: DEFAULT_MAX_PIPES,
             cold_chains: DEFAULT_COLD_CHAINS,
+            drop_behind: false,
             idle_pipes: DEFAULT_IDLE_PIPES,
             bounded_workers: DEFAULT_BOUNDED_WORKERS,
             unbounded_workers: DEFAULT_UNBOUNDED_WORKERS,

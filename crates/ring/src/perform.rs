@@ -23,8 +23,8 @@ use crate::ring::{Kernel, Ring};
 use crate::route::{self, Way};
 use crate::socket::Socket;
 use crate::stage::Stage;
-use crate::sys::Request;
-use crate::transfer::{Means, Next, Op, Path, Piece, Transfer};
+use crate::sys::{Advice, Request};
+use crate::transfer::{FileRange, Means, Next, Op, Path, Piece, Transfer};
 use crate::uring::{OnDrop, Uring};
 
 /// Runs a transfer to its end. The caller keeps transfers on one socket apart.
@@ -122,8 +122,7 @@ impl Job {
         let chain_is_possible = matches!(ring.kernel(), Kernel::Uring(_));
         let is_cached = || {
             let mut ranges = transfer.next_ranges(TURN_BYTES);
-            ranges
-                .all(|(file, position, len_bytes)| residency::is_cached(file, position, len_bytes))
+            ranges.all(|range| residency::is_cached(&range))
         };
         let way = route::choose(transfer.rest_bytes(), chain_is_possible, is_cached);
         transfer.set_means(means_of(way, ring));
@@ -150,11 +149,19 @@ impl Job {
         Ok(())
     }
 
-    /// Has the disk read what the next plans will fill from, all at once instead of hop by hop.
+    /// Has the disk read what the next plans will fill from, all at once instead of hop by hop; and, if
+    /// a scan shall leave no trace, drops what the same peer was sent before. Not what it is being sent:
+    /// pages that are still on their way to a peer cannot be dropped.
     fn read_ahead(&self, ring: &Ring) {
         let Kernel::Uring(uring) = ring.kernel() else { return };
-        for (file, position, len_bytes) in self.transfer.next_ranges(READ_AHEAD_BYTES) {
-            uring.will_need(Arc::clone(file), position, len_bytes as u32);
+        let ahead: Vec<FileRange> = self.transfer.next_ranges(READ_AHEAD_BYTES).collect();
+        for range in &ahead {
+            uring.advise(range, Advice::WillNeed);
+        }
+        if ring.config().drop_behind {
+            for range in self.socket.replace_scanned(ahead) {
+                uring.advise(&range, Advice::DontNeed);
+            }
         }
     }
 

@@ -9,13 +9,15 @@ use rustix::io::{ReadWriteFlags, preadv2};
 
 use crate::config::PAGE_BYTES;
 use crate::sys;
+use crate::transfer::FileRange;
 
 /// Whether every byte of the range can be read without waiting. In doubt (a kernel before 6.5, a filter
 /// that forbids the call) it is not.
 ///
 /// cachestat(2) also counts pages whose read is still under way, and sending one of those would wait.
 /// Read-ahead ends with the last page, so that one is read, by a call that refuses to wait.
-pub(crate) fn is_cached(file: &File, position: u64, len_bytes: u64) -> bool {
+pub(crate) fn is_cached(range: &FileRange) -> bool {
+    let &FileRange { ref file, position, len_bytes } = range;
     if len_bytes == 0 {
         return true;
     }
@@ -35,6 +37,7 @@ fn is_readable_now(file: &File, position: u64) -> bool {
 mod tests {
     use std::io::Write;
     use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
 
     use rustix::fs::{Advice, fadvise};
 
@@ -44,7 +47,7 @@ mod tests {
 
     /// A file on a disk (a tmpfs keeps everything in memory) of which only some pages are cached. They
     /// are brought in one by one: the kernel keeps what was written at once in larger units.
-    fn file(is_cached: impl Fn(u64) -> bool) -> File {
+    fn file(is_cached: impl Fn(u64) -> bool) -> Arc<File> {
         let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         file.write_all(&vec![7; (PAGES * PAGE_BYTES) as usize]).unwrap();
         file.sync_all().unwrap();
@@ -53,33 +56,37 @@ mod tests {
         for page in (0..PAGES).filter(|page| is_cached(*page)) {
             file.read_exact_at(&mut [0], page * PAGE_BYTES).unwrap();
         }
-        file
+        Arc::new(file)
+    }
+
+    fn cached(file: &Arc<File>, position: u64, len_bytes: u64) -> bool {
+        is_cached(&FileRange { file: Arc::clone(file), position, len_bytes })
     }
 
     #[test]
     fn what_was_read_is_cached_and_what_was_evicted_is_not() {
-        assert!(is_cached(&file(|_| true), 0, PAGES * PAGE_BYTES));
-        assert!(!is_cached(&file(|_| false), 0, PAGES * PAGE_BYTES));
+        assert!(cached(&file(|_| true), 0, PAGES * PAGE_BYTES));
+        assert!(!cached(&file(|_| false), 0, PAGES * PAGE_BYTES));
     }
 
     #[test]
     fn one_missing_page_is_noticed_wherever_it_is() {
         for missing in [0, PAGES / 2, PAGES - 1] {
             let file = file(|page| page != missing);
-            assert!(!is_cached(&file, 0, PAGES * PAGE_BYTES), "page {missing}");
+            assert!(!cached(&file, 0, PAGES * PAGE_BYTES), "page {missing}");
         }
     }
 
     #[test]
     fn only_the_pages_of_the_range_count() {
         let file = file(|page| page == 1 || page == 2);
-        assert!(is_cached(&file, PAGE_BYTES + 10, 2 * PAGE_BYTES - 10));
-        assert!(!is_cached(&file, PAGE_BYTES + 10, 2 * PAGE_BYTES));
-        assert!(!is_cached(&file, PAGE_BYTES - 1, 2));
+        assert!(cached(&file, PAGE_BYTES + 10, 2 * PAGE_BYTES - 10));
+        assert!(!cached(&file, PAGE_BYTES + 10, 2 * PAGE_BYTES));
+        assert!(!cached(&file, PAGE_BYTES - 1, 2));
     }
 
     #[test]
     fn an_empty_range_needs_nothing() {
-        assert!(is_cached(&file(|_| false), 5, 0));
+        assert!(cached(&file(|_| false), 5, 0));
     }
 }

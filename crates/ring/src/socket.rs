@@ -4,7 +4,7 @@
 //! is closed only after the last completion (KERNEL.md row 14). To end a connection with operations
 //! in flight call [`Socket::shutdown`]: they complete at once (row 13) and let go.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +15,7 @@ use rustix::net::sockopt;
 use tokio::io::Interest;
 
 use crate::sys::{Watched, unsent_bytes, watch};
+use crate::transfer::FileRange;
 
 /// A non-blocking stream socket.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Socket {
     readiness: OnceCell<Watched>,
     fd: Rc<OwnedFd>,
     sent_bytes: Cell<u64>,
+    /// What the peer was last sent from disk, kept while a scan shall leave no trace.
+    scanned: RefCell<Vec<FileRange>>,
 }
 
 impl Socket {
@@ -45,7 +48,12 @@ impl Socket {
         if let Some(len_bytes) = send_buffer_bytes {
             sockopt::set_socket_send_buffer_size(&fd, len_bytes)?;
         }
-        Ok(Socket { readiness: OnceCell::new(), fd: Rc::new(fd), sent_bytes: Cell::new(0) })
+        Ok(Socket {
+            readiness: OnceCell::new(),
+            fd: Rc::new(fd),
+            sent_bytes: Cell::new(0),
+            scanned: RefCell::default(),
+        })
     }
 
     /// Ends both directions now. Operations in flight complete; later ones fail with EPIPE or
@@ -79,6 +87,11 @@ impl Socket {
 
     pub(crate) fn note_sent(&self, len_bytes: u64) {
         self.sent_bytes.set(self.sent_bytes.get() + len_bytes);
+    }
+
+    /// Keeps what the peer is sent from disk now, and gives what it was sent before.
+    pub(crate) fn replace_scanned(&self, ranges: Vec<FileRange>) -> Vec<FileRange> {
+        self.scanned.replace(ranges)
     }
 
     /// The socket in the runtime's epoll.

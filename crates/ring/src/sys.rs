@@ -30,6 +30,15 @@ use crate::config::{CHAIN_OPERATIONS, RingConfig};
 use crate::error::RingError;
 use crate::operations::{Key, NOBODY, Operations, Resources};
 
+/// What the page cache is told of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advice {
+    /// It will be read soon.
+    WillNeed,
+    /// Nobody is expected to read it again.
+    DontNeed,
+}
+
 /// One operation for the kernel, borrowing what it will touch.
 pub(crate) enum Request<'a> {
     /// poll(2), once.
@@ -48,8 +57,8 @@ pub(crate) enum Request<'a> {
     Write { file: BorrowedFd<'a>, position: u64, bytes: &'a [u8] },
     /// fdatasync(2).
     SyncData { file: BorrowedFd<'a> },
-    /// posix_fadvise(2), POSIX_FADV_WILLNEED.
-    WillNeed { file: BorrowedFd<'a>, position: u64, len_bytes: u32 },
+    /// posix_fadvise(2).
+    Advise { file: BorrowedFd<'a>, position: u64, len_bytes: u64, advice: Advice },
     /// accept4(2).
     Accept { listener: BorrowedFd<'a> },
     /// What the project itself never asks for; kernel_contract.rs does, to see what comes of it.
@@ -101,10 +110,12 @@ impl Request<'_> {
             Request::SyncData { file } => {
                 opcode::Fsync::new(fd_of(file)).flags(types::FsyncFlags::DATASYNC).build()
             }
-            Request::WillNeed { file, position, len_bytes } => {
-                opcode::Fadvise::new(fd_of(file), len_bytes.into(), libc::POSIX_FADV_WILLNEED)
-                    .offset(position)
-                    .build()
+            Request::Advise { file, position, len_bytes, advice } => {
+                let advice = match advice {
+                    Advice::WillNeed => libc::POSIX_FADV_WILLNEED,
+                    Advice::DontNeed => libc::POSIX_FADV_DONTNEED,
+                };
+                opcode::Fadvise::new(fd_of(file), len_bytes as i64, advice).offset(position).build()
             }
             Request::Accept { listener } => {
                 opcode::Accept::new(fd_of(listener), std::ptr::null_mut(), std::ptr::null_mut())

@@ -31,6 +31,7 @@ use std::sync::Arc;
 use crate::config::CHAIN_OPERATIONS;
 use crate::error::TransferError;
 
+pub(crate) use piece::FileRange;
 pub use piece::{Path, Piece};
 
 /// A path with the sizes it works in.
@@ -180,11 +181,8 @@ impl Transfer {
         rest.iter().map(Piece::len_bytes).sum::<u64>() - self.sent.at
     }
 
-    /// The file ranges among the next `limit_bytes`, as (file, position, length).
-    pub(crate) fn next_ranges(
-        &self,
-        limit_bytes: u64,
-    ) -> impl Iterator<Item = (&Arc<File>, u64, u64)> {
+    /// The file ranges among the next `limit_bytes`.
+    pub(crate) fn next_ranges(&self, limit_bytes: u64) -> impl Iterator<Item = FileRange> {
         let (mut at, mut limit_bytes) = (self.sent.at, limit_bytes);
         let rest = self.pieces.get(self.sent.piece..).unwrap_or_default();
         rest.iter().filter_map(move |piece| {
@@ -193,7 +191,7 @@ impl Transfer {
             limit_bytes -= len_bytes;
             match piece {
                 Piece::File { file, position, .. } if len_bytes > 0 => {
-                    Some((file, position + from, len_bytes))
+                    Some(FileRange { file: Arc::clone(file), position: position + from, len_bytes })
                 }
                 _ => None,
             }

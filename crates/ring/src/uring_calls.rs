@@ -14,7 +14,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::operations::Resources;
 use crate::socket::Socket;
-use crate::sys::{Request, adopt_accepted, extend_received};
+use crate::sys::{Advice, Request, adopt_accepted, extend_received};
+use crate::transfer::FileRange;
 use crate::uring::{OnDrop, Uring};
 
 struct Receive {
@@ -34,7 +35,7 @@ struct Write {
 
 struct Sync(Arc<File>);
 
-struct WillNeed(Arc<File>);
+struct Advised(Arc<File>);
 
 struct Watch(Rc<Socket>);
 
@@ -44,7 +45,7 @@ impl Resources for Receive {}
 impl Resources for Read {}
 impl Resources for Write {}
 impl Resources for Sync {}
-impl Resources for WillNeed {}
+impl Resources for Advised {}
 impl Resources for Watch {}
 
 impl Resources for Accept {
@@ -129,10 +130,11 @@ impl Uring {
         count(results[0]).map(drop)
     }
 
-    /// Has a range read into the page cache by a kernel worker, while the caller goes on.
-    pub(crate) fn will_need(self: &Rc<Self>, file: Arc<File>, position: u64, len_bytes: u32) {
-        drop(self.start(Box::new(WillNeed(file)), OnDrop::Detach, |advice| {
-            vec![Request::WillNeed { file: advice.0.as_fd(), position, len_bytes }]
+    /// Tells the page cache about a range; what comes of it nobody waits for.
+    pub(crate) fn advise(self: &Rc<Self>, range: &FileRange, advice: Advice) {
+        let &FileRange { ref file, position, len_bytes } = range;
+        drop(self.start(Box::new(Advised(Arc::clone(file))), OnDrop::Detach, |advised| {
+            vec![Request::Advise { file: advised.0.as_fd(), position, len_bytes, advice }]
         }));
     }
 

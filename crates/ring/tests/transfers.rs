@@ -4,6 +4,7 @@ mod support;
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -99,6 +100,40 @@ fn auto_copies_little_sends_what_is_cached_inline_and_chains_the_rest() {
             evict(&file);
             assert!(send(SOME).await == pattern(0, SOME));
             assert_eq!(sent(), [LITTLE, SOME, MUCH + SOME], "the event loop waits for no disk");
+        }
+    });
+}
+
+#[test]
+fn a_scan_that_shall_leave_no_trace_drops_what_lies_behind_it() {
+    const STEP: u64 = 1 << 20;
+    let config = RingConfig { drop_behind: true, ..config(Backend::Uring) };
+    run(config, |ring| async move {
+        let file = file(2 * STEP);
+        evict(&file);
+        let (socket, peer) = unix();
+        let step = |mut peer: UnixStream| {
+            std::thread::spawn(move || {
+                let mut bytes = vec![0; STEP as usize];
+                peer.read_exact(&mut bytes).unwrap();
+                (peer, bytes)
+            })
+        };
+        let is_cached =
+            |position| ring.read_cached_at(&file, position, &mut [0]).unwrap().is_some();
+
+        let reader = step(peer);
+        ring.transfer(vec![range(&file, 0, STEP)], &socket, Path::Auto).await.unwrap();
+        let (peer, _) = reader.join().unwrap();
+        assert!(is_cached(0), "what is being sent is not dropped yet");
+
+        let (second, dont_need) = (std::num::NonZeroU64::new(STEP), rustix::fs::Advice::DontNeed);
+        rustix::fs::fadvise(&*file, STEP, second, dont_need).unwrap();
+        let reader = step(peer);
+        ring.transfer(vec![range(&file, STEP, STEP)], &socket, Path::Auto).await.unwrap();
+        assert!(reader.join().unwrap().1 == pattern(STEP, STEP));
+        while is_cached(0) {
+            tokio::task::yield_now().await;
         }
     });
 }

@@ -69,7 +69,12 @@ impl Server {
     pub(crate) fn ring_config(&self) -> RingConfig {
         let max_pipes = (limits::PIPES / self.settings.workers).max(limits::PIPES_PER_RING_MIN);
         let defaults = RingConfig::default();
-        RingConfig { max_pipes, idle_pipes: defaults.idle_pipes.min(max_pipes), ..defaults }
+        RingConfig {
+            max_pipes,
+            idle_pipes: defaults.idle_pipes.min(max_pipes),
+            drop_behind: self.settings.fetch_drop_behind,
+            ..defaults
+        }
     }
 }
 

@@ -43,3 +43,11 @@ pub enum Path {
     /// The best of these for every turn, by what is left and what is in the page cache (route.rs).
     Auto,
 }
+
+/// A range of a file, for those who look at where it lies.
+#[derive(Clone, Debug)]
+pub(crate) struct FileRange {
+    pub(crate) file: Arc<File>,
+    pub(crate) position: u64,
+    pub(crate) len_bytes: u64,
+}

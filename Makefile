@@ -21,7 +21,7 @@ build: tools ## build the server and the load generator, optimised, into target/
 demo: build ## serve 1 GiB by copy, sendfile and chain; print the comparison and draw it
 	target/release/penstock-demo
 
-bench: build ## measure the fetch paths beside a raw sendfile server (three minutes); write docs/BENCHMARKS.md
+bench: build ## measure the fetch paths beside a raw sendfile server (four minutes); write docs/BENCHMARKS.md
 	target/release/penstock-bench own
 
 peers: build ## the same beside Apache Kafka and nginx (eight minutes), which are installed if missing
@@ -29,7 +29,7 @@ peers: build ## the same beside Apache Kafka and nginx (eight minutes), which ar
 	tests/clients/run.sh --install-only
 	target/release/penstock-bench peers
 
-bench-scenarios: build ## idle, silent, slow and greedy connections by the thousand (four minutes)
+bench-scenarios: build ## idle, silent, slow and greedy connections by the thousand (five minutes)
 	target/release/penstock-bench scenarios
 
 test: lint unit system clients ## everything that continuous integration runs

@@ -16,8 +16,6 @@ const HOT_BYTES: u32 = 64 << 10;
 const COLD_CONNECTIONS: u32 = 4;
 /// Of the slowest server's quiet maximum: what all can hold.
 const RATE_SHARE: f64 = 0.5;
-/// A scan needs longer than a hot run to show its stalls.
-const TIMES_LONGER: f64 = 2.0;
 
 /// Every server in every phase, in turns; the rate is one for all.
 ///
@@ -26,14 +24,12 @@ const TIMES_LONGER: f64 = 2.0;
 pub(crate) fn measure(
     plan: &Plan,
     servers: &[&Server],
-    rounds: u32,
     into: &mut Comparison,
 ) -> anyhow::Result<()> {
     let mut rate = 0.0;
-    for round in 0..rounds {
-        plan.say(&format!("beside a cold scan, round {} of {rounds}", round + 1));
-        let seconds = plan.seconds * TIMES_LONGER;
-        let hot = Load::hot(HOT_CONNECTIONS, HOT_BYTES, seconds);
+    for round in 0..plan.rounds {
+        plan.say(&format!("beside a cold scan, round {} of {}", round + 1, plan.rounds));
+        let hot = Load::hot(HOT_CONNECTIONS, HOT_BYTES, plan.seconds);
         let beside =
             Load { phase: Phase::HotBesideCold, cold_connections: COLD_CONNECTIONS, ..hot };
         every(plan, servers, hot, round, into)?;

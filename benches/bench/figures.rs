@@ -15,8 +15,6 @@ const HEAD: i32 = 60;
 const FOOT: i32 = 66;
 const MARGIN: i32 = 20;
 const CAPTION_LINE: usize = 150;
-/// Bars between two groups.
-const GAP: f64 = 0.8;
 
 /// Latency of paced hot readers, a line a server and phase, quiet ones thin.
 ///
@@ -28,7 +26,7 @@ pub(crate) fn latency(recorded: &Recorded<Comparison>, file: &Path) -> anyhow::R
     })
 }
 
-/// Hot throughput, one bar a server and size.
+/// Hot throughput, a bar a server; whiskers from the least to the most.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -95,65 +93,61 @@ fn draw_latency<'a>(area: &Area<'a>, results: &Comparison) -> Drawn<'a> {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(SeriesLabelPosition::UpperLeft)
         .background_style(WHITE.mix(0.85))
         .label_font(("sans-serif", 13, &INK))
         .draw()
 }
 
+/// A chart a size, each with its own scale: small fetches would vanish beside large ones.
 fn draw_throughput<'a>(area: &Area<'a>, results: &Comparison) -> Drawn<'a> {
-    let (servers, sizes) = (results.servers(), results.sizes());
-    let gb = |server: &str, size: u32| {
-        let spread = results.hot(server, size, |run| run.fetches_per_s)?;
-        let per_fetch = f64::from(size) / 1e9;
-        Some([spread.min, spread.median, spread.max].map(|fetches| fetches * per_fetch))
-    };
-    let highest =
-        results.hot.iter().map(|run| run.fetches_per_s * f64::from(run.fetch_bytes) / 1e9);
-    let highest = highest.fold(0.1, f64::max) * 1.12;
-    let group = servers.len() as f64 + GAP;
+    let sizes = results.sizes();
+    let charts = area.split_evenly((1, sizes.len().max(1)));
+    for (index, (fetch_bytes, area)) in sizes.into_iter().zip(charts).enumerate() {
+        draw_bars(&area, results, fetch_bytes, index == 0)?;
+    }
+    Ok(())
+}
+
+fn draw_bars<'a>(
+    area: &Area<'a>,
+    results: &Comparison,
+    fetch_bytes: u32,
+    is_first: bool,
+) -> Drawn<'a> {
+    let servers = results.servers();
+    let gb = |fetches: f64| fetches * f64::from(fetch_bytes) / 1e9;
+    let runs = results.hot.iter().filter(|run| run.fetch_bytes == fetch_bytes);
+    let highest = runs.map(|run| gb(run.fetches_per_s)).fold(1e-3, f64::max);
+    // Room for the legend above the bars.
+    let highest = highest * 1.5;
     let mut chart = ChartBuilder::on(area)
-        .set_label_area_size(LabelAreaPosition::Left, 62)
-        .set_label_area_size(LabelAreaPosition::Bottom, 30)
-        .build_cartesian_2d(0.0..group * sizes.len() as f64, 0.0..highest)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .disable_x_axis()
-        .y_desc("GB/s")
-        .label_style(("sans-serif", 13, &INK))
-        .light_line_style(WHITE)
-        .bold_line_style(GRID)
-        .draw()?;
+        .margin_right(14)
+        .caption(format!("{} a fetch", size(u64::from(fetch_bytes))), ("sans-serif", 15, &INK))
+        .set_label_area_size(LabelAreaPosition::Left, 56)
+        .build_cartesian_2d(0.0..servers.len() as f64, 0.0..highest)?;
+    let mut mesh = chart.configure_mesh();
+    mesh.disable_x_mesh().disable_x_axis().label_style(("sans-serif", 13, &INK));
+    mesh.y_desc(if is_first { "GB/s" } else { "" });
+    mesh.light_line_style(WHITE).bold_line_style(GRID).draw()?;
     for (slot, server) in servers.iter().enumerate() {
-        let colour = COLOURS[slot % COLOURS.len()];
-        let found = sizes.iter().enumerate();
-        let found = found.filter_map(|(index, size)| Some((index, gb(server, *size)?)));
-        let bars = found.clone().map(|(index, [_, median, _])| {
-            let left = index as f64 * group + GAP / 2.0 + slot as f64;
-            Rectangle::new([(left + 0.08, 0.0), (left + 0.92, median)], colour.filled())
-        });
+        let Some(spread) = results.hot(server, fetch_bytes, |run| run.fetches_per_s) else {
+            continue;
+        };
+        let (left, colour) = (slot as f64, COLOURS[slot % COLOURS.len()].filled());
+        let bar = Rectangle::new([(left + 0.08, 0.0), (left + 0.92, gb(spread.median))], colour);
         chart
-            .draw_series(bars)?
+            .draw_series(std::iter::once(bar))?
             .label(*server)
-            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour.filled()));
-        let whiskers = found.map(|(index, [min, _, max])| {
-            let middle = index as f64 * group + GAP / 2.0 + slot as f64 + 0.5;
-            PathElement::new([(middle, min), (middle, max)], INK)
-        });
-        chart.draw_series(whiskers)?;
+            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour));
+        let (middle, ends) = (left + 0.5, [spread.min, spread.max].map(gb));
+        let whisker = PathElement::new(ends.map(|end| (middle, end)).to_vec(), INK);
+        chart.draw_series(std::iter::once(whisker))?;
     }
-    for (index, fetch_bytes) in sizes.iter().enumerate() {
-        let middle = index as f64 * group + group / 2.0;
-        let at = chart.plotting_area().map_coordinate(&(middle, 0.0));
-        let label = format!("{} a fetch", size(u64::from(*fetch_bytes)));
-        let at = (at.0 - MARGIN, at.1 + 18 - HEAD);
-        write(area, &label, at, 14, INK, (HPos::Center, VPos::Center))?;
+    if is_first {
+        let mut legend = chart.configure_series_labels();
+        legend.position(SeriesLabelPosition::UpperLeft).background_style(WHITE.mix(0.85));
+        legend.label_font(("sans-serif", 13, &INK)).draw()?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.85))
-        .label_font(("sans-serif", 13, &INK))
-        .draw()
+    Ok(())
 }

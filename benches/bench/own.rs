@@ -8,8 +8,6 @@ use crate::{cold, counts, hot};
 
 /// Fetch paths beside the raw server; copy is the demo's.
 const PATHS: [&str; 3] = ["auto", "chain", "sendfile"];
-/// Fewer than of the hot pairs: each has four phases.
-const COLD_ROUNDS: u32 = 2;
 
 /// All of it.
 ///
@@ -25,7 +23,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Comparison> {
     counts::count(plan, &servers, &mut results)?;
     hot::measure(plan, &servers, &mut results)?;
     let penstocks: Vec<&Server> = servers.iter().skip(1).collect();
-    cold::measure(plan, &penstocks, COLD_ROUNDS, &mut results)?;
+    cold::measure(plan, &penstocks, &mut results)?;
     servers.into_iter().try_for_each(Server::stop)?;
     Ok(results)
 }

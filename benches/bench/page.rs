@@ -30,11 +30,12 @@ pub(crate) fn write(plan: &Plan) -> anyhow::Result<()> {
     let (file, plots) = (plan.docs.join("BENCHMARKS.md"), plan.docs.join("plots"));
     fs::create_dir_all(&plots)?;
     let mut page = if file.exists() { fs::read_to_string(&file)? } else { skeleton() };
-    for (name, reference) in [("own", "raw"), ("peers", "kafka")] {
+    for (name, references) in [("own", ["raw", "penstock sendfile"]), ("peers", ["kafka", "kafka"])]
+    {
         let Some(recorded) = plan.recorded::<Comparison>(name)? else { continue };
         figures::throughput(&recorded, &plots.join(format!("{name}-throughput.svg")))?;
         figures::latency(&recorded, &plots.join(format!("{name}-latency.svg")))?;
-        page = replaced(&page, name, &comparison(name, reference, &recorded))?;
+        page = replaced(&page, name, &comparison(name, references, &recorded))?;
     }
     if let Some(recorded) = plan.recorded::<Scenarios>("scenarios")? {
         page = replaced(&page, "scenarios", &scenarios(&recorded))?;
@@ -66,7 +67,10 @@ fn replaced(page: &str, name: &str, with: &str) -> anyhow::Result<String> {
     Ok(format!("{before}{begin}\n{}\n{end}{after}", with.trim_end()))
 }
 
-fn comparison(name: &str, reference: &str, recorded: &Recorded<Comparison>) -> String {
+/// What hot servers, and those beside a cold scan, are held against.
+type References<'a> = [&'a str; 2];
+
+fn comparison(name: &str, [hot, cold]: References, recorded: &Recorded<Comparison>) -> String {
     let results = &recorded.results;
     let mut text = conditions(recorded);
     text += &format!(
@@ -74,14 +78,14 @@ fn comparison(name: &str, reference: &str, recorded: &Recorded<Comparison>) -> S
          16 connections, closed loop, all in the page cache before and after.\n\n",
         results.thrown_away
     );
-    text += &hot_table(results, reference);
+    text += &hot_table(results, hot);
     text += &format!("\n![throughput](plots/{name}-throughput.svg)\n");
     text += "\n### What a fetch costs the kernel\n\n";
     text += &counts_table(results);
     text += "\n### Hot beside cold\n\n8 hot readers of 64 KiB; 4 cold readers of 1 MiB, whose pages \
              are evicted before and during the run. Fetches without an answer at the end count with \
              their age.\n\n";
-    text += &cold_table(results);
+    text += &cold_table(results, cold);
     text += &format!("\n![latency](plots/{name}-latency.svg)\n");
     if !results.memory.is_empty() {
         text +=
@@ -147,31 +151,34 @@ fn counts_table(results: &Comparison) -> String {
     table
 }
 
-fn cold_table(results: &Comparison) -> String {
+fn cold_table(results: &Comparison, reference: &str) -> String {
     const PHASES: [(Phase, &str); 4] = [
         (Phase::Hot, "closed loop, quiet"),
         (Phase::HotBesideCold, "closed loop, beside cold"),
         (Phase::Paced, "fixed rate, quiet"),
         (Phase::PacedBesideCold, "fixed rate, beside cold"),
     ];
-    let mut table =
-        "| readers | server | offered/s | hot fetches/s | backlog at the end | p50 us | \
-                     p99 us | cold GB/s |\n|---|---|---|---|---|---|---|---|\n"
-            .to_owned();
+    let mut table = format!(
+        "| readers | server | offered/s | hot fetches/s | times {reference} | backlog at the end | \
+         p50 us | p99 us | times {reference} | cold GB/s |\n|---|---|---|---|---|---|---|---|---|---|\n"
+    );
     for (phase, words) in PHASES {
         for server in results.servers() {
             let of = |of| results.cold(server, phase, of);
+            let times = |of| results.cold_ratio((server, reference), phase, of);
             if of(|run| run.fetches_per_s).is_none() {
                 continue;
             }
             let offered = |rate: f64| if rate > 0.0 { count(rate) } else { "–".to_owned() };
             table += &format!(
-                "| {words} | {server} | {} | {} | {} | {} | {} | {} |\n",
+                "| {words} | {server} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
                 median(of(|run| run.rate), offered),
                 range_of_counts(of(|run| run.fetches_per_s)),
+                range(times(|run| run.fetches_per_s)),
                 median(of(|run| run.backlog as f64), count),
                 range_of_counts(of(|run| run.p50_us)),
                 range_of_counts(of(|run| run.p99_us)),
+                range(times(|run| run.p99_us)),
                 median(of(|run| run.cold_bytes_per_s), |value| format!("{:.2}", value / 1e9)),
             );
         }

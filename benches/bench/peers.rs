@@ -35,7 +35,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Comparison> {
     hot::measure(plan, &servers, &mut results)?;
     counts::count(plan, &servers, &mut results)?;
     let beside_cold: Vec<&Server> = servers.iter().skip(1).collect();
-    cold::measure(plan, &beside_cold, plan.rounds, &mut results)?;
+    cold::measure(plan, &beside_cold, &mut results)?;
     for server in &servers {
         let (resident_bytes, most_resident_bytes) = usage::resident_bytes(server.pid)?;
         let server = server.name.clone();

@@ -158,6 +158,17 @@ impl Comparison {
         paired(self.hot.iter().filter(same), server, other, of)
     }
 
+    /// A figure of a phase of the cold scan against another server, round by round.
+    pub(crate) fn cold_ratio(
+        &self,
+        (server, other): (&str, &str),
+        phase: Phase,
+        of: fn(&Run) -> f64,
+    ) -> Option<Spread> {
+        let same = |run: &&Run| run.phase == phase;
+        paired(self.cold.iter().filter(same), server, other, of)
+    }
+
     /// A figure of one server in a phase of the cold scan.
     pub(crate) fn cold(&self, server: &str, phase: Phase, of: fn(&Run) -> f64) -> Option<Spread> {
         let runs = self.cold.iter().filter(|run| run.server == server && run.phase == phase);

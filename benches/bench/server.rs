@@ -85,9 +85,9 @@ impl Server {
     }
 
     /// A Penstock that was started in another way.
-    pub(crate) fn of_penstock(penstock: Penstock, name: &str, log: &Log) -> Server {
+    pub(crate) fn of_penstock(penstock: Penstock, path: &str, log: &Log) -> Server {
         Server {
-            name: name.to_owned(),
+            name: penstock_name(path),
             address: penstock.address(),
             pid: penstock.pid(),
             language: kafka_language(log),
@@ -130,6 +130,11 @@ impl Server {
             }
         }
     }
+}
+
+/// What a Penstock by this fetch path is called in results.
+pub(crate) fn penstock_name(path: &str) -> String {
+    format!("penstock {path}")
 }
 
 /// One worker by one fetch path; no limits that a bench would meet.

@@ -20,7 +20,7 @@ use crate::operations::Resources;
 use crate::pipes::Lease;
 use crate::residency;
 use crate::ring::{Kernel, Ring};
-use crate::route::{self, Way};
+use crate::route::{self, PipeSupply, Way};
 use crate::socket::Socket;
 use crate::stage::Stage;
 use crate::sys::{Advice, Request};
@@ -119,12 +119,16 @@ impl Job {
         if self.path != Path::Auto || !transfer.is_at_a_turn() {
             return;
         }
-        let chain_is_possible = matches!(ring.kernel(), Kernel::Uring(_));
+        let pipes = match ring.kernel() {
+            Kernel::Epoll { .. } => PipeSupply::None,
+            Kernel::Uring(_) if ring.pipes().are_scarce() => PipeSupply::Scarce,
+            Kernel::Uring(_) => PipeSupply::Plenty,
+        };
         let is_cached = || {
             let mut ranges = transfer.next_ranges(TURN_BYTES);
             ranges.all(|range| residency::is_cached(&range))
         };
-        let way = route::choose(transfer.rest_bytes(), chain_is_possible, is_cached);
+        let way = route::choose(transfer.rest_bytes(), pipes, is_cached);
         transfer.set_means(means_of(way, ring));
         self.is_cold = way == Way::ColdChain;
         match (&self.pipe, way) {

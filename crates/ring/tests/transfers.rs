@@ -97,9 +97,12 @@ fn auto_copies_little_sends_what_is_cached_inline_and_chains_the_rest() {
         if has_chains {
             send(MUCH).await;
             assert_eq!(sent(), [LITTLE, SOME, MUCH]);
-            evict(&file);
-            assert!(send(SOME).await == pattern(0, SOME));
-            assert_eq!(sent(), [LITTLE, SOME, MUCH + SOME], "the event loop waits for no disk");
+            // Pages stay for as long as their bytes are not acknowledged, which a peer may delay.
+            while sent()[2] == MUCH {
+                evict(&file);
+                assert!(send(SOME).await == pattern(0, SOME));
+            }
+            assert_eq!(sent()[2], MUCH + SOME, "the event loop waits for no disk");
         }
     });
 }

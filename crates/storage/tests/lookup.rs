@@ -22,6 +22,9 @@ enum Indexes {
     Random(Vec<u8>),
     /// Entries that could be, in order, but are not: relative offset, position.
     Wrong(Vec<(u32, u32)>),
+    /// An entry for every so many batches, each with the last offset of a batch so much later (as Kafka 3
+    /// wrote for appends of several batches) or earlier (as nobody does).
+    Shifted(usize, isize),
 }
 
 fn shapes() -> impl Strategy<Value = Vec<Shape>> {
@@ -39,6 +42,7 @@ fn indexes() -> impl Strategy<Value = Indexes> {
             entries.sort();
             Indexes::Wrong(entries)
         }),
+        (1usize..6, -2isize..4).prop_map(|(every, shift)| Indexes::Shifted(every, shift)),
     ]
 }
 
@@ -74,15 +78,33 @@ fn open_with(dir: &Path, indexes: &Indexes) -> Log {
             Indexes::Missing => fs::remove_file(&index).unwrap(),
             Indexes::Emptied => fs::write(&index, b"").unwrap(),
             Indexes::Random(bytes) => fs::write(&index, &bytes[..bytes.len() / 8 * 8]).unwrap(),
-            Indexes::Wrong(entries) => {
-                let bytes = entries.iter().flat_map(|(offset, position)| {
-                    [offset.to_be_bytes(), position.to_be_bytes()].concat()
-                });
-                fs::write(&index, bytes.collect::<Vec<_>>()).unwrap();
+            Indexes::Wrong(entries) => write_index(&index, entries),
+            Indexes::Shifted(every, shift) => {
+                write_index(&index, &shifted_entries(dir, &index, *every, *shift));
             }
         }
     }
     log
+}
+
+fn write_index(index: &Path, entries: &[(u32, u32)]) {
+    let bytes = entries
+        .iter()
+        .flat_map(|(offset, position)| [offset.to_be_bytes(), position.to_be_bytes()].concat());
+    fs::write(index, bytes.collect::<Vec<_>>()).unwrap();
+}
+
+fn shifted_entries(dir: &Path, index: &Path, every: usize, shift: isize) -> Vec<(u32, u32)> {
+    let segment: i64 = index.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let batches: Vec<_> = naive_scan(dir).into_iter().filter(|at| at.0 == segment).collect();
+    let named = |n: usize| batches.get(n.checked_add_signed(shift)?);
+    (1..batches.len())
+        .step_by(every)
+        .filter_map(|n| {
+            let last_offset = named(n)?.2.last_offset() - segment;
+            Some((last_offset as u32, batches[n].1 as u32))
+        })
+        .collect()
 }
 
 fn first_record(log: &[Vec<u8>], wanted: impl Fn(i64) -> bool) -> Option<(i64, i64)> {

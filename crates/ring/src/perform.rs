@@ -143,6 +143,9 @@ impl Job {
             self.cold_place = Some(ring.admit_cold().await);
             self.read_ahead(ring);
         }
+        if matches!(self.transfer.means(), Means::Copy { .. }) {
+            self.stage.prepare(self.transfer.rest_bytes());
+        }
         if self.pipe.is_none() && self.transfer.wants_pipe() {
             let lease = ring.pipes().lease().await;
             let lease = lease

@@ -13,11 +13,16 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
+    /// Makes the memory, once: as much as the whole transfer needs, and no more than is moved at a time.
+    /// An answer of 4 KiB must not pay for clearing 64.
+    pub(crate) fn prepare(&mut self, rest_bytes: u64) {
+        if self.bytes.is_empty() {
+            self.bytes = vec![0; rest_bytes.min(STAGE_BYTES as u64) as usize].into();
+        }
+    }
+
     /// The next `len_bytes` of room, to be written and then [`Stage::commit`]ted.
     pub(crate) fn room(&mut self, len_bytes: u32) -> &mut [u8] {
-        if self.bytes.is_empty() {
-            self.bytes = vec![0; STAGE_BYTES].into();
-        }
         &mut self.bytes[self.end..][..len_bytes as usize]
     }
 

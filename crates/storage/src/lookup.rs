@@ -57,6 +57,9 @@ enum State {
     Done(Found),
 }
 
+/// Batches behind the one found that are remembered: tiny ones must not push out what others learned.
+const LEARNED_BEHIND: usize = 8;
+
 /// Where a walk began, and so what it means when it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
@@ -202,14 +205,30 @@ impl Lookup {
                 }
                 origin = Origin::EntryConfirmed;
             }
+            walk.step(&place);
             if place.last >= self.target {
-                self.learned.iter().for_each(|learned| learned.add_batch(&place));
                 self.state = State::Done(self.found(&place));
+                self.learn(&place, walk, bytes, window_at);
                 return;
             }
-            walk.step(&place);
         }
         self.state = State::Walk { walk, window_bytes: walk.window_bytes(), origin };
+    }
+
+    /// Remembers the batch that was found, and those behind it whose headers were read along: a consumer
+    /// that reads on asks for them next.
+    fn learn(&self, found: &BatchPlace, mut walk: HeaderWalk, bytes: &[u8], window_at: Position) {
+        let Some(learned) = &self.learned else { return };
+        learned.add_batch(found);
+        for _ in 0..LEARNED_BEHIND {
+            match walk.look(bytes, window_at) {
+                Seen::Batch(_, behind) if !walk.is_over() => {
+                    learned.add_batch(&behind);
+                    walk.step(&behind);
+                }
+                _ => return,
+            }
+        }
     }
 
     /// What was read is not the batch, or none. If an index led here, take a longer way.

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::config::{READ_AHEAD_BYTES, STAGE_BYTES, TURN_BYTES};
+use crate::config::{CHAIN_OPERATIONS, READ_AHEAD_BYTES, STAGE_BYTES, TURN_BYTES};
 use crate::counters::{Counter, Counters};
 use crate::error::TransferError;
 use crate::operations::Resources;
@@ -272,16 +272,18 @@ fn requests(job: &mut Job) -> Vec<Request<'_>> {
 
 /// The plan step by step, one turn of the event loop; reports like a chain.
 async fn perform_stepwise(ring: &Ring, mut job: Box<Job>) -> Box<Job> {
-    let plan = job.transfer.plan().to_vec();
-    let mut results = vec![-libc::ECANCELED; plan.len()];
-    for (&op, result) in plan.iter().zip(&mut results) {
+    let mut results = [-libc::ECANCELED; CHAIN_OPERATIONS];
+    let results = &mut results[..job.transfer.plan().len()];
+    for (index, result) in results.iter_mut().enumerate() {
+        let op = job.transfer.plan()[index];
         *result = perform_step(ring, &mut job, op).await;
         if is_broken(op, *result) {
             break;
         }
     }
-    job.transfer.apply(&results);
-    if !job.transfer.is_blocked() {
+    job.transfer.apply(results);
+    // The turn is over; a transfer that is done leaves by itself.
+    if !job.transfer.is_blocked() && job.transfer.rest_bytes() > 0 {
         tokio::task::yield_now().await;
     }
     job

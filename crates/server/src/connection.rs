@@ -97,6 +97,10 @@ impl Connection {
             self.send(reply).await?;
         }
         self.vitals.enter(Phase::Idle);
+        if !self.received.is_empty() {
+            // The next request is here already: other connections first.
+            tokio::task::yield_now().await;
+        }
         Ok(())
     }
 

@@ -10,6 +10,8 @@ LIBRARIES = TARGET / "kafka-libs"
 TOOL_OPTIONS = ["-Xmx256m", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 QUIET = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
 
+FILES_A_DUMP = 400
+
 
 def java(main_class: str, *arguments, options=TOOL_OPTIONS, log_level=QUIET) -> list[str]:
     """The command that starts a class of Apache Kafka's."""
@@ -65,7 +67,9 @@ def consumer_perf(server: str, topic: str, records: int) -> str:
 
 
 def dump_log(files: list[Path], *arguments) -> str:
-    """What kafka-dump-log says of logs and indexes."""
-    names = ",".join(map(str, files))
-    command = java("kafka.tools.DumpLogSegments", "--files", names, *arguments)
-    return run(command, timeout_s=600).decode()
+    """What kafka-dump-log says of logs and indexes, some hundred a run: a command line has its limits."""
+    said = []
+    for at in range(0, len(files), FILES_A_DUMP):
+        names = ",".join(map(str, files[at : at + FILES_A_DUMP]))
+        said.append(run(java("kafka.tools.DumpLogSegments", "--files", names, *arguments), timeout_s=600).decode())
+    return "".join(said)

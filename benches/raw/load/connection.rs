@@ -19,12 +19,13 @@ const HEAD_BYTES: usize = 8 << 10;
 /// Most that one call drops.
 pub(crate) const DROP_AT_ONCE_BYTES: usize = 1 << 20;
 
-/// Walks a part of the file in equal steps, on and on.
+/// Walks a part of the file in equal steps, on and on; comes by every range before it comes round.
 #[derive(Debug, Clone)]
 pub(crate) struct Cursor {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) next: Range,
+    stride_bytes: u64,
 }
 
 /// A reader of its own part.
@@ -63,18 +64,35 @@ impl Cursor {
                 0 => (part.start + index % places * step, step),
                 share => (part.start + index * share, share),
             };
-            Cursor { start, end: start + len, next: Range { position: start, len_bytes } }
+            let next = Range { position: start, len_bytes };
+            Cursor { start, end: start + len, next, stride_bytes: step }
         };
         Ok((0..count as u64).map(cursor).collect())
     }
 
+    /// The same ranges in an order in which no read-ahead helps: neighbours come far apart.
+    pub(crate) fn scattered(self) -> Cursor {
+        let step = u64::from(self.next.len_bytes);
+        let places = (self.end - self.start) / step;
+        let stride = (places * 3 / 8..places).find(|stride| coprime(*stride, places)).unwrap_or(1);
+        Cursor { stride_bytes: stride * step, ..self }
+    }
+
     fn take(&mut self) -> Range {
         let taken = self.next;
-        let after = taken.position + u64::from(taken.len_bytes);
-        let fits = after + u64::from(taken.len_bytes) <= self.end;
-        self.next.position = if fits { after } else { self.start };
+        let places = (self.end - self.start) / u64::from(taken.len_bytes);
+        let span = places * u64::from(taken.len_bytes);
+        self.next.position = self.start + (taken.position - self.start + self.stride_bytes) % span;
         taken
     }
+}
+
+fn coprime(a: u64, b: u64) -> bool {
+    let (mut a, mut b) = (a, b);
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    a == 1
 }
 
 impl Connection {
@@ -186,6 +204,21 @@ mod tests {
         let [first, second] = &Cursor::spread(100..172, 10, 2)?[..] else { panic!("not two") };
         assert_eq!(positions(first.clone(), 5), [100, 110, 120, 100, 110]);
         assert_eq!(positions(second.clone(), 4), [130, 140, 150, 130]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_scattered_reader_comes_by_every_range_and_by_no_neighbours() -> anyhow::Result<()> {
+        for places in [2, 3, 8, 100, 128] {
+            let cursor = Cursor::spread(0..10 * places, 10, 1)?.remove(0).scattered();
+            let visited = positions(cursor, places as usize);
+            let mut sorted = visited.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..places).map(|n| 10 * n).collect::<Vec<_>>());
+            if places > 10 {
+                assert!(visited.windows(2).all(|pair| pair[0].abs_diff(pair[1]) > 20));
+            }
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Keeps a part of a file out of the page cache, so that every read of it goes to the disk.
 //!
 //! What a cold reader has received is dropped at once (posix_fadvise(2), DONTNEED); when it comes round
-//! again it finds nothing. What the kernel read ahead of it stays: that is the server's to use.
+//! again it finds nothing. Cold readers jump, so that what the kernel reads ahead helps them little.
 
 use std::fs::File;
 use std::num::NonZeroU64;

@@ -73,7 +73,8 @@ impl<'a> Run<'a> {
         let mut cursors = Cursor::spread(arguments.part.clone(), arguments.fetch_bytes, hot)?;
         if cold > 0 {
             let part = arguments.cold_part.clone();
-            cursors.extend(Cursor::spread(part, arguments.cold_fetch_bytes, cold)?);
+            let readers = Cursor::spread(part, arguments.cold_fetch_bytes, cold)?;
+            cursors.extend(readers.into_iter().map(Cursor::scattered));
         }
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut connections = Vec::with_capacity(cursors.len());

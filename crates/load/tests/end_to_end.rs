@@ -119,8 +119,11 @@ fn a_batch_left_out_fails_the_run_and_the_missing_offset_is_named() {
     let (code, printed, report) = run(&broker, "fetch", &READ_ALL);
     assert_eq!(code, 1);
     let first = BatchHeader::parse(&broker.batches()[0][0]).unwrap();
-    let expected = format!("offset {} expected", first.last_offset() + 1);
-    assert!(printed.contains(&expected), "{expected:?} is not in {printed}");
+    // Which of the gaps is met first depends on who of the readers is faster; each is a whole batch.
+    let (before, _) = printed.split_once(" expected, batch").expect("the gap is named");
+    let expected = before.rsplit_once("offset ").expect("with the offset that was expected").1;
+    let expected: i64 = expected.parse().unwrap();
+    assert_eq!(expected % (first.last_offset() + 1), 0, "{printed}");
     assert!(report["result"]["faults"]["gaps"].as_u64() > Some(0), "{report}");
 }
 

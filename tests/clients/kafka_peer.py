@@ -46,7 +46,10 @@ class KafkaPeer:
 
 
 def _random_cluster_id() -> str:
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    # As Kafka's own: one that begins with a dash would be an option to its command line.
+    while (name := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return name
 
 
 def _properties(data_dir: Path, port: int, controller: int) -> str:

@@ -23,9 +23,8 @@ fn no_crate_knows_more_than_it_may() {
     for (name, may_know) in MAY_KNOW {
         let manifest = Path::new(ROOT).join("crates").join(name).join("Cargo.toml");
         let manifest = fs::read_to_string(manifest).unwrap();
-        let dependencies = manifest.split("[dev-dependencies]").next().unwrap();
-        let known = dependencies.lines().filter_map(|line| line.strip_suffix(".workspace = true"));
-        for known in known.filter(|known| known.starts_with("penstock-")) {
+        let names = dependencies(&manifest);
+        for known in names.filter(|name| name.starts_with("penstock-")) {
             assert!(may_know.contains(&known), "{name} depends on {known}");
         }
     }
@@ -69,6 +68,29 @@ fn every_source_file_says_at_its_head_what_it_is() {
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("//!"), "{} has no head comment", path.display());
     }
+}
+
+/// What a manifest depends on, in whatever form; what its tests alone use does not count.
+fn dependencies(manifest: &str) -> impl Iterator<Item = &str> {
+    let mut section = "";
+    manifest.lines().filter_map(move |line| {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let counts = section.contains("dependencies") && !section.contains("dev-dependencies");
+        let name = line.trim().trim_start_matches("[dependencies.");
+        counts.then(|| name.split(['.', '=', ' ', ']']).next()).flatten()
+    })
+}
+
+#[test]
+fn a_dependency_is_seen_in_every_form() {
+    let manifest = "[package]\nname = \"penstock-x\"\n[dependencies]\npenstock-a.workspace = true\n\
+        penstock-b = { path = \"b\" }\n[dev-dependencies]\npenstock-c.workspace = true\n\
+        [target.'cfg(unix)'.dependencies]\npenstock-d = \"1\"\n[dependencies.penstock-e]\npath = \"e\"\n";
+    let seen: Vec<&str> =
+        dependencies(manifest).filter(|name| name.starts_with("penstock-")).collect();
+    assert_eq!(seen, ["penstock-a", "penstock-b", "penstock-d", "penstock-e"]);
 }
 
 fn is_test(path: &Path) -> bool {

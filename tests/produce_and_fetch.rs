@@ -31,6 +31,22 @@ fn fetch_with(client: &mut Client, request: FetchRequest) -> FetchResponse {
     }
 }
 
+/// Record bytes that a fetch of partitions 0 and 1 from their start gives under these limits.
+fn sizes_of_two(client: &mut Client, max_bytes: i32, partition_max_bytes: i32) -> [usize; 2] {
+    let partitions = [0, 1].map(|partition| FetchPartition {
+        partition,
+        partition_max_bytes,
+        ..FetchPartition::default()
+    });
+    let request = FetchRequest {
+        max_bytes,
+        topics: vec![FetchTopic { topic: TOPIC.into(), partitions: partitions.into() }],
+        ..fetch_request(TOPIC, 0, 0)
+    };
+    let response = fetch_with(client, request);
+    [0, 1].map(|at: usize| bytes_of(&response.responses[0].partitions[at]).len())
+}
+
 #[test]
 fn every_version_of_produce_and_fetch_gives_back_what_was_sent() {
     let (_dir, _server, mut client) = with_topic(1, &[]);
@@ -106,22 +122,7 @@ fn the_first_batch_is_given_whole_however_small_the_limits_are() {
     for partition in 0..2 {
         client.produce(TOPIC, partition, 1, batch_of(50_000)).unwrap();
     }
-    let partition = |partition| FetchPartition {
-        partition,
-        partition_max_bytes: 1,
-        ..FetchPartition::default()
-    };
-    let request = FetchRequest {
-        max_bytes: 1,
-        topics: vec![FetchTopic {
-            topic: TOPIC.into(),
-            partitions: vec![partition(0), partition(1)],
-        }],
-        ..fetch_request(TOPIC, 0, 0)
-    };
-    let response = fetch_with(&mut client, request);
-    let sizes: Vec<usize> =
-        response.responses[0].partitions.iter().map(|p| bytes_of(p).len()).collect();
+    let sizes = sizes_of_two(&mut client, 1, 1);
     assert!(sizes[0] > 50_000, "KIP-74: the first partition that has data makes progress");
     assert_eq!(sizes[1], 0, "the others keep to the limit");
 }
@@ -134,22 +135,7 @@ fn limits_of_answer_and_partition_hold() {
             client.produce(TOPIC, partition, 1, batch_of(10_000)).unwrap();
         }
     }
-    let partition = |partition| FetchPartition {
-        partition,
-        partition_max_bytes: 60_000,
-        ..FetchPartition::default()
-    };
-    let request = FetchRequest {
-        max_bytes: 100_000,
-        topics: vec![FetchTopic {
-            topic: TOPIC.into(),
-            partitions: vec![partition(0), partition(1)],
-        }],
-        ..fetch_request(TOPIC, 0, 0)
-    };
-    let response = fetch_with(&mut client, request);
-    let sizes: Vec<usize> =
-        response.responses[0].partitions.iter().map(|p| bytes_of(p).len()).collect();
+    let sizes = sizes_of_two(&mut client, 100_000, 60_000);
     assert_eq!(sizes, [60_000, 40_000]);
 }
 

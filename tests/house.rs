@@ -52,6 +52,20 @@ fn unsafe_is_in_one_file() {
     assert_eq!(lifts, [Path::new(ROOT).join("crates/ring/src/sys.rs")]);
 }
 
+/// A simulated disk sees only what goes through the trait.
+#[test]
+fn storage_touches_files_through_its_disk_alone() {
+    let folder = Path::new(ROOT).join("crates/storage/src");
+    let within = sources().into_iter().filter(|path| path.starts_with(&folder));
+    for path in within.filter(|path| !path.ends_with("disk.rs")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for way in ["fs::read", "fs::write", "fs::re", "fs::create", "File::open", "OpenOptions"] {
+            assert!(!code.contains(way), "{} has {way}", path.display());
+        }
+    }
+}
+
 #[test]
 fn nothing_is_left_unfinished() {
     for path in sources().iter().filter(|path| !path.ends_with("tests/house.rs")) {

@@ -131,7 +131,7 @@ impl Log {
         }
         self.writing = Writing::Outstanding;
         Ok(Append {
-            file: segment.files.log.clone(),
+            file: segment.files.log.handle().clone(),
             position,
             pieces,
             batches: placed,

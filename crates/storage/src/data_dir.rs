@@ -12,7 +12,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, File, OpenOptions},
+    fs::File,
     io,
     path::{Path, PathBuf},
 };
@@ -20,7 +20,8 @@ use std::{
 use rustix::{fs::FlockOperation, io::Errno};
 
 use crate::{
-    LastStop, Log, LogConfig, LogError, Offset, PartitionName, TopicId, epochs::replace_file,
+    DirEntry, Directory, Disk, DiskFile, LastStop, Log, LogConfig, LogError, Offset, PartitionName,
+    TopicId,
 };
 
 const LOCK: &str = ".lock";
@@ -31,9 +32,9 @@ const LOG_STARTS: &str = "log-start-offset-checkpoint";
 /// A data directory that no other server uses.
 #[derive(Debug)]
 pub struct DataDir {
-    path: PathBuf,
+    dir: Directory,
     /// Locked as long as it is open.
-    _lock: File,
+    _lock: Box<dyn DiskFile>,
 }
 
 /// Why a data directory cannot be used.
@@ -57,27 +58,29 @@ pub enum DataDirError {
 
 impl DataDir {
     /// Makes the directory if there is none, and locks it until dropped.
-    pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
-        fs::create_dir_all(path).map_err(io_error(path))?;
-        let lock_path = path.join(LOCK);
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
-        let lock = lock.map_err(io_error(&lock_path))?;
-        match lock_exclusively(&lock) {
-            Ok(()) => Ok(DataDir { path: path.to_owned(), _lock: lock }),
-            Err(Errno::AGAIN | Errno::ACCESS) => Err(DataDirError::InUse { path: path.to_owned() }),
+    pub fn open(dir: impl Into<Directory>) -> Result<DataDir, DataDirError> {
+        let dir = dir.into();
+        dir.disk().create_dir_all(&dir).map_err(io_error(&dir))?;
+        let lock_path = dir.join(LOCK);
+        let lock = dir.disk().create(&lock_path).map_err(io_error(&lock_path))?;
+        match lock_exclusively(lock.handle()) {
+            Ok(()) => Ok(DataDir { dir, _lock: lock }),
+            Err(Errno::AGAIN | Errno::ACCESS) => {
+                Err(DataDirError::InUse { path: dir.to_path_buf() })
+            }
             Err(error) => Err(io_error(&lock_path)(error.into())),
         }
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.dir
     }
 
     /// How the last server ended. Takes the marker away: whoever dies from here on died uncleanly.
     pub fn take_last_stop(&self) -> Result<LastStop, DataDirError> {
-        let path = self.path.join(CLEAN_SHUTDOWN);
-        match fs::remove_file(&path) {
+        let path = self.dir.join(CLEAN_SHUTDOWN);
+        match self.disk().remove_file(&path) {
             Ok(()) => self.sync().map(|()| LastStop::Clean),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LastStop::Unclean),
             Err(error) => Err(io_error(&path)(error)),
@@ -86,20 +89,19 @@ impl DataDir {
 
     /// Leaves the marker. Only when every log has been closed without error.
     pub fn write_clean_shutdown(&self) -> Result<(), DataDirError> {
-        let path = self.path.join(CLEAN_SHUTDOWN);
-        replace_file(&path, CLEAN_SHUTDOWN_CONTENT).map_err(io_error(&path))
+        let written = self.dir.replace_file(CLEAN_SHUTDOWN, CLEAN_SHUTDOWN_CONTENT);
+        written.map_err(io_error(&self.dir.join(CLEAN_SHUTDOWN)))
     }
 
     /// The partitions to serve, in order of name. Finishes deletions that a crash interrupted.
     pub fn partitions(&self) -> Result<Vec<PartitionName>, DataDirError> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(io_error(&self.path))? {
-            let entry = entry.map_err(io_error(&self.path))?;
-            let path = entry.path();
-            let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|_| path.is_dir()) else { continue };
+        let entries = self.disk().list(&self.dir).map_err(io_error(&self.dir))?;
+        for DirEntry { path, is_dir } in entries {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let Some(name) = name.filter(|_| is_dir) else { continue };
             if name.ends_with("-delete") {
-                fs::remove_dir_all(&path).map_err(io_error(&path))?;
+                self.disk().remove_dir_all(&path).map_err(io_error(&path))?;
             }
             names.extend(PartitionName::parse(name));
         }
@@ -109,7 +111,7 @@ impl DataDir {
 
     /// Where a partition's log is, or would be.
     pub fn partition_path(&self, name: &PartitionName) -> PathBuf {
-        self.path.join(name.to_string())
+        self.dir.join(name.to_string())
     }
 
     /// Makes an empty log that survives a power cut by name. After an error nothing of it is left.
@@ -119,29 +121,29 @@ impl DataDir {
         topic_id: TopicId,
         config: LogConfig,
     ) -> Result<Log, LogError> {
-        let path = self.partition_path(name);
-        let is_new = !path.exists();
-        let created = Log::create(&path, topic_id, config)
-            .and_then(|log| sync_dir(&self.path).map_err(LogError::io(&self.path)).map(|()| log));
+        let dir = self.dir.subdirectory(&name.to_string());
+        let is_new = self.disk().list(&dir).is_err();
+        let created = Log::create(dir.clone(), topic_id, config)
+            .and_then(|log| self.dir.sync().map_err(LogError::io(&self.dir)).map(|()| log));
         if created.is_err() && is_new {
             // Half a partition would be served after the next start.
-            let _ = fs::remove_dir_all(&path);
+            let _ = self.disk().remove_dir_all(&dir);
         }
         created
     }
 
     /// Deletes a partition: gone by name at once, then by content. Fetches under way finish.
     pub fn delete_partition(&self, name: &PartitionName) -> Result<(), DataDirError> {
-        let (from, to) = (self.partition_path(name), self.path.join(name.deleted()));
-        fs::rename(&from, &to).map_err(io_error(&from))?;
+        let (from, to) = (self.partition_path(name), self.dir.join(name.deleted()));
+        self.disk().rename(&from, &to).map_err(io_error(&from))?;
         self.sync()?;
-        fs::remove_dir_all(&to).map_err(io_error(&to))
+        self.disk().remove_dir_all(&to).map_err(io_error(&to))
     }
 
     /// Log starts that lie above the first segment's base, for `Log::raise_log_start` after opening.
     pub fn log_starts(&self) -> Result<HashMap<PartitionName, Offset>, DataDirError> {
-        let path = self.path.join(LOG_STARTS);
-        let text = match fs::read_to_string(&path) {
+        let path = self.dir.join(LOG_STARTS);
+        let text = match self.dir.read_to_string(LOG_STARTS) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
             Err(error) => return Err(io_error(&path)(error)),
@@ -164,12 +166,16 @@ impl DataDir {
         for (name, offset) in log_starts {
             text += &format!("{} {} {offset}\n", name.topic, name.partition);
         }
-        let path = self.path.join(LOG_STARTS);
-        replace_file(&path, text.as_bytes()).map_err(io_error(&path))
+        let written = self.dir.replace_file(LOG_STARTS, text.as_bytes());
+        written.map_err(io_error(&self.dir.join(LOG_STARTS)))
     }
 
     fn sync(&self) -> Result<(), DataDirError> {
-        sync_dir(&self.path).map_err(io_error(&self.path))
+        self.dir.sync().map_err(io_error(&self.dir))
+    }
+
+    fn disk(&self) -> &dyn Disk {
+        self.dir.disk()
     }
 }
 
@@ -178,11 +184,6 @@ impl DataDir {
 fn lock_exclusively(file: &File) -> Result<(), Errno> {
     rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)?;
     rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive)
-}
-
-/// Makes the names in a directory survive a power cut.
-fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
@@ -206,6 +207,8 @@ fn parse_log_starts(text: &str) -> Option<HashMap<PartitionName, Offset>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn name(topic: &str, partition: i32) -> PartitionName {

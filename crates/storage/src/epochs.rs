@@ -11,13 +11,11 @@
 //! recovery adds what the scanned batches say, and a file that cannot be read counts as empty.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::{Path, PathBuf},
+    io,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::Offset;
+use crate::{Directory, Offset};
 
 const FILE_NAME: &str = "leader-epoch-checkpoint";
 
@@ -33,7 +31,7 @@ pub struct EpochStart {
 /// All epochs of one log, ascending in both fields.
 #[derive(Debug)]
 pub(crate) struct Epochs {
-    path: PathBuf,
+    dir: Arc<Directory>,
     starts: Vec<EpochStart>,
     /// Counts changes; the file holds that of `written`.
     generation: u64,
@@ -42,14 +40,15 @@ pub(crate) struct Epochs {
 
 impl Epochs {
     /// Reads the file. Blocks.
-    pub(crate) fn open(dir: &Path) -> Epochs {
-        let path = dir.join(FILE_NAME);
-        let starts = fs::read_to_string(&path).ok().and_then(|text| parse(&text));
-        if starts.is_none() && path.exists() {
-            tracing::warn!(path = %path.display(), "unreadable leader epochs are rebuilt");
+    pub(crate) fn open(dir: &Arc<Directory>) -> Epochs {
+        let text = dir.read_to_string(FILE_NAME);
+        let is_missing = text.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let starts = text.ok().and_then(|text| parse(&text));
+        if starts.is_none() && !is_missing {
+            tracing::warn!(dir = %dir.display(), "unreadable leader epochs are rebuilt");
         }
-        let written = Arc::new(Mutex::new(0));
-        Epochs { path, starts: starts.unwrap_or_default(), generation: 0, written }
+        let (dir, written) = (dir.clone(), Arc::new(Mutex::new(0)));
+        Epochs { dir, starts: starts.unwrap_or_default(), generation: 0, written }
     }
 
     pub(crate) fn starts(&self) -> &[EpochStart] {
@@ -79,7 +78,7 @@ impl Epochs {
     pub(crate) fn flush(&self) -> Option<EpochsFlush> {
         let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
         (written < self.generation).then(|| EpochsFlush {
-            path: self.path.clone(),
+            dir: self.dir.clone(),
             text: format(&self.starts),
             generation: self.generation,
             written: self.written.clone(),
@@ -90,7 +89,7 @@ impl Epochs {
 /// The checkpoint on its way into its file.
 #[derive(Debug)]
 pub(crate) struct EpochsFlush {
-    path: PathBuf,
+    dir: Arc<Directory>,
     text: String,
     generation: u64,
     written: Arc<Mutex<u64>>,
@@ -101,22 +100,11 @@ impl EpochsFlush {
     pub(crate) fn write(self) -> io::Result<()> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         if *written < self.generation {
-            replace_file(&self.path, self.text.as_bytes())?;
+            self.dir.replace_file(FILE_NAME, self.text.as_bytes())?;
             *written = self.generation;
         }
         Ok(())
     }
-}
-
-/// Writes a small file so that a reader, or a power cut, sees the old or the new one whole. Blocks.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 fn parse(text: &str) -> Option<Vec<EpochStart>> {
@@ -153,7 +141,13 @@ fn format(starts: &[EpochStart]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    fn directory(dir: &tempfile::TempDir) -> Arc<Directory> {
+        Arc::new(Directory::from(dir.path()))
+    }
 
     #[test]
     fn the_checkpoint_is_kafkas_text_and_back() {
@@ -175,23 +169,23 @@ mod tests {
     fn an_older_epoch_does_not_begin_behind_a_batch_of_a_newer_one() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE_NAME), "0\n2\n0 0\n1 32511\n").unwrap();
-        let mut epochs = Epochs::open(dir.path());
+        let mut epochs = Epochs::open(&directory(&dir));
         epochs.note(3, Offset(133));
         epochs.flush().unwrap().write().unwrap();
         assert_eq!(format(epochs.starts()), "0\n2\n0 0\n3 133\n");
-        assert_eq!(Epochs::open(dir.path()).starts(), epochs.starts());
+        assert_eq!(Epochs::open(&directory(&dir)).starts(), epochs.starts());
     }
 
     #[test]
     fn an_older_flush_that_comes_late_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let mut epochs = Epochs::open(dir.path());
+        let mut epochs = Epochs::open(&directory(&dir));
         epochs.note(1, Offset(0));
         let older = epochs.flush().unwrap();
         epochs.note(2, Offset(9));
         epochs.flush().unwrap().write().unwrap();
         older.write().unwrap();
-        assert_eq!(Epochs::open(dir.path()).starts(), epochs.starts());
+        assert_eq!(Epochs::open(&directory(&dir)).starts(), epochs.starts());
         assert!(epochs.flush().is_none());
     }
 }

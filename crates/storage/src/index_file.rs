@@ -11,29 +11,30 @@
 //! A flush writes fixed entries to fixed places, so flushes may repeat, overlap and finish in any order.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
     marker::PhantomData,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use crate::{Offset, index_entry::Entry, index_search::Bracket, segment::segment_file};
+use crate::{
+    Directory, DiskFile, Offset, index_entry::Entry, index_search::Bracket, segment::segment_file,
+};
 
 /// One index file by name. Costs no descriptor while nobody looks into it.
 #[derive(Debug)]
 pub(crate) struct IndexFile<E> {
-    dir: Arc<Path>,
+    dir: Arc<Directory>,
     base: Offset,
     entry: PhantomData<E>,
 }
 
 impl<E: Entry> IndexFile<E> {
-    pub(crate) fn new(dir: Arc<Path>, base: Offset) -> IndexFile<E> {
+    pub(crate) fn new(dir: Arc<Directory>, base: Offset) -> IndexFile<E> {
         IndexFile { dir, base, entry: PhantomData }
     }
 
@@ -41,12 +42,16 @@ impl<E: Entry> IndexFile<E> {
         segment_file(&self.dir, self.base, E::SUFFIX)
     }
 
-    /// The file and the bytes of its whole entries; `None` when it is missing.
+    /// What look-ups search, and the bytes of its whole entries; `None` when it is missing.
     pub(crate) fn open(&self) -> io::Result<Option<(Arc<File>, u64)>> {
-        match File::open(self.path()) {
+        Ok(self.open_file()?.map(|(file, len_bytes)| (file.handle().clone(), len_bytes)))
+    }
+
+    fn open_file(&self) -> io::Result<Option<(Box<dyn DiskFile>, u64)>> {
+        match self.dir.disk().open(&self.path()) {
             Ok(file) => {
-                let len_bytes = file.metadata()?.len();
-                Ok(Some((Arc::new(file), len_bytes - len_bytes % E::LEN as u64)))
+                let len_bytes = file.len_bytes()?;
+                Ok(Some((file, len_bytes - len_bytes % E::LEN as u64)))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -55,7 +60,7 @@ impl<E: Entry> IndexFile<E> {
 
     /// The last entry, if there is one and it is not room that Kafka reserved. Blocks.
     pub(crate) fn read_last(&self) -> io::Result<Option<E>> {
-        let Some((file, len_bytes)) = self.open()? else { return Ok(None) };
+        let Some((file, len_bytes)) = self.open_file()? else { return Ok(None) };
         let Some(at) = len_bytes.checked_sub(E::LEN as u64) else { return Ok(None) };
         let mut bytes = [0; 16];
         file.read_exact_at(&mut bytes[..E::LEN], at)?;
@@ -65,8 +70,8 @@ impl<E: Entry> IndexFile<E> {
 
     /// Whether the file exists and is made of whole entries, and how many.
     pub(crate) fn sound_len(&self) -> io::Result<Option<u64>> {
-        match std::fs::metadata(self.path()) {
-            Ok(meta) => Ok((meta.len() % E::LEN as u64 == 0).then_some(meta.len())),
+        match self.dir.disk().open(&self.path()).and_then(|file| file.len_bytes()) {
+            Ok(len_bytes) => Ok((len_bytes % E::LEN as u64 == 0).then_some(len_bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -74,7 +79,7 @@ impl<E: Entry> IndexFile<E> {
 
     /// Makes it exist and be empty. Blocks.
     pub(crate) fn create(&self) -> io::Result<()> {
-        File::create(self.path()).map(drop)
+        self.dir.disk().create(&self.path())?.set_len(0)
     }
 }
 
@@ -133,6 +138,7 @@ impl<E: Entry> IndexTail<E> {
         let mut bytes = Vec::with_capacity((self.pending.len() + 1) * E::LEN);
         self.pending.iter().chain(&closing).for_each(|entry| entry.encode(&mut bytes));
         Some(EntriesFlush {
+            dir: self.file.dir.clone(),
             path: self.file.path(),
             at_bytes: self.pending_at_bytes,
             bytes,
@@ -155,6 +161,7 @@ impl<E: Entry> IndexTail<E> {
 /// Entries on their way into their file.
 #[derive(Debug)]
 pub(crate) struct EntriesFlush {
+    dir: Arc<Directory>,
     path: PathBuf,
     at_bytes: u64,
     bytes: Vec<u8>,
@@ -166,7 +173,7 @@ pub(crate) struct EntriesFlush {
 impl EntriesFlush {
     /// Blocks. A file that is gone is not created again: its segment may have expired.
     pub(crate) fn write(self) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(&self.path)?;
+        let file = self.dir.disk().open(&self.path)?;
         file.write_all_at(&self.bytes, self.at_bytes)?;
         self.flushed_bytes.fetch_max(self.end_bytes, Ordering::Release);
         Ok(())

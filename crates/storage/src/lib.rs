@@ -6,12 +6,13 @@
 //! by `Append`s, and slow work is handed out as owned jobs.
 //!
 //! A reader's path: log.rs → lookup.rs → index_search.rs → learned.rs. A writer's: produced.rs → append.rs →
-//! segment.rs. Starting: data_dir.rs → recovery.rs → scan.rs.
+//! segment.rs. Starting: data_dir.rs → recovery.rs → scan.rs. Under all of them: disk.rs.
 
 mod append;
 mod batch_place;
 mod config;
 mod data_dir;
+mod disk;
 mod epochs;
 mod flush;
 mod index_entry;
@@ -38,6 +39,7 @@ mod units;
 pub use append::{Append, AppendError, Appended};
 pub use config::{LogConfig, TimestampType};
 pub use data_dir::{DataDir, DataDirError};
+pub use disk::{DirEntry, Directory, Disk, DiskFile, Files};
 pub use epochs::EpochStart;
 pub use flush::IndexFlush;
 pub use log::{Find, LastStop, Log, LogError, SegmentInfo};

@@ -15,14 +15,15 @@
 
 use std::{
     collections::VecDeque,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
-    EpochStart, FindError, Found, IndexFlush, LogConfig, Lookup, Offset, TimestampLookup, TopicId,
+    Directory, EpochStart, FindError, Found, IndexFlush, LogConfig, Lookup, Offset,
+    TimestampLookup, TopicId,
     batch_place::BatchPlace,
     epochs::Epochs,
     index_entry::TimeEntry,
@@ -39,7 +40,7 @@ use crate::{
 /// The log of one partition.
 #[derive(Debug)]
 pub struct Log {
-    pub(crate) dir: Arc<Path>,
+    pub(crate) dir: Arc<Directory>,
     pub(crate) topic_id: Option<TopicId>,
     pub(crate) config: LogConfig,
     pub(crate) sealed: VecDeque<Segment>,
@@ -140,10 +141,14 @@ impl Log {
     /// Makes an empty log in a directory that does not exist yet or holds no segment. Blocks.
     ///
     /// Durable by name once the caller has synced the parent directory.
-    pub fn create(dir: &Path, topic_id: TopicId, config: LogConfig) -> Result<Log, LogError> {
-        fs::create_dir_all(dir).map_err(LogError::io(dir))?;
-        partition_metadata::write(dir, topic_id)?;
-        let dir: Arc<Path> = dir.into();
+    pub fn create(
+        dir: impl Into<Directory>,
+        topic_id: TopicId,
+        config: LogConfig,
+    ) -> Result<Log, LogError> {
+        let dir: Arc<Directory> = Arc::new(dir.into());
+        dir.disk().create_dir_all(&dir).map_err(LogError::io(&dir))?;
+        partition_metadata::write(&dir, topic_id)?;
         let files = SegmentFiles::create(&dir, Offset(0)).map_err(LogError::io(&dir))?;
         Ok(Log {
             topic_id: Some(topic_id),
@@ -270,7 +275,7 @@ impl Log {
         }
         self.writing = Writing::Offline;
         self.finish_indexes().into_iter().try_for_each(IndexFlush::write)?;
-        self.active.segment.files.log.sync_all()
+        self.active.segment.files.log.sync_data()
     }
 
     /// What makes the active segment's indexes complete.
@@ -286,7 +291,7 @@ impl Log {
         let found = Found {
             base_offset: batch.base,
             batch_len_bytes: batch.len_bytes,
-            file: view.files.log.clone(),
+            file: view.files.log.handle().clone(),
             position: batch.position,
             committed_bytes: view.committed_bytes,
             sealed,

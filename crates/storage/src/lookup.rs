@@ -180,7 +180,7 @@ impl Lookup {
                 Need { file: file.clone(), position: Position(position), len_bytes }
             }
             State::Walk { walk, window_bytes, .. } => {
-                let file = self.segment.files.log.clone();
+                let file = self.segment.files.log.handle().clone();
                 Need { file, position: walk.position, len_bytes: *window_bytes }
             }
             State::Done(found) => {
@@ -249,7 +249,7 @@ impl Lookup {
         Found {
             base_offset: place.base,
             batch_len_bytes: place.len_bytes,
-            file: self.segment.files.log.clone(),
+            file: self.segment.files.log.handle().clone(),
             position: place.position,
             committed_bytes: self.segment.committed_bytes,
             sealed: self.segment.sealed,
@@ -262,7 +262,7 @@ impl Lookup {
         Found {
             base_offset: self.target,
             batch_len_bytes: 0,
-            file: self.segment.files.log.clone(),
+            file: self.segment.files.log.handle().clone(),
             position: end,
             committed_bytes: end.0,
             sealed: self.segment.sealed,

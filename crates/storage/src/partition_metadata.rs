@@ -5,23 +5,22 @@
 //!   topic_id: AAECA_v_BgcICQoLDA0O_w
 //! ```
 
-use std::{fs, io, path::Path};
+use std::io;
 
-use crate::{LogError, TopicId, epochs::replace_file};
+use crate::{Directory, LogError, TopicId};
 
 const FILE_NAME: &str = "partition.metadata";
 
 /// Blocks.
-pub(crate) fn write(dir: &Path, topic_id: TopicId) -> Result<(), LogError> {
-    let path = dir.join(FILE_NAME);
+pub(crate) fn write(dir: &Directory, topic_id: TopicId) -> Result<(), LogError> {
     let text = format!("version: 0\ntopic_id: {topic_id}\n");
-    replace_file(&path, text.as_bytes()).map_err(LogError::io(&path))
+    dir.replace_file(FILE_NAME, text.as_bytes()).map_err(LogError::io(&dir.join(FILE_NAME)))
 }
 
 /// `None` when there is no such file. Blocks.
-pub(crate) fn read(dir: &Path) -> Result<Option<TopicId>, LogError> {
+pub(crate) fn read(dir: &Directory) -> Result<Option<TopicId>, LogError> {
     let path = dir.join(FILE_NAME);
-    let text = match fs::read_to_string(&path) {
+    let text = match dir.read_to_string(FILE_NAME) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(LogError::io(&path)(error)),

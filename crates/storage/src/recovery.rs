@@ -12,10 +12,10 @@
 //! cut may take them from there; what was not synced then shows when it is fetched, as a CRC that does
 //! not match.) This is the one place where a segment is shortened, before anything of it was served.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::FileExt, path::Path, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    IndexFlush, LastStop, Log, LogConfig, LogError, Offset, Position,
+    DirEntry, Directory, IndexFlush, LastStop, Log, LogConfig, LogError, Offset, Position,
     batch_place::{HeaderWalk, Seen},
     epochs::Epochs,
     index_entry::{Entry, OffsetEntry},
@@ -45,13 +45,13 @@ impl Log {
     ///
     /// Nothing may be fetched from the directory while this runs.
     pub fn open(
-        dir: &Path,
+        dir: impl Into<Directory>,
         config: LogConfig,
         stop: LastStop,
     ) -> Result<(Log, Recovery), LogError> {
-        let topic_id = partition_metadata::read(dir)?;
-        let mut bases = list_segments(dir)?;
-        let dir: Arc<Path> = dir.into();
+        let dir: Arc<Directory> = Arc::new(dir.into());
+        let topic_id = partition_metadata::read(&dir)?;
+        let mut bases = list_segments(&dir)?;
         let mut opening = Opening {
             epochs: Epochs::open(&dir),
             producers: Producers::default(),
@@ -85,7 +85,7 @@ impl Log {
 
 /// A log while it is being opened.
 struct Opening<'a> {
-    dir: &'a Arc<Path>,
+    dir: &'a Arc<Directory>,
     config: &'a LogConfig,
     epochs: Epochs,
     producers: Producers,
@@ -103,10 +103,15 @@ impl Opening<'_> {
             let mut indexer = Indexer::empty(&segment.files);
             let walk = HeaderWalk::new(base, Position(0), Position(size_bytes));
             let interval_bytes = self.config.index_interval_bytes;
-            let scanned =
-                scan(&segment.files.log, walk, Position(size_bytes), Depth::Headers, |_, place| {
+            let scanned = scan(
+                &*segment.files.log,
+                walk,
+                Position(size_bytes),
+                Depth::Headers,
+                |_, place| {
                     indexer.note(place, interval_bytes);
-                });
+                },
+            );
             let scanned = scanned.map_err(self.io(base, "log"))?;
             self.write_indexes(&segment.files, &indexer)?;
             self.recovery.segments_scanned += 1;
@@ -220,7 +225,7 @@ impl Opening<'_> {
         let files = active.segment.files.clone();
         let walk = HeaderWalk::new(files.base, start, end);
         let interval_bytes = self.config.index_interval_bytes;
-        let scanned = scan(&files.log, walk, end, depth, |header, place| {
+        let scanned = scan(&*files.log, walk, end, depth, |header, place| {
             active.commit(place, interval_bytes);
             self.recent.push(place);
             self.epochs.note(header.leader_epoch, place.base);
@@ -283,7 +288,7 @@ impl Opening<'_> {
 
     fn files(&self, base: Offset) -> Result<(Arc<SegmentFiles>, u64), LogError> {
         let files = SegmentFiles::open(self.dir, base).map_err(self.io(base, "log"))?;
-        let size_bytes = files.log.metadata().map_err(self.io(base, "log"))?.len();
+        let size_bytes = files.log.len_bytes().map_err(self.io(base, "log"))?;
         if size_bytes > MAX_SEGMENT_BYTES {
             let what = format!("{size_bytes} bytes; a segment has at most {MAX_SEGMENT_BYTES}");
             return Err(LogError::Metadata { path: segment_file(self.dir, base, "log"), what });
@@ -298,11 +303,10 @@ impl Opening<'_> {
 }
 
 /// The base offsets of the segments in a directory. Sweeps what an interrupted expiry left behind.
-fn list_segments(dir: &Path) -> Result<BTreeSet<Offset>, LogError> {
+fn list_segments(dir: &Directory) -> Result<BTreeSet<Offset>, LogError> {
     let mut bases = BTreeSet::new();
     let mut companions = Vec::new();
-    for entry in fs::read_dir(dir).map_err(LogError::io(dir))? {
-        let path = entry.map_err(LogError::io(dir))?.path();
+    for DirEntry { path, .. } in dir.disk().list(dir).map_err(LogError::io(dir))? {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let Some((base, suffix)) = segment_name(name) else { continue };
         match suffix {
@@ -314,7 +318,7 @@ fn list_segments(dir: &Path) -> Result<BTreeSet<Offset>, LogError> {
         }
     }
     for (_, path) in companions.iter().filter(|(base, _)| !bases.contains(base)) {
-        fs::remove_file(path).map_err(LogError::io(path))?;
+        dir.disk().remove_file(path).map_err(LogError::io(path))?;
     }
     Ok(bases)
 }

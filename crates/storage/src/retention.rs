@@ -1,14 +1,9 @@
 //! Expiry: whole sealed segments leave the log, oldest first; their files go when nobody reads them.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::UNIX_EPOCH,
-};
+use std::{io, path::PathBuf, sync::Arc, time::UNIX_EPOCH};
 
 use crate::{
-    Log, Offset,
+    Directory, Log, Offset,
     segment::{Segment, segment_file},
 };
 
@@ -19,7 +14,7 @@ const SUFFIXES: [&str; 5] = ["log", "index", "timeindex", "snapshot", "txnindex"
 /// A segment that is no longer part of its log.
 #[derive(Debug)]
 pub struct ExpiredSegment {
-    dir: Arc<Path>,
+    dir: Arc<Directory>,
     /// Its first offset.
     pub base_offset: Offset,
     /// Bytes of its log file.
@@ -35,7 +30,7 @@ impl ExpiredSegment {
     }
 
     fn remove(&self, suffix: &str) -> io::Result<()> {
-        match fs::remove_file(self.path(suffix)) {
+        match self.dir.disk().remove_file(&self.path(suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -90,7 +85,7 @@ impl Segment {
         match self.newest {
             Some(newest) => Some(newest.timestamp_ms),
             None => {
-                let modified = self.files.log.metadata().ok()?.modified().ok()?;
+                let modified = self.files.log.handle().metadata().ok()?.modified().ok()?;
                 i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
             }
         }

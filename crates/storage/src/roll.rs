@@ -5,10 +5,10 @@
 //! segment are completed before those of the new one exist: a segment that is followed by another one
 //! has whole indexes. That is what recovery relies on.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, sync::Arc};
 
 use crate::{
-    IndexFlush, Log, Offset, ProducedBatches,
+    Directory, IndexFlush, Log, Offset, ProducedBatches,
     log::Active,
     segment::{MAX_SEGMENT_BYTES, SegmentFiles},
 };
@@ -16,7 +16,7 @@ use crate::{
 /// A decision to roll.
 #[derive(Debug)]
 pub struct Roll {
-    dir: Arc<Path>,
+    dir: Arc<Directory>,
     base: Offset,
     now_ms: i64,
     flushes: Vec<IndexFlush>,

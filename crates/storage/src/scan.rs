@@ -1,11 +1,11 @@
 //! Reads batches off a segment file with plain blocking reads: recovery's and rebuilding's eyes.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::io;
 
 use penstock_batch::{BatchHeader, HEADER_LEN, crc_is_valid};
 
 use crate::{
-    Position,
+    DiskFile, Position,
     batch_place::{BatchPlace, HeaderWalk, Seen},
 };
 
@@ -28,7 +28,7 @@ pub(crate) struct Scanned {
 
 /// Visits batch after batch until the walk's end, or the first that is not whole and sound.
 pub(crate) fn scan(
-    file: &File,
+    file: &dyn DiskFile,
     mut walk: HeaderWalk,
     end: Position,
     depth: Depth,
@@ -54,7 +54,7 @@ pub(crate) fn scan(
 
 /// A stretch of the file, read ahead.
 struct Window<'a> {
-    file: &'a File,
+    file: &'a dyn DiskFile,
     bytes: Vec<u8>,
     at: u64,
     end: u64,

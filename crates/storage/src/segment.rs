@@ -10,14 +10,13 @@
 //! `Indexer` is the growing end that only the active segment has. A `.log` keeps its descriptor open.
 
 use std::{
-    fs::{File, OpenOptions},
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use crate::{
-    Offset,
+    Directory, DiskFile, Offset,
     batch_place::BatchPlace,
     index_entry::{Entry, OffsetEntry, TimeEntry},
     index_file::{EntriesFlush, IndexFile, IndexTail},
@@ -35,40 +34,35 @@ pub(crate) fn segment_file(dir: &Path, base: Offset, suffix: &str) -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct SegmentFiles {
     pub(crate) base: Offset,
-    pub(crate) log: Arc<File>,
+    pub(crate) log: Box<dyn DiskFile>,
     pub(crate) offsets: Arc<IndexFile<OffsetEntry>>,
     pub(crate) times: Arc<IndexFile<TimeEntry>>,
 }
 
 impl SegmentFiles {
     /// Opens the log of an existing segment. Blocks.
-    pub(crate) fn open(dir: &Arc<Path>, base: Offset) -> io::Result<SegmentFiles> {
-        let log = OpenOptions::new().read(true).write(true).open(segment_file(dir, base, "log"))?;
+    pub(crate) fn open(dir: &Arc<Directory>, base: Offset) -> io::Result<SegmentFiles> {
+        let log = dir.disk().open(&segment_file(dir, base, "log"))?;
         Ok(SegmentFiles::new(dir, base, log))
     }
 
     /// Makes the files of an empty segment: the log last, so that a log that exists has indexes. May be
     /// tried again. Blocks.
-    pub(crate) fn create(dir: &Arc<Path>, base: Offset) -> io::Result<SegmentFiles> {
+    pub(crate) fn create(dir: &Arc<Directory>, base: Offset) -> io::Result<SegmentFiles> {
         IndexFile::<OffsetEntry>::new(dir.clone(), base).create()?;
         IndexFile::<TimeEntry>::new(dir.clone(), base).create()?;
-        let log = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(segment_file(dir, base, "log"))?;
-        if log.metadata()?.len() > 0 {
+        let log = dir.disk().create(&segment_file(dir, base, "log"))?;
+        if log.len_bytes()? > 0 {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        File::open(dir)?.sync_all()?;
+        dir.sync()?;
         Ok(SegmentFiles::new(dir, base, log))
     }
 
-    fn new(dir: &Arc<Path>, base: Offset, log: File) -> SegmentFiles {
+    fn new(dir: &Arc<Directory>, base: Offset, log: Box<dyn DiskFile>) -> SegmentFiles {
         let offsets = Arc::new(IndexFile::new(dir.clone(), base));
         let times = Arc::new(IndexFile::new(dir.clone(), base));
-        SegmentFiles { base, log: Arc::new(log), offsets, times }
+        SegmentFiles { base, log, offsets, times }
     }
 
     /// `None` when the offset lies before the segment or too far behind its base.

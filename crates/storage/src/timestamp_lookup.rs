@@ -176,12 +176,12 @@ impl TimestampLookup {
             State::Walk { walk, .. } if walk.is_over() => self.leave(None),
             State::Walk { walk, .. } => {
                 let (position, len_bytes) = (walk.position, walk.window_bytes());
-                let file = self.front().view.files.log.clone();
+                let file = self.front().view.files.log.handle().clone();
                 return Ok(Some(Need { file, position, len_bytes }));
             }
             State::Records { place, .. } => {
                 let (position, len_bytes) = (place.position, place.len_bytes as usize);
-                let file = self.front().view.files.log.clone();
+                let file = self.front().view.files.log.handle().clone();
                 return Ok(Some(Need { file, position, len_bytes }));
             }
             State::Done(_) => {}

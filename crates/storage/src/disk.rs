@@ -1,0 +1,229 @@
+//! Files as storage sees them: a disk that can be exchanged for a simulated one.
+//!
+//! ```text
+//!   Log ──▶ Directory ──▶ dyn Disk ──▶ dyn DiskFile ──handle()──▶ Arc<File>, which readers send from
+//! ```
+//!
+//! All file work of this crate goes through here, so that a test can lose what was not synced, tear it and
+//! let every single write fail. What others do with a file, the ring's reads and writes, goes by its handle.
+//! Everything here may block.
+
+use std::{
+    fmt::Debug,
+    fs::{self, File, OpenOptions},
+    io,
+    ops::Deref,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Checkpoints are read whole; a larger one is none of ours.
+const MAX_SMALL_FILE_BYTES: u64 = 64 << 20;
+
+/// What holds files and directories.
+pub trait Disk: Debug + Send + Sync {
+    /// Opens a file that exists, for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens a file for reading and writing; makes it if it is not there, leaves it as it is if it is.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// What is in a directory, in any order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+
+    /// Makes a directory and those above it; one that exists is no error.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// Unlinks a file. Who has it open goes on reading it.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory with all that is in it.
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// Gives a file or directory another name, which it takes over from whatever file has it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory survive a power cut.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// An open file. Its methods mean what those of `std` mean.
+pub trait DiskFile: Debug + Send + Sync {
+    /// Fills the buffer; the file ending before is an error.
+    fn read_exact_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()>;
+
+    /// Writes all; after an error any part of it may be there.
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
+
+    /// Bytes in the file.
+    fn len_bytes(&self) -> io::Result<u64>;
+
+    /// Cuts the file, or extends it with zeros.
+    fn set_len(&self, len_bytes: u64) -> io::Result<()>;
+
+    /// Makes content and length survive a power cut, not the name: that takes `Disk::sync_dir`.
+    ///
+    /// After an error nobody knows what is on the disk, and asking again does not tell (KERNEL.md).
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// What others read and write it by.
+    fn handle(&self) -> &Arc<File>;
+}
+
+/// A file or directory in a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Where it is.
+    pub path: PathBuf,
+    /// It is a directory.
+    pub is_dir: bool,
+}
+
+/// The files of the operating system.
+#[derive(Clone, Copy, Debug)]
+pub struct Files;
+
+impl Disk for Files {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Box::new(RealFile(Arc::new(file))))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        Ok(Box::new(RealFile(Arc::new(file))))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let entries = fs::read_dir(dir)?.map(|entry| {
+            let path = entry?.path();
+            let is_dir = path.is_dir();
+            Ok(DirEntry { path, is_dir })
+        });
+        entries.collect()
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::remove_dir_all(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+}
+
+/// Shared with the ring and with readers.
+#[derive(Debug)]
+struct RealFile(Arc<File>);
+
+impl DiskFile for RealFile {
+    fn read_exact_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, position)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, position)
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.0.set_len(len_bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn handle(&self) -> &Arc<File> {
+        &self.0
+    }
+}
+
+/// A path and the disk it is on. Made from a path alone, it is on `Files`.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+impl Directory {
+    /// A directory of that disk, which need not exist yet.
+    pub fn on(disk: Arc<dyn Disk>, path: impl Into<PathBuf>) -> Directory {
+        Directory { disk, path: path.into() }
+    }
+
+    /// What its files are on.
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    /// A directory in this one.
+    pub(crate) fn subdirectory(&self, name: &str) -> Directory {
+        Directory { disk: self.disk.clone(), path: self.path.join(name) }
+    }
+
+    /// Reads a small file, whole. One that is not small is an error.
+    pub(crate) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let file = self.disk.open(&self.join(name))?;
+        let len_bytes = file.len_bytes()?;
+        if len_bytes > MAX_SMALL_FILE_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let mut bytes = vec![0; len_bytes as usize];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    /// The same of a text.
+    pub(crate) fn read_to_string(&self, name: &str) -> io::Result<String> {
+        let text = String::from_utf8(self.read(name)?);
+        text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// Writes a small file so that a reader, or a power cut, sees the old or the new one whole.
+    pub(crate) fn replace_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.join(format!("{name}.tmp"));
+        let file = self.disk.create(&temporary)?;
+        file.set_len(0)?;
+        file.write_all_at(bytes, 0)?;
+        file.sync_data()?;
+        self.disk.rename(&temporary, &self.join(name))?;
+        self.sync()
+    }
+
+    /// Makes the names in it survive a power cut.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.path)
+    }
+}
+
+impl<P: AsRef<Path> + ?Sized> From<&P> for Directory {
+    fn from(path: &P) -> Directory {
+        Directory::on(Arc::new(Files), path.as_ref())
+    }
+}
+
+impl Deref for Directory {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}

@@ -2,9 +2,10 @@
 
 CARGO ?= cargo
 PENSTOCK_RECORDS ?= 20000
+PENSTOCK_SOAK ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo bench peers bench-scenarios test lint unit system clients clients-full fuzz clean
+.PHONY: help tools build demo bench peers bench-scenarios test lint unit system soak clients clients-full fuzz clean
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +42,12 @@ lint: tools ## formatting and lints, warnings are errors
 unit: tools ## tests of the crates
 	$(CARGO) test --workspace --exclude penstock-tests
 
-system: build ## a real server process: kills, strangers, silent peers, no io_uring
+system: build ## a real server process: kills, faults, strangers, silent peers, no io_uring
 	$(CARGO) test --package penstock-tests
+
+soak: build ## all rounds of the fault tests, of which `system` runs a few (MINUTES, root)
+	PENSTOCK_SOAK=$(PENSTOCK_SOAK) $(CARGO) test --package penstock-tests \
+		--test crash --test read_errors --test retention --test resets -- --nocapture --test-threads 1
 
 clients: build ## real Kafka clients and tools against the server
 	PENSTOCK_RECORDS=$(PENSTOCK_RECORDS) tests/clients/run.sh

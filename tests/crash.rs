@@ -1,82 +1,72 @@
-//! `kill -9` in the middle of producing: what was acknowledged is there, and offsets have no gap.
+//! `kill -9` under load: what was acknowledged or read is there, offsets have no gap, and the server is back
+//! at once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use penstock_tests::records::{batch, bytes_of, records_from};
-use penstock_tests::{Client, Start};
+use penstock_tests::Start;
+use penstock_tests::load::Load;
+use penstock_tests::records::{batch_of, bytes_of, records_from};
+use penstock_tests::rounds::{Dice, is_soak, rounds, say};
 
-const KILLS: usize = 20;
-const PRODUCERS: usize = 4;
-const TOPIC: &str = "acknowledged";
+/// Kills of one data directory, before the next one begins: every round reads the whole log.
+const KILLS_OF_ONE_LIFE: usize = 10;
 
-/// Offset and value of every record whose produce was answered.
-type Journal = Arc<Mutex<Vec<(i64, Vec<u8>)>>>;
+/// Acknowledged requests before a kill, at most.
+const REQUESTS_MAX: usize = 1500;
+
+/// And so long after the last of them, at most: a kill comes at any moment, not only after an answer.
+const DELAY_MAX_US: usize = 5000;
 
 #[test]
-fn acknowledged_records_survive_twenty_kills() {
+fn what_was_acknowledged_or_read_survives_kills_under_load() {
+    let mut dice = Dice::of("kills under load");
+    let lives = rounds(1, 20);
+    let (mut acknowledged, mut records) = (0, 0);
+    for _ in 0..lives {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Start::on(dir.path()).start().unwrap();
+        let mut load = Load::create(&mut server.client().unwrap(), &mut dice);
+        for _ in 0..KILLS_OF_ONE_LIFE {
+            load.under(server.address(), |journal| {
+                journal.wait_for_more(dice.within(1..REQUESTS_MAX));
+                let delay = Duration::from_micros(dice.within(0..DELAY_MAX_US) as u64);
+                std::thread::sleep(delay);
+                server.kill().unwrap();
+            });
+            server = Start::on(dir.path()).start().unwrap();
+            let mut client = server.client().unwrap();
+            records = load.witness(dir.path()).check(&mut client, load.journal());
+        }
+        acknowledged += load.journal().acknowledgements();
+    }
+    let kills = lives * KILLS_OF_ONE_LIFE;
+    say(format_args!(
+        "{kills} kills, {acknowledged} requests acknowledged, nothing lost; {records} records in the last log"
+    ));
+}
+
+/// Nothing of the active segment has been flushed when the kill comes: all of it is proved at the start.
+#[test]
+fn a_large_active_tail_is_served_again_within_five_seconds() {
+    const BATCH_BYTES: usize = 1_000_000;
+    const BOUND: Duration = Duration::from_secs(5);
+    let batches = if is_soak() { 1074 } else { 32 };
     let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::default();
-    for round in 0..KILLS {
-        let server = Start::on(dir.path()).start().unwrap();
-        if round == 0 {
-            // Small segments, so that kills meet rolls too.
-            let configs = [("segment.bytes", "65536")];
-            server.client().unwrap().create_topic(TOPIC, 1, &configs).unwrap();
-        }
-        let stop = Arc::new(AtomicBool::new(false));
-        let producers: Vec<_> = (0..PRODUCERS)
-            .map(|producer| {
-                let client = server.client().unwrap();
-                let (journal, stop) = (Arc::clone(&journal), Arc::clone(&stop));
-                let name = format!("{round}-{producer}");
-                std::thread::spawn(move || produce(client, &name, &journal, &stop))
-            })
-            .collect();
-        // A different moment each round; what counts is that producers are in the middle of it.
-        std::thread::sleep(Duration::from_millis(40 + 13 * round as u64));
-        server.kill().unwrap();
-        stop.store(true, Ordering::Relaxed);
-        producers.into_iter().for_each(|producer| producer.join().unwrap());
+    let start = Start::on(dir.path()).set(&[("log.segment.bytes", "2147483647")]);
+    let server = start.start().unwrap();
+    let mut client = server.client().unwrap();
+    client.create_topic("tail", 1, &[]).unwrap();
+    for _ in 0..batches {
+        let answer = client.produce("tail", 0, 1, batch_of(BATCH_BYTES)).unwrap();
+        assert!(answer.error_code.is_none(), "{}", answer.error_code);
     }
-    let server = Start::on(dir.path()).start().unwrap();
-    check(&mut server.client().unwrap(), &journal.lock().unwrap());
-}
-
-/// Produces until the connection breaks.
-fn produce(mut client: Client, name: &str, journal: &Journal, stop: &AtomicBool) {
-    let mut sequence = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let values: Vec<Vec<u8>> = (0..3)
-            .map(|n| {
-                let mut value = format!("{name} {} ", sequence + n).into_bytes();
-                value.resize(300, b'.');
-                value
-            })
-            .collect();
-        let Ok(answer) = client.produce(TOPIC, 0, 1, batch(&values)) else { return };
-        assert!(answer.error_code.is_none(), "{:?}", answer.error_message);
-        let offsets = answer.base_offset..;
-        journal.lock().unwrap().extend(offsets.zip(values));
-        sequence += 3;
-    }
-}
-
-fn check(client: &mut Client, journal: &[(i64, Vec<u8>)]) {
-    assert!(journal.len() > KILLS * PRODUCERS, "only {} records were acknowledged", journal.len());
-    let end = client.offset_of(TOPIC, 0, -1).unwrap();
-    let mut log = Vec::new();
-    while (log.len() as i64) < end {
-        let from = log.len() as i64;
-        let records = records_from(&bytes_of(&client.fetch(TOPIC, 0, from).unwrap()), from);
-        assert!(!records.is_empty(), "nothing at offset {from} of {end}");
-        for (offset, value) in records {
-            assert_eq!(offset, log.len() as i64, "offsets have no gap");
-            log.push(value);
-        }
-    }
-    for (offset, value) in journal {
-        assert!(log.get(*offset as usize) == Some(value), "offset {offset} was acknowledged");
-    }
+    server.kill().unwrap();
+    let started = Instant::now();
+    let server = start.start().unwrap();
+    let fetched = server.client().unwrap().fetch("tail", 0, batches - 1).unwrap();
+    let took = started.elapsed();
+    let last = records_from(&bytes_of(&fetched), batches - 1);
+    assert_eq!((last[0].0, last[0].1.len()), (batches - 1, BATCH_BYTES));
+    say(format_args!("an active tail of {batches} MB is served {took:?} after the start"));
+    assert!(took < BOUND, "{took:?} for {batches} MB");
 }

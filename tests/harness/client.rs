@@ -1,6 +1,6 @@
 //! A blocking client: one request at a time, each in a version the caller names or the newest.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -48,6 +48,16 @@ impl std::fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
+impl ClientError {
+    /// Panics unless this is a connection that failed or was closed. An answer that cannot be read is the
+    /// server's fault; so is none within the time-out.
+    pub fn assert_is_an_end(&self) {
+        let ClientError::Io(error) = self else { panic!("{self}") };
+        let is_timeout = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        assert!(!is_timeout, "neither data nor an error nor a closed connection for {TIMEOUT:?}");
+    }
+}
+
 impl Client {
     /// Connects.
     ///
@@ -58,6 +68,35 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(Client { stream, correlation_id: 0 })
+    }
+
+    /// Connects with a receive buffer of about this size, so that most of a large answer stays with the server
+    /// until it is read.
+    ///
+    /// # Errors
+    /// Nobody there.
+    pub fn connect_narrow(address: SocketAddr, buffer_bytes: usize) -> Result<Client, ClientError> {
+        use rustix::net::{AddressFamily, SocketType, sockopt};
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)
+            .map_err(std::io::Error::from)?;
+        // Before connecting: the window is agreed upon then.
+        sockopt::set_socket_recv_buffer_size(&socket, buffer_bytes)
+            .map_err(std::io::Error::from)?;
+        rustix::net::connect(&socket, &address).map_err(std::io::Error::from)?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        Ok(Client { stream, correlation_id: 0 })
+    }
+
+    /// Ends the connection with a reset, whatever is on its way.
+    ///
+    /// # Errors
+    /// The socket cannot be told.
+    pub fn reset(self) -> Result<(), ClientError> {
+        let linger = Some(Duration::ZERO);
+        rustix::net::sockopt::set_socket_linger(&self.stream, linger)
+            .map_err(std::io::Error::from)?;
+        Ok(())
     }
 
     /// The connection itself, for what the protocol does not foresee.

@@ -4,10 +4,19 @@
 //! its own and a fresh directory. The client is blocking and does one request at a time.
 
 mod client;
+pub mod consumer;
+pub mod footprint;
+pub mod journal;
+pub mod load;
 mod process;
+pub mod producer;
 pub mod records;
 #[path = "../../benches/rig/mod.rs"]
 pub mod rig;
+pub mod rounds;
+pub mod stamp;
+pub mod volume;
+pub mod witness;
 
 pub use client::{Client, ClientError, fetch_request, produce_request};
 pub use process::{Metrics, Penstock, Start, binary};

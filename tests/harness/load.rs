@@ -1,0 +1,103 @@
+//! The load that faults come upon: four producers and two consumers of two partitions.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::Client;
+use crate::consumer::Consumer;
+use crate::journal::Journal;
+use crate::producer::{End, Producer};
+use crate::rounds::Dice;
+use crate::witness::Witness;
+
+/// The topic.
+pub const TOPIC: &str = "acknowledged";
+/// Its partitions.
+pub const PARTITIONS: usize = 2;
+const CONSUMERS: usize = 2;
+
+/// acks, and whether the producer is idempotent.
+const PRODUCERS: [(i16, bool); 4] = [(1, false), (1, true), (-1, false), (-1, true)];
+
+/// Producers and consumers with one journal; they go on from one fault to the next.
+#[derive(Debug)]
+pub struct Load {
+    producers: Vec<Producer>,
+    consumers: Vec<Consumer>,
+    journal: Arc<Journal>,
+}
+
+/// How a load ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The producers' ends.
+    pub producers: Vec<End>,
+    /// The consumers' ends.
+    pub consumers: Vec<End>,
+}
+
+impl Load {
+    /// Creates the topic, with small segments so that faults meet rolls, and those who will use it.
+    pub fn create(client: &mut Client, dice: &mut Dice) -> Load {
+        let configs = [("segment.bytes", "4194304")];
+        client.create_topic(TOPIC, PARTITIONS as i32, &configs).expect("the topic is new");
+        let mut load =
+            Load { producers: Vec::new(), consumers: Vec::new(), journal: Arc::default() };
+        load.renew_clients(dice, 0);
+        load
+    }
+
+    /// New producers and consumers, for after a fault that took what the old ones rely on. `generation`
+    /// counts how often.
+    pub fn renew_clients(&mut self, dice: &mut Dice, generation: u64) {
+        let journal = &self.journal;
+        let producer = |(at, (acks, is_idempotent)): (usize, &(i16, bool))| {
+            let place = (TOPIC, (at / (PRODUCERS.len() / PARTITIONS)) as i32);
+            let number = generation * PRODUCERS.len() as u64 + at as u64;
+            Producer::new(journal, place, (number, *acks, *is_idempotent), dice.split())
+        };
+        self.producers = PRODUCERS.iter().enumerate().map(producer).collect();
+        self.consumers =
+            (0..CONSUMERS).map(|_| Consumer::new(journal, TOPIC, PARTITIONS)).collect();
+    }
+
+    /// What was sent and acknowledged.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Who can read the log in this data directory.
+    pub fn witness<'a>(&self, data_dir: &'a std::path::Path) -> Witness<'a> {
+        Witness { data_dir, topic: TOPIC, partitions: PARTITIONS }
+    }
+
+    /// Lets the load run and `fault` come upon it; then stops those whom it did not end.
+    pub fn under(&mut self, server: SocketAddr, fault: impl FnOnce(&Journal)) -> Ended {
+        let stop = AtomicBool::new(false);
+        let (producers, consumers) = (&mut self.producers, &mut self.consumers);
+        let (stop, journal) = (&stop, &self.journal);
+        std::thread::scope(|scope| {
+            let producing: Vec<_> =
+                producers.iter_mut().map(|p| scope.spawn(move || p.run(server, stop))).collect();
+            let consuming: Vec<_> =
+                consumers.iter_mut().map(|c| scope.spawn(move || c.run(server, stop))).collect();
+            let _stops = StopsWhenDropped(stop);
+            fault(journal);
+            stop.store(true, Ordering::Relaxed);
+            let ends = |threads: Vec<std::thread::ScopedJoinHandle<'_, End>>| {
+                threads.into_iter().map(|t| t.join().expect("no client panicked")).collect()
+            };
+            Ended { producers: ends(producing), consumers: ends(consuming) }
+        })
+    }
+}
+
+/// A fault that panics must not leave the load running: the scope would wait for it for ever.
+struct StopsWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for StopsWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

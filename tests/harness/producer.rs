@@ -1,0 +1,163 @@
+//! A producer that writes down what it sends and what it is told, and goes on after a fault.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use penstock_batch::{BatchBuilder, NewRecord};
+use penstock_wire::messages::InitProducerIdRequest;
+use penstock_wire::{ApiKey, ErrorCode, Request, Response, decode_response};
+
+use crate::journal::Journal;
+use crate::rounds::Dice;
+use crate::stamp::{STAMP_LEN, Stamp, Stamped};
+use crate::{Client, ClientError, produce_request};
+
+/// Requests on the way at once: Kafka's `max.in.flight.requests.per.connection`.
+const IN_FLIGHT_MAX: usize = 5;
+const RECORDS_MAX: usize = 12;
+const VALUE_MAX_BYTES: usize = 1500;
+
+/// The newest version without tagged fields.
+const VERSION: i16 = 7;
+
+/// One producer of one partition; its numbers go on from run to run.
+#[derive(Debug)]
+pub struct Producer {
+    topic: String,
+    partition: i32,
+    acks: i16,
+    number: u64,
+    is_idempotent: bool,
+    /// Producer id and epoch, once the server gave them.
+    identity: Option<(i64, i16)>,
+    next_sequence: u64,
+    /// Sent and not answered, oldest first.
+    unanswered: VecDeque<Sent>,
+    journal: Arc<Journal>,
+    dice: Dice,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The connection broke.
+    Broken,
+    /// It was told to stop; everything it had sent was answered.
+    Stopped,
+    /// The server refused records.
+    Refused(ErrorCode),
+}
+
+#[derive(Debug)]
+struct Sent {
+    records: Vec<Stamped>,
+    request: Request,
+}
+
+impl Producer {
+    /// Producer `number` of a test, which no other has.
+    pub fn new(
+        journal: &Arc<Journal>,
+        (topic, partition): (&str, i32),
+        (number, acks, is_idempotent): (u64, i16, bool),
+        dice: Dice,
+    ) -> Producer {
+        Producer {
+            topic: topic.to_owned(),
+            partition,
+            acks,
+            number,
+            is_idempotent,
+            identity: None,
+            next_sequence: 0,
+            unanswered: VecDeque::new(),
+            journal: Arc::clone(journal),
+            dice,
+        }
+    }
+
+    /// Produces until told to stop, refused, or the connection breaks. What an idempotent producer got no
+    /// answer for in the last run it sends again first; another one does not know and goes on.
+    pub fn run(&mut self, server: SocketAddr, stop: &AtomicBool) -> End {
+        match self.try_run(server, stop) {
+            Ok(end) => end,
+            Err(error) => {
+                error.assert_is_an_end();
+                End::Broken
+            }
+        }
+    }
+
+    fn try_run(&mut self, server: SocketAddr, stop: &AtomicBool) -> Result<End, ClientError> {
+        let mut client = Client::connect(server)?;
+        if self.is_idempotent && self.identity.is_none() {
+            self.identity = Some(ask_for_identity(&mut client)?);
+        }
+        if !self.is_idempotent {
+            self.unanswered.clear();
+        }
+        for sent in &self.unanswered {
+            client.send(&sent.request, VERSION)?;
+        }
+        loop {
+            while self.unanswered.len() < IN_FLIGHT_MAX && !stop.load(Ordering::Relaxed) {
+                self.send_next(&mut client)?;
+            }
+            let Some(oldest) = self.unanswered.front() else { return Ok(End::Stopped) };
+            let (_, answer) = decode_response(ApiKey::Produce, VERSION, client.receive()?)
+                .map_err(ClientError::Answer)?;
+            let Response::Produce(mut answer) = answer else { panic!("not an answer to Produce") };
+            let answer = answer.responses.remove(0).partition_responses.remove(0);
+            assert_eq!(answer.index, self.partition);
+            if !answer.error_code.is_none() {
+                return Ok(End::Refused(answer.error_code));
+            }
+            self.journal.acknowledged(self.partition, answer.base_offset, &oldest.records);
+            self.unanswered.pop_front();
+        }
+    }
+
+    fn send_next(&mut self, client: &mut Client) -> Result<(), ClientError> {
+        let (records, batch) = self.next_batch();
+        self.journal.sends(&records, self.is_idempotent);
+        let request = produce_request(&self.topic, self.partition, self.acks, batch);
+        self.unanswered.push_back(Sent { records, request });
+        let sent = self.unanswered.back().expect("just pushed");
+        client.send(&sent.request, VERSION).map(drop)
+    }
+
+    fn next_batch(&mut self) -> (Vec<Stamped>, Bytes) {
+        let mut builder = BatchBuilder::new();
+        if let Some((id, epoch)) = self.identity {
+            builder.set_producer(id, epoch, self.next_sequence as i32);
+        }
+        let mut records = Vec::new();
+        for _ in 0..self.dice.within(1..RECORDS_MAX) {
+            let (partition, producer) = (self.partition, self.number);
+            let stamp = Stamp { partition, producer, sequence: self.next_sequence };
+            let len_bytes = self.dice.within(STAMP_LEN..VALUE_MAX_BYTES);
+            let value = stamp.value(len_bytes, &mut self.dice);
+            records.push(Stamped::read(&value));
+            let value = Some(value.as_slice());
+            builder.push(NewRecord {
+                timestamp_ms: 1_700_000_000_000,
+                value,
+                ..Default::default()
+            });
+            self.next_sequence += 1;
+        }
+        (records, builder.finish().into())
+    }
+}
+
+fn ask_for_identity(client: &mut Client) -> Result<(i64, i16), ClientError> {
+    let request = Request::InitProducerId(InitProducerIdRequest::default());
+    let Response::InitProducerId(answer) = client.ask(&request)? else {
+        panic!("not an answer to InitProducerId")
+    };
+    assert!(answer.error_code.is_none(), "{}", answer.error_code);
+    Ok((answer.producer_id, answer.producer_epoch))
+}

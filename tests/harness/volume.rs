@@ -1,0 +1,162 @@
+//! A file system of its own for a test: ext4 on a loop device, whose power can be cut and whose disk can shrink.
+//!
+//! Needs root and loop devices; a test that cannot have one says so and is over. The programs are those of
+//! util-linux and e2fsprogs. The one ioctl(2) has no safe wrapper, and this workspace allows `unsafe` in one
+//! file only: perl, which every Debian has, does it.
+//!
+//! ```text
+//!   <dir>/volume.image ──losetup──► /dev/loopN ──mount──► <dir>/volume
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::process::until;
+use crate::rounds::say;
+
+/// EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH: from now on nothing reaches the disk, neither what
+/// was written and not synced nor what the journal had not committed (KERNEL.md).
+const CUT_POWER: &str = r#"open(my $d, "<", $ARGV[0]) or die "open: $!";
+    my $flags = pack("L", 2); ioctl($d, 0x8004587d, $flags) or die "ioctl: $!";"#;
+
+/// ext4 on a loop device; unmounted when dropped.
+#[derive(Debug)]
+pub struct Volume {
+    image: PathBuf,
+    mount: Mount,
+}
+
+/// A place where something is mounted; unmounted when dropped.
+#[derive(Debug)]
+pub struct Mount {
+    point: PathBuf,
+    is_mounted: bool,
+}
+
+impl Volume {
+    /// Makes one of `len_bytes`, sparse, in `dir`, with these ext4 features besides the usual ones (`""`: no
+    /// others). `None`: this machine cannot, which was said.
+    ///
+    /// # Errors
+    /// The machine could, but something failed.
+    pub fn make(dir: &Path, len_bytes: u64, features: &str) -> anyhow::Result<Option<Volume>> {
+        if let Err(why) = run("losetup", ["--find"]) {
+            say(format_args!("SKIPPED: it needs root and a free loop device: {why:#}"));
+            return Ok(None);
+        }
+        let image = dir.join("volume.image");
+        std::fs::File::create(&image)?.set_len(len_bytes)?;
+        run("mke2fs", ["-q", "-F", "-t", "ext4", "-b", "4096", "-O", features, path(&image)])?;
+        let mount = Mount::at(&dir.join("volume"))?;
+        let mut volume = Volume { image, mount };
+        match volume.mount() {
+            Ok(()) => Ok(Some(volume)),
+            Err(why) => {
+                say(format_args!("SKIPPED: it needs to mount a loop device: {why:#}"));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.mount.point
+    }
+
+    /// Mounts it; ext4 replays its journal. Errors of the disk are answered and not more.
+    ///
+    /// # Errors
+    /// mount(8) says no.
+    pub fn mount(&mut self) -> anyhow::Result<()> {
+        let options = "loop,noatime,errors=continue";
+        self.mount.mount(&["-t", "ext4", "-o", options, path(&self.image)])
+    }
+
+    /// Unmounts it, once nobody uses it any more.
+    ///
+    /// # Errors
+    /// umount(8) says no.
+    pub fn unmount(&mut self) -> anyhow::Result<()> {
+        self.mount.unmount()
+    }
+
+    /// Cuts its power: what was not synced never reaches the disk. Whoever uses it gets errors.
+    ///
+    /// # Errors
+    /// The file system cannot.
+    pub fn cut_power(&self) -> anyhow::Result<()> {
+        run("perl", ["-e", CUT_POWER, path(&self.mount.point)])
+    }
+
+    /// Takes the end of its disk away: what lies there answers EIO from now on, once it is not cached.
+    ///
+    /// # Errors
+    /// The image cannot be cut.
+    pub fn shrink_to(&self, len_bytes: u64) -> std::io::Result<()> {
+        std::fs::File::options().write(true).open(&self.image)?.set_len(len_bytes)
+    }
+}
+
+impl Mount {
+    /// A tmpfs of `len_bytes` at `point`, which must not be there. `None`: this machine cannot, which was said.
+    ///
+    /// # Errors
+    /// The place cannot be made.
+    pub fn tmpfs(point: &Path, len_bytes: u64) -> anyhow::Result<Option<Mount>> {
+        let mut mount = Mount::at(point)?;
+        let options = format!("size={len_bytes}");
+        match mount.mount(&["-t", "tmpfs", "-o", &options, "tmpfs"]) {
+            Ok(()) => Ok(Some(mount)),
+            Err(why) => {
+                say(format_args!("SKIPPED: it needs to mount a tmpfs: {why:#}"));
+                Ok(None)
+            }
+        }
+    }
+
+    fn at(point: &Path) -> anyhow::Result<Mount> {
+        std::fs::create_dir(point)?;
+        Ok(Mount { point: point.to_owned(), is_mounted: false })
+    }
+
+    fn mount(&mut self, what: &[&str]) -> anyhow::Result<()> {
+        run("mount", what.iter().copied().chain([path(&self.point)]))?;
+        self.is_mounted = true;
+        Ok(())
+    }
+
+    fn unmount(&mut self) -> anyhow::Result<()> {
+        // What a ring of a killed process had in the kernel ends a moment after the process.
+        until("nobody uses the mount", || match run("umount", [path(&self.point)]) {
+            Ok(()) => Ok(Some(())),
+            Err(busy) if busy.to_string().contains("busy") => Ok(None),
+            Err(error) => Err(error),
+        })?;
+        self.is_mounted = false;
+        Ok(())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.is_mounted {
+            // Lazily: a test that panics may leave somebody who uses it for another moment.
+            let _ = run("umount", ["--lazy", path(&self.point)]);
+        }
+    }
+}
+
+fn run<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) -> anyhow::Result<()> {
+    let mut command = Command::new(program);
+    let output = command.args(arguments).output().with_context(|| format!("no {program}"))?;
+    if !output.status.success() {
+        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a path of a test is UTF-8")
+}

@@ -1,0 +1,92 @@
+//! Reads a whole log, through the server and past it in the segment files, and holds it against a journal.
+
+use std::path::Path;
+
+use penstock_batch::{Batches, check_crc};
+
+use crate::Client;
+use crate::consumer::proved;
+use crate::journal::{Found, Journal};
+use crate::stamp::Stamped;
+
+/// Where a log is read from.
+#[derive(Debug, Clone, Copy)]
+pub struct Witness<'a> {
+    /// The server's data directory.
+    pub data_dir: &'a Path,
+    /// The topic.
+    pub topic: &'a str,
+    /// Its partitions: 0 to this.
+    pub partitions: usize,
+}
+
+impl Witness<'_> {
+    /// Checks that both ways to read every partition agree, that they hold only what was sent, and nothing
+    /// that was acknowledged or read is missing. Nobody may be producing.
+    pub fn check(&self, client: &mut Client, journal: &Journal) -> usize {
+        let mut records = 0;
+        for partition in 0..self.partitions as i32 {
+            let log = self.served(client, partition);
+            assert_eq!(log, self.stored(partition), "the files hold what is served");
+            journal.check_log(partition, &log);
+            let missing = journal.missing(partition, &log);
+            assert!(missing.is_empty(), "partition {partition} lost {}", ranges(&missing));
+            let end = client.offset_of(self.topic, partition, -1).expect("the log end is told");
+            journal.saw_high_watermark(partition, journal.floor(partition), end);
+            records += log.len();
+        }
+        records
+    }
+
+    /// The log as the server gives it, from its start to its end.
+    pub fn served(&self, client: &mut Client, partition: i32) -> Vec<Found> {
+        let start = client.offset_of(self.topic, partition, -2).expect("the log start is told");
+        let end = client.offset_of(self.topic, partition, -1).expect("the log end is told");
+        let mut log = Vec::new();
+        let mut next = start;
+        while next < end {
+            let answer = client.fetch(self.topic, partition, next).expect("a fetch is answered");
+            assert!(answer.error_code.is_none(), "offset {next} of {end}: {}", answer.error_code);
+            log.extend(proved(&answer, next));
+            let reached = log.last().map_or(start, |found: &Found| found.offset + 1);
+            assert!(reached > next, "nothing at offset {next} of {end}");
+            next = reached;
+        }
+        log
+    }
+
+    /// The log as its segment files hold it. Every batch must be whole and sound.
+    pub fn stored(&self, partition: i32) -> Vec<Found> {
+        let dir = self.data_dir.join(format!("{}-{partition}", self.topic));
+        let entries = std::fs::read_dir(dir).expect("the partition has a directory");
+        let mut segments: Vec<_> = entries
+            .map(|entry| entry.expect("a directory can be read").path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .collect();
+        segments.sort();
+        let mut log = Vec::new();
+        for segment in segments {
+            let bytes = std::fs::read(&segment).expect("a segment can be read");
+            for batch in Batches::new(&bytes) {
+                let (_, batch) = batch.unwrap_or_else(|e| panic!("{}: {e}", segment.display()));
+                check_crc(batch).unwrap_or_else(|e| panic!("{}: {e}", segment.display()));
+                for record in penstock_batch::records(batch).expect("uncompressed") {
+                    let record = record.expect("a sound record");
+                    let value = record.value.expect("every record has a value");
+                    log.push(Found { offset: record.offset, record: Stamped::read(value) });
+                }
+            }
+        }
+        log
+    }
+}
+
+/// Ascending offsets in words: `3-7 9`.
+pub fn ranges(offsets: &[i64]) -> String {
+    let runs = offsets.chunk_by(|one, next| one + 1 == *next);
+    let words = runs.map(|run| match run {
+        [one] => one.to_string(),
+        _ => format!("{}-{}", run[0], run[run.len() - 1]),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}

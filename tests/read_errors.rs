@@ -1,0 +1,194 @@
+//! A disk that fails under a reader: an error or a closed connection, never wrong bytes, and the others go on.
+//!
+//! The disk is a loop device whose file is cut shorter: what lay behind the cut answers EIO.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use penstock_tests::footprint::Footprint;
+use penstock_tests::records::batch;
+use penstock_tests::rounds::Dice;
+use penstock_tests::stamp::Stamp;
+use penstock_tests::volume::Volume;
+use penstock_tests::{Client, Penstock, Start, fetch_request};
+use penstock_wire::Request;
+
+const TOPIC: &str = "decaying";
+const PARTITIONS: i32 = 4;
+const BATCHES: usize = 80;
+const VALUE_BYTES: usize = 100_000;
+const DISK_BYTES: u64 = 64 << 20;
+
+/// The cut moves down the disk in such steps until a partition is hit.
+const CUT_BYTES: u64 = 1 << 20;
+
+/// The largest answer, and so the piece in which a log is read.
+const FETCH_BYTES: usize = 1 << 20;
+
+/// The version of fetches whose answer has nothing behind the records.
+const VERSION: i16 = 11;
+
+/// What one fetch brought.
+struct Taken {
+    /// Record bytes, as many as came.
+    records: Vec<u8>,
+    /// Whether the answer came to its end.
+    is_whole: bool,
+}
+
+/// Fetches that did not bring what they should.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Failures {
+    /// The connection was closed in the middle of the answer.
+    broken_off: usize,
+    /// The answer said an error.
+    refused: usize,
+}
+
+fn never_wrong_bytes_by(path: &str) {
+    let mut dice = Dice::of(&format!("read errors by {path}"));
+    let dir = tempfile::tempdir().unwrap();
+    // Its journal would lie in the middle of the disk and be hit as well.
+    let volume = Volume::make(dir.path(), DISK_BYTES, "^has_journal").unwrap();
+    let Some(volume) = volume else { return };
+    let start = Start::on(&volume.path().join("data")).with(&["--fetch-path", path]);
+    let server = start.start().unwrap();
+    fill(&mut server.client().unwrap(), volume.path(), &mut dice);
+    server.stop().unwrap();
+    let logs = segments(volume.path());
+    let truth: Vec<Vec<u8>> = logs.iter().map(|log| std::fs::read(log).unwrap()).collect();
+
+    let server = start.start().unwrap();
+    read_log(&server, 0, &truth[0]);
+    let before = Footprint::of(&server);
+    let is_broken = break_some(&volume, &logs);
+    for (partition, truth) in (0..).zip(&truth) {
+        let failures = read_log(&server, partition, truth);
+        // Answers that were on their way when they met the error, and those that never began.
+        let is_both = failures.broken_off > 0 && failures.refused > 0;
+        let none = Failures::default();
+        let is_expected = if is_broken[partition as usize] { is_both } else { failures == none };
+        assert!(is_expected, "partition {partition}: {failures:?}");
+    }
+    before.assert_back(&server, 0);
+    drop(server);
+}
+
+#[test]
+fn a_failing_disk_never_gives_wrong_bytes_by_chain() {
+    never_wrong_bytes_by("chain");
+}
+
+#[test]
+fn a_failing_disk_never_gives_wrong_bytes_by_auto() {
+    never_wrong_bytes_by("auto");
+}
+
+#[test]
+fn a_failing_disk_never_gives_wrong_bytes_by_sendfile() {
+    never_wrong_bytes_by("sendfile");
+}
+
+#[test]
+fn a_failing_disk_never_gives_wrong_bytes_by_copy() {
+    never_wrong_bytes_by("copy");
+}
+
+/// Partition after partition, each on the disk before the next, so that they lie there in this order.
+fn fill(client: &mut Client, volume: &Path, dice: &mut Dice) {
+    client.create_topic(TOPIC, PARTITIONS, &[]).unwrap();
+    let volume = File::open(volume).unwrap();
+    for partition in 0..PARTITIONS {
+        for sequence in 0..BATCHES as u64 {
+            let stamp = Stamp { partition, producer: 0, sequence };
+            let records = batch(&[stamp.value(VALUE_BYTES, dice)]);
+            assert!(client.produce(TOPIC, partition, 1, records).unwrap().error_code.is_none());
+        }
+        rustix::fs::syncfs(&volume).unwrap();
+    }
+}
+
+fn segments(volume: &Path) -> Vec<PathBuf> {
+    let log = |index| format!("data/{TOPIC}-{index}/00000000000000000000.log");
+    (0..PARTITIONS).map(|index| volume.join(log(index))).collect()
+}
+
+/// Takes more and more of the disk away, until some log can no longer be read whole; says which.
+fn break_some(volume: &Volume, logs: &[PathBuf]) -> Vec<bool> {
+    rustix::fs::syncfs(File::open(volume.path()).unwrap()).unwrap();
+    let mut len_bytes = DISK_BYTES;
+    loop {
+        len_bytes -= CUT_BYTES;
+        volume.shrink_to(len_bytes).unwrap();
+        logs.iter().for_each(|log| forget(log));
+        let is_broken: Vec<bool> = logs.iter().map(|log| std::fs::read(log).is_err()).collect();
+        if is_broken.contains(&true) {
+            assert!(is_broken.contains(&false), "nothing is left whole");
+            logs.iter().for_each(|log| forget(log));
+            return is_broken;
+        }
+    }
+}
+
+/// Drops a file from the page cache.
+fn forget(log: &Path) {
+    let file = File::open(log).unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+}
+
+/// Fetches a log in pieces from every second batch on. What comes must be what was produced, as far as it
+/// comes.
+fn read_log(server: &Penstock, partition: i32, truth: &[u8]) -> Failures {
+    let batch_bytes = truth.len() / BATCHES;
+    let mut failures = Failures::default();
+    for offset in (0..BATCHES).step_by(2) {
+        let expected = &truth[offset * batch_bytes..];
+        let expected = &expected[..expected.len().min(FETCH_BYTES)];
+        let taken = fetch(&mut server.client().unwrap(), partition, offset as i64);
+        let is_right = expected.starts_with(&taken.records);
+        assert!(is_right, "wrong bytes at offset {offset} of partition {partition}");
+        match taken.records.len() {
+            _ if !taken.is_whole => failures.broken_off += 1,
+            0 => failures.refused += 1,
+            len_bytes => assert_eq!(len_bytes, expected.len(), "less than asked without a reason"),
+        }
+    }
+    failures
+}
+
+/// Takes whatever comes until the answer or the connection ends; a time-out is a panic.
+fn fetch(client: &mut Client, partition: i32, offset: i64) -> Taken {
+    let request = Request::Fetch(fetch_request(TOPIC, partition, offset));
+    client.send(&request, VERSION).unwrap();
+    let mut answer = Vec::new();
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let len_bytes = match client.stream().read(&mut piece) {
+            Ok(len_bytes) => len_bytes,
+            Err(error) => {
+                penstock_tests::ClientError::from(error).assert_is_an_end();
+                0
+            }
+        };
+        answer.extend_from_slice(&piece[..len_bytes]);
+        let end = answer
+            .get(..4)
+            .map(|prefix| 4 + u32::from_be_bytes(prefix.try_into().unwrap()) as usize);
+        let is_whole = end == Some(answer.len());
+        if is_whole || len_bytes == 0 {
+            let head = head_len(answer.len());
+            return Taken { records: answer.split_off(head), is_whole };
+        }
+    }
+}
+
+/// Bytes of an answer before its records: fixed, for one partition of this topic.
+fn head_len(have_bytes: usize) -> usize {
+    const PREFIX_AND_CORRELATION: usize = 8;
+    const THROTTLE_ERROR_SESSION: usize = 10;
+    const TOPICS_NAME_PARTITIONS: usize = 4 + 2 + TOPIC.len() + 4;
+    const PARTITION: usize = 4 + 2 + 8 + 8 + 8 + 4 + 4 + 4;
+    (PREFIX_AND_CORRELATION + THROTTLE_ERROR_SESSION + TOPICS_NAME_PARTITIONS + PARTITION)
+        .min(have_bytes)
+}

@@ -1,0 +1,163 @@
+//! Retention under readers: segments go while answers are made of them.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use penstock_tests::consumer::proved;
+use penstock_tests::footprint::Footprint;
+use penstock_tests::records::batch;
+use penstock_tests::rounds::{Dice, rounds, say};
+use penstock_tests::stamp::Stamp;
+use penstock_tests::{Client, ClientError, Penstock, Start, fetch_request};
+use penstock_wire::messages::{FetchResponse, PartitionData};
+use penstock_wire::{ApiKey, ErrorCode, Request, Response, decode_response};
+
+const TOPIC: &str = "passing";
+const READERS: usize = 45;
+const SLOW_READERS: usize = 5;
+const VALUE_BYTES: usize = 20_000;
+
+/// Most of an answer is still with the server when its segment goes.
+const RECEIVE_BUFFER_BYTES: usize = 32 << 10;
+
+/// The log keeps four segments of a megabyte; retention looks five times a second.
+const SETTINGS: [(&str, &str); 5] = [
+    ("log.segment.bytes", "1048576"),
+    ("log.retention.bytes", "4194304"),
+    ("log.retention.ms", "-1"),
+    ("log.retention.check.interval.ms", "200"),
+    ("socket.send.buffer.bytes", "65536"),
+];
+
+/// What all readers together have met.
+#[derive(Debug, Default)]
+struct Met {
+    records: AtomicUsize,
+    out_of_range: AtomicUsize,
+    recovered: AtomicUsize,
+    /// Answers that were read to their end after their segment had been deleted.
+    outlived: AtomicUsize,
+}
+
+#[test]
+fn readers_inside_of_a_deleted_segment_finish_and_the_others_are_told() {
+    let mut dice = Dice::of("retention under readers");
+    // Each is one answer read to its end after its segment was deleted.
+    let outlived = rounds(10, 200);
+    let dir = tempfile::tempdir().unwrap();
+    let server = Start::on(dir.path()).set(&SETTINGS).start().unwrap();
+    server.client().unwrap().create_topic(TOPIC, 1, &[]).unwrap();
+    let mut producer = server.client().unwrap();
+    let mut sequence = 0;
+    while sequence < 300 {
+        produce(&mut producer, sequence, &mut dice);
+        sequence += 1;
+    }
+    let before = Footprint::of(&server);
+    let (met, stop) = (Met::default(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let (met, stop, server, dir) = (&met, &stop, &server, dir.path());
+        let mut threads = Vec::new();
+        for reader in 0..READERS {
+            threads.push(scope.spawn(move || read(server, reader, met, stop)));
+        }
+        for _ in 0..SLOW_READERS {
+            threads.push(scope.spawn(move || read_slowly(server, dir, met, stop)));
+        }
+        let is_enough = || {
+            met.outlived.load(Ordering::Relaxed) >= outlived
+                && met.recovered.load(Ordering::Relaxed) >= outlived
+        };
+        while !is_enough() && threads.iter().all(|thread| !thread.is_finished()) {
+            produce(&mut producer, sequence, &mut dice);
+            sequence += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().for_each(|thread| thread.join().expect("no reader panicked"));
+    });
+    before.assert_back(&server, 0);
+    say(format_args!("{sequence} records of {VALUE_BYTES} bytes; {met:?}"));
+    server.stop().unwrap();
+}
+
+fn produce(client: &mut Client, sequence: u64, dice: &mut Dice) {
+    let stamp = Stamp { partition: 0, producer: 0, sequence };
+    let answer = client.produce(TOPIC, 0, 1, batch(&[stamp.value(VALUE_BYTES, dice)])).unwrap();
+    assert_eq!((answer.error_code, answer.base_offset), (ErrorCode::NONE, sequence as i64));
+}
+
+/// Reads on from the oldest record; every fifth reader dawdles so that the log start overtakes it.
+fn read(server: &Penstock, reader: usize, met: &Met, stop: &AtomicBool) {
+    let mut client = server.client().unwrap();
+    let mut position = 0;
+    let mut was_told = false;
+    while !stop.load(Ordering::Relaxed) {
+        let answer = client.fetch(TOPIC, 0, position).unwrap();
+        if answer.error_code == ErrorCode::OFFSET_OUT_OF_RANGE {
+            assert!(position < answer.log_start_offset, "{position} is not below the log start");
+            met.out_of_range.fetch_add(1, Ordering::Relaxed);
+            position = client.offset_of(TOPIC, 0, -2).unwrap();
+            was_told = true;
+            continue;
+        }
+        position = check(&answer, position, met);
+        met.recovered.fetch_add(usize::from(was_told), Ordering::Relaxed);
+        was_told = false;
+        let pause_ms = if reader.is_multiple_of(5) { 300 } else { 20 };
+        std::thread::sleep(Duration::from_millis(pause_ms));
+    }
+}
+
+/// Asks for the oldest records and takes the end of the answer only when their segment has been deleted.
+fn read_slowly(server: &Penstock, data_dir: &Path, met: &Met, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        if let Err(error) = read_one_slowly(server, data_dir, met, stop) {
+            panic!("an answer that had begun did not end: {error}");
+        }
+    }
+}
+
+fn read_one_slowly(
+    server: &Penstock,
+    data_dir: &Path,
+    met: &Met,
+    stop: &AtomicBool,
+) -> Result<(), ClientError> {
+    let mut client = Client::connect_narrow(server.address(), RECEIVE_BUFFER_BYTES)?;
+    let position = client.offset_of(TOPIC, 0, -2)?;
+    let segment = data_dir.join(format!("{TOPIC}-0/{position:020}.log"));
+    client.send(&Request::Fetch(fetch_request(TOPIC, 0, position)), 11)?;
+    let mut prefix = [0; 4];
+    client.stream().read_exact(&mut prefix)?;
+    let mut frame = vec![0; u32::from_be_bytes(prefix) as usize];
+    let asked = Instant::now();
+    while segment.exists() && !stop.load(Ordering::Relaxed) {
+        assert!(asked.elapsed() < Duration::from_secs(60), "{} stays", segment.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    client.stream().read_exact(&mut frame)?;
+    let (_, answer) =
+        decode_response(ApiKey::Fetch, 11, frame.into()).map_err(ClientError::Answer)?;
+    let Response::Fetch(FetchResponse { mut responses, .. }) = answer else { panic!() };
+    let answer = responses.remove(0).partitions.remove(0);
+    // Between the two requests the segment may have gone.
+    if answer.error_code != ErrorCode::OFFSET_OUT_OF_RANGE {
+        check(&answer, position, met);
+        met.outlived.fetch_add(usize::from(!segment.exists()), Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Every record is the one that was produced at its offset. Returns where to read on.
+fn check(answer: &PartitionData, position: i64, met: &Met) -> i64 {
+    assert!(answer.error_code.is_none(), "{}", answer.error_code);
+    let records = proved(answer, position);
+    for found in &records {
+        let sequence = found.offset as u64;
+        assert_eq!(found.record.stamp, Stamp { partition: 0, producer: 0, sequence });
+    }
+    met.records.fetch_add(records.len(), Ordering::Relaxed);
+    position + records.len() as i64
+}

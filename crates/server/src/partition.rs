@@ -200,8 +200,13 @@ impl Partition {
         let directory = Arc::clone(&self.directory);
         let creating = tokio::task::spawn_blocking(move || directory.touch(|| roll.create()));
         let created = creating.await.map_err(|error| ProduceFailure::Roll(error.into()))?;
-        let new_segment = created.ok_or(ProduceFailure::Deleted)?.map_err(ProduceFailure::Roll)?;
-        self.log().install_roll(new_segment);
+        match created.ok_or(ProduceFailure::Deleted)? {
+            Ok(new_segment) => self.log().install_roll(new_segment),
+            Err(error) => {
+                self.log().fail_roll(&error);
+                return Err(ProduceFailure::Roll(error));
+            }
+        }
         Ok(())
     }
 }

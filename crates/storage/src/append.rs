@@ -106,6 +106,7 @@ impl Log {
         now_ms: i64,
     ) -> Result<Append, AppendError> {
         assert!(self.writing != Writing::Outstanding, "an append began while one was outstanding");
+        assert!(self.writing != Writing::Rolling, "a needed roll was left out");
         self.check_append(&batches)?;
         let stamp_ms = match self.config.timestamp_type {
             TimestampType::CreateTime => -1,

@@ -60,7 +60,7 @@ impl DataDir {
     /// Makes the directory if there is none, and locks it until dropped.
     pub fn open(dir: impl Into<Directory>) -> Result<DataDir, DataDirError> {
         let dir = dir.into();
-        dir.disk().create_dir_all(&dir).map_err(io_error(&dir))?;
+        dir.create().map_err(io_error(&dir))?;
         let lock_path = dir.join(LOCK);
         let lock = dir.disk().create(&lock_path).map_err(io_error(&lock_path))?;
         match lock_exclusively(lock.handle()) {

@@ -179,6 +179,25 @@ impl Directory {
         Directory { disk: self.disk.clone(), path: self.path.join(name) }
     }
 
+    /// Makes it and those above it, so that their names survive a power cut.
+    pub(crate) fn create(&self) -> io::Result<()> {
+        let is_missing = |dir: &&Path| {
+            self.disk.list(dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        let missing = self.ancestors().take_while(is_missing).count();
+        self.disk.create_dir_all(&self.path)?;
+        // One level more than was missing: who made it may have died before its name was synced.
+        for dir in self.ancestors().skip(1).take(missing + 1) {
+            let here = Path::new(".");
+            match self.disk.sync_dir(if dir == Path::new("") { here } else { dir }) {
+                // A directory above may be closed to us, if it was there before.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a small file, whole. One that is not small is an error.
     pub(crate) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let file = self.disk.open(&self.join(name))?;
@@ -209,9 +228,17 @@ impl Directory {
     }
 
     /// Makes the names in it survive a power cut.
+    ///
+    /// What fails is never an error of kind `StorageFull`: after those callers go on, after this one they
+    /// must not, since nobody knows which names are on the disk.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.disk.sync_dir(&self.path)
+        self.disk.sync_dir(&self.path).map_err(io::Error::other)
     }
+}
+
+/// There was no room for a write, which may be tried again when there is.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl<P: AsRef<Path> + ?Sized> From<&P> for Directory {

@@ -70,6 +70,8 @@ pub(crate) struct Active {
 pub(crate) enum Writing {
     Idle,
     Outstanding,
+    /// Files of the next segment may exist, so nothing is appended before they are in use.
+    Rolling,
     Offline,
 }
 
@@ -269,7 +271,7 @@ impl Log {
     /// stop. A log that is offline, or has an append under way, does not close cleanly.
     pub fn close(&mut self) -> io::Result<()> {
         match self.writing {
-            Writing::Idle => {}
+            Writing::Idle | Writing::Rolling => {}
             Writing::Outstanding => return Err(io::Error::other("an append is under way")),
             Writing::Offline => return Err(io::Error::other("the log is offline")),
         }

@@ -4,12 +4,16 @@
 //! The append lock is held over all three, so that nothing is appended in between. The files of the old
 //! segment are completed before those of the new one exist: a segment that is followed by another one
 //! has whole indexes. That is what recovery relies on.
+//!
+//! A roll that found no room is begun again by the next append, whatever its size: the new segment's
+//! files may be there, and an offset appended to the old one would then be in both.
 
 use std::{io, sync::Arc};
 
 use crate::{
     Directory, IndexFlush, Log, Offset, ProducedBatches,
-    log::Active,
+    disk::is_no_room,
+    log::{Active, Writing},
     segment::{MAX_SEGMENT_BYTES, SegmentFiles},
 };
 
@@ -31,7 +35,7 @@ pub struct NewSegment {
 impl Roll {
     /// Completes the indexes of the old segment and makes the files of the new one. Blocks.
     ///
-    /// After an error the log is as it was and goes on in the old segment.
+    /// After an error (`Log::fail_roll`) all that is committed can be read as before.
     pub fn create(self) -> io::Result<NewSegment> {
         self.flushes.into_iter().try_for_each(IndexFlush::write)?;
         let files = SegmentFiles::create(&self.dir, self.base)?;
@@ -43,14 +47,15 @@ impl Log {
     /// Whether these batches must begin a new segment, for one of Kafka's reasons: the segment would
     /// outgrow `segment.bytes`, has been filled for `segment.ms`, has a full index, or lies too far back
     /// for offsets relative to its base.
-    pub fn needs_roll(&self, incoming: &ProducedBatches, now_ms: i64) -> Option<Roll> {
+    pub fn needs_roll(&mut self, incoming: &ProducedBatches, now_ms: i64) -> Option<Roll> {
         let segment = &self.active.segment;
         if segment.size_bytes == 0 || self.is_offline() {
             return None;
         }
         let size_limit = self.config.segment_bytes.min(MAX_SEGMENT_BYTES);
         let last = Offset(self.log_end.0.saturating_add(incoming.record_count() - 1));
-        let due = segment.size_bytes + incoming.len_bytes() > size_limit
+        let due = self.writing == Writing::Rolling
+            || segment.size_bytes + incoming.len_bytes() > size_limit
             || self.filled_for_ms(incoming, now_ms) > self.config.segment_ms
             || self.active.indexer.is_full(self.config.index_max_bytes)
             || segment.files.relative(last).is_none();
@@ -59,7 +64,7 @@ impl Log {
 
     /// Whether all that the active segment holds is past `retention.ms`, so that it must be sealed for
     /// `expire` to reach it. For the housekeeping of partitions nobody writes to.
-    pub fn needs_expiry_roll(&self, now_ms: i64) -> Option<Roll> {
+    pub fn needs_expiry_roll(&mut self, now_ms: i64) -> Option<Roll> {
         let retention_ms = self.config.retention_ms?;
         let newest_ms =
             self.active.segment.newest.map_or(self.active.created_ms, |n| n.timestamp_ms);
@@ -79,9 +84,23 @@ impl Log {
         );
         let old = std::mem::replace(&mut self.active, new.active);
         self.sealed.push_back(old.segment);
+        self.writing = Writing::Idle;
     }
 
-    fn roll(&self, now_ms: i64) -> Roll {
+    /// The roll came to nothing. Without room the next append tries again; after any other error nobody knows
+    /// what is on the disk, and the log goes offline.
+    pub fn fail_roll(&mut self, error: &io::Error) {
+        if !is_no_room(error) {
+            self.writing = Writing::Offline;
+            tracing::error!(
+                dir = %self.dir.display(), %error,
+                "a segment could not be rolled; the partition takes no more appends until the server is restarted"
+            );
+        }
+    }
+
+    fn roll(&mut self, now_ms: i64) -> Roll {
+        self.writing = Writing::Rolling;
         let flushes = self.finish_indexes();
         Roll { dir: self.dir.clone(), base: self.log_end, now_ms, flushes }
     }

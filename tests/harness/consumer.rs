@@ -35,10 +35,10 @@ pub fn proved(partition: &PartitionData, offset: i64) -> Vec<Found> {
 }
 
 impl Consumer {
-    /// A consumer of all partitions of a topic, from their start.
-    pub fn new(journal: &Arc<Journal>, topic: &str, partitions: usize) -> Consumer {
-        let positions = vec![0; partitions];
-        Consumer { topic: topic.to_owned(), positions, journal: Arc::clone(journal) }
+    /// A consumer of all partitions of a topic, from these offsets on.
+    pub fn new(journal: &Arc<Journal>, topic: &str, offsets: &[i64]) -> Consumer {
+        let (topic, positions) = (topic.to_owned(), offsets.to_vec());
+        Consumer { topic, positions, journal: Arc::clone(journal) }
     }
 
     /// Reads until told to stop or the connection breaks.

@@ -21,10 +21,12 @@ const CONSUMERS: usize = 2;
 const PRODUCERS: [(i16, bool); 4] = [(1, false), (1, true), (-1, false), (-1, true)];
 
 /// Producers and consumers with one journal; they go on from one fault to the next.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Load {
     producers: Vec<Producer>,
     consumers: Vec<Consumer>,
+    /// How often they were made.
+    generation: usize,
     journal: Arc<Journal>,
 }
 
@@ -42,24 +44,23 @@ impl Load {
     pub fn create(client: &mut Client, dice: &mut Dice) -> Load {
         let configs = [("segment.bytes", "4194304")];
         client.create_topic(TOPIC, PARTITIONS as i32, &configs).expect("the topic is new");
-        let mut load =
-            Load { producers: Vec::new(), consumers: Vec::new(), journal: Arc::default() };
-        load.renew_clients(dice, 0);
+        let mut load = Load::default();
+        load.renew_clients(dice, &[0; PARTITIONS]);
         load
     }
 
-    /// New producers and consumers, for after a fault that took what the old ones rely on. `generation`
-    /// counts how often.
-    pub fn renew_clients(&mut self, dice: &mut Dice, generation: u64) {
-        let journal = &self.journal;
+    /// New producers and consumers, for after a fault that took what the old ones rely on. The consumers read
+    /// from these offsets on.
+    pub fn renew_clients(&mut self, dice: &mut Dice, offsets: &[i64; PARTITIONS]) {
+        let (journal, generation) = (&self.journal, self.generation);
         let producer = |(at, (acks, is_idempotent)): (usize, &(i16, bool))| {
             let place = (TOPIC, (at / (PRODUCERS.len() / PARTITIONS)) as i32);
-            let number = generation * PRODUCERS.len() as u64 + at as u64;
+            let number = (generation * PRODUCERS.len() + at) as u64;
             Producer::new(journal, place, (number, *acks, *is_idempotent), dice.split())
         };
         self.producers = PRODUCERS.iter().enumerate().map(producer).collect();
-        self.consumers =
-            (0..CONSUMERS).map(|_| Consumer::new(journal, TOPIC, PARTITIONS)).collect();
+        self.consumers = (0..CONSUMERS).map(|_| Consumer::new(journal, TOPIC, offsets)).collect();
+        self.generation += 1;
     }
 
     /// What was sent and acknowledged.

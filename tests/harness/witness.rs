@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use penstock_batch::{Batches, check_crc};
+use penstock_wire::ErrorCode;
 
 use crate::Client;
 use crate::consumer::proved;
@@ -38,21 +39,33 @@ impl Witness<'_> {
         records
     }
 
-    /// The log as the server gives it, from its start to its end.
+    /// The log as the server gives it, from its start to its end, without a gap.
     pub fn served(&self, client: &mut Client, partition: i32) -> Vec<Found> {
+        let (log, damaged) = self.sound(client, partition);
+        assert!(damaged.is_empty(), "partition {partition} is damaged at {}", ranges(&damaged));
+        log
+    }
+
+    /// What the server gives of a log, and the offsets that it says are damaged.
+    pub fn sound(&self, client: &mut Client, partition: i32) -> (Vec<Found>, Vec<i64>) {
         let start = client.offset_of(self.topic, partition, -2).expect("the log start is told");
         let end = client.offset_of(self.topic, partition, -1).expect("the log end is told");
-        let mut log = Vec::new();
+        let (mut log, mut damaged) = (Vec::new(), Vec::new());
         let mut next = start;
         while next < end {
             let answer = client.fetch(self.topic, partition, next).expect("a fetch is answered");
+            if answer.error_code == ErrorCode::CORRUPT_MESSAGE {
+                damaged.push(next);
+                next += 1;
+                continue;
+            }
             assert!(answer.error_code.is_none(), "offset {next} of {end}: {}", answer.error_code);
-            log.extend(proved(&answer, next));
-            let reached = log.last().map_or(start, |found: &Found| found.offset + 1);
-            assert!(reached > next, "nothing at offset {next} of {end}");
-            next = reached;
+            let records = proved(&answer, next);
+            assert!(!records.is_empty(), "nothing at offset {next} of {end}");
+            next += records.len() as i64;
+            log.extend(records);
         }
-        log
+        (log, damaged)
     }
 
     /// The log as its segment files hold it. Every batch must be whole and sound.

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::Context;
 use penstock_storage::TopicId;
 
+use crate::overrides::replace_file;
 use crate::settings::Settings;
 
 const FILE_NAME: &str = "meta.properties";
@@ -46,7 +47,7 @@ fn create(path: &Path) -> anyhow::Result<(String, i32)> {
     // A cluster id is 16 random bytes in the same base64 as a topic id.
     let id = TopicId::random().to_string();
     let text = format!("version=1\ncluster.id={id}\nnode.id={DEFAULT_NODE_ID}\n");
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    replace_file(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok((id, DEFAULT_NODE_ID))
 }
 

@@ -42,6 +42,7 @@ pub(crate) async fn transfer(
         job.prepare(ring).await?;
         match job.transfer.next() {
             Next::Done => {
+                socket.uncork();
                 std::mem::forget(unfinished);
                 return Ok(());
             }
@@ -300,7 +301,10 @@ async fn perform_step(ring: &Ring, job: &mut Job, op: Op) -> i32 {
         Op::Send { piece, from, len_bytes, more } => {
             send(socket, transfer.bytes(piece, from, len_bytes), more)
         }
-        Op::SendFile { piece, position, len_bytes, .. } => {
+        Op::SendFile { piece, position, len_bytes, more } => {
+            if more {
+                socket.cork();
+            }
             let file = transfer.file(piece);
             result_of(rustix::fs::sendfile(
                 socket,

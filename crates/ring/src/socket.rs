@@ -25,6 +25,7 @@ pub struct Socket {
     readiness: OnceCell<Watched>,
     fd: Rc<OwnedFd>,
     sent_bytes: Cell<u64>,
+    is_corked: Cell<bool>,
     /// What the peer was last sent from disk, kept while a scan shall leave no trace.
     scanned: RefCell<Vec<FileRange>>,
 }
@@ -52,6 +53,7 @@ impl Socket {
             readiness: OnceCell::new(),
             fd: Rc::new(fd),
             sent_bytes: Cell::new(0),
+            is_corked: Cell::new(false),
             scanned: RefCell::default(),
         })
     }
@@ -87,6 +89,22 @@ impl Socket {
 
     pub(crate) fn note_sent(&self, len_bytes: u64) {
         self.sent_bytes.set(self.sent_bytes.get() + len_bytes);
+    }
+
+    /// Holds back a segment that is not full: MSG_MORE for sendfile(2), which has none. What comes
+    /// last would otherwise travel, and wake the peer, alone.
+    pub(crate) fn cork(&self) {
+        if !self.is_corked.get() {
+            self.is_corked.set(sockopt::set_tcp_cork(&self.fd, true).is_ok()); // AF_UNIX has none
+        }
+    }
+
+    /// Lets go of what was held back. To be called at the end of every answer.
+    pub(crate) fn uncork(&self) {
+        if self.is_corked.take() {
+            // It fails for a socket that is gone only, and that is found out elsewhere.
+            let _ = sockopt::set_tcp_cork(&self.fd, false);
+        }
     }
 
     /// Keeps what the peer is sent from disk now, and gives what it was sent before.

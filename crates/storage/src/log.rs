@@ -310,7 +310,7 @@ impl Log {
             .chain(sealed.then_some((&self.active.segment, false)))
             .find(|(later, _)| later.size_bytes > 0)
             .map(|(later, sealed)| later.view(sealed));
-        Ok(Lookup::new(offset, segment.view(sealed), next, start).teaching(&self.learned))
+        Ok(Lookup::new(offset, segment.view(sealed), next, start, &self.learned))
     }
 
     /// What a look-up by time starts from: every segment, and what is in memory of the active one.

@@ -257,7 +257,8 @@ impl TimestampLookup {
             },
         };
         let target = files.absolute(mark.relative_offset);
-        let lookup = Box::new(Lookup::new(target, source.view.clone(), None, start));
+        let lookup = Lookup::new(target, source.view.clone(), None, start, &Arc::default());
+        let lookup = Box::new(lookup);
         self.state = State::Place { lookup, mark };
         Ok(())
     }

@@ -23,7 +23,7 @@ use crate::ring::{Kernel, Ring};
 use crate::route::{self, PipeSupply, Way};
 use crate::socket::Socket;
 use crate::stage::Stage;
-use crate::sys::{Advice, Request};
+use crate::sys::{Advice, Request, Requests};
 use crate::transfer::{FileRange, Means, Next, Op, Path, Piece, Transfer};
 use crate::uring::{OnDrop, Uring};
 
@@ -248,7 +248,7 @@ async fn perform_linked(uring: &Rc<Uring>, job: Box<Job>) -> Box<Job> {
     job
 }
 
-fn requests(job: &mut Job) -> Vec<Request<'_>> {
+fn requests(job: &mut Job) -> Requests<'_> {
     let Job { transfer, socket, pipe, .. } = &*job;
     let socket = Socket::as_fd(socket);
     let pipe = || pipe.as_ref().expect("a plan that moves files was given a pipe");

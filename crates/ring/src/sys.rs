@@ -23,6 +23,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use io_uring::squeue::{self, Flags};
 use io_uring::{IoUring, opcode, types};
+use smallvec::SmallVec;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -65,6 +66,9 @@ pub(crate) enum Request<'a> {
     #[cfg(test)]
     Raw(squeue::Entry, std::marker::PhantomData<&'a ()>),
 }
+
+/// Operations to be linked; one alone, the usual case, takes no memory of its own.
+pub(crate) type Requests<'a> = SmallVec<[Request<'a>; 1]>;
 
 impl Request<'_> {
     fn encode(self) -> squeue::Entry {
@@ -167,7 +171,7 @@ impl Queue {
         &mut self,
         operations: &mut Operations,
         mut resources: Box<R>,
-        describe: impl for<'a> FnOnce(&'a mut R) -> Vec<Request<'a>>,
+        describe: impl for<'a> FnOnce(&'a mut R) -> Requests<'a>,
     ) -> Key {
         self.chain.extend(describe(&mut resources).into_iter().map(Request::encode));
         let key = operations.insert(resources, self.chain.len());

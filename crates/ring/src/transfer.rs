@@ -28,11 +28,15 @@ mod tests;
 use std::fs::File;
 use std::sync::Arc;
 
-use crate::config::CHAIN_OPERATIONS;
+use smallvec::SmallVec;
+
 use crate::error::TransferError;
 
 pub(crate) use piece::FileRange;
 pub use piece::{Path, Piece};
+
+/// Operations of a plan for an answer of one partition.
+const USUAL_PLAN: usize = 4;
 
 /// A path with the sizes it works in.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +96,7 @@ pub(crate) struct Transfer {
     staged: u64,
     /// The socket was full.
     blocked: bool,
-    plan: Vec<Op>,
+    plan: SmallVec<[Op; USUAL_PLAN]>,
     failure: Option<TransferError>,
     tally: Tally,
 }
@@ -112,7 +116,7 @@ impl Transfer {
             sent: Cursor { piece: 0, at: 0 },
             staged: 0,
             blocked: false,
-            plan: Vec::with_capacity(CHAIN_OPERATIONS),
+            plan: SmallVec::new(),
             failure: None,
             tally: Tally::default(),
         };

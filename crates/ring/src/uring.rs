@@ -27,7 +27,7 @@ use crate::config::RingConfig;
 use crate::counters::Counters;
 use crate::error::RingError;
 use crate::operations::{Abandoned, Completed, Key, NOBODY, Operations, Resources, Results};
-use crate::sys::{Queue, Request, Watched, watch};
+use crate::sys::{Queue, Requests, Watched, watch};
 
 /// One io_uring and what is in flight on it.
 pub(crate) struct Uring {
@@ -88,7 +88,7 @@ impl Uring {
         self: &Rc<Self>,
         resources: Box<R>,
         on_drop: OnDrop,
-        describe: impl for<'a> FnOnce(&'a mut R) -> Vec<Request<'a>>,
+        describe: impl for<'a> FnOnce(&'a mut R) -> Requests<'a>,
     ) -> Operation<R> {
         let State { queue, operations } = &mut *self.state.borrow_mut();
         let key = queue.push(operations, resources, describe);

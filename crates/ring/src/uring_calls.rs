@@ -11,10 +11,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use smallvec::smallvec;
 
 use crate::operations::Resources;
 use crate::socket::Socket;
-use crate::sys::{Advice, Request, adopt_accepted, extend_received};
+use crate::sys::{Advice, Request, Requests, adopt_accepted, extend_received};
 use crate::transfer::FileRange;
 use crate::uring::{OnDrop, Uring};
 
@@ -66,7 +67,7 @@ impl Uring {
         let (mut receive, results) = self
             .start(Box::new(Receive { socket, buffer }), OnDrop::Cancel, |receive| {
                 let buffer = receive.buffer.spare_capacity_mut();
-                vec![Request::Receive { socket: receive.socket.as_fd(), buffer }]
+                smallvec![Request::Receive { socket: receive.socket.as_fd(), buffer }]
             })
             .await;
         let result = count(results[0]);
@@ -87,7 +88,7 @@ impl Uring {
         let (mut read, results) = self
             .start(Box::new(Read { file, buffer }), OnDrop::LetFinish, |read| {
                 let buffer = &mut read.buffer.spare_capacity_mut()[..len_bytes];
-                vec![Request::Read { file: read.file.as_fd(), position, buffer }]
+                smallvec![Request::Read { file: read.file.as_fd(), position, buffer }]
             })
             .await;
         let result = count(results[0]);
@@ -108,7 +109,7 @@ impl Uring {
         let (_, results) = self
             .start(Box::new(Write { file, pieces }), OnDrop::LetFinish, |write| {
                 let (file, mut next) = (write.file.as_fd(), position);
-                let mut requests = Vec::with_capacity(write.pieces.len());
+                let mut requests = Requests::with_capacity(write.pieces.len());
                 for bytes in &write.pieces {
                     requests.push(Request::Write { file, position: next, bytes });
                     next += bytes.len() as u64;
@@ -124,7 +125,7 @@ impl Uring {
     pub(crate) async fn sync_data(self: &Rc<Self>, file: Arc<File>) -> io::Result<()> {
         let (_, results) = self
             .start(Box::new(Sync(file)), OnDrop::LetFinish, |sync| {
-                vec![Request::SyncData { file: sync.0.as_fd() }]
+                smallvec![Request::SyncData { file: sync.0.as_fd() }]
             })
             .await;
         count(results[0]).map(drop)
@@ -134,7 +135,7 @@ impl Uring {
     pub(crate) fn advise(self: &Rc<Self>, range: &FileRange, advice: Advice) {
         let &FileRange { ref file, position, len_bytes } = range;
         drop(self.start(Box::new(Advised(Arc::clone(file))), OnDrop::Detach, |advised| {
-            vec![Request::Advise { file: advised.0.as_fd(), position, len_bytes, advice }]
+            smallvec![Request::Advise { file: advised.0.as_fd(), position, len_bytes, advice }]
         }));
     }
 
@@ -146,7 +147,7 @@ impl Uring {
     ) -> io::Result<usize> {
         let (_, results) = self
             .start(Box::new(Watch(socket)), OnDrop::Cancel, |watch| {
-                vec![Request::Poll { fd: watch.0.as_fd(), events }]
+                smallvec![Request::Poll { fd: watch.0.as_fd(), events }]
             })
             .await;
         count(results[0])
@@ -158,7 +159,7 @@ impl Uring {
     ) -> io::Result<TcpStream> {
         let (_, results) = self
             .start(Box::new(Accept(listener)), OnDrop::Cancel, |accept| {
-                vec![Request::Accept { listener: accept.0.as_fd() }]
+                smallvec![Request::Accept { listener: accept.0.as_fd() }]
             })
             .await;
         count(results[0])?;

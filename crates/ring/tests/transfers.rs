@@ -160,6 +160,23 @@ fn many_pieces_take_many_chains() {
 }
 
 #[test]
+fn what_was_held_back_for_the_trailer_is_let_go_with_it() {
+    run_on_both(|ring| async move {
+        let file = file(100_000);
+        let (socket, mut peer) = tcp();
+        for _ in 0..2 {
+            let pieces = vec![text(b"head"), range(&file, 0, 40_000), text(b"tail")];
+            ring.transfer(pieces, &socket, Path::Sendfile).await.unwrap();
+            let is_corked = rustix::net::sockopt::tcp_cork(&*socket).unwrap();
+            assert!(!is_corked, "a following answer would wait for more");
+        }
+        let mut received = vec![0; 2 * 40_008];
+        peer.read_exact(&mut received).unwrap();
+        assert!(received[40_008..][4..40_004] == pattern(0, 40_000));
+    });
+}
+
+#[test]
 fn bytes_are_counted_by_the_path_they_took() {
     run(config(Backend::Uring), |ring| async move {
         let file = file(1 << 20);

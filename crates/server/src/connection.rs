@@ -133,8 +133,9 @@ impl Connection {
     fn take_frame(&mut self, length: usize) -> Bytes {
         self.received.advance(PREFIX_LEN);
         let frame = self.received.split_to(length).freeze();
-        if self.received.is_empty() {
-            // Let go of the frame's memory: an idle connection holds its smallest buffer only.
+        if self.received.is_empty() && PREFIX_LEN + length > RECEIVE_MIN_BYTES {
+            // Let go of the frame's memory: an idle connection holds its smallest buffer only. That one
+            // is used again, once the frame has been answered.
             self.received = BytesMut::new();
         }
         frame

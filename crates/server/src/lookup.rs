@@ -9,7 +9,9 @@ use std::io;
 use penstock_ring::Ring;
 use penstock_storage::{FindError, Found, Lookup, Need, Step, TimestampFound, TimestampLookup};
 
-/// The largest read for which there is room on the stack: two pages and a bit, more than all but records.
+/// The largest reads for which there is room on the stack, cleared before each: a batch header, and two
+/// pages and a bit, which is more than all but records.
+const TINY_BYTES: usize = 64;
 const SMALL_BYTES: usize = 8320;
 
 /// Why a place in the log could not be found.
@@ -76,13 +78,20 @@ async fn feed<L: Steps>(ring: &Ring, lookup: &mut L, need: &Need) -> io::Result<
 
 /// Whether all of it was in the page cache.
 fn feed_cached<L: Steps>(ring: &Ring, lookup: &mut L, need: &Need) -> io::Result<bool> {
-    let (mut small, mut large);
-    let buffer: &mut [u8] = if need.len_bytes <= SMALL_BYTES {
-        small = [0; SMALL_BYTES];
-        &mut small[..need.len_bytes]
-    } else {
-        large = vec![0; need.len_bytes];
-        &mut large
+    let (mut tiny, mut small, mut large);
+    let buffer: &mut [u8] = match need.len_bytes {
+        len_bytes @ ..=TINY_BYTES => {
+            tiny = [0; TINY_BYTES];
+            &mut tiny[..len_bytes]
+        }
+        len_bytes @ ..=SMALL_BYTES => {
+            small = [0; SMALL_BYTES];
+            &mut small[..len_bytes]
+        }
+        len_bytes => {
+            large = vec![0; len_bytes];
+            &mut large
+        }
     };
     let is_cached =
         ring.read_cached_at(&need.file, need.position.0, buffer)? == Some(need.len_bytes);

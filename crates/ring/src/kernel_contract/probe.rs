@@ -58,7 +58,7 @@ impl Probe {
         rig: Box<Rig>,
         describe: impl for<'a> FnOnce(&'a mut Rig) -> Vec<Request<'a>>,
     ) -> Key {
-        self.queue.push(&mut self.operations, rig, describe)
+        self.queue.push(&mut self.operations, rig, |rig| describe(rig).into())
     }
 
     pub(super) fn finish(&mut self, key: Key) -> (Box<Rig>, Results) {

@@ -1,16 +1,19 @@
 //! Appending: the log says what to write where, somebody else writes, the log takes note.
 //!
 //! ```text
-//!            begin_append                         finish_append
-//!   Idle ───────────────────▶ Outstanding ───────────────────────▶ Idle     log end has moved
-//!                                  │ fail_append
-//!                                  └──────────────▶ Offline                 until opened anew
+//!         begin_append                    finish_append, of the last
+//!   Idle ──────────────▶ Outstanding ──────────────────────────────▶ Idle      log end has moved
+//!                          ▲    │ │ cancel_append
+//!             begin_append └────┘ ├────────────────────────────────▶ Idle      as if it had never begun
+//!                                 │ fail_append
+//!                                 └────────────────────────────────▶ Offline   until opened anew
 //! ```
 //!
-//! One append at a time: the server holds the partition's append lock from `begin_append` (and
-//! `needs_roll` before it) to the end. Readers see nothing of an append before it has finished, and
-//! nothing ever of one that failed: what it may have left behind the committed end is cut by the next
-//! start, before anything is served.
+//! One write at a time: the server holds the partition's append lock from `begin_append` (and
+//! `needs_roll` before it) to the end. A write may carry several appends, begun one after the other while
+//! `may_join` says so; they finish in that order, or all of them fail. Readers see nothing of an append
+//! before it has finished, and nothing ever of one that failed: what it may have left behind the committed
+//! end is cut by the next start, before anything is served.
 
 use std::{fs::File, io, sync::Arc};
 
@@ -19,7 +22,10 @@ use penstock_batch::{
     BatchHeader, HEADER_LEN, PLACE_LEN, TimestampType, assign, stamp_log_append_time,
 };
 
-use crate::{Log, Offset, Position, ProducedBatches, batch_place::BatchPlace, log::Writing};
+use crate::{
+    Log, Offset, Position, ProducedBatches, batch_place::BatchPlace, log::Writing,
+    outstanding::Outstanding,
+};
 
 /// What to write where. Whoever holds it writes the `pieces`, one behind the other, at `position` and then
 /// tells the log how it went: `Log::finish_append` or `Log::fail_append`.
@@ -27,7 +33,7 @@ use crate::{Log, Offset, Position, ProducedBatches, batch_place::BatchPlace, log
 pub struct Append {
     /// The active segment.
     pub file: Arc<File>,
-    /// Its end.
+    /// Its end, or that of the append begun before.
     pub position: Position,
     /// Whole batches with their offsets: of each a patched head, then the rest as the producer sent it.
     /// Cheap to clone for the write.
@@ -92,29 +98,45 @@ pub enum AppendError {
 }
 
 impl Log {
+    /// Whether one write can carry these batches too: appends are outstanding, the batches fit behind them
+    /// into the segment, and are of another producer.
+    pub fn may_join(&self, batches: &ProducedBatches, now_ms: i64) -> bool {
+        let Writing::Outstanding(outstanding) = &self.writing else { return false };
+        self.fits(batches, now_ms) && !outstanding.has_producer_of(batches)
+    }
+
     /// Gives the batches their offsets and says where to write them.
     ///
     /// The offsets are written into a copy of each batch's first bytes (16, or the header of 61 with
     /// LogAppendTime); the records are not copied. The caller has rolled if `needs_roll` said so.
     ///
     /// # Panics
-    /// If an append is outstanding, or a needed roll was left out: bugs of the caller.
+    /// If an outstanding append may not be joined, or a needed roll was left out: bugs of the caller.
     pub fn begin_append(
         &mut self,
         batches: ProducedBatches,
         leader_epoch: i32,
         now_ms: i64,
     ) -> Result<Append, AppendError> {
-        assert!(self.writing != Writing::Outstanding, "an append began while one was outstanding");
         assert!(self.writing != Writing::Rolling, "a needed roll was left out");
         self.check_append(&batches)?;
+        let (position, mut next_offset) = self.append_point();
+        let end = (
+            Position(position.0 + batches.len_bytes()),
+            Offset(next_offset.0 + batches.record_count()),
+        );
+        match &mut self.writing {
+            Writing::Outstanding(outstanding) => {
+                assert!(!outstanding.has_producer_of(&batches), "a producer joined its own append");
+                outstanding.add(&batches, end);
+            }
+            writing => *writing = Writing::Outstanding(Outstanding::first(&batches, end)),
+        }
         let stamp_ms = match self.config.timestamp_type {
             TimestampType::CreateTime => -1,
             TimestampType::LogAppendTime => now_ms,
         };
         let segment = &self.active.segment;
-        let position = Position(segment.size_bytes);
-        let mut next_offset = self.log_end;
         let mut pieces = Vec::with_capacity(2 * batches.batches.len());
         let mut placed = Vec::with_capacity(batches.batches.len());
         for (at, mut header) in batches.batches {
@@ -130,7 +152,6 @@ impl Log {
             next_offset = Offset(place.last.0 + 1);
             placed.push((header, place));
         }
-        self.writing = Writing::Outstanding;
         Ok(Append {
             file: segment.files.log.handle().clone(),
             position,
@@ -140,10 +161,9 @@ impl Log {
         })
     }
 
-    /// The bytes are written: they are part of the log from here on.
+    /// The bytes are written: they are part of the log from here on. Those begun first finish first.
     pub fn finish_append(&mut self, append: Append) -> Appended {
-        self.assert_outstanding(&append);
-        self.writing = Writing::Idle;
+        self.assert_first_outstanding(&append);
         let base_offset = self.log_end;
         for (header, place) in &append.batches {
             self.active.commit(place, self.config.index_interval_bytes);
@@ -152,6 +172,10 @@ impl Log {
             self.producers.note(header, place.base);
             self.log_end = Offset(place.last.0 + 1);
         }
+        let is_last = matches!(&self.writing, Writing::Outstanding(o) if o.end.1 == self.log_end);
+        if is_last {
+            self.writing = Writing::Idle;
+        }
         Appended {
             base_offset,
             last_offset: Offset(self.log_end.0 - 1),
@@ -159,16 +183,23 @@ impl Log {
         }
     }
 
-    /// The write failed, wholly or in part: the log goes offline. What is committed can still be read.
+    /// Nothing of it, nor of those begun after it, is in the file: there was no room, and what had come in was
+    /// cut off again. The log goes on as if they had never begun.
+    pub fn cancel_append(&mut self, append: Append) {
+        self.assert_first_outstanding(&append);
+        self.writing = Writing::Idle;
+    }
+
+    /// The write, or the sync after it, failed: the log goes offline, and what was begun after this append
+    /// has failed too. What is committed can still be read.
     pub fn fail_append(&mut self, append: Append, error: io::Error) {
-        self.assert_outstanding(&append);
+        self.assert_first_outstanding(&append);
         self.writing = Writing::Offline;
         tracing::error!(
             dir = %self.dir.display(),
             position = append.position.0,
-            len_bytes = append.pieces.iter().map(Bytes::len).sum::<usize>(),
             %error,
-            "a write failed; the partition takes no more appends until the server is restarted"
+            "records could not be written; the partition takes no more appends until the server is restarted"
         );
     }
 
@@ -176,16 +207,25 @@ impl Log {
         if self.writing == Writing::Offline {
             return Err(AppendError::Offline);
         }
-        let (log_end, count) = (self.log_end, batches.record_count());
+        let (log_end, count) = (self.append_point().1, batches.record_count());
         if log_end.0.checked_add(count).is_none() {
             return Err(AppendError::OffsetsExhausted { log_end, count });
         }
         batches.batches.iter().try_for_each(|(_, header)| self.producers.check(header))
     }
 
-    fn assert_outstanding(&self, append: &Append) {
+    /// Position in the active segment and offset of what is begun next.
+    pub(crate) fn append_point(&self) -> (Position, Offset) {
+        match &self.writing {
+            Writing::Outstanding(outstanding) => outstanding.end,
+            _ => (Position(self.active.segment.size_bytes), self.log_end),
+        }
+    }
+
+    fn assert_first_outstanding(&self, append: &Append) {
         let here = Position(self.active.segment.size_bytes) == append.position;
-        assert!(self.writing == Writing::Outstanding && here, "an append ended that never began");
+        let outstanding = matches!(self.writing, Writing::Outstanding(_));
+        assert!(outstanding && here, "an append ended that never began, or out of turn");
     }
 }
 

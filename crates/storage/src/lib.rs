@@ -21,6 +21,7 @@ mod index_search;
 mod learned;
 mod log;
 mod lookup;
+mod outstanding;
 mod partition_metadata;
 mod produced;
 mod producers;

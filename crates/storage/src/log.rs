@@ -30,6 +30,7 @@ use crate::{
     index_search::Bracket,
     learned::{IndexPage, Learned},
     lookup::Begin,
+    outstanding::Outstanding,
     partition_metadata,
     producers::Producers,
     recent::RecentBatches,
@@ -66,10 +67,11 @@ pub(crate) struct Active {
 }
 
 /// Whether somebody is writing, or nobody ever will again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Writing {
     Idle,
-    Outstanding,
+    /// Appends have begun.
+    Outstanding(Outstanding),
     /// Files of the next segment may exist, so nothing is appended before they are in use.
     Rolling,
     Offline,
@@ -272,7 +274,7 @@ impl Log {
     pub fn close(&mut self) -> io::Result<()> {
         match self.writing {
             Writing::Idle | Writing::Rolling => {}
-            Writing::Outstanding => return Err(io::Error::other("an append is under way")),
+            Writing::Outstanding(_) => return Err(io::Error::other("an append is under way")),
             Writing::Offline => return Err(io::Error::other("the log is offline")),
         }
         self.writing = Writing::Offline;

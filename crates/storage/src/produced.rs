@@ -100,6 +100,11 @@ impl ProducedBatches {
         self.batches.iter().map(|(_, header)| i64::from(header.record_count)).sum()
     }
 
+    /// Of an idempotent producer, which sends one batch at a time.
+    pub(crate) fn producer_id(&self) -> Option<i64> {
+        self.batches.first().map(|(_, header)| header.producer_id).filter(|id| *id >= 0)
+    }
+
     /// The greatest timestamp, -1 without any.
     pub fn max_timestamp_ms(&self) -> i64 {
         self.batches.iter().map(|(_, header)| header.max_timestamp).max().unwrap_or(-1)

@@ -24,6 +24,7 @@ pub struct Roll {
     base: Offset,
     now_ms: i64,
     flushes: Vec<IndexFlush>,
+    sealed: Arc<SegmentFiles>,
 }
 
 /// The empty segment, ready to be used.
@@ -33,6 +34,13 @@ pub struct NewSegment {
 }
 
 impl Roll {
+    /// Makes the records of the old segment survive a power cut. Blocks.
+    ///
+    /// After an error nobody knows what is on the disk: the log must go offline.
+    pub fn sync_sealed(&self) -> io::Result<()> {
+        self.sealed.log.sync_data()
+    }
+
     /// Completes the indexes of the old segment and makes the files of the new one. Blocks.
     ///
     /// After an error (`Log::fail_roll`) all that is committed can be read as before.
@@ -52,14 +60,19 @@ impl Log {
         if segment.size_bytes == 0 || self.is_offline() {
             return None;
         }
-        let size_limit = self.config.segment_bytes.min(MAX_SEGMENT_BYTES);
-        let last = Offset(self.log_end.0.saturating_add(incoming.record_count() - 1));
-        let due = self.writing == Writing::Rolling
-            || segment.size_bytes + incoming.len_bytes() > size_limit
-            || self.filled_for_ms(incoming, now_ms) > self.config.segment_ms
-            || self.active.indexer.is_full(self.config.index_max_bytes)
-            || segment.files.relative(last).is_none();
+        let due = self.writing == Writing::Rolling || !self.fits(incoming, now_ms);
         due.then(|| self.roll(now_ms))
+    }
+
+    /// Whether the active segment, behind what is outstanding, is the place for these batches.
+    pub(crate) fn fits(&self, incoming: &ProducedBatches, now_ms: i64) -> bool {
+        let size_limit = self.config.segment_bytes.min(MAX_SEGMENT_BYTES);
+        let (position, next_offset) = self.append_point();
+        let last = Offset(next_offset.0.saturating_add(incoming.record_count() - 1));
+        position.0 + incoming.len_bytes() <= size_limit
+            && self.filled_for_ms(incoming, now_ms) <= self.config.segment_ms
+            && !self.active.indexer.is_full(self.config.index_max_bytes)
+            && self.active.segment.files.relative(last).is_some()
     }
 
     /// Whether all that the active segment holds is past `retention.ms`, so that it must be sealed for
@@ -102,7 +115,8 @@ impl Log {
     fn roll(&mut self, now_ms: i64) -> Roll {
         self.writing = Writing::Rolling;
         let flushes = self.finish_indexes();
-        Roll { dir: self.dir.clone(), base: self.log_end, now_ms, flushes }
+        let sealed = self.active.segment.files.clone();
+        Roll { dir: self.dir.clone(), base: self.log_end, now_ms, flushes, sealed }
     }
 
     /// By the clock of the records, if they have one; else by ours.

@@ -208,23 +208,17 @@ fn log_append_time_is_stamped_and_the_records_follow() {
 #[test]
 fn a_batch_sent_twice_is_kept_once_even_after_a_kill() {
     let (dir, mut log) = created(LogConfig::default());
-    let numbered = |sequence| {
-        let mut builder = penstock_batch::BatchBuilder::new();
-        builder.set_producer(9, 0, sequence);
-        builder.push(penstock_batch::NewRecord::default());
-        ProducedBatches::validate(builder.finish().into(), 1 << 20).unwrap()
-    };
     for sequence in 0..3 {
-        let append = log.begin_append(numbered(sequence), 0, NOW_MS).unwrap();
+        let append = log.begin_append(numbered(9, sequence), 0, NOW_MS).unwrap();
         append.file.write_all_at(&append.pieces.concat(), append.position.0).unwrap();
         log.finish_append(append);
     }
     kill(log);
     let path = dir.path().join("t-0");
     let (mut log, _) = Log::open(&path, LogConfig::default(), LastStop::Unclean).unwrap();
-    let again = log.begin_append(numbered(1), 0, NOW_MS).unwrap_err();
+    let again = log.begin_append(numbered(9, 1), 0, NOW_MS).unwrap_err();
     assert_eq!(again, AppendError::Duplicate { base_offset: Offset(1), last_offset: Offset(1) });
-    let gap = log.begin_append(numbered(5), 0, NOW_MS).unwrap_err();
+    let gap = log.begin_append(numbered(9, 5), 0, NOW_MS).unwrap_err();
     assert!(matches!(gap, AppendError::OutOfOrderSequence { expected: 3, got: 5, .. }));
 }
 
@@ -298,4 +292,67 @@ fn index_entries_are_where_kafka_puts_them() {
     assert!(offsets.len() > 20 * 8);
     assert_eq!(fs::read(&files(&path, "index")[0]).unwrap(), offsets);
     assert_eq!(fs::read(&files(&path, "timeindex")[0]).unwrap(), times);
+}
+
+/// One record of an idempotent producer.
+fn numbered(producer_id: i64, sequence: i32) -> ProducedBatches {
+    let mut builder = penstock_batch::BatchBuilder::new();
+    builder.set_producer(producer_id, 0, sequence);
+    builder.push(penstock_batch::NewRecord::default());
+    ProducedBatches::validate(builder.finish().into(), 1 << 20).unwrap()
+}
+
+#[test]
+fn appends_of_one_write_lie_one_behind_the_other_and_become_visible_in_turn() {
+    let (_dir, mut log) = created(LogConfig::default());
+    append(&mut log, batch(2, 10, NOW_MS));
+    let begin = |log: &mut Log, id, sequence| log.begin_append(numbered(id, sequence), 0, NOW_MS);
+    let first = begin(&mut log, 7, 0).unwrap();
+    assert!(log.may_join(&numbered(8, 0), NOW_MS));
+    let second = begin(&mut log, 8, 0).unwrap();
+    assert!(!log.may_join(&numbered(7, 1), NOW_MS), "whether it follows is not known yet");
+    let bytes = [first.pieces.concat(), second.pieces.concat()].concat();
+    assert_eq!(
+        second.position.0 + second.pieces.concat().len() as u64,
+        first.position.0 + bytes.len() as u64
+    );
+    first.file.write_all_at(&bytes, first.position.0).unwrap();
+    assert_eq!(log.finish_append(first).base_offset, Offset(2));
+    assert_eq!((log.log_end(), fetch_all(&log).len()), (Offset(3), 2));
+    assert_eq!(log.finish_append(second).base_offset, Offset(3));
+    assert_eq!(fetch_all(&log).len(), 3);
+    // Refused ones leave no gap in the write.
+    let third = begin(&mut log, 9, 0).unwrap();
+    assert!(matches!(begin(&mut log, 8, 0), Err(AppendError::Duplicate { .. })));
+    assert!(matches!(begin(&mut log, 7, 5), Err(AppendError::OutOfOrderSequence { .. })));
+    let fourth = begin(&mut log, 7, 1).unwrap();
+    assert_eq!(fourth.position.0, third.position.0 + third.pieces.concat().len() as u64);
+}
+
+#[test]
+fn a_write_carries_no_more_than_its_segment_has_room_for() {
+    let one = || ProducedBatches::validate(batch(1, 400, NOW_MS), 1 << 20).unwrap();
+    let segment_bytes = 3 * one().len_bytes();
+    let (_dir, mut log) = created(LogConfig { segment_bytes, ..LogConfig::default() });
+    for joins in [true, true, false] {
+        log.begin_append(one(), 0, NOW_MS).unwrap();
+        assert_eq!(log.may_join(&one(), NOW_MS), joins);
+    }
+}
+
+#[test]
+fn appends_that_found_no_room_are_as_if_they_had_never_begun() {
+    let (_dir, mut log) = created(LogConfig::default());
+    append(&mut log, batch(2, 10, NOW_MS));
+    let first = log.begin_append(numbered(7, 0), 0, NOW_MS).unwrap();
+    log.begin_append(numbered(8, 0), 0, NOW_MS).unwrap();
+    first.file.write_all_at(&first.pieces.concat()[..30], first.position.0).unwrap();
+    first.file.set_len(first.position.0).unwrap();
+    log.cancel_append(first);
+    assert_eq!((log.log_end(), log.is_offline()), (Offset(2), false));
+    let again = log.begin_append(numbered(8, 0), 0, NOW_MS).unwrap();
+    again.file.write_all_at(&again.pieces.concat(), again.position.0).unwrap();
+    assert_eq!(log.finish_append(again).base_offset, Offset(2));
+    assert_eq!(fetch_all(&log).len(), 2);
+    log.close().unwrap();
 }

@@ -1,0 +1,36 @@
+//! The appends that have begun and not yet ended: what one write carries.
+//!
+//! ```text
+//!   committed            outstanding
+//!   … [batch][batch] │ [append 1][append 2][append 3] │
+//!                    ▲ log end                        ▲ where the next one begins
+//! ```
+//!
+//! Kept by `Log` between `begin_append` and the end of the last of them; see append.rs. Pure.
+
+use crate::{Offset, Position, ProducedBatches};
+
+/// Appends planned one behind the other, in one segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outstanding {
+    /// Where the next one begins: position in the segment, and offset.
+    pub(crate) end: (Position, Offset),
+    /// The idempotent producers among them: whether a second request of one is in sequence depends on the
+    /// first, which may fail.
+    producer_ids: Vec<i64>,
+}
+
+impl Outstanding {
+    pub(crate) fn first(batches: &ProducedBatches, end: (Position, Offset)) -> Outstanding {
+        Outstanding { end, producer_ids: batches.producer_id().into_iter().collect() }
+    }
+
+    pub(crate) fn add(&mut self, batches: &ProducedBatches, end: (Position, Offset)) {
+        self.end = end;
+        self.producer_ids.extend(batches.producer_id());
+    }
+
+    pub(crate) fn has_producer_of(&self, batches: &ProducedBatches) -> bool {
+        batches.producer_id().is_some_and(|id| self.producer_ids.contains(&id))
+    }
+}

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use crate::Client;
 use crate::consumer::Consumer;
@@ -73,6 +74,16 @@ impl Load {
         Witness { data_dir, topic: TOPIC, partitions: PARTITIONS }
     }
 
+    /// Lets the producers alone run until each has ended by itself.
+    pub fn until_producers_end(&mut self, server: SocketAddr) -> Vec<End> {
+        let never = &AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let run = |producer: &mut Producer| producer.run(server, never);
+            let producers = self.producers.iter_mut();
+            join(producers.map(|producer| scope.spawn(move || run(producer))).collect())
+        })
+    }
+
     /// Lets the load run and `fault` come upon it; then stops those whom it did not end.
     pub fn under(&mut self, server: SocketAddr, fault: impl FnOnce(&Journal)) -> Ended {
         let stop = AtomicBool::new(false);
@@ -86,12 +97,13 @@ impl Load {
             let _stops = StopsWhenDropped(stop);
             fault(journal);
             stop.store(true, Ordering::Relaxed);
-            let ends = |threads: Vec<std::thread::ScopedJoinHandle<'_, End>>| {
-                threads.into_iter().map(|t| t.join().expect("no client panicked")).collect()
-            };
-            Ended { producers: ends(producing), consumers: ends(consuming) }
+            Ended { producers: join(producing), consumers: join(consuming) }
         })
     }
+}
+
+fn join(clients: Vec<ScopedJoinHandle<'_, End>>) -> Vec<End> {
+    clients.into_iter().map(|client| client.join().expect("no client panicked")).collect()
 }
 
 /// A fault that panics must not leave the load running: the scope would wait for it for ever.

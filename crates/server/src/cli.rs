@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::durability;
 use crate::settings::{KEYS, Settings};
 
 /// Serves partitioned logs in Apache Kafka's format by zero copy.
@@ -44,6 +45,9 @@ pub(crate) struct ServeArguments {
     /// Worker threads, each with its own ring [default: one a core].
     #[arg(long, value_name = "N")]
     workers: Option<String>,
+    /// Acknowledge records in the page cache (os) or on the disk (fsync) [default: os].
+    #[arg(long, value_name = "MODE")]
+    durability: Option<String>,
     /// How record bytes go out: auto, chain, sendfile or copy [default: auto].
     #[arg(long, value_name = "PATH")]
     fetch_path: Option<String>,
@@ -143,6 +147,7 @@ impl ServeArguments {
             ("listen", &self.listen),
             ("advertise", &self.advertise),
             ("workers", &self.workers),
+            ("durability", &self.durability),
             ("fetch-path", &self.fetch_path),
             ("metrics", &self.metrics),
         ];
@@ -159,8 +164,9 @@ pub(crate) fn split_pair(pair: &str) -> anyhow::Result<(&str, &str)> {
 }
 
 fn settings_help() -> String {
-    let mut help = String::from(
-        "Settings, for the file, for --set and, in capitals with underscores behind PENSTOCK_, for the environment:\n",
+    let mut help = format!(
+        "{}\nSettings, for the file, for --set and, in capitals with underscores behind PENSTOCK_, for the environment:\n",
+        durability::TABLE
     );
     for (key, what) in KEYS {
         help += &format!("  {key:<34}{what}\n");

@@ -27,7 +27,10 @@ pub(crate) fn of_validation(error: &ProduceError) -> ErrorCode {
 
 pub(crate) fn of_produce(failure: &ProduceFailure) -> ErrorCode {
     match failure {
-        ProduceFailure::Write(_) | ProduceFailure::Roll(_) => ErrorCode::KAFKA_STORAGE_ERROR,
+        ProduceFailure::Write(_)
+        | ProduceFailure::NoRoom(_)
+        | ProduceFailure::Roll(_)
+        | ProduceFailure::GivenUp => ErrorCode::KAFKA_STORAGE_ERROR,
         ProduceFailure::Deleted => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
         ProduceFailure::Refused(refused) => match refused {
             AppendError::Offline => ErrorCode::KAFKA_STORAGE_ERROR,

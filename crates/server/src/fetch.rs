@@ -153,7 +153,7 @@ impl Plan {
                 PartitionData { records: self.slot(extent), ..partition_data(asked, bounds) }
             }
             Err(error) => {
-                report(partition, asked, &error);
+                report(worker, partition, asked, &error);
                 self.fail(asked, errors::of_read(&error), Some(bounds))
             }
         }
@@ -214,14 +214,18 @@ pub(crate) fn check_epoch(asked: i32, ours: i32) -> Result<(), ErrorCode> {
     }
 }
 
-/// An operator wants to know of damage; a client that asks for offsets that are gone is daily life.
-fn report(partition: &Partition, asked: &FetchPartition, error: &ReadError) {
+/// An operator wants to know of damage, though not of every fetch that meets it; a client that asks for offsets that are gone is daily life.
+fn report(worker: &Worker, partition: &Partition, asked: &FetchPartition, error: &ReadError) {
     let offset = asked.fetch_offset;
     match error {
         ReadError::Find(FindError::OutOfRange { .. }) => {
             tracing::debug!(partition = %partition.name, offset, %error, "cannot fetch");
         }
-        _ => tracing::error!(partition = %partition.name, offset, %error, "cannot fetch"),
+        _ => {
+            if let Some(held_back) = worker.fetch_lines.take(std::time::Instant::now()) {
+                tracing::error!(partition = %partition.name, offset, held_back, %error, "cannot fetch");
+            }
+        }
     }
 }
 

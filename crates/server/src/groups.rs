@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 use penstock_wire::{ErrorCode, Str};
 use tokio::sync::{Notify, oneshot, watch};
 
+use crate::durability::Durability;
 use crate::server::Server;
 use crate::worker::{Stop, wait_for};
 pub(crate) use answers::find_coordinator;
@@ -66,12 +67,16 @@ impl Groups {
     ///
     /// # Errors
     /// They cannot be read or understood.
-    pub(crate) fn open(data_dir: &Path, limits: GroupLimits) -> anyhow::Result<Self> {
+    pub(crate) fn open(
+        data_dir: &Path,
+        limits: GroupLimits,
+        durability: Durability,
+    ) -> anyhow::Result<Self> {
         Ok(Groups {
             table: Mutex::new(Table::new(limits)),
             sooner: Notify::new(),
             started: Instant::now(),
-            offsets: OffsetStore::open(data_dir)?,
+            offsets: OffsetStore::open(data_dir, durability)?,
         })
     }
 

@@ -76,6 +76,7 @@ fn respond(server: &Server, request: &Request<Incoming>) -> Response<Full<Bytes>
     match request.uri().path() {
         "/metrics" => {
             server.metrics.partitions.set(server.topics.partition_count() as i64);
+            server.metrics.partitions_offline.set(server.topics.offline_count() as i64);
             let mut response = text(StatusCode::OK, server.metrics.text());
             response
                 .headers_mut()

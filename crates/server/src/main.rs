@@ -12,6 +12,7 @@ mod connection;
 mod connections;
 mod disk;
 mod dump;
+mod durability;
 mod errors;
 mod fetch;
 mod groups;

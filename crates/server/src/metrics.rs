@@ -44,9 +44,13 @@ pub(crate) struct Metrics {
     pub(crate) fetches_waiting: Gauge,
     /// Record bytes taken from producers.
     pub(crate) produced_bytes: Counter,
+    /// What producers' groups come to; counted where they are written.
+    pub(crate) appends: Counter,
+    pub(crate) append_groups: Counter,
+    pub(crate) log_syncs: Counter,
     /// Partitions served.
     pub(crate) partitions: Gauge,
-    /// Partitions that take no more appends since a write failed.
+    /// Partitions that take no more appends since a write or sync failed.
     pub(crate) partitions_offline: Gauge,
     is_ready: AtomicBool,
 }
@@ -61,6 +65,9 @@ impl Metrics {
             connections: Gauge::default(),
             fetches_waiting: Gauge::default(),
             produced_bytes: Counter::default(),
+            appends: Counter::default(),
+            append_groups: Counter::default(),
+            log_syncs: Counter::default(),
             partitions: Gauge::default(),
             partitions_offline: Gauge::default(),
             is_ready: AtomicBool::new(false),
@@ -77,10 +84,14 @@ impl Metrics {
             "Record bytes taken from producers",
             metrics.produced_bytes.clone(),
         );
+        let groups = "Writes to logs that carried produce requests";
+        registry.register("appends", "Produce requests written to logs", metrics.appends.clone());
+        registry.register("append_groups", groups, metrics.append_groups.clone());
+        registry.register("log_syncs", "Syncs of logs for producers", metrics.log_syncs.clone());
         registry.register("partitions", "Partitions served", metrics.partitions.clone());
         registry.register(
             "partitions_offline",
-            "Partitions that take no appends since a write failed",
+            "Partitions that take no appends since a write or sync failed",
             metrics.partitions_offline.clone(),
         );
         registry.register_collector(Box::new(RingCollector { rings }));

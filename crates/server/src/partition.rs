@@ -1,26 +1,34 @@
-//! One partition as the server knows it: its log, its one append at a time, those who wait for it.
+//! One partition as the server knows it: its log, its one write at a time, those who wait for it.
 //!
 //! Called by fetch, produce and the other requests. The log's mutex is held for decisions only; what
 //! they need read or written goes through the worker's ring with no lock held.
 
+use std::io;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use penstock_ring::Ring;
 use penstock_storage::{
-    Append, AppendError, Appended, Find, Found, Log, Offset, PartitionName, ProducedBatches, Roll,
-    TimestampFound,
+    AppendError, Find, Found, Log, Offset, PartitionName, ProducedBatches, Roll, TimestampFound,
 };
 
 use crate::clock;
+use crate::durability::Durability;
 use crate::lookup::{ReadError, resolve};
 use crate::waiting::Waiting;
+
+mod group_commit;
+
+pub(crate) use group_commit::Commits;
+use group_commit::Queue;
 
 /// One partition of one topic.
 pub(crate) struct Partition {
     pub(crate) name: PartitionName,
     log: Mutex<Log>,
-    /// Held from the first decision of an append to its last: one write at a time.
+    queue: Queue,
+    commits: Arc<Commits>,
+    /// Held from the first decision of a write to its last: one at a time.
     appending: tokio::sync::Mutex<()>,
     directory: Arc<Directory>,
     waiting: Waiting,
@@ -41,21 +49,27 @@ pub(crate) struct Bounds {
     pub(crate) leader_epoch: i32,
 }
 
-/// Why records were not appended.
-#[derive(Debug, thiserror::Error)]
+/// Why records were not appended. One for all that were to be written together.
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ProduceFailure {
     /// The log refuses them.
     #[error(transparent)]
     Refused(#[from] AppendError),
-    /// The write failed; the partition is offline from here on.
+    /// The write or its sync failed; the partition is offline from here on.
     #[error("the write failed: {0}")]
-    Write(std::io::Error),
+    Write(Arc<io::Error>),
+    /// The disk is full. Nothing of them is in the file; the next ones may find room.
+    #[error("the disk is full: {0}")]
+    NoRoom(Arc<io::Error>),
     /// A new segment could not be made.
     #[error("cannot roll: {0}")]
-    Roll(std::io::Error),
+    Roll(Arc<io::Error>),
     /// The topic was deleted while the append waited.
     #[error("the topic has been deleted")]
     Deleted,
+    /// The worker that wrote them ended; the partition is offline.
+    #[error("the write was given up")]
+    GivenUp,
 }
 
 impl Directory {
@@ -67,10 +81,12 @@ impl Directory {
 }
 
 impl Partition {
-    pub(crate) fn new(name: PartitionName, log: Log) -> Arc<Self> {
+    pub(crate) fn new(name: PartitionName, log: Log, commits: Arc<Commits>) -> Arc<Self> {
         Arc::new(Partition {
             name,
             log: Mutex::new(log),
+            queue: Queue::default(),
+            commits,
             appending: tokio::sync::Mutex::default(),
             directory: Arc::default(),
             waiting: Waiting::default(),
@@ -147,41 +163,6 @@ impl Partition {
         resolve(ring, lookup).await
     }
 
-    /// Appends batches and wakes the fetches that wait. Must run to its end once begun, or the
-    /// partition takes no further append: connections drop no request before it is answered.
-    ///
-    /// # Errors
-    /// See [`ProduceFailure`]; nothing of the batches is visible then.
-    pub(crate) async fn append(
-        &self,
-        ring: &Ring,
-        batches: ProducedBatches,
-    ) -> Result<Appended, ProduceFailure> {
-        let one_at_a_time = self.appending.lock().await;
-        self.roll_if_due(&batches).await?;
-        let append = {
-            let mut log = self.log();
-            let leader_epoch = leader_epoch_of(&log);
-            log.begin_append(batches, leader_epoch, clock::now_ms())?
-        };
-        let appended = self.write(ring, append).await?;
-        drop(one_at_a_time);
-        self.waiting.wake();
-        Ok(appended)
-    }
-
-    async fn write(&self, ring: &Ring, append: Append) -> Result<Appended, ProduceFailure> {
-        let (file, position) = (Arc::clone(&append.file), append.position.0);
-        match ring.write_all_at(file, position, append.pieces.clone()).await {
-            Ok(()) => Ok(self.log().finish_append(append)),
-            Err(error) => {
-                let reported = std::io::Error::from(error.kind());
-                self.log().fail_append(append, reported);
-                Err(ProduceFailure::Write(error))
-            }
-        }
-    }
-
     /// Seals an active segment whose records have all outlived retention, so that it can expire.
     pub(crate) async fn roll_if_expired(&self) -> Result<(), ProduceFailure> {
         let _one_at_a_time = self.appending.lock().await;
@@ -194,17 +175,27 @@ impl Partition {
         self.roll(roll).await
     }
 
-    /// Makes the next segment on the blocking pool. The append lock is held by the caller.
+    /// Makes the next segment on the blocking pool, and in `fsync` mode leaves nothing of the old one to the
+    /// kernel. The append lock is held by the caller.
     async fn roll(&self, due: Option<Roll>) -> Result<(), ProduceFailure> {
         let Some(roll) = due else { return Ok(()) };
         let directory = Arc::clone(&self.directory);
-        let creating = tokio::task::spawn_blocking(move || directory.touch(|| roll.create()));
-        let created = creating.await.map_err(|error| ProduceFailure::Roll(error.into()))?;
+        let is_synced = self.commits.durability == Durability::Fsync;
+        let create = move || {
+            if is_synced {
+                roll.sync_sealed()?;
+            }
+            roll.create()
+        };
+        let creating = tokio::task::spawn_blocking(move || directory.touch(create));
+        let created = creating
+            .await
+            .map_err(|error| ProduceFailure::Roll(Arc::new(io::Error::from(error))))?;
         match created.ok_or(ProduceFailure::Deleted)? {
             Ok(new_segment) => self.log().install_roll(new_segment),
             Err(error) => {
                 self.log().fail_roll(&error);
-                return Err(ProduceFailure::Roll(error));
+                return Err(ProduceFailure::Roll(error.into()));
             }
         }
         Ok(())

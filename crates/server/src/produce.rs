@@ -4,6 +4,7 @@
 //! has begun also ends.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use penstock_storage::{AppendError, Appended, Offset, ProducedBatches};
 use penstock_wire::messages::{
@@ -123,19 +124,16 @@ async fn append(
     }
 }
 
+/// Of a partition that goes offline the log has told already. A full disk refuses every request: it is told
+/// within a budget.
 fn report(worker: &Worker, partition: &Partition, failure: &ProduceFailure) {
     match failure {
-        ProduceFailure::Refused(_) | ProduceFailure::Deleted => {
-            tracing::debug!(partition = %partition.name, error = %failure, "refused records");
+        ProduceFailure::NoRoom(_) | ProduceFailure::Roll(_) => {
+            if let Some(held_back) = worker.append_lines.take(Instant::now()) {
+                tracing::error!(partition = %partition.name, held_back, error = %failure, "refused records");
+            }
         }
-        ProduceFailure::Roll(error) => {
-            tracing::error!(partition = %partition.name, %error, "cannot roll a segment");
-        }
-        ProduceFailure::Write(error) => {
-            worker.server.metrics.partitions_offline.inc();
-            tracing::error!(partition = %partition.name, %error,
-                "a write failed: the partition takes no records until restart, fetches go on");
-        }
+        _ => tracing::debug!(partition = %partition.name, error = %failure, "refused records"),
     }
 }
 

@@ -48,8 +48,8 @@ impl Server {
         let metrics = Metrics::new();
         let cluster = Cluster::open(&settings, bound)?;
         let producer_ids = ProducerIds::open(&settings.data_dir)?;
-        let groups = Groups::open(&settings.data_dir, settings.groups)?;
-        let topics = Topics::open(&settings, data_dir)?;
+        let groups = Groups::open(&settings.data_dir, settings.groups, settings.durability)?;
+        let topics = Topics::open(&settings, data_dir, &metrics)?;
         Ok(Arc::new(Server {
             disk: disk::Reserve::new(&settings),
             topics,

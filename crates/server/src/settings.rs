@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use penstock_storage::{LogConfig, TimestampType};
 
+use crate::durability::Durability;
 use crate::groups::GroupLimits;
 use crate::limits;
 use crate::route::FetchPath;
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) advertise: Option<(String, u16)>,
     /// Worker threads, each with its own ring.
     pub(crate) workers: usize,
+    /// What an acknowledgement says.
+    pub(crate) durability: Durability,
     /// How record bytes go out.
     pub(crate) fetch_path: FetchPath,
     /// Where /metrics, /healthz and /readyz answer.
@@ -78,6 +81,7 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 9092)),
             advertise: None,
             workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            durability: Durability::Os,
             fetch_path: FetchPath::Auto,
             metrics: None,
             num_partitions: 1,
@@ -141,6 +145,7 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("listen", "HOST:PORT to listen on [127.0.0.1:9092]"),
     ("advertise", "HOST:PORT that clients are told to use [the listen address]"),
     ("workers", "worker threads [one a core]"),
+    ("durability", "acknowledged when in the page cache (os) or on the disk (fsync) [os]"),
     ("fetch-path", "auto, chain, sendfile or copy [auto]"),
     ("metrics", "HOST:PORT for /metrics, /healthz and /readyz [off]"),
     ("num.partitions", "partitions of a topic created without a number [1]"),
@@ -236,6 +241,7 @@ impl Settings {
             "listen" => self.listen = socket_address(value)?,
             "advertise" => self.advertise = Some(host_and_port(value)?),
             "workers" => self.workers = number(value, 1..=1024)?,
+            "durability" => self.durability = value.parse()?,
             "fetch-path" => self.fetch_path = value.parse()?,
             "metrics" => self.metrics = Some(socket_address(value)?),
             "num.partitions" => {

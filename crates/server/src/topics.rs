@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use parking_lot::{Mutex, RwLock};
@@ -12,8 +13,10 @@ use penstock_storage::{
     DataDir, LastStop, Log, LogConfig, LogError, PartitionName, Recovery, TopicId,
 };
 
+use crate::log_budget::LogBudget;
+use crate::metrics::Metrics;
 use crate::overrides::{Overrides, OverridesFile};
-use crate::partition::{Partition, ProduceFailure};
+use crate::partition::{Commits, Partition, ProduceFailure};
 use crate::settings::Settings;
 
 /// One topic. Its partitions are numbered, but a directory that came from a cluster of several
@@ -29,6 +32,7 @@ pub(crate) struct Topic {
 pub(crate) struct Topics {
     data_dir: DataDir,
     defaults: LogConfig,
+    commits: Arc<Commits>,
     by_name: RwLock<HashMap<String, Arc<Topic>>>,
     /// Held by whoever creates, grows, reconfigures or deletes; and the file it must keep true.
     changes: Mutex<OverridesFile>,
@@ -63,7 +67,11 @@ impl Topic {
 
 impl Topics {
     /// Opens every log of the data directory, as many at a time as there are cores. Blocks.
-    pub(crate) fn open(settings: &Settings, data_dir: DataDir) -> anyhow::Result<Topics> {
+    pub(crate) fn open(
+        settings: &Settings,
+        data_dir: DataDir,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Topics> {
         let changes = OverridesFile::open(data_dir.path())?;
         let last_stop = data_dir.take_last_stop()?;
         let names = data_dir.partitions()?;
@@ -71,6 +79,12 @@ impl Topics {
         let config_of = |topic: &str| changes.of(topic).apply(&settings.log);
         let opened = open_all(&data_dir, names, last_stop, config_of)?;
 
+        let commits = Arc::new(Commits {
+            durability: settings.durability,
+            appends: metrics.appends.clone(),
+            groups: metrics.append_groups.clone(),
+            syncs: metrics.log_syncs.clone(),
+        });
         let mut by_topic: BTreeMap<String, BTreeMap<i32, Log>> = BTreeMap::new();
         for (name, mut log) in opened {
             if let Some(log_start) = log_starts.get(&name) {
@@ -83,7 +97,7 @@ impl Topics {
             let overrides = changes.of(&name);
             let partition = |(index, log)| {
                 let name = PartitionName { topic: name.clone(), partition: index };
-                (index, Partition::new(name, log))
+                (index, Partition::new(name, log, Arc::clone(&commits)))
             };
             let partitions = logs.into_iter().map(partition).collect();
             let topic = Topic {
@@ -96,7 +110,7 @@ impl Topics {
         };
         let by_name = RwLock::new(by_topic.into_iter().map(topic).collect());
         let defaults = settings.log.clone();
-        Ok(Topics { data_dir, defaults, by_name, changes: Mutex::new(changes) })
+        Ok(Topics { data_dir, defaults, commits, by_name, changes: Mutex::new(changes) })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {
@@ -116,6 +130,11 @@ impl Topics {
 
     pub(crate) fn partition_count(&self) -> usize {
         self.by_name.read().values().map(|topic| topic.partitions.read().len()).sum()
+    }
+
+    /// Partitions that take no records until restart.
+    pub(crate) fn offline_count(&self) -> usize {
+        self.partitions().iter().filter(|partition| partition.log().is_offline()).count()
     }
 
     /// Creates a topic with partitions 0 to `count` - 1. Blocks.
@@ -173,7 +192,8 @@ impl Topics {
                 .data_dir
                 .create_partition(&name, topic.id, config.clone())
                 .with_context(|| format!("cannot create partition {name}"))?;
-            topic.partitions.write().insert(index, Partition::new(name, log));
+            let partition = Partition::new(name, log, Arc::clone(&self.commits));
+            topic.partitions.write().insert(index, partition);
         }
         Ok(())
     }
@@ -221,12 +241,14 @@ impl Topics {
 
     /// Seals active segments that have expired whole.
     pub(crate) async fn roll_expired(&self) {
+        let lines = LogBudget::new(Instant::now());
         for partition in self.partitions() {
             match partition.roll_if_expired().await {
                 Ok(()) | Err(ProduceFailure::Deleted) => {}
-                Err(error) => {
+                Err(error) if lines.take(Instant::now()).is_some() => {
                     tracing::error!(partition = %partition.name, %error, "cannot roll an expired segment");
                 }
+                Err(_) => {}
             }
         }
     }

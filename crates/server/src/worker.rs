@@ -33,6 +33,10 @@ pub(crate) struct Worker {
     connections: Connections,
     /// What peers that do not speak the protocol may log.
     pub(crate) stranger_lines: LogBudget,
+    /// What a full disk may log: one line a refused request would be a flood.
+    pub(crate) append_lines: LogBudget,
+    /// What damage and a failing disk may log, which every fetch meets anew.
+    pub(crate) fetch_lines: LogBudget,
 }
 
 /// How far a stop has come. Everything that runs watches it.
@@ -61,8 +65,16 @@ pub(crate) fn run(
         say_what_is_missing(&ring);
         let mut driver = tokio::task::spawn_local(ring.clone().drive());
         let connections = Connections::default();
-        let stranger_lines = LogBudget::new(Instant::now());
-        let worker = Rc::new(Worker { server, ring, stop, connections, stranger_lines });
+        let lines = || LogBudget::new(Instant::now());
+        let worker = Rc::new(Worker {
+            server,
+            ring,
+            stop,
+            connections,
+            stranger_lines: lines(),
+            append_lines: lines(),
+            fetch_lines: lines(),
+        });
         tokio::select! {
             () = worker.serve(listener) => {}
             // Without its driver nothing of this worker moves any more, nor can be waited for.

@@ -237,7 +237,7 @@ impl Directory {
 }
 
 /// There was no room for a write, which may be tried again when there is.
-pub(crate) fn is_no_room(error: &io::Error) -> bool {
+pub fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

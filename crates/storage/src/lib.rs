@@ -40,7 +40,7 @@ mod units;
 pub use append::{Append, AppendError, Appended};
 pub use config::{LogConfig, TimestampType};
 pub use data_dir::{DataDir, DataDirError};
-pub use disk::{DirEntry, Directory, Disk, DiskFile, Files};
+pub use disk::{DirEntry, Directory, Disk, DiskFile, Files, is_no_room};
 pub use epochs::EpochStart;
 pub use flush::IndexFlush;
 pub use log::{Find, LastStop, Log, LogError, SegmentInfo};

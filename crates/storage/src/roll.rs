@@ -36,9 +36,10 @@ pub struct NewSegment {
 impl Roll {
     /// Makes the records of the old segment survive a power cut. Blocks.
     ///
-    /// After an error nobody knows what is on the disk: the log must go offline.
+    /// After an error (`Log::fail_roll`), which is never of kind `StorageFull`, the log is offline: nobody
+    /// knows what is on the disk.
     pub fn sync_sealed(&self) -> io::Result<()> {
-        self.sealed.log.sync_data()
+        self.sealed.log.sync_data().map_err(io::Error::other)
     }
 
     /// Completes the indexes of the old segment and makes the files of the new one. Blocks.

@@ -7,8 +7,8 @@
 //! str:     length u16 · UTF-8                                       integers are big-endian
 //! ```
 //!
-//! A record is in the page cache before its commit is acknowledged: it survives the process, not a power
-//! cut. A later record overrides an earlier one; when too much of the file is overridden, it is written
+//! A record is in the page cache before its commit is acknowledged, or on the disk with `--durability fsync`.
+//! A sync that fails ends the journal until it is opened anew. A later record overrides an earlier one; when too much of the file is overridden, it is written
 //! anew beside and renamed over. Plain blocking I/O: called by the commits' thread only.
 
 use std::fs::File;
@@ -31,6 +31,8 @@ pub(crate) struct Journal {
     path: PathBuf,
     file: File,
     len_bytes: u64,
+    /// A sync failed: nobody knows what is on the disk.
+    is_offline: bool,
 }
 
 /// Why a journal cannot be used.
@@ -52,6 +54,9 @@ impl Journal {
         let file =
             File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
         let file_bytes = file.metadata()?.len();
+        if file_bytes == 0 {
+            sync_directory_of(&path)?;
+        }
         let mut reader = BufReader::new(&file);
         let mut offsets = Offsets::default();
         let mut len_bytes = 0;
@@ -68,7 +73,7 @@ impl Journal {
                 "cut a torn tail off the committed offsets");
             file.set_len(len_bytes)?;
         }
-        Ok((Journal { path, file, len_bytes }, offsets))
+        Ok((Journal { path, file, len_bytes, is_offline: false }, offsets))
     }
 
     /// Appends records that [`encode`] made.
@@ -77,6 +82,9 @@ impl Journal {
     /// The disk fails. What came into the file is cut off again or, if even that fails, overwritten by the
     /// next append: the commit counts as not made.
     pub(crate) fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        if self.is_offline {
+            return Err(io::Error::other("offline since a sync failed"));
+        }
         if let Err(error) = self.file.write_all_at(records, self.len_bytes) {
             let _ = self.file.set_len(self.len_bytes);
             return Err(error);
@@ -87,13 +95,16 @@ impl Journal {
 
     /// Whether more than half of the file is overridden; `offsets` is what it comes to.
     pub(crate) fn needs_compaction(&self, offsets: &Offsets) -> bool {
-        self.len_bytes > COMPACT_MIN_BYTES && self.len_bytes > 2 * offsets.size_bytes() as u64
+        !self.is_offline
+            && self.len_bytes > COMPACT_MIN_BYTES
+            && self.len_bytes > 2 * offsets.size_bytes() as u64
     }
 
     /// Writes the file anew with `commits` alone, durably, and puts it in the old one's place.
     ///
     /// # Errors
-    /// The disk fails; the old file stays in use.
+    /// The disk fails; the old file stays in use, unless it is the new one's name that cannot be synced: then
+    /// the journal is offline.
     pub(crate) fn compact(&mut self, commits: Vec<Commit>) -> io::Result<()> {
         let beside = self.path.with_extension("journal.new");
         let file =
@@ -110,13 +121,24 @@ impl Journal {
         file.sync_all()?;
         std::fs::rename(&beside, &self.path)?;
         (self.file, self.len_bytes) = (file, len_bytes);
-        File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        let synced = sync_directory_of(&self.path);
+        self.is_offline |= synced.is_err();
+        synced
     }
 
     /// Makes what was appended survive a power cut.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    ///
+    /// # Errors
+    /// The disk fails; nothing is appended any more.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        let synced = self.file.sync_data();
+        self.is_offline |= synced.is_err();
+        synced
     }
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// A whole record. Strings come out of frames or this file: they fit 16 bits.

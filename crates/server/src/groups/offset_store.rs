@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use anyhow::Context;
 use parking_lot::{Mutex, MutexGuard};
@@ -15,6 +16,8 @@ use tokio::sync::oneshot;
 
 use super::journal::{self, Journal};
 use super::offsets::{Commit, OFFSETS_MAX_BYTES, Offsets};
+use crate::durability::Durability;
+use crate::log_budget::LogBudget;
 
 const FILE_NAME: &str = "penstock-offsets.journal";
 
@@ -48,13 +51,14 @@ impl OffsetStore {
     ///
     /// # Errors
     /// The journal cannot be used, or there is no thread to be had.
-    pub(crate) fn open(data_dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(data_dir: &Path, durability: Durability) -> anyhow::Result<Self> {
         let path = data_dir.join(FILE_NAME);
         let opened = Journal::open(path.clone());
         let (journal, offsets) = opened.with_context(|| format!("in {}", path.display()))?;
         let offsets = Arc::new(Mutex::new(offsets));
         let (queue, queued) = mpsc::channel();
-        let writer = Writer { journal, offsets: Arc::clone(&offsets) };
+        let (map, lines) = (Arc::clone(&offsets), LogBudget::new(Instant::now()));
+        let writer = Writer { journal, offsets: map, durability, lines };
         let thread = std::thread::Builder::new().name("offset-commits".to_owned());
         let thread = thread.spawn(move || writer.run(&queued)).context("cannot start a thread")?;
         Ok(OffsetStore { offsets, queue: Some(queue), thread: Some(thread) })
@@ -65,7 +69,7 @@ impl OffsetStore {
         self.offsets.lock()
     }
 
-    /// Returns when the commit is in the page cache and visible. Dropped, the commit may be made all the same.
+    /// Returns when the commit is in the page cache, or on the disk, and visible. Dropped, the commit may be made all the same.
     ///
     /// # Errors
     /// It was not made.
@@ -90,6 +94,8 @@ impl Drop for OffsetStore {
 struct Writer {
     journal: Journal,
     offsets: Arc<Mutex<Offsets>>,
+    durability: Durability,
+    lines: LogBudget,
 }
 
 impl Writer {
@@ -103,7 +109,7 @@ impl Writer {
         }
     }
 
-    /// Writes `first` and what has queued up behind it, then makes it visible, then says so.
+    /// Writes `first` and what has queued up behind it, syncs if it must, then makes it visible, then says so.
     fn write(&mut self, first: Queued, queue: &mpsc::Receiver<Queued>) {
         let (mut records, mut taken) = (Vec::new(), Vec::new());
         let mut next = Some(first);
@@ -118,8 +124,10 @@ impl Writer {
             }
             next = if records.len() < WRITE_BYTES { queue.try_recv().ok() } else { None };
         }
-        let outcome = self.journal.append(&records).map_err(|error| {
-            tracing::error!(%error, "cannot write committed offsets");
+        let outcome = self.make_durable(&records).map_err(|error| {
+            if let Some(held_back) = self.lines.take(Instant::now()) {
+                tracing::error!(%error, held_back, "cannot write committed offsets");
+            }
             CommitError::Disk
         });
         for Queued { commit, done } in taken {
@@ -127,6 +135,14 @@ impl Writer {
                 self.offsets.lock().apply(commit);
             }
             let _ = done.send(outcome);
+        }
+    }
+
+    fn make_durable(&mut self, records: &[u8]) -> std::io::Result<()> {
+        self.journal.append(records)?;
+        match self.durability {
+            Durability::Os => Ok(()),
+            Durability::Fsync => self.journal.sync(),
         }
     }
 
@@ -158,20 +174,20 @@ mod tests {
     #[tokio::test]
     async fn a_commit_is_visible_when_it_is_acknowledged_and_there_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let store = OffsetStore::open(dir.path()).unwrap();
+        let store = OffsetStore::open(dir.path(), Durability::Os).unwrap();
         for offset in 0..100 {
             store.commit(commit("g", offset)).await.unwrap();
             assert_eq!(store.read().get("g", "topic", 0).unwrap().offset, offset);
         }
         drop(store);
-        let store = OffsetStore::open(dir.path()).unwrap();
+        let store = OffsetStore::open(dir.path(), Durability::Os).unwrap();
         assert_eq!(store.read().get("g", "topic", 0).unwrap().offset, 99);
     }
 
     #[tokio::test]
     async fn an_acknowledged_commit_is_in_the_file_before_the_store_is_closed() {
         let dir = tempfile::tempdir().unwrap();
-        let store = OffsetStore::open(dir.path()).unwrap();
+        let store = OffsetStore::open(dir.path(), Durability::Os).unwrap();
         store.commit(commit("g", 7)).await.unwrap();
         let copy = dir.path().join("as-after-sigkill");
         std::fs::copy(dir.path().join(FILE_NAME), &copy).unwrap();

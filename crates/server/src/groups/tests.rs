@@ -5,12 +5,12 @@ use penstock_wire::messages::*;
 
 use super::answers::MEMBER_ID_REQUIRED_SINCE;
 use super::offset_answers::OFFSET_METADATA_MAX_BYTES;
-use super::{GroupLimits, Groups};
+use super::{Durability, GroupLimits, Groups};
 
 fn coordinator() -> (Groups, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let at_once = GroupLimits { initial_delay_ms: 0, ..GroupLimits::default() };
-    (Groups::open(dir.path(), at_once).unwrap(), dir)
+    (Groups::open(dir.path(), at_once, Durability::Os).unwrap(), dir)
 }
 
 fn join(member_id: &str) -> JoinGroupRequest {

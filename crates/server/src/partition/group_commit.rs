@@ -1,0 +1,247 @@
+//! Group commit: one write, and in `fsync` mode one sync, for all producers that wait for a partition.
+//!
+//! ```text
+//!   producer A ──leads──► append lock ─ roll? ─ begin A, B, C ─ write ─ sync ─ finish all ─► hand over, tell
+//!   producer B ──waits──────────────────────────┘                                    ├─► B: its offsets
+//!   producer C ──waits──────────────────────────┘                                    ├─► C: its offsets
+//!   producer D ──waits (came during the write) ──────────────────────────────────────┴─► D leads
+//! ```
+//!
+//! Every group is written by one of those who wait for it, on the ring of its own worker; so nobody works
+//! for others when a stop has answered it, and a lone producer goes straight through. The lead is a value
+//! that passes itself on when dropped, however its holder ends. Called by produce, through `Partition`.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use penstock_ring::Ring;
+use penstock_storage::{Append, AppendError, Appended, ProducedBatches, is_no_room};
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::oneshot;
+
+use super::{Partition, ProduceFailure, leader_epoch_of};
+use crate::clock;
+use crate::durability::Durability;
+use crate::limits::{GROUP_MAX_BYTES, GROUP_MAX_REQUESTS};
+
+#[cfg(test)]
+mod tests;
+
+/// What became of one request's batches.
+pub(crate) type Outcome = Result<Appended, ProduceFailure>;
+
+/// How commits are done, and how many were: the same for all partitions.
+pub(crate) struct Commits {
+    pub(crate) durability: Durability,
+    /// Requests written.
+    pub(crate) appends: Counter,
+    /// Writes that carried them.
+    pub(crate) groups: Counter,
+    /// Syncs of a log, asked for.
+    pub(crate) syncs: Counter,
+}
+
+/// The producers of one partition that wait for their turn, and whether somebody has it.
+#[derive(Default)]
+pub(super) struct Queue(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    is_led: bool,
+    waiting: VecDeque<Waiter>,
+}
+
+struct Waiter {
+    batches: ProducedBatches,
+    turn: oneshot::Sender<Turn>,
+}
+
+/// What a producer waits for.
+enum Turn {
+    /// Another one has written its batches, or failed to.
+    Over(Outcome),
+    /// It has to write, for itself and for those behind it.
+    Lead(Lead, ProducedBatches),
+}
+
+/// The right and the duty to write the next group. Dropped, it goes to the producer that waits longest.
+struct Lead(Arc<Partition>);
+
+/// Appends that have begun and are written together. Dropped before they are settled, nobody knows what is in
+/// the file: the partition goes offline.
+struct Group<'a> {
+    partition: &'a Partition,
+    /// The leader's own first.
+    appends: Vec<Append>,
+    /// Those who wait for the others, in order.
+    waiting: Vec<oneshot::Sender<Turn>>,
+}
+
+impl Partition {
+    /// Appends batches and wakes the fetches that wait. Dropped while it writes, it takes the partition
+    /// offline: connections drop no request before it is answered.
+    ///
+    /// # Errors
+    /// See [`ProduceFailure`]; nothing of the batches is visible then.
+    pub(crate) async fn append(self: &Arc<Self>, ring: &Ring, batches: ProducedBatches) -> Outcome {
+        let turn = match self.queue.enter(batches) {
+            Ok(batches) => Turn::Lead(Lead(Arc::clone(self)), batches),
+            Err(turn) => turn.await.unwrap_or(Turn::Over(Err(ProduceFailure::GivenUp))),
+        };
+        match turn {
+            Turn::Lead(lead, batches) => lead.commit(ring, batches).await,
+            Turn::Over(outcome) => outcome,
+        }
+    }
+
+    /// Begins `first`, and what has queued up behind it and can be carried by the same write.
+    fn gather(&self, first: ProducedBatches) -> Result<Group<'_>, AppendError> {
+        let now_ms = clock::now_ms();
+        let mut len_bytes = first.len_bytes();
+        let mut log = self.log();
+        let leader_epoch = leader_epoch_of(&log);
+        let appends = vec![log.begin_append(first, leader_epoch, now_ms)?];
+        let mut group = Group { partition: self, appends, waiting: Vec::new() };
+        let mut queue = self.queue.0.lock();
+        while let Some(next) = queue.waiting.front() {
+            len_bytes += next.batches.len_bytes();
+            let has_room = len_bytes <= GROUP_MAX_BYTES && group.appends.len() < GROUP_MAX_REQUESTS;
+            if !has_room || !log.may_join(&next.batches, now_ms) {
+                break;
+            }
+            let Some(Waiter { batches, turn }) = queue.waiting.pop_front() else { break };
+            match log.begin_append(batches, leader_epoch, now_ms) {
+                Ok(append) => {
+                    group.appends.push(append);
+                    group.waiting.push(turn);
+                }
+                Err(refused) => tell(turn, Err(refused.into())),
+            }
+        }
+        Ok(group)
+    }
+}
+
+impl Queue {
+    /// Gives the batches back to a producer that has to lead, or something to wait for.
+    fn enter(&self, batches: ProducedBatches) -> Result<ProducedBatches, oneshot::Receiver<Turn>> {
+        let mut state = self.0.lock();
+        if !state.is_led {
+            state.is_led = true;
+            return Ok(batches);
+        }
+        let (turn, wait) = oneshot::channel();
+        state.waiting.push_back(Waiter { batches, turn });
+        Err(wait)
+    }
+
+    /// Who leads next; nobody: the next one to enter.
+    fn next_leader(&self) -> Option<Waiter> {
+        let mut state = self.0.lock();
+        let next = loop {
+            match state.waiting.pop_front() {
+                Some(gone) if gone.turn.is_closed() => {}
+                next => break next,
+            }
+        };
+        state.is_led = next.is_some();
+        next
+    }
+}
+
+impl Lead {
+    async fn commit(self, ring: &Ring, batches: ProducedBatches) -> Outcome {
+        let partition = &self.0;
+        let alone = partition.appending.lock().await;
+        partition.roll_if_due(&batches).await?;
+        let mut group = partition.gather(batches)?;
+        let settled = group.settle(ring).await;
+        let waiting = std::mem::take(&mut group.waiting);
+        drop((group, alone));
+        let partition = Arc::clone(partition);
+        // The next group begins before this one is told.
+        drop(self);
+        partition.waiting.wake();
+        let mut outcomes = settled.map(Vec::into_iter);
+        let mut next = || match &mut outcomes {
+            Ok(appended) => Ok(appended.next().expect("each append of a group has an outcome")),
+            Err(failure) => Err(failure.clone()),
+        };
+        let own = next();
+        waiting.into_iter().for_each(|turn| tell(turn, next()));
+        own
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if let Some(Waiter { batches, turn }) = self.0.queue.next_leader() {
+            // Should it leave before it looks, the lead is dropped with what it waited on, and goes on.
+            drop(turn.send(Turn::Lead(Lead(Arc::clone(&self.0)), batches)));
+        }
+    }
+}
+
+impl Group<'_> {
+    /// Writes all, syncs if it must, and lets the log know. One outcome for the group.
+    async fn settle(&mut self, ring: &Ring) -> Result<Vec<Appended>, ProduceFailure> {
+        let written = self.write(ring).await;
+        let mut log = self.partition.log();
+        let mut appends = std::mem::take(&mut self.appends).into_iter();
+        let failure = match written {
+            Ok(()) => return Ok(appends.map(|append| log.finish_append(append)).collect()),
+            Err(failure) => failure,
+        };
+        let first = appends.next().expect("a group has its leader's append");
+        match &failure {
+            ProduceFailure::Write(error) => {
+                let error = io::Error::new(error.kind(), Arc::clone(error));
+                log.fail_append(first, error);
+            }
+            _ => log.cancel_append(first),
+        }
+        Err(failure)
+    }
+
+    async fn write(&mut self, ring: &Ring) -> Result<(), ProduceFailure> {
+        let commits = &self.partition.commits;
+        let (file, position) = (Arc::clone(&self.appends[0].file), self.appends[0].position.0);
+        commits.groups.inc();
+        commits.appends.inc_by(self.appends.len() as u64);
+        let mut pieces = std::mem::take(&mut self.appends[0].pieces);
+        self.appends[1..].iter_mut().for_each(|append| pieces.append(&mut append.pieces));
+        if let Err(error) = ring.write_all_at(Arc::clone(&file), position, pieces).await {
+            if !is_no_room(&error) {
+                return Err(ProduceFailure::Write(error.into()));
+            }
+            // Nobody was ever given these bytes. Under the append lock, so that none come behind them.
+            let cut = tokio::task::spawn_blocking(move || file.set_len(position)).await;
+            return Err(match cut.map_err(io::Error::from).flatten() {
+                Ok(()) => ProduceFailure::NoRoom(error.into()),
+                Err(error) => ProduceFailure::Write(error.into()),
+            });
+        }
+        if commits.durability == Durability::Fsync {
+            commits.syncs.inc();
+            let synced = ring.sync_data(file).await;
+            synced.map_err(|error| ProduceFailure::Write(error.into()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Group<'_> {
+    fn drop(&mut self) {
+        if let Some(first) = std::mem::take(&mut self.appends).into_iter().next() {
+            let error = io::Error::other("whoever wrote ended before it knew what came of it");
+            self.partition.log().fail_append(first, error);
+        }
+    }
+}
+
+/// Whoever has gone needs no answer; its records are in the log all the same.
+fn tell(turn: oneshot::Sender<Turn>, outcome: Outcome) {
+    drop(turn.send(Turn::Over(outcome)));
+}

@@ -1,0 +1,268 @@
+//! Group commits on real files and real rings: several workers, refusals, disks that fail, workers that end.
+
+use std::fs;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::Poll;
+
+use penstock_batch::{BatchBuilder, Batches, NewRecord};
+use penstock_ring::RingConfig;
+use penstock_storage::{Log, LogConfig, Offset, PartitionName, TopicId};
+
+use super::*;
+
+const LOG_FILE: &str = "00000000000000000000.log";
+
+fn partition_in(dir: &Path, durability: Durability) -> Arc<Partition> {
+    let log = Log::create(dir, TopicId::random(), LogConfig::default()).unwrap();
+    let (appends, groups, syncs) = Default::default();
+    let commits = Commits { durability, appends, groups, syncs };
+    let name = PartitionName { topic: "t".to_owned(), partition: 0 };
+    Partition::new(name, log, Arc::new(commits))
+}
+
+/// A partition whose log is a device of this name: what is written there is gone, or never fits.
+fn partition_on(device: &str, durability: Durability) -> (Arc<Partition>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(device, dir.path().join(LOG_FILE)).unwrap();
+    (partition_in(dir.path(), durability), dir)
+}
+
+fn value(value: &str) -> ProducedBatches {
+    produced(BatchBuilder::new(), value)
+}
+
+/// A record of producer 7.
+fn numbered(sequence: i32) -> ProducedBatches {
+    let mut builder = BatchBuilder::new();
+    builder.set_producer(7, 0, sequence);
+    produced(builder, "numbered")
+}
+
+fn produced(mut builder: BatchBuilder, value: &str) -> ProducedBatches {
+    builder.push(NewRecord { value: Some(value.as_bytes()), ..NewRecord::default() });
+    ProducedBatches::validate(builder.finish().into(), 1 << 20).unwrap()
+}
+
+/// Runs what `work` makes of a ring as a worker does.
+fn on_worker<T, F: Future<Output = T>>(work: impl FnOnce(Ring) -> F) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let ring = Ring::new(RingConfig::default()).unwrap();
+        tokio::task::spawn_local(ring.clone().drive());
+        let outcome = work(ring.clone()).await;
+        ring.stop().await;
+        outcome
+    })
+}
+
+/// Polls once: the append has queued up, or begun.
+async fn begin<F: Future + Unpin>(append: &mut F) {
+    std::future::poll_fn(|context| {
+        assert!(Pin::new(&mut *append).poll(context).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+}
+
+#[test]
+fn producers_of_several_workers_each_hear_the_offset_their_record_has() {
+    const WORKERS: usize = 3;
+    const PRODUCERS: usize = 8;
+    const RECORDS: usize = 40;
+    for durability in [Durability::Os, Durability::Fsync] {
+        let dir = tempfile::tempdir().unwrap();
+        let partition = partition_in(dir.path(), durability);
+        let produce = async |ring: &Ring, name: String| {
+            let mut told = Vec::new();
+            for n in 0..RECORDS {
+                let text = format!("{name} {n}");
+                let appended = partition.append(ring, value(&text)).await.unwrap();
+                told.push((appended.base_offset.0, text));
+            }
+            told
+        };
+        let work = |worker: usize| {
+            on_worker(async |ring| {
+                let name = |n| format!("worker {worker} producer {n}");
+                let mut all: Vec<_> =
+                    (0..PRODUCERS).map(|n| Box::pin(produce(&ring, name(n)))).collect();
+                let mut told = Vec::new();
+                std::future::poll_fn(|context| {
+                    all.retain_mut(|one| match one.as_mut().poll(context) {
+                        Poll::Ready(some) => {
+                            told.extend(some);
+                            false
+                        }
+                        Poll::Pending => true,
+                    });
+                    if all.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+                told
+            })
+        };
+        let mut told: Vec<(i64, String)> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..WORKERS).map(|n| scope.spawn(move || work(n))).collect();
+            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+        });
+        told.sort();
+        assert_eq!(told, written(&dir.path().join(LOG_FILE)));
+        let commits = &partition.commits;
+        let (groups, appends) = (commits.groups.get(), commits.appends.get());
+        assert_eq!(appends as usize, WORKERS * PRODUCERS * RECORDS);
+        assert!(groups < appends / 2, "{groups} groups of {appends} appends");
+        let syncs = if durability == Durability::Fsync { groups } else { 0 };
+        assert_eq!(commits.syncs.get(), syncs);
+    }
+}
+
+/// Offset and value of every record of a log file.
+fn written(path: &Path) -> Vec<(i64, String)> {
+    let bytes = fs::read(path).unwrap();
+    let records = Batches::new(&bytes).flat_map(|batch| {
+        let (_, batch) = batch.unwrap();
+        penstock_batch::check_crc(batch).unwrap();
+        penstock_batch::records(batch).unwrap().map(|record| {
+            let record = record.unwrap();
+            (record.offset, String::from_utf8(record.value.unwrap().to_vec()).unwrap())
+        })
+    });
+    records.collect()
+}
+
+#[test]
+fn a_refused_producer_does_not_fail_those_of_its_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let partition = partition_in(dir.path(), Durability::Fsync);
+    on_worker(async |ring| {
+        partition.append(&ring, numbered(0)).await.unwrap();
+        let mut first = Box::pin(partition.append(&ring, value("leads")));
+        begin(&mut first).await;
+        let waiting = [value("one"), numbered(0), numbered(5), numbered(1), value("two")];
+        let mut waiting = waiting.map(|batches| Box::pin(partition.append(&ring, batches)));
+        for append in &mut waiting {
+            begin(append).await;
+        }
+        assert_eq!(first.await.unwrap().base_offset, Offset(1));
+        let [one, duplicate, gap, next, two] = waiting;
+        // Polled in any order: who comes first in the queue leads.
+        let (one, duplicate, gap, next, two) = tokio::join!(one, duplicate, gap, next, two);
+        assert_eq!(one.unwrap().base_offset, Offset(2));
+        let refused = |outcome: Outcome| match outcome {
+            Err(ProduceFailure::Refused(refused)) => refused,
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(
+            refused(duplicate),
+            AppendError::Duplicate { base_offset: Offset(0), .. }
+        ));
+        assert!(matches!(refused(gap), AppendError::OutOfOrderSequence { expected: 1, .. }));
+        assert_eq!(next.unwrap().base_offset, Offset(3));
+        assert_eq!(two.unwrap().base_offset, Offset(4));
+        let commits = &partition.commits;
+        assert_eq!((commits.groups.get(), commits.syncs.get(), commits.appends.get()), (3, 3, 5));
+    });
+}
+
+#[test]
+fn a_group_takes_one_request_of_a_producer() {
+    let dir = tempfile::tempdir().unwrap();
+    let partition = partition_in(dir.path(), Durability::Os);
+    on_worker(async |ring| {
+        let mut first = Box::pin(partition.append(&ring, numbered(0)));
+        begin(&mut first).await;
+        let mut waiting =
+            [1, 2].map(|sequence| Box::pin(partition.append(&ring, numbered(sequence))));
+        for append in &mut waiting {
+            begin(append).await;
+        }
+        let [second, third] = waiting;
+        let (first, second, third) = tokio::join!(first, second, third);
+        let offsets = [first, second, third].map(|outcome| outcome.unwrap().base_offset.0);
+        assert_eq!((offsets, partition.commits.groups.get()), ([0, 1, 2], 3));
+    });
+}
+
+/// fdatasync(2) of /dev/null fails, and its writes do not.
+#[test]
+fn a_failed_sync_fails_the_whole_group_and_is_never_tried_again() {
+    let (partition, _dir) = partition_on("/dev/null", Durability::Fsync);
+    on_worker(async |ring| {
+        let alone = partition.appending.lock().await;
+        let mut group =
+            ["first", "second"].map(|text| Box::pin(partition.append(&ring, value(text))));
+        for append in &mut group {
+            begin(append).await;
+        }
+        drop(alone);
+        let [first, second] = group;
+        for outcome in <[Outcome; 2]>::from(tokio::join!(first, second)) {
+            assert!(matches!(outcome, Err(ProduceFailure::Write(_))), "{outcome:?}");
+        }
+        let refused = partition.append(&ring, value("third")).await.unwrap_err();
+        assert!(matches!(refused, ProduceFailure::Refused(AppendError::Offline)), "{refused}");
+        assert_eq!((partition.log().log_end(), partition.commits.syncs.get()), (Offset(0), 1));
+    });
+}
+
+#[test]
+fn without_fsync_nothing_is_synced() {
+    let (partition, _dir) = partition_on("/dev/null", Durability::Os);
+    on_worker(async |ring| {
+        partition.append(&ring, value("kept")).await.unwrap();
+        assert_eq!(partition.commits.syncs.get(), 0);
+    });
+}
+
+/// /dev/full has no room, and cannot be cut.
+#[test]
+fn a_file_that_cannot_be_cut_back_takes_the_partition_offline() {
+    let (partition, _dir) = partition_on("/dev/full", Durability::Os);
+    on_worker(async |ring| {
+        let refused = partition.append(&ring, value("none")).await.unwrap_err();
+        assert!(matches!(refused, ProduceFailure::Write(_)), "{refused}");
+        assert!(partition.log().is_offline());
+    });
+}
+
+#[test]
+fn a_writer_that_ends_in_the_middle_leaves_an_answer_to_all_who_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let partition = partition_in(dir.path(), Durability::Os);
+    on_worker(async |ring| {
+        let alone = partition.appending.lock().await;
+        let mut leader = Box::pin(partition.append(&ring, value("leads")));
+        begin(&mut leader).await;
+        let mut joined = Box::pin(partition.append(&ring, value("joins")));
+        begin(&mut joined).await;
+        drop(alone);
+        begin(&mut leader).await;
+        let mut later = Box::pin(partition.append(&ring, value("came later")));
+        begin(&mut later).await;
+        drop(leader);
+        assert!(matches!(joined.await, Err(ProduceFailure::GivenUp)));
+        assert!(matches!(later.await, Err(ProduceFailure::Refused(AppendError::Offline))));
+        assert_eq!(partition.log().log_end(), Offset(0));
+    });
+}
+
+#[test]
+fn the_lead_passes_over_producers_that_have_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let partition = partition_in(dir.path(), Durability::Os);
+    on_worker(async |ring| {
+        let alone = partition.appending.lock().await;
+        let mut leader = Box::pin(partition.append(&ring, value("never begins")));
+        begin(&mut leader).await;
+        let mut next = Box::pin(partition.append(&ring, value("told to lead, leaves")));
+        let mut last = Box::pin(partition.append(&ring, value("stays")));
+        begin(&mut next).await;
+        begin(&mut last).await;
+        drop(leader);
+        drop(next);
+        drop(alone);
+        assert_eq!(last.await.unwrap().base_offset, Offset(0));
+    });
+}

@@ -37,6 +37,10 @@ struct Arguments {
     /// Most bytes of one sendfile call. 128 KiB is the best of 64 KiB to 1 MiB on loopback
     #[arg(long, default_value_t = 128 << 10, value_parser = clap::value_parser!(u64).range(1..))]
     call_bytes: u64,
+
+    /// SO_SNDBUF of every connection; 0: the kernel's own tuning
+    #[arg(long, default_value_t = 256 << 10)]
+    send_buffer_bytes: usize,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -46,13 +50,14 @@ fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(arguments.listen)?;
     listener.set_nonblocking(true)?;
     println!("raw server listens on {}", listener.local_addr()?);
-    Server::new(file, listener, arguments.call_bytes as usize)?.run()
+    Server::new(file, listener, &arguments)?.run()
 }
 
 struct Server {
     file: File,
     listener: TcpListener,
     call_bytes: usize,
+    send_buffer_bytes: usize,
     epoll: OwnedFd,
     /// By the key that their events carry.
     connections: Vec<Option<Connection>>,
@@ -60,10 +65,12 @@ struct Server {
 }
 
 impl Server {
-    fn new(file: File, listener: TcpListener, call_bytes: usize) -> anyhow::Result<Server> {
+    fn new(file: File, listener: TcpListener, arguments: &Arguments) -> anyhow::Result<Server> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-        Ok(Server { file, listener, call_bytes, epoll, connections: Vec::new(), free: Vec::new() })
+        let &Arguments { call_bytes, send_buffer_bytes, .. } = arguments;
+        let (call_bytes, connections, free) = (call_bytes as usize, Vec::new(), Vec::new());
+        Ok(Server { file, listener, call_bytes, send_buffer_bytes, epoll, connections, free })
     }
 
     fn run(mut self) -> anyhow::Result<()> {
@@ -96,6 +103,9 @@ impl Server {
     fn adopt(&mut self, stream: TcpStream) -> anyhow::Result<()> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
+        if self.send_buffer_bytes > 0 {
+            rustix::net::sockopt::set_socket_send_buffer_size(&stream, self.send_buffer_bytes)?;
+        }
         let key = self.free.pop().unwrap_or(self.connections.len());
         epoll::add(&self.epoll, &stream, EventData::new_u64(key as u64), EventFlags::IN)?;
         let connection = Some(Connection::new(stream));

@@ -26,6 +26,11 @@ pub(crate) const RECEIVE_STEP_BYTES: usize = 64 * 1024;
 /// A frame up to this size is received without asking the budget of requests in flight.
 pub(crate) const RECEIVE_FREE_BYTES: usize = RECEIVE_STEP_BYTES;
 
+/// SO_SNDBUF of a connection: as fast as any on short paths, faster than what the kernel grows it to where
+/// answers are large (docs/BENCHMARKS.md), and 1000 peers that do not read hold 0.5 GiB instead of all there is.
+/// The kernel doubles it, and takes no more than net.core.wmem_max.
+pub(crate) const SEND_BUFFER_BYTES: usize = 256 * 1024;
+
 /// Pipes of all rings together. Of 64 pages each they are the 16 384 pages that a user without
 /// CAP_SYS_RESOURCE may have (`fs.pipe-user-pages-soft`); one more would have two slots.
 pub(crate) const PIPES: usize = 16_384 / penstock_ring::DEFAULT_PIPE_SLOTS as usize;

@@ -3,6 +3,8 @@
 CARGO ?= cargo
 PENSTOCK_RECORDS ?= 20000
 PENSTOCK_SOAK ?= 100
+# Arguments of penstock-bench, such as --rounds 1 or --disk-bytes-per-second 200000000.
+PENSTOCK_BENCH ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help tools build demo bench peers bench-scenarios test lint unit system soak clients clients-full fuzz clean
@@ -22,16 +24,16 @@ build: tools ## build the server and the load generator, optimised, into target/
 demo: build ## serve 1 GiB by copy, sendfile and chain; print the comparison and draw it
 	target/release/penstock-demo
 
-bench: build ## measure the fetch paths beside a raw sendfile server (four minutes); write docs/BENCHMARKS.md
-	target/release/penstock-bench own
+bench: build ## measure the fetch paths beside a raw sendfile server (five minutes); write docs/BENCHMARKS.md
+	target/release/penstock-bench own $(PENSTOCK_BENCH)
 
-peers: build ## the same beside Apache Kafka and nginx (eight minutes), which are installed if missing
+peers: build ## the same beside Apache Kafka and nginx (ten minutes), which are installed if missing
 	command -v nginx >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends nginx-light; }
 	tests/clients/run.sh --install-only
-	target/release/penstock-bench peers
+	target/release/penstock-bench peers $(PENSTOCK_BENCH)
 
 bench-scenarios: build ## idle, silent, slow and greedy connections by the thousand (five minutes)
-	target/release/penstock-bench scenarios
+	target/release/penstock-bench scenarios $(PENSTOCK_BENCH)
 
 test: lint unit system clients ## everything that continuous integration runs
 

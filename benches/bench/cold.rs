@@ -1,78 +1,307 @@
-//! Hot readers beside a cold scan: what the scan does to them, in a closed loop and at a fixed rate.
+//! Hot readers beside a cold scan: what the scan does to them, on the disk as it is and on a slower one.
 //!
 //! ```text
-//! hot readers    ├─ quiet ─┤ beside 4 cold ones ├─ paced ─┤ paced, beside 4 cold ones ┤
+//! round   ├─ auto ──────────┤├─ chain ─────────┤├─ sendfile ──────┤   closed loop, then paced
+//!          quiet ░▓ beside ░▓  quiet ░▓ beside ░▓  quiet ░▓ beside ░▓
 //! ```
+//!
+//! Each pair is a run of `penstock-load cold-hot`: it evicts what the cold readers read every 20 ms, looks
+//! whether what they ask for is really not in memory, and whether hot pages stayed there. A pair of which
+//! either is not true is thrown away here.
 
-use anyhow::Context;
+use std::collections::BTreeMap;
+use std::fs;
 
-use crate::load::Load;
+use anyhow::{Context, anyhow, bail};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use serde_json::Value;
+
+use crate::cold_table;
+use crate::disk::DiskLimit;
+use crate::log::{HOT_TOPIC, TOPIC};
 use crate::plan::Plan;
-use crate::results::{Comparison, Phase, Run};
+use crate::results::{Comparison, HotReaders, Pace, Pair, Reason, ThrownAway, Trial};
 use crate::server::Server;
+use crate::witness::{self, Testimony};
 
+/// A slow disk, when nobody says how slow: a fast one of a rented machine.
+const SLOW_DISK_BYTES_PER_S: u64 = 400_000_000;
 const HOT_CONNECTIONS: u32 = 8;
 const HOT_BYTES: u32 = 64 << 10;
 const COLD_CONNECTIONS: u32 = 4;
-/// Of the slowest server's quiet maximum: what all can hold.
+const COLD_BYTES: u32 = 1 << 20;
+const WARM_UP_S: f64 = 0.3;
+/// Of what the slowest server can: a rate that all can hold.
 const RATE_SHARE: f64 = 0.5;
+/// With less of what they asked for on the disk, cold readers are none.
+pub(crate) const UNCACHED_MIN: f64 = 0.95;
+/// A pair is tried so often before the round goes on without it.
+const TRIES: u32 = 3;
+/// Points of a distribution for each halving of what is above.
+const POINTS_PER_HALVING: u32 = 8;
 
-/// Every server in every phase, in turns; the rate is one for all.
+/// All servers by turns, on both disks; `both_paced` too beside a scan of a fixed rate.
 ///
 /// # Errors
-/// A run fails.
+/// A run fails; the limit that was asked for cannot be had.
 pub(crate) fn measure(
     plan: &Plan,
     servers: &[&Server],
+    both_paced: &[&Server],
     into: &mut Comparison,
 ) -> anyhow::Result<()> {
-    let mut rate = 0.0;
-    for round in 0..plan.rounds {
-        plan.say(&format!("beside a cold scan, round {} of {}", round + 1, plan.rounds));
-        let hot = Load::hot(HOT_CONNECTIONS, HOT_BYTES, plan.seconds);
-        let beside =
-            Load { phase: Phase::HotBesideCold, cold_connections: COLD_CONNECTIONS, ..hot };
-        every(plan, servers, hot, round, into)?;
-        every(plan, servers, beside, round, into)?;
-        if round == 0 {
-            rate = common_rate(&into.cold).context("no quiet run")?;
+    let slow_disk = slow_disk(plan, into)?;
+    let mut bench = Bench { plan, servers, both_paced, disk_bytes_per_s: None, into };
+    bench.measure()?;
+    if let Some((bytes_per_s, mut limit)) = slow_disk {
+        servers.iter().try_for_each(|server| limit.hold(server.pid))?;
+        bench.disk_bytes_per_s = Some(bytes_per_s);
+        bench.measure()?;
+    }
+    Ok(())
+}
+
+/// `None`: nobody wants it, or nobody insists and it cannot be had.
+fn slow_disk(plan: &Plan, into: &mut Comparison) -> anyhow::Result<Option<(u64, DiskLimit)>> {
+    let bytes_per_s = plan.disk_bytes_per_s.unwrap_or(SLOW_DISK_BYTES_PER_S);
+    if bytes_per_s == 0 {
+        return Ok(None);
+    }
+    match DiskLimit::new(&plan.dir, bytes_per_s) {
+        Ok(limit) => Ok(Some((bytes_per_s, limit))),
+        Err(error) if plan.disk_bytes_per_s.is_some() => Err(error.context("no limit of the disk")),
+        Err(error) => {
+            plan.say(&format!("only the disk as it is: {error:#}"));
+            into.no_slow_disk = Some(format!("{error:#}"));
+            Ok(None)
         }
-        every(plan, servers, Load { phase: Phase::Paced, rate, ..hot }, round, into)?;
-        let beside = Load { phase: Phase::PacedBesideCold, rate, ..beside };
-        every(plan, servers, beside, round, into)?;
     }
-    Ok(())
 }
 
-fn every(
-    plan: &Plan,
-    servers: &[&Server],
-    load: Load,
-    round: u32,
-    into: &mut Comparison,
-) -> anyhow::Result<()> {
-    for server in servers {
-        let run = load.on(plan, server, round, &mut into.thrown_away)?;
-        into.cold.push(run);
-    }
-    Ok(())
+/// One disk's part.
+struct Bench<'a> {
+    plan: &'a Plan,
+    servers: &'a [&'a Server],
+    both_paced: &'a [&'a Server],
+    disk_bytes_per_s: Option<u64>,
+    into: &'a mut Comparison,
 }
 
-fn common_rate(runs: &[Run]) -> Option<f64> {
-    let quiet = runs.iter().filter(|run| run.phase == Phase::Hot);
-    let slowest = quiet.map(|run| run.fetches_per_s).min_by(f64::total_cmp)?;
-    Some((slowest * RATE_SHARE / 100.0).round() * 100.0)
+impl Bench<'_> {
+    /// The rates are those of the first round that can tell them, and one for all.
+    fn measure(&mut self) -> anyhow::Result<()> {
+        let (mut rate, mut cold_rate) = (None, None);
+        for round in 0..self.plan.rounds {
+            self.say(round);
+            let closed = Trial {
+                round,
+                disk_bytes_per_s: self.disk_bytes_per_s,
+                pace: Pace::Closed,
+                rate: 0.0,
+                cold_rate: 0.0,
+            };
+            self.every(self.servers, closed)?;
+            let quiet = self.least(closed, self.servers, |pair| pair.quiet.fetches_per_s);
+            rate = rate.or(quiet.map(|least| share(least, 100.0)));
+            let Some(rate) = rate else { continue };
+
+            let hot_paced = Trial { pace: Pace::HotPaced, rate, ..closed };
+            self.every(self.servers, hot_paced)?;
+            let cold = self.least(hot_paced, self.both_paced, |pair| pair.cold_bytes_per_s);
+            cold_rate = cold_rate.or(cold.map(|least| share(least / f64::from(COLD_BYTES), 1.0)));
+            let Some(cold_rate) = cold_rate else { continue };
+
+            let both_paced = Trial { pace: Pace::BothPaced, cold_rate, ..hot_paced };
+            self.every(self.both_paced, both_paced)?;
+        }
+        Ok(())
+    }
+
+    fn say(&self, round: u32) {
+        let (disk, rounds) = (cold_table::name(self.disk_bytes_per_s), self.plan.rounds);
+        self.plan.say(&format!("beside a cold scan, round {} of {rounds}. {disk}", round + 1));
+    }
+
+    fn every(&mut self, servers: &[&Server], trial: Trial) -> anyhow::Result<()> {
+        for server in servers {
+            for _ in 0..TRIES {
+                match pair(self.plan, server, trial)? {
+                    Ok(pair) => {
+                        self.into.beside_cold.push(pair);
+                        break;
+                    }
+                    Err(reason) => {
+                        let server = server.name.clone();
+                        self.into.cold_thrown_away.push(ThrownAway { server, trial, reason });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The slowest server's, in a trial; `None`: one of them has no pair that counts.
+    fn least(&self, trial: Trial, servers: &[&Server], of: fn(&Pair) -> f64) -> Option<f64> {
+        let pairs = || self.into.beside_cold.iter().filter(|pair| pair.trial == trial);
+        let figure = |server: &&Server| pairs().find(|pair| pair.server == server.name).map(of);
+        let figures = servers.iter().map(figure).collect::<Option<Vec<f64>>>()?;
+        figures.into_iter().min_by(f64::total_cmp)
+    }
+}
+
+/// What all can hold, as a round number.
+fn share(least: f64, round_to: f64) -> f64 {
+    (least * RATE_SHARE / round_to).round().max(1.0) * round_to
+}
+
+/// One run of `penstock-load cold-hot`, or why it says nothing.
+fn pair(plan: &Plan, server: &Server, trial: Trial) -> anyhow::Result<Result<Pair, Reason>> {
+    let distributions = plan.dir.join("penstock-load.hdr");
+    let mut arguments = arguments(plan, server, trial);
+    arguments.push(("--hdr", distributions.display().to_string()));
+    let Testimony { json, failure } = witness::hear(plan, "cold-hot", &arguments)?;
+    if let Some(reason) = why_not(&json) {
+        return Ok(Err(reason));
+    }
+    if let Some(failure) = failure {
+        bail!("{}: {failure}", server.name);
+    }
+    let mut curves = curves(&fs::read(&distributions)?)?;
+    let mut readers = |kind: &str| -> anyhow::Result<HotReaders> {
+        let curve = curves.remove(kind).with_context(|| format!("no latencies when {kind}"))?;
+        hot_readers(phase(&json, kind).with_context(|| format!("no {kind} phase"))?, curve)
+    };
+    let (quiet, beside) = (readers("quiet")?, readers("disturbed")?);
+    let cold = &phase(&json, "disturbed").context("no disturbed phase")?["cold"];
+    Ok(Ok(Pair {
+        server: server.name.clone(),
+        trial,
+        quiet,
+        beside,
+        cold_bytes_per_s: number(&cold["bytes_per_s"])?,
+        cold_uncached: number(&cold["uncached"])?,
+    }))
+}
+
+fn arguments(plan: &Plan, server: &Server, trial: Trial) -> Vec<(&'static str, String)> {
+    let log = &server.log;
+    vec![
+        ("--bootstrap-server", server.address.to_string()),
+        ("--topic", HOT_TOPIC.to_owned()),
+        ("--hot-files", log.hot_dir().display().to_string()),
+        ("--hot-connections", HOT_CONNECTIONS.to_string()),
+        ("--hot-bytes", HOT_BYTES.to_string()),
+        ("--rate", trial.rate.to_string()),
+        ("--cold-topic", TOPIC.to_owned()),
+        ("--cold-files", log.segment.display().to_string()),
+        ("--cold-connections", COLD_CONNECTIONS.to_string()),
+        ("--cold-bytes", COLD_BYTES.to_string()),
+        ("--cold-rate", trial.cold_rate.to_string()),
+        ("--rounds", "1".to_owned()),
+        ("--duration", plan.seconds.to_string()),
+        ("--warm-up", WARM_UP_S.to_string()),
+    ]
+}
+
+/// Why a run does not count although nothing is broken.
+fn why_not(said: &Value) -> Option<Reason> {
+    let phases = said["phases"].as_array()?;
+    if phases.iter().any(|phase| !phase["thrown_away"].is_null()) {
+        return Some(Reason::HotPagesMoved);
+    }
+    let uncached = phase(said, "disturbed")?["cold"]["uncached"].as_f64();
+    (uncached.unwrap_or(0.0) < UNCACHED_MIN).then_some(Reason::NotCold)
+}
+
+fn phase<'a>(said: &'a Value, kind: &str) -> Option<&'a Value> {
+    said["phases"].as_array()?.iter().find(|phase| phase["kind"] == kind)
+}
+
+fn hot_readers(phase: &Value, curve: Vec<(f64, f64)>) -> anyhow::Result<HotReaders> {
+    let hot = &phase["hot"];
+    Ok(HotReaders {
+        fetches_per_s: number(&hot["requests_per_s"])?,
+        rate_kept: phase["rate_kept"].as_f64(),
+        p50_us: number(&hot["latency_us"]["p50"])?,
+        p99_us: number(&hot["latency_us"]["p99"])?,
+        latency_us_cdf: curve,
+    })
+}
+
+fn number(value: &Value) -> anyhow::Result<f64> {
+    value.as_f64().with_context(|| format!("{value} is no number"))
+}
+
+/// The distributions of an HdrHistogram log, by their tags.
+fn curves(log: &[u8]) -> anyhow::Result<BTreeMap<String, Vec<(f64, f64)>>> {
+    let mut curves = BTreeMap::new();
+    for entry in IntervalLogIterator::new(log) {
+        let Ok(LogEntry::Interval(interval)) = entry else { continue };
+        let Some(tag) = interval.tag() else { continue };
+        let encoded = BASE64_STANDARD.decode(interval.encoded_histogram())?;
+        let latency = Deserializer::new()
+            .deserialize::<u64, _>(&mut &encoded[..])
+            .map_err(|error| anyhow!("not a histogram: {error}"))?;
+        let points = latency.iter_quantiles(POINTS_PER_HALVING);
+        let points = points.map(|point| (point.value_iterated_to() as f64, point.quantile()));
+        curves.insert(tag.as_str().to_owned(), points.collect());
+    }
+    Ok(curves)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::results::tests::run;
+
+    fn said(thrown_away: Value, uncached: Value) -> Value {
+        json!({ "phases": [
+            { "kind": "quiet", "thrown_away": thrown_away, "cold": null },
+            { "kind": "disturbed", "thrown_away": null, "cold": { "uncached": uncached } },
+        ]})
+    }
 
     #[test]
-    fn the_rate_is_half_of_what_the_slowest_can() {
-        let runs = [run("auto", 0, 30_000.0), run("kafka", 0, 8_123.0)];
-        assert_eq!(common_rate(&runs), Some(4_100.0));
-        assert_eq!(common_rate(&[]), None);
+    fn a_pair_counts_only_when_cold_was_cold_and_hot_was_hot() {
+        assert_eq!(why_not(&said(Value::Null, json!(0.95))), None);
+        assert_eq!(why_not(&said(Value::Null, json!(0.94))), Some(Reason::NotCold));
+        assert_eq!(why_not(&said(Value::Null, Value::Null)), Some(Reason::NotCold), "not known");
+        assert_eq!(why_not(&said(json!("pages"), json!(1.0))), Some(Reason::HotPagesMoved));
+    }
+
+    #[test]
+    fn a_rate_that_all_can_hold_is_half_of_what_the_slowest_can() {
+        assert_eq!(share(8_123.0, 100.0), 4_100.0);
+        assert_eq!(share(87.3, 1.0), 44.0);
+        assert_eq!(share(0.3, 1.0), 1.0, "0 would be a closed loop");
+    }
+
+    #[test]
+    fn a_log_of_histograms_gives_a_curve_a_tag() -> anyhow::Result<()> {
+        // One value, 5000 us, as penstock-load writes it.
+        let log = format!(
+            "#[StartTime: 0.0 (seconds since epoch)]\nTag=quiet,0.0,1.0,5.0,{}\n",
+            BASE64_STANDARD.encode(one_value()?)
+        );
+        let curves = curves(log.as_bytes())?;
+        let curve = &curves["quiet"];
+        assert!(
+            curve.last().is_some_and(|(us, share)| (5000.0..5010.0).contains(us) && *share == 1.0)
+        );
+        Ok(())
+    }
+
+    fn one_value() -> anyhow::Result<Vec<u8>> {
+        use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+        let mut latency = hdrhistogram::Histogram::<u64>::new(3)?;
+        latency.record(5000)?;
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(&latency, &mut bytes)
+            .map_err(|error| anyhow!("{error}"))?;
+        Ok(bytes)
     }
 }

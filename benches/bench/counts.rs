@@ -30,7 +30,7 @@ pub(crate) fn count(plan: &Plan, servers: &[Server], into: &mut Comparison) -> a
 }
 
 fn one(plan: &Plan, server: &Server, fetch_bytes: u32, perf: bool) -> anyhow::Result<Counts> {
-    let load = Load::hot(CONNECTIONS, fetch_bytes, plan.seconds / 2.0);
+    let load = Load { connections: CONNECTIONS, fetch_bytes, seconds: plan.seconds / 2.0 };
     let mut command = load.command(plan, server);
     let output = plan.dir.join("perf.csv");
     if perf {

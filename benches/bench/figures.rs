@@ -8,7 +8,8 @@ use penstock_tests::rig::words::{size, wrap};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use crate::results::{Comparison, Phase, Recorded};
+use crate::cold_table;
+use crate::results::{Comparison, Pace, Recorded, in_order};
 
 const SIZE: (u32, u32) = (960, 540);
 const HEAD: i32 = 60;
@@ -16,14 +17,18 @@ const FOOT: i32 = 66;
 const MARGIN: i32 = 20;
 const CAPTION_LINE: usize = 150;
 
-/// Latency of paced hot readers, a line a server and phase, quiet ones thin.
+/// Latency of paced hot readers on one disk, a line a server and phase, quiet ones thin.
 ///
 /// # Errors
 /// The file cannot be written.
-pub(crate) fn latency(recorded: &Recorded<Comparison>, file: &Path) -> anyhow::Result<()> {
-    draw(file, "Hot readers beside a cold scan, at a fixed rate", recorded, |area| {
-        draw_latency(&area, &recorded.results)
-    })
+pub(crate) fn latency(
+    recorded: &Recorded<Comparison>,
+    disk: Option<u64>,
+    file: &Path,
+) -> anyhow::Result<()> {
+    let title =
+        format!("Hot readers beside a cold scan, at a fixed rate. {}", cold_table::name(disk));
+    draw(file, &title, recorded, |area| draw_latency(&area, &recorded.results, disk))
 }
 
 /// Hot throughput, a bar a server; whiskers from the least to the most.
@@ -59,9 +64,10 @@ fn frame<'a>(root: &Area<'a>, title: &str, caption: &str) -> Drawn<'a> {
     Ok(())
 }
 
-fn draw_latency<'a>(area: &Area<'a>, results: &Comparison) -> Drawn<'a> {
-    let runs: Vec<_> = results.cold.iter().filter(|run| run.round == 0).collect();
-    let ends = runs.iter().flat_map(|run| run.latency_us_cdf.last()).map(|point| point.0);
+fn draw_latency<'a>(area: &Area<'a>, results: &Comparison, disk: Option<u64>) -> Drawn<'a> {
+    let pairs = || results.pairs(disk, Pace::HotPaced);
+    let curves = || pairs().flat_map(|pair| [&pair.quiet, &pair.beside]);
+    let ends = curves().flat_map(|readers| readers.latency_us_cdf.last()).map(|point| point.0);
     let latest = ends.fold(1_000.0, f64::max);
     let mut chart = ChartBuilder::on(area)
         .set_label_area_size(LabelAreaPosition::Left, 62)
@@ -76,20 +82,19 @@ fn draw_latency<'a>(area: &Area<'a>, results: &Comparison) -> Drawn<'a> {
         .light_line_style(WHITE)
         .bold_line_style(GRID)
         .draw()?;
-    let servers = results.servers();
-    for run in runs {
-        let (width, words) = match run.phase {
-            Phase::Paced => (1, "quiet"),
-            Phase::PacedBesideCold => (3, "beside a cold scan"),
-            Phase::Hot | Phase::HotBesideCold => continue,
-        };
-        let index = servers.iter().position(|server| *server == run.server).unwrap_or(0);
-        let style = COLOURS[index % COLOURS.len()].stroke_width(width);
-        let line = PathElement::new(run.latency_us_cdf.clone(), style);
-        chart
-            .draw_series(std::iter::once(line))?
-            .label(format!("{}, {words}", run.server))
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+    let hot = results.hot.iter().map(|run| run.server.as_str());
+    let servers = in_order(hot.chain(pairs().map(|pair| pair.server.as_str())));
+    for (index, server) in servers.into_iter().enumerate() {
+        let Some(first) = pairs().find(|pair| pair.server == server) else { continue };
+        let both = [(&first.quiet, 1, "quiet"), (&first.beside, 3, "beside a cold scan")];
+        for (readers, width, words) in both {
+            let style = COLOURS[index % COLOURS.len()].stroke_width(width);
+            let line = PathElement::new(readers.latency_us_cdf.clone(), style);
+            chart
+                .draw_series(std::iter::once(line))?
+                .label(format!("{server}, {words}"))
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        }
     }
     chart
         .configure_series_labels()

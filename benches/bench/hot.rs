@@ -21,7 +21,7 @@ pub(crate) fn measure(
         plan.say(&format!("hot, round {} of {}", round + 1, plan.rounds));
         for fetch_bytes in SIZES {
             for server in in_turn(servers, round) {
-                let load = Load::hot(CONNECTIONS, fetch_bytes, plan.seconds);
+                let load = Load { connections: CONNECTIONS, fetch_bytes, seconds: plan.seconds };
                 let run = load.on(plan, server, round, &mut into.thrown_away)?;
                 into.hot.push(run);
             }

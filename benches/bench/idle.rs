@@ -26,7 +26,7 @@ pub(crate) fn measure(plan: &Plan, log: &Log) -> anyhow::Result<Idle> {
     crowd::allow_descriptors(CONNECTIONS as u64 + 1000)?;
     let limit = (CONNECTIONS + 1000).to_string();
     let server = Server::penstock(plan, log, "auto", &[("max.connections", &limit)])?;
-    let active = Load::hot(ACTIVE, ACTIVE_BYTES, plan.seconds);
+    let active = Load { connections: ACTIVE, fetch_bytes: ACTIVE_BYTES, seconds: plan.seconds };
     let mut thrown_away = 0;
     let mut measured = Idle {
         connections: CONNECTIONS,

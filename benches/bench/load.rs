@@ -9,32 +9,22 @@ use penstock_tests::rig::usage::{self, GB};
 use serde_json::Value;
 
 use crate::plan::Plan;
-use crate::results::{Phase, Run};
+use crate::results::Run;
 use crate::server::Server;
 
 const WARM_UP_S: f64 = 0.3;
 /// A run is tried so often before the bench gives up on a page cache that does not keep still.
 const TRIES: u32 = 4;
 
-/// What to ask for.
+/// What to ask for, as fast as it is answered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
-    pub(crate) phase: Phase,
     pub(crate) connections: u32,
     pub(crate) fetch_bytes: u32,
-    /// Fetches a second; 0: closed loop.
-    pub(crate) rate: f64,
-    pub(crate) cold_connections: u32,
     pub(crate) seconds: f64,
 }
 
 impl Load {
-    /// Closed loop on the hot part.
-    pub(crate) fn hot(connections: u32, fetch_bytes: u32, seconds: f64) -> Load {
-        let (rate, cold_connections) = (0.0, 0);
-        Load { phase: Phase::Hot, connections, fetch_bytes, rate, cold_connections, seconds }
-    }
-
     /// Runs it; a run during which a hot page was not in the cache is thrown away and counted.
     ///
     /// # Errors
@@ -61,7 +51,7 @@ impl Load {
     fn once(&self, plan: &Plan, server: &Server, round: u32) -> anyhow::Result<Run> {
         let cpu_before = usage::cpu_s(server.pid)?;
         let said = finish(&mut self.command(plan, server))
-            .with_context(|| format!("{:?} on {}", self.phase, server.name))?;
+            .with_context(|| format!("{self:?} on {}", server.name))?;
         let cpu_s = usage::cpu_s(server.pid)? - cpu_before;
         self.read(server, round, cpu_s, &said)
     }
@@ -70,40 +60,30 @@ impl Load {
     pub(crate) fn command(&self, plan: &Plan, server: &Server) -> Command {
         let mut load = Command::new(binary("penstock-raw-load"));
         let log = &server.log;
-        let part = |part: std::ops::Range<u64>| format!("{}..{}", part.start, part.end);
+        let std::ops::Range { start, end } = log.hot_part();
         load.args(&server.language).args(["--server", &server.address.to_string()]);
         load.args(["--connections", &self.connections.to_string()]);
         load.args(["--fetch-bytes", &self.fetch_bytes.to_string()]);
-        load.args(["--part", &part(log.hot_part()), "--rate", &self.rate.to_string()]);
+        load.args(["--part", &format!("{start}..{end}")]);
         load.args(["--seconds", &self.seconds.to_string()]);
         load.args(["--warm-up", &WARM_UP_S.to_string()]);
-        if self.cold_connections > 0 {
-            load.args(["--cold-connections", &self.cold_connections.to_string()]);
-            load.args(["--cold-part", &part(log.cold_part())]);
-            load.arg("--evict").arg(&log.segment);
-        }
         pinned(plan.machine.cores.map(|cores| cores.load), &load)
     }
 
     fn read(&self, server: &Server, round: u32, cpu_s: f64, said: &Value) -> anyhow::Result<Run> {
         let number = |value: &Value| value.as_f64().with_context(|| format!("no number in {said}"));
-        let (hot, latency) = (&said["hot"], &said["hot"]["latency_us"]);
+        let (measured, latency) = (&said["measured"], &said["measured"]["latency_us"]);
         Ok(Run {
             server: server.name.clone(),
-            phase: self.phase,
             round,
             fetch_bytes: self.fetch_bytes,
             connections: self.connections,
-            rate: self.rate,
-            fetches_per_s: number(&hot["fetches_per_s"])?,
+            fetches_per_s: number(&measured["fetches_per_s"])?,
             p50_us: number(&latency["p50"])?,
             p99_us: number(&latency["p99"])?,
-            backlog: number(&said["backlog"])? as u64,
-            cold_bytes_per_s: number(&said["cold"]["bytes_per_s"])?,
             server_cpu_s_per_fetch: cpu_s / number(&said["fetches_with_warm_up"])?,
             server_cpu_s_per_gb: cpu_s / (number(&said["bytes_with_warm_up"])? / GB),
             generator_busy: number(&said["generator_busy"])?,
-            latency_us_cdf: serde_json::from_value(latency["cdf"].clone())?,
         })
     }
 }

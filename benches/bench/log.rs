@@ -8,16 +8,19 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 use penstock_batch::BatchHeader;
+use penstock_tests::Start;
 use penstock_tests::rig::cache::{Residency, residency_of};
-use penstock_tests::{Start, binary};
 
 use crate::plan::Plan;
+use crate::witness;
 
 pub(crate) const TOPIC: &str = "bench";
+/// A topic of its own for hot readers beside those who read the whole other one cold.
+pub(crate) const HOT_TOPIC: &str = "hot";
+const HOT_BYTES: u64 = 64 << 20;
 pub(crate) const BATCH_BYTES: u64 = 4096;
 const RECORD_BYTES: u64 = 1024;
 const BATCH_HEADER_LEN: usize = 61;
@@ -84,8 +87,9 @@ impl Log {
         0..self.len_bytes / 2
     }
 
-    pub(crate) fn cold_part(&self) -> Range<u64> {
-        self.len_bytes / 2..self.len_bytes
+    /// Where the segments of the topic lie that is hot beside a cold one.
+    pub(crate) fn hot_dir(&self) -> PathBuf {
+        self.data_dir.join(format!("{HOT_TOPIC}-0"))
     }
 
     /// Reads the hot part once.
@@ -108,21 +112,23 @@ impl Log {
     }
 }
 
-/// Writes the log into any server of the protocol.
+/// Writes the log, and the topic beside it, into any server of the protocol.
 ///
 /// # Errors
 /// The generator fails.
 pub(crate) fn produce_into(server: SocketAddr, plan: &Plan) -> anyhow::Result<()> {
-    let mut produce = Command::new(binary("penstock-load"));
-    produce.args(["produce", "--topic", TOPIC, "--partitions", "1"]);
-    produce.args(["--bootstrap-server", &server.to_string()]);
-    produce.args(["--batch-bytes", &BATCH_BYTES.to_string()]);
-    produce.args(["--record-bytes", &RECORD_BYTES.to_string()]);
-    produce.args(["--total-bytes", &plan.log_bytes.to_string()]);
-    produce.args(["--connections", &PRODUCERS.to_string()]);
-    let ended = produce.stdin(Stdio::null()).output().context("cannot start penstock-load")?;
-    let said = String::from_utf8_lossy(&ended.stderr);
-    ensure!(ended.status.success(), "penstock-load produce: {}: {said}", ended.status);
+    for (topic, total_bytes) in [(TOPIC, plan.log_bytes), (HOT_TOPIC, HOT_BYTES)] {
+        let pairs = [
+            ("--bootstrap-server", server.to_string()),
+            ("--topic", topic.to_owned()),
+            ("--partitions", "1".to_owned()),
+            ("--batch-bytes", BATCH_BYTES.to_string()),
+            ("--record-bytes", RECORD_BYTES.to_string()),
+            ("--total-bytes", total_bytes.to_string()),
+            ("--connections", PRODUCERS.to_string()),
+        ];
+        witness::hear_well(plan, "produce", &pairs)?;
+    }
     Ok(())
 }
 

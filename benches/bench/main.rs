@@ -9,9 +9,12 @@
 //!
 //! It starts release binaries and looks at them from outside; it must never link to the server.
 
+mod cells;
 mod cold;
+mod cold_table;
 mod counts;
 mod crowd;
+mod disk;
 mod figures;
 mod hot;
 mod idle;
@@ -28,6 +31,7 @@ mod results;
 mod scenarios;
 mod server;
 mod slow;
+mod witness;
 
 use clap::{Parser, Subcommand};
 
@@ -57,11 +61,11 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let plan = Plan::new(cli.arguments)?;
-    match cli.command {
+    let section = match cli.command {
         Command::Own => plan.record("own", own::run(&plan)?)?,
         Command::Peers => plan.record("peers", peers::run(&plan)?)?,
         Command::Scenarios => plan.record("scenarios", scenarios::run(&plan)?)?,
-        Command::Page => {}
-    }
-    page::write(&plan)
+        Command::Page => return page::write(&plan, &page::SECTIONS.map(|(name, _)| name)),
+    };
+    page::write(&plan, &[section])
 }

@@ -40,7 +40,11 @@ pub(crate) fn measure(plan: &Plan, log: &Log) -> anyhow::Result<Vec<Many>> {
 }
 
 fn by_path(plan: &Plan, log: &Log, path: &str) -> anyhow::Result<Many> {
-    let load = Load::hot(CONNECTIONS, FETCH_BYTES, plan.seconds * TIMES_LONGER);
+    let load = Load {
+        connections: CONNECTIONS,
+        fetch_bytes: FETCH_BYTES,
+        seconds: plan.seconds * TIMES_LONGER,
+    };
     let data_dir = plan.fresh(&format!("many-{path}"))?;
     log.linked(&data_dir)?;
     let mut pairs = Vec::new();

@@ -23,7 +23,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Comparison> {
     counts::count(plan, &servers, &mut results)?;
     hot::measure(plan, &servers, &mut results)?;
     let penstocks: Vec<&Server> = servers.iter().skip(1).collect();
-    cold::measure(plan, &penstocks, &mut results)?;
+    cold::measure(plan, &penstocks, &[], &mut results)?;
     servers.into_iter().try_for_each(Server::stop)?;
     Ok(results)
 }

@@ -7,40 +7,58 @@
 //! ```
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use penstock_tests::rig::spread::Spread;
 use penstock_tests::rig::words::{count, size};
 
-use crate::figures;
+use crate::cells::{median, range};
 use crate::plan::Plan;
-use crate::results::{Comparison, Many, Phase, Recorded, Run, Scenarios, spread};
+use crate::results::{Comparison, Many, Recorded, Run, Scenarios, spread};
+use crate::{cold_table, figures};
 
-const SECTIONS: [(&str, &str); 3] = [
+pub(crate) const SECTIONS: [(&str, &str); 3] = [
     ("own", "## The fetch paths (`make bench`)"),
     ("peers", "## Beside Apache Kafka and nginx (`make peers`)"),
     ("scenarios", "## Crowds (`make bench-scenarios`)"),
 ];
 
-/// Writes every section there are results for.
+/// Writes these sections, as far as there are results for them.
 ///
 /// # Errors
 /// Results cannot be read; the page has lost a marker; something cannot be written.
-pub(crate) fn write(plan: &Plan) -> anyhow::Result<()> {
+pub(crate) fn write(plan: &Plan, sections: &[&str]) -> anyhow::Result<()> {
     let (file, plots) = (plan.docs.join("BENCHMARKS.md"), plan.docs.join("plots"));
     fs::create_dir_all(&plots)?;
     let mut page = if file.exists() { fs::read_to_string(&file)? } else { skeleton() };
-    for (name, references) in [("own", ["raw", "penstock sendfile"]), ("peers", ["kafka", "kafka"])]
-    {
-        let Some(recorded) = plan.recorded::<Comparison>(name)? else { continue };
-        figures::throughput(&recorded, &plots.join(format!("{name}-throughput.svg")))?;
-        figures::latency(&recorded, &plots.join(format!("{name}-latency.svg")))?;
-        page = replaced(&page, name, &comparison(name, references, &recorded))?;
-    }
-    if let Some(recorded) = plan.recorded::<Scenarios>("scenarios")? {
-        page = replaced(&page, "scenarios", &scenarios(&recorded))?;
+    for name in sections {
+        let text = match *name {
+            "own" => compared(plan, &plots, name, ["raw", "penstock sendfile"])?,
+            "peers" => compared(plan, &plots, name, ["kafka", "kafka"])?,
+            "scenarios" => plan.recorded(name)?.as_ref().map(scenarios),
+            other => bail!("nobody knows the section {other}"),
+        };
+        if let Some(text) = text {
+            page = replaced(&page, name, &text)?;
+        }
     }
     fs::write(&file, page).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// A comparison and its pictures; `None`: nothing was measured.
+fn compared(
+    plan: &Plan,
+    plots: &Path,
+    name: &str,
+    references: References,
+) -> anyhow::Result<Option<String>> {
+    let Some(recorded) = plan.recorded::<Comparison>(name)? else { return Ok(None) };
+    figures::throughput(&recorded, &plots.join(format!("{name}-throughput.svg")))?;
+    for disk in recorded.results.disks() {
+        figures::latency(&recorded, disk, &plots.join(cold_table::picture(name, disk)))?;
+    }
+    Ok(Some(comparison(name, references, &recorded)))
 }
 
 fn skeleton() -> String {
@@ -82,11 +100,7 @@ fn comparison(name: &str, [hot, cold]: References, recorded: &Recorded<Compariso
     text += &format!("\n![throughput](plots/{name}-throughput.svg)\n");
     text += "\n### What a fetch costs the kernel\n\n";
     text += &counts_table(results);
-    text += "\n### Hot beside cold\n\n8 hot readers of 64 KiB; 4 cold readers of 1 MiB, whose pages \
-             are evicted before and during the run. Fetches without an answer at the end count with \
-             their age.\n\n";
-    text += &cold_table(results, cold);
-    text += &format!("\n![latency](plots/{name}-latency.svg)\n");
+    text += &cold_table::words(name, cold, results);
     if !results.memory.is_empty() {
         text +=
             "\n### Memory after all loads\n\n| server | resident MiB | most MiB |\n|---|---|---|\n";
@@ -151,41 +165,6 @@ fn counts_table(results: &Comparison) -> String {
     table
 }
 
-fn cold_table(results: &Comparison, reference: &str) -> String {
-    const PHASES: [(Phase, &str); 4] = [
-        (Phase::Hot, "closed loop, quiet"),
-        (Phase::HotBesideCold, "closed loop, beside cold"),
-        (Phase::Paced, "fixed rate, quiet"),
-        (Phase::PacedBesideCold, "fixed rate, beside cold"),
-    ];
-    let mut table = format!(
-        "| readers | server | offered/s | hot fetches/s | times {reference} | backlog at the end | \
-         p50 us | p99 us | times {reference} | cold GB/s |\n|---|---|---|---|---|---|---|---|---|---|\n"
-    );
-    for (phase, words) in PHASES {
-        for server in results.servers() {
-            let of = |of| results.cold(server, phase, of);
-            let times = |of| results.cold_ratio((server, reference), phase, of);
-            if of(|run| run.fetches_per_s).is_none() {
-                continue;
-            }
-            let offered = |rate: f64| if rate > 0.0 { count(rate) } else { "–".to_owned() };
-            table += &format!(
-                "| {words} | {server} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
-                median(of(|run| run.rate), offered),
-                range_of_counts(of(|run| run.fetches_per_s)),
-                range(times(|run| run.fetches_per_s)),
-                median(of(|run| run.backlog as f64), count),
-                range_of_counts(of(|run| run.p50_us)),
-                range_of_counts(of(|run| run.p99_us)),
-                range(times(|run| run.p99_us)),
-                median(of(|run| run.cold_bytes_per_s), |value| format!("{:.2}", value / 1e9)),
-            );
-        }
-    }
-    table
-}
-
 fn scenarios(recorded: &Recorded<Scenarios>) -> String {
     let Scenarios { idle, slow, many } = &recorded.results;
     let mut text = conditions(recorded);
@@ -229,23 +208,6 @@ fn scenarios(recorded: &Recorded<Scenarios>) -> String {
 /// The second of each pair as a share of the first.
 fn of_pairs(pairs: &[(f64, f64)]) -> Option<Spread> {
     spread(pairs.iter().map(|(first, second)| second / first))
-}
-
-fn median(spread: Option<Spread>, words: impl Fn(f64) -> String) -> String {
-    spread.map_or("–".to_owned(), |spread| words(spread.median))
-}
-
-fn range(spread: Option<Spread>) -> String {
-    let words = |Spread { median, min, max }| format!("{median:.2} ({min:.2}–{max:.2})");
-    spread.map_or("–".to_owned(), words)
-}
-
-fn range_of_counts(spread: Option<Spread>) -> String {
-    let words = |spread: Spread| {
-        let Spread { median, min, max } = spread;
-        format!("{} ({}–{})", count(median), count(min), count(max))
-    };
-    spread.map_or("–".to_owned(), words)
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
 //! `peers`: the same load on the servers a user would otherwise pick.
+//!
+//! nginx and the raw server are asked in languages of their own, so they have no part in the cold scan, whose
+//! generator speaks Kafka's.
 
 use penstock_tests::rig::usage;
 
@@ -29,13 +32,18 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Comparison> {
     ];
     plan.say("warming Apache Kafka up");
     for fetch_bytes in SIZES {
-        let load = Load::hot(CONNECTIONS, fetch_bytes, JAVA_WARM_UP_S.max(plan.seconds));
+        let seconds = JAVA_WARM_UP_S.max(plan.seconds);
+        let load = Load { connections: CONNECTIONS, fetch_bytes, seconds };
         finish(&mut load.command(plan, &servers[2]))?;
     }
     hot::measure(plan, &servers, &mut results)?;
     counts::count(plan, &servers, &mut results)?;
-    let beside_cold: Vec<&Server> = servers.iter().skip(1).collect();
-    cold::measure(plan, &beside_cold, &mut results)?;
+    let [_, auto, kafka, ..] = &servers;
+    let chain = Server::penstock(plan, &log, "chain", &[])?;
+    let sendfile = Server::penstock(plan, &log, "sendfile", &[])?;
+    cold::measure(plan, &[auto, &chain, &sendfile, kafka], &[auto, kafka], &mut results)?;
+    chain.stop()?;
+    sendfile.stop()?;
     for server in &servers {
         let (resident_bytes, most_resident_bytes) = usage::resident_bytes(server.pid)?;
         let server = server.name.clone();

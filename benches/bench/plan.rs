@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "docs", global = true)]
     docs: PathBuf,
 
-    /// Bytes of record batches; the first half is read hot, the second cold
+    /// Bytes of record batches; the first half is read hot, all of it cold
     #[arg(long, value_name = "BYTES", default_value_t = LOG_BYTES, global = true)]
     log_bytes: u64,
 
@@ -41,6 +41,11 @@ pub(crate) struct Arguments {
     /// Measured seconds of one run
     #[arg(long, default_value_t = 1.0, global = true)]
     seconds: f64,
+
+    /// What the slow disk of a cold scan reads (by a cgroup; takes root). 0: there is none. Not given:
+    /// 400 MB/s where that can be done
+    #[arg(long, value_name = "N", global = true)]
+    disk_bytes_per_second: Option<u64>,
 }
 
 /// What every measurement needs to know.
@@ -51,6 +56,8 @@ pub(crate) struct Plan {
     pub(crate) log_bytes: u64,
     pub(crate) rounds: u32,
     pub(crate) seconds: f64,
+    /// Of a slow disk that somebody insists on.
+    pub(crate) disk_bytes_per_s: Option<u64>,
     pub(crate) machine: Machine,
     pub(crate) docs: PathBuf,
     out: PathBuf,
@@ -59,7 +66,8 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(arguments: Arguments) -> anyhow::Result<Plan> {
-        let Arguments { under, out, docs, log_bytes, rounds, seconds } = arguments;
+        let Arguments { under, out, docs, log_bytes, rounds, seconds, disk_bytes_per_second } =
+            arguments;
         ensure!(log_bytes.is_multiple_of(32 << 20), "--log-bytes must be a multiple of 32 MiB");
         let dir = std::path::absolute(under.join("bench"))?;
         if dir.exists() {
@@ -68,14 +76,28 @@ impl Plan {
         fs::create_dir_all(&dir)?;
         fs::create_dir_all(&out)?;
         let (machine, started) = (Machine::this(), Instant::now());
-        Ok(Plan { dir, log_bytes, rounds, seconds, machine, docs, out, started })
+        Ok(Plan {
+            dir,
+            log_bytes,
+            rounds,
+            seconds,
+            disk_bytes_per_s: disk_bytes_per_second,
+            machine,
+            docs,
+            out,
+            started,
+        })
     }
 
-    /// Keeps what was measured, with its conditions.
+    /// Keeps what was measured, with its conditions, under a name, which it gives back.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(crate) fn record<T: Serialize>(&self, name: &str, results: T) -> anyhow::Result<()> {
+    pub(crate) fn record<T: Serialize>(
+        &self,
+        name: &'static str,
+        results: T,
+    ) -> anyhow::Result<&'static str> {
         let mut conditions = self.machine.words();
         conditions.push("loopback, one server thread".to_owned());
         conditions.push(format!("log of {} MiB", self.log_bytes >> 20));
@@ -87,7 +109,7 @@ impl Plan {
         let file = self.result_file(name);
         fs::write(&file, serde_json::to_string_pretty(&recorded)?)?;
         eprintln!("{} has the results, after {took_s} s", file.display());
-        Ok(())
+        Ok(name)
     }
 
     /// What an earlier run kept, if there was one.

@@ -18,50 +18,98 @@ pub(crate) struct Recorded<T> {
 pub(crate) struct Comparison {
     /// Closed loop, all in the page cache; one of each server and size a round.
     pub(crate) hot: Vec<Run>,
+    /// Of those, runs thrown away since pages left the cache under them.
+    pub(crate) thrown_away: u32,
     pub(crate) counts: Vec<Counts>,
     /// Hot readers beside a cold scan.
-    pub(crate) cold: Vec<Run>,
+    pub(crate) beside_cold: Vec<Pair>,
+    pub(crate) cold_thrown_away: Vec<ThrownAway>,
+    /// Why there is no slow disk among them, if one was wanted.
+    pub(crate) no_slow_disk: Option<String>,
     pub(crate) memory: Vec<Memory>,
-    /// Runs thrown away since pages left the cache under them.
-    pub(crate) thrown_away: u32,
 }
 
-/// What the readers of one run were.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Phase {
-    /// Hot ones, as fast as they can.
-    Hot,
-    /// The same with cold ones beside them.
-    HotBesideCold,
-    /// Hot ones at a fixed rate.
-    Paced,
-    /// The same with cold ones beside them.
-    PacedBesideCold,
-}
-
-/// One load on one server.
+/// One load of hot readers on one server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) server: String,
-    pub(crate) phase: Phase,
     pub(crate) round: u32,
     pub(crate) fetch_bytes: u32,
     pub(crate) connections: u32,
-    /// Fetches offered a second; 0: closed loop.
-    pub(crate) rate: f64,
     pub(crate) fetches_per_s: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
-    pub(crate) backlog: u64,
-    pub(crate) cold_bytes_per_s: f64,
     pub(crate) server_cpu_s_per_fetch: f64,
     pub(crate) server_cpu_s_per_gb: f64,
     /// Share of its core that the generator used: near 1 in a closed loop, it and not the server set
     /// the pace.
     pub(crate) generator_busy: f64,
-    /// Microseconds, and the share of hot fetches that took no longer.
+}
+
+/// Hot readers alone, then beside cold ones.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Pair {
+    pub(crate) server: String,
+    #[serde(flatten)]
+    pub(crate) trial: Trial,
+    pub(crate) quiet: HotReaders,
+    pub(crate) beside: HotReaders,
+    pub(crate) cold_bytes_per_s: f64,
+    /// Of what cold readers were about to ask for.
+    pub(crate) cold_uncached: f64,
+}
+
+/// What a pair was asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Trial {
+    pub(crate) round: u32,
+    /// The most that the servers may read; `None`: what the disk gives.
+    pub(crate) disk_bytes_per_s: Option<u64>,
+    pub(crate) pace: Pace,
+    /// Hot fetches offered a second; 0: closed loop.
+    pub(crate) rate: f64,
+    /// Cold ones; 0: closed loop.
+    pub(crate) cold_rate: f64,
+}
+
+/// Which of the readers have a rate of their own, instead of going as fast as they are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Pace {
+    Closed,
+    HotPaced,
+    BothPaced,
+}
+
+/// What hot readers got.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct HotReaders {
+    pub(crate) fetches_per_s: f64,
+    /// Share of what was due; `None` in a closed loop.
+    pub(crate) rate_kept: Option<f64>,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    /// Microseconds, and the share of fetches that took no longer.
     pub(crate) latency_us_cdf: Vec<(f64, f64)>,
+}
+
+/// A pair that says nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ThrownAway {
+    pub(crate) server: String,
+    #[serde(flatten)]
+    pub(crate) trial: Trial,
+    pub(crate) reason: Reason,
+}
+
+/// Why it says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reason {
+    /// Pages that hot readers read came or went.
+    HotPagesMoved,
+    /// Too much of what cold readers asked for was in memory, or nobody could tell.
+    NotCold,
 }
 
 /// What one fetch costs the kernel.
@@ -150,44 +198,40 @@ impl Comparison {
     /// The same against another server, round by round.
     pub(crate) fn hot_ratio(
         &self,
-        (server, other): (&str, &str),
+        servers: (&str, &str),
         size: u32,
         of: fn(&Run) -> f64,
     ) -> Option<Spread> {
-        let same = |run: &&Run| run.fetch_bytes == size;
-        paired(self.hot.iter().filter(same), server, other, of)
+        let runs = self.hot.iter().filter(|run| run.fetch_bytes == size);
+        paired(runs.map(|run| (run.server.as_str(), run.round, of(run))), servers)
     }
 
-    /// A figure of a phase of the cold scan against another server, round by round.
-    pub(crate) fn cold_ratio(
+    /// The disks on which there was a cold scan.
+    pub(crate) fn disks(&self) -> Vec<Option<u64>> {
+        in_order(self.beside_cold.iter().map(|pair| pair.trial.disk_bytes_per_s))
+    }
+
+    /// The pairs of one disk and pace.
+    pub(crate) fn pairs(
         &self,
-        (server, other): (&str, &str),
-        phase: Phase,
-        of: fn(&Run) -> f64,
-    ) -> Option<Spread> {
-        let same = |run: &&Run| run.phase == phase;
-        paired(self.cold.iter().filter(same), server, other, of)
-    }
-
-    /// A figure of one server in a phase of the cold scan.
-    pub(crate) fn cold(&self, server: &str, phase: Phase, of: fn(&Run) -> f64) -> Option<Spread> {
-        let runs = self.cold.iter().filter(|run| run.server == server && run.phase == phase);
-        spread(runs.map(of))
+        disk: Option<u64>,
+        pace: Pace,
+    ) -> impl Iterator<Item = &Pair> + Clone {
+        let pairs = self.beside_cold.iter();
+        pairs.filter(move |pair| pair.trial.disk_bytes_per_s == disk && pair.trial.pace == pace)
     }
 }
 
-/// Median and range of the rounds' ratios; `None`: no round has both.
-fn paired<'a>(
-    runs: impl Iterator<Item = &'a Run> + Clone,
-    server: &str,
-    other: &str,
-    of: fn(&Run) -> f64,
+/// Median and range of the rounds' ratios, of (server, round, figure); `None`: no round has both.
+pub(crate) fn paired<'a>(
+    figures: impl Iterator<Item = (&'a str, u32, f64)> + Clone,
+    (server, other): (&str, &str),
 ) -> Option<Spread> {
-    let ratios = runs.clone().filter(|run| run.server == server).filter_map(|run| {
-        let beside =
-            runs.clone().find(|beside| beside.server == other && beside.round == run.round)?;
-        Some(of(run) / of(beside))
-    });
+    let ratios =
+        figures.clone().filter(|figure| figure.0 == server).filter_map(|(_, round, own)| {
+            let beside = figures.clone().find(|figure| figure.0 == other && figure.1 == round)?;
+            Some(own / beside.2)
+        });
     spread(ratios)
 }
 
@@ -196,7 +240,7 @@ pub(crate) fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
     (!values.is_empty()).then(|| Spread::of(values))
 }
 
-fn in_order<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+pub(crate) fn in_order<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
     let mut seen = Vec::new();
     for value in values {
         if !seen.contains(&value) {
@@ -213,20 +257,15 @@ pub(crate) mod tests {
     pub(crate) fn run(server: &str, round: u32, fetches_per_s: f64) -> Run {
         Run {
             server: server.to_owned(),
-            phase: Phase::Hot,
             round,
             fetch_bytes: 4096,
             connections: 16,
-            rate: 0.0,
             fetches_per_s,
             p50_us: 1.0,
             p99_us: 2.0,
-            backlog: 0,
-            cold_bytes_per_s: 0.0,
             server_cpu_s_per_fetch: 1.0 / fetches_per_s,
             server_cpu_s_per_gb: 0.1,
             generator_busy: 0.5,
-            latency_us_cdf: vec![(1.0, 0.5), (2.0, 1.0)],
         }
     }
 

@@ -33,7 +33,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 pub(crate) fn measure(plan: &Plan, log: &Log) -> anyhow::Result<Slow> {
     crowd::allow_descriptors((SILENT + SLOW) as u64 + 1000)?;
     let server = Server::penstock(plan, log, "auto", &[("send.timeout.ms", SEND_TIMEOUT_MS)])?;
-    let good = Load::hot(GOOD, GOOD_BYTES, plan.seconds);
+    let good = Load { connections: GOOD, fetch_bytes: GOOD_BYTES, seconds: plan.seconds };
     let mut measured = Slow {
         silent: SILENT,
         slow: SLOW,

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::{Parser, ValueEnum};
@@ -36,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "/segment")]
     path: String,
 
-    /// Hot readers, each of its own share of --part
+    /// Readers, each of its own share of --part
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
 
@@ -44,30 +43,9 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 64 << 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) fetch_bytes: u32,
 
-    /// FROM..TO, bytes of the file that hot readers read
+    /// FROM..TO, bytes of the file that are read
     #[arg(long, value_parser = part)]
     pub(crate) part: Range<u64>,
-
-    /// Hot fetches a second of all together; latency then counts from the moment a fetch was meant to
-    /// go out. 0: the next follows the last
-    #[arg(long, default_value_t = 0.0)]
-    pub(crate) rate: f64,
-
-    /// Cold readers beside them, as fast as they get answers
-    #[arg(long, default_value_t = 0)]
-    pub(crate) cold_connections: u32,
-
-    /// Bytes of one of their fetches
-    #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) cold_fetch_bytes: u32,
-
-    /// FROM..TO, bytes of the file that cold readers read
-    #[arg(long, value_parser = part, default_value = "0..0")]
-    pub(crate) cold_part: Range<u64>,
-
-    /// The served file itself, to put the cold part out of the page cache before and during the run
-    #[arg(long, value_name = "FILE")]
-    pub(crate) evict: Option<PathBuf>,
 
     /// Measured seconds
     #[arg(long, default_value_t = 1.0)]
@@ -96,12 +74,10 @@ impl Arguments {
             Language::Http => Protocol::Http { path: self.path.clone() },
             Language::Kafka => {
                 let len_bytes = self.batch_bytes;
-                let starts = [self.part.start, self.cold_part.start];
-                let lengths = [self.fetch_bytes, self.cold_fetch_bytes].map(u64::from);
-                let whole = |bytes: &u64| bytes.is_multiple_of(len_bytes);
+                let whole = |bytes: u64| bytes.is_multiple_of(len_bytes);
                 ensure!(
-                    starts.iter().chain(&lengths).all(whole),
-                    "parts and fetches must be whole batches of {len_bytes} bytes"
+                    whole(self.part.start) && whole(self.fetch_bytes.into()),
+                    "part and fetches must be whole batches of {len_bytes} bytes"
                 );
                 let batches = Batches { len_bytes, records: self.batch_records };
                 Protocol::Kafka { topic: self.topic.clone(), batches }

@@ -19,13 +19,12 @@ const HEAD_BYTES: usize = 8 << 10;
 /// Most that one call drops.
 pub(crate) const DROP_AT_ONCE_BYTES: usize = 1 << 20;
 
-/// Walks a part of the file in equal steps, on and on; comes by every range before it comes round.
+/// Walks a part of the file in equal steps, on and on.
 #[derive(Debug, Clone)]
 pub(crate) struct Cursor {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) next: Range,
-    stride_bytes: u64,
 }
 
 /// A reader of its own part.
@@ -36,7 +35,7 @@ pub(crate) struct Connection {
     request: BytesMut,
     /// What is being received.
     asked: Range,
-    /// When it was asked for, or should have been.
+    /// When it was asked for.
     since: Instant,
     head: Box<[u8; HEAD_BYTES]>,
     received: usize,
@@ -65,34 +64,17 @@ impl Cursor {
                 share => (part.start + index * share, share),
             };
             let next = Range { position: start, len_bytes };
-            Cursor { start, end: start + len, next, stride_bytes: step }
+            Cursor { start, end: start + len, next }
         };
         Ok((0..count as u64).map(cursor).collect())
     }
 
-    /// The same ranges in an order in which no read-ahead helps: neighbours come far apart.
-    pub(crate) fn scattered(self) -> Cursor {
-        let step = u64::from(self.next.len_bytes);
-        let places = (self.end - self.start) / step;
-        let stride = (places * 3 / 8..places).find(|stride| coprime(*stride, places)).unwrap_or(1);
-        Cursor { stride_bytes: stride * step, ..self }
-    }
-
     fn take(&mut self) -> Range {
         let taken = self.next;
-        let places = (self.end - self.start) / u64::from(taken.len_bytes);
-        let span = places * u64::from(taken.len_bytes);
-        self.next.position = self.start + (taken.position - self.start + self.stride_bytes) % span;
+        let following = taken.position + u64::from(taken.len_bytes);
+        self.next.position = if following < self.end { following } else { self.start };
         taken
     }
-}
-
-fn coprime(a: u64, b: u64) -> bool {
-    let (mut a, mut b) = (a, b);
-    while b > 0 {
-        (a, b) = (b, a % b);
-    }
-    a == 1
 }
 
 impl Connection {
@@ -121,7 +103,7 @@ impl Connection {
         &self.stream
     }
 
-    /// When the current range was asked for, or should have been.
+    /// When the current range was asked for.
     pub(crate) fn since(&self) -> Instant {
         self.since
     }
@@ -204,21 +186,6 @@ mod tests {
         let [first, second] = &Cursor::spread(100..172, 10, 2)?[..] else { panic!("not two") };
         assert_eq!(positions(first.clone(), 5), [100, 110, 120, 100, 110]);
         assert_eq!(positions(second.clone(), 4), [130, 140, 150, 130]);
-        Ok(())
-    }
-
-    #[test]
-    fn a_scattered_reader_comes_by_every_range_and_by_no_neighbours() -> anyhow::Result<()> {
-        for places in [2, 3, 8, 100, 128] {
-            let cursor = Cursor::spread(0..10 * places, 10, 1)?.remove(0).scattered();
-            let visited = positions(cursor, places as usize);
-            let mut sorted = visited.clone();
-            sorted.sort_unstable();
-            assert_eq!(sorted, (0..places).map(|n| 10 * n).collect::<Vec<_>>());
-            if places > 10 {
-                assert!(visited.windows(2).all(|pair| pair[0].abs_diff(pair[1]) > 20));
-            }
-        }
         Ok(())
     }
 

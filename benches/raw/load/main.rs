@@ -1,9 +1,7 @@
 //! `penstock-raw-load`: the one generator that all servers of a comparison are measured with.
 //!
 //! ```text
-//! hot readers ──┐                         ┌─▶ latency from the intended moment, rate kept, backlog
-//!               ├─ one thread, one epoll ─┤
-//! cold readers ─┘                         └─▶ bytes/s; what was read is evicted from the page cache
+//! readers ── one thread, one epoll, closed loop ──▶ fetches/s, latency
 //! ```
 //!
 //! It speaks the raw server's language, Fetch 11, or HTTP, and does the same with every answer: see
@@ -11,7 +9,6 @@
 
 mod arguments;
 mod connection;
-mod evict;
 mod protocol;
 mod run;
 mod tally;
@@ -27,10 +24,7 @@ fn main() -> anyhow::Result<()> {
     let outcome = run::run(&arguments)?;
     let busy_s = penstock_tests::rig::usage::cpu_s(std::process::id())? - busy_before;
     let result = json!({
-        "hot": outcome.hot.to_json(outcome.measured_s),
-        "cold": outcome.cold.to_json(outcome.measured_s),
-        "rate": arguments.rate,
-        "backlog": outcome.backlog,
+        "measured": outcome.tally.to_json(outcome.measured_s),
         "measured_s": outcome.measured_s,
         "fetches_with_warm_up": outcome.fetches_with_warm_up,
         "bytes_with_warm_up": outcome.bytes_with_warm_up,

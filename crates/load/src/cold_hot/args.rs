@@ -49,9 +49,14 @@ pub(crate) struct ColdHotArgs {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) hot_connections: u32,
 
-    /// Connections of cold readers. Their load is a closed loop.
+    /// Connections of cold readers.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) cold_connections: u32,
+
+    /// Fetches per second of all cold connections together, so that servers can be compared beside
+    /// the same scan. 0: as fast as they are answered.
+    #[arg(long, default_value_t = 0.0, value_parser = rate)]
+    pub(crate) cold_rate: f64,
 
     /// How the cold readers go through their files.
     #[arg(long, value_enum, default_value_t = Order::Random)]
@@ -143,7 +148,10 @@ impl ColdHotArgs {
             Order::Random => ReadFrom::Random,
             Order::Sequential => ReadFrom::Sequential,
         };
-        FetchArgs { from, ..self.readers(self.cold_connections, 1, 0.0, self.cold_bytes) }
+        FetchArgs {
+            from,
+            ..self.readers(self.cold_connections, 1, self.cold_rate, self.cold_bytes)
+        }
     }
 
     fn readers(&self, connections: u32, threads: u32, rate: f64, answer_bytes: i32) -> FetchArgs {

@@ -5,7 +5,7 @@
 //! start     every hot record read once; cold files written back and evicted
 //! round 1   quiet       hot   ░░▓▓▓▓▓▓▓▓▓▓▓▓        ░ warm-up   ▓ measured
 //!           disturbed   hot   ░░▓▓▓▓▓▓▓▓▓▓▓▓
-//!                       cold  ██████████████        closed loop
+//!                       cold  ██████████████        closed loop, or a rate of their own
 //!                       evict │││││││││││││││       each some milliseconds
 //! round 2   ...
 //! ```

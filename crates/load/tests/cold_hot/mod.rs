@@ -79,6 +79,20 @@ fn quiet_and_disturbed_phases_take_turns_and_are_compared() {
 }
 
 #[test]
+fn cold_readers_keep_to_a_rate_of_their_own() {
+    let (broker, files) = (filled(Manner::Honest, 200), Files::new());
+    let cold = files.arg("--cold-files", "cold-0");
+    let args = [&SHORT[..], &["--cold-topic=cold", "--cold-bytes=1KiB", &cold]].concat();
+    let bytes_per_s = |more: &[&str]| {
+        let (code, printed, report) = run(&broker, "cold-hot", &[&args[..], more].concat());
+        assert_eq!(code, 0, "{printed}");
+        report["disturbed"]["cold_bytes_per_s"].as_f64().unwrap()
+    };
+    let (paced, free) = (bytes_per_s(&["--cold-rate=20"]), bytes_per_s(&[]));
+    assert!(paced > 0.0 && paced < free / 4.0, "20 fetches a second: {paced}, closed loop: {free}");
+}
+
+#[test]
 fn one_topic_is_cut_where_its_cold_files_end() {
     let (broker, files) = (filled(Manner::Honest, 300), Files::new());
     let cold = format!("--cold-files={}", files.path("load-1", 0).display());

@@ -1,0 +1,180 @@
+//! A disk that reads no faster than it is told to, for some processes: a cgroup with a limit of the block layer.
+//!
+//! Virtual disks are often memory of their host, and then "cold" means little. `cold` holds the servers in
+//! such a group and lets them go afterwards. Both versions of cgroups are known; it takes root.
+//!
+//! ```text
+//! v1   MOUNT/penstock-bench-PID/blkio.throttle.read_bps_device   ◀─ "254:0 400000000"
+//! v2   MOUNT/penstock-bench-PID/io.max                           ◀─ "254:0 rbps=400000000"
+//! ```
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+/// A group that exists as long as this does. Dropping it puts processes back where they were.
+#[derive(Debug)]
+pub(crate) struct DiskLimit {
+    hierarchy: Hierarchy,
+    group: PathBuf,
+    /// Processes in it, and the groups that they came from.
+    held: Vec<(u32, PathBuf)>,
+}
+
+/// Where cgroups are that can limit reads.
+#[derive(Debug, PartialEq, Eq)]
+struct Hierarchy {
+    mount: PathBuf,
+    version: Version,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+impl DiskLimit {
+    /// A group whose processes read that many bytes a second at most from the disk under `dir`.
+    ///
+    /// # Errors
+    /// No disk is under it, or there are no cgroups for that, or not for us.
+    pub(crate) fn new(dir: &Path, bytes_per_s: u64) -> anyhow::Result<DiskLimit> {
+        let device = device(dir)?;
+        let hierarchy = Hierarchy::find()?;
+        let group = hierarchy.mount.join(format!("penstock-bench-{}", std::process::id()));
+        fs::create_dir(&group).with_context(|| format!("cannot make {}", group.display()))?;
+        let limit = DiskLimit { hierarchy, group, held: Vec::new() };
+        let (file, rule) = limit.hierarchy.version.rule(&device, bytes_per_s);
+        let file = limit.group.join(file);
+        fs::write(&file, &rule)
+            .with_context(|| format!("cannot write {rule:?} to {}", file.display()))?;
+        Ok(limit)
+    }
+
+    /// Limits a process, with all of its threads.
+    ///
+    /// # Errors
+    /// It is gone, or may not be moved.
+    pub(crate) fn hold(&mut self, pid: u32) -> anyhow::Result<()> {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let home = self.hierarchy.version.group_of(&groups);
+        let home = home.with_context(|| format!("process {pid} is in no group: {groups}"))?;
+        let home = self.hierarchy.mount.join(home.trim_start_matches('/'));
+        put(pid, &self.group)?;
+        self.held.push((pid, home));
+        Ok(())
+    }
+}
+
+impl Drop for DiskLimit {
+    fn drop(&mut self) {
+        for (pid, home) in &self.held {
+            let _ = put(*pid, home);
+        }
+        if let Err(error) = fs::remove_dir(&self.group) {
+            eprintln!("cannot remove {}: {error}", self.group.display());
+        }
+    }
+}
+
+impl Hierarchy {
+    fn find() -> anyhow::Result<Hierarchy> {
+        let found = Hierarchy::among(&fs::read_to_string("/proc/mounts")?)
+            .context("no cgroups are mounted")?;
+        if found.version == Version::Two {
+            let controllers = found.mount.join("cgroup.subtree_control");
+            fs::write(&controllers, "+io").context("the io controller cannot be used")?;
+        }
+        Ok(found)
+    }
+
+    /// That of version 1 has the controller where there is one.
+    fn among(mounts: &str) -> Option<Hierarchy> {
+        let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let mut found = None;
+        for fields in fields {
+            let [_, mount, kind, options, ..] = fields[..] else { continue };
+            let mount = PathBuf::from(mount);
+            match kind {
+                "cgroup" if options.split(',').any(|option| option == "blkio") => {
+                    return Some(Hierarchy { mount, version: Version::One });
+                }
+                "cgroup2" => found = Some(Hierarchy { mount, version: Version::Two }),
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+impl Version {
+    /// A file of a group, and what to write into it.
+    fn rule(self, device: &str, bytes_per_s: u64) -> (&'static str, String) {
+        match self {
+            Version::One => ("blkio.throttle.read_bps_device", format!("{device} {bytes_per_s}")),
+            Version::Two => ("io.max", format!("{device} rbps={bytes_per_s}")),
+        }
+    }
+
+    /// Reads /proc/PID/cgroup (cgroups(7)): `number:controllers:path`, none and 0 in version 2.
+    fn group_of(self, groups: &str) -> Option<&str> {
+        groups.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            let here = match self {
+                Version::One => controllers.split(',').any(|controller| controller == "blkio"),
+                Version::Two => controllers.is_empty(),
+            };
+            here.then_some(path)
+        })
+    }
+}
+
+/// `major:minor` of the disk that a directory lies on: the block layer limits disks, not partitions.
+fn device(dir: &Path) -> anyhow::Result<String> {
+    let number = fs::metadata(dir)?.dev();
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    let known = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    if !known.exists() {
+        bail!("{} lies on no block device (its number is {major}:{minor})", dir.display());
+    }
+    if known.join("partition").exists() {
+        return Ok(fs::read_to_string(known.canonicalize()?.with_file_name("dev"))?.trim().into());
+    }
+    Ok(format!("{major}:{minor}"))
+}
+
+fn put(pid: u32, group: &Path) -> anyhow::Result<()> {
+    let file = group.join("cgroup.procs");
+    fs::write(&file, pid.to_string())
+        .with_context(|| format!("cannot put process {pid} into {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hierarchy_with_the_controller_is_found_in_either_version() {
+        let second = "cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0\n";
+        let first = "cgroup /sys/fs/cgroup/blkio cgroup rw,relatime,blkio 0 0\n";
+        let other =
+            "cgroup /sys/fs/cgroup/cpu cgroup rw,relatime,cpu 0 0\nproc /proc proc rw 0 0\n";
+        let found = |mounts: &[&str]| Hierarchy::among(&mounts.concat());
+        let blkio = Hierarchy { mount: "/sys/fs/cgroup/blkio".into(), version: Version::One };
+        assert_eq!(found(&[second, other, first]), Some(blkio));
+        let unified = Hierarchy { mount: "/sys/fs/cgroup/unified".into(), version: Version::Two };
+        assert_eq!(found(&[other, second]), Some(unified));
+        assert_eq!(found(&[other]), None);
+    }
+
+    #[test]
+    fn a_process_has_a_group_in_each_hierarchy() {
+        let groups = "5:blkio,net:/machine/a:b\n1:name=systemd:/x\n0::/user\n";
+        assert_eq!(Version::One.group_of(groups), Some("/machine/a:b"));
+        assert_eq!(Version::Two.group_of(groups), Some("/user"));
+        assert_eq!(Version::One.group_of("0::/user\n"), None);
+    }
+}

@@ -49,7 +49,8 @@ system: build ## a real server process: kills, faults, strangers, silent peers, 
 
 soak: build ## all rounds of the fault tests, of which `system` runs a few (MINUTES, root)
 	PENSTOCK_SOAK=$(PENSTOCK_SOAK) $(CARGO) test --package penstock-tests \
-		--test crash --test read_errors --test retention --test resets -- --nocapture --test-threads 1
+		--test crash --test power_cut --test sync_errors --test read_errors \
+		--test retention --test resets -- --nocapture --test-threads 1
 
 clients: build ## real Kafka clients and tools against the server
 	PENSTOCK_RECORDS=$(PENSTOCK_RECORDS) tests/clients/run.sh

@@ -191,6 +191,26 @@ impl Penstock {
         Ok(())
     }
 
+    /// SIGSTOP, and waits until it does nothing any more: what its clients have heard from here on, it had
+    /// said before.
+    ///
+    /// # Errors
+    /// It is gone, or does not stop in time.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+        until("the server stands still", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()))?;
+            let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+                let status = std::fs::read_to_string(task?.path().join("status"))?;
+                // Kernel workers of a ring are threads of the process, and do not stop; they answer nobody.
+                Ok(status.contains("State:\tT") || status.starts_with("Name:\tiou-"))
+            };
+            let stopped = tasks.map(is_stopped).collect::<std::io::Result<Vec<bool>>>()?;
+            Ok(stopped.into_iter().all(|is_stopped| is_stopped).then_some(()))
+        })
+    }
+
     /// SIGTERM, and waits for a clean end.
     ///
     /// # Errors

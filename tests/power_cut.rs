@@ -1,0 +1,82 @@
+//! Power cuts under load, on a file system of their own: in `fsync` nothing that was acknowledged or read is
+//! lost.
+//!
+//! ```text
+//!   load ──► freeze ──► cut power ──► kill ──► unmount, mount (ext4 replays its journal) ──► start ──► read all
+//! ```
+
+use std::path::PathBuf;
+
+use penstock_tests::load::Load;
+use penstock_tests::rounds::{Dice, rounds, say};
+use penstock_tests::volume::Volume;
+use penstock_tests::{Client, Penstock, Start};
+
+/// Cuts of one file system, before the next one begins: every round reads the whole log.
+const CUTS_OF_ONE_LIFE: usize = 10;
+const REQUESTS_MAX: usize = 600;
+const DISK_BYTES: u64 = 512 << 20;
+
+/// A server on a volume whose power is cut, and its load.
+struct Victim {
+    /// Removed last.
+    _dir: tempfile::TempDir,
+    volume: Volume,
+    data_dir: PathBuf,
+    start: Start,
+    server: Option<Penstock>,
+    load: Load,
+}
+
+impl Victim {
+    /// `None`: this machine cannot mount a volume, which was said.
+    fn new(durability: &str, dice: &mut Dice) -> Option<Victim> {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::make(dir.path(), DISK_BYTES, "").unwrap()?;
+        let data_dir = volume.path().join("data");
+        let start = Start::on(&data_dir).with(&["--durability", durability]);
+
+        let server = start.start().unwrap();
+        let load = Load::create(&mut server.client().unwrap(), dice);
+        Some(Victim { _dir: dir, volume, data_dir, start, server: Some(server), load })
+    }
+
+    /// Cuts the power at some moment of the load and mounts what is left of the disk.
+    fn cut(&mut self, dice: &mut Dice) {
+        let server = self.server.take().unwrap();
+        self.load.under(server.address(), |journal| {
+            journal.wait_for_more(dice.within(1..REQUESTS_MAX));
+            // Whoever loses power answers no more. The file system goes on for a moment, and may say that
+            // a sync succeeded whose transaction it has just given up.
+            server.freeze().unwrap();
+            self.volume.cut_power().unwrap();
+            server.kill().unwrap();
+        });
+        self.volume.unmount().unwrap();
+        self.volume.mount().unwrap();
+    }
+
+    fn restart(&mut self) -> Client {
+        self.server.insert(self.start.start().unwrap()).client().unwrap()
+    }
+}
+
+#[test]
+fn in_fsync_a_power_cut_takes_nothing_that_was_acknowledged_or_read() {
+    let mut dice = Dice::of("power cuts in fsync");
+    let cuts = rounds(3, 50);
+    let mut acknowledged = 0;
+    for life in 0..cuts.div_ceil(CUTS_OF_ONE_LIFE) {
+        let Some(mut victim) = Victim::new("fsync", &mut dice) else { return };
+        for _ in 0..CUTS_OF_ONE_LIFE.min(cuts - life * CUTS_OF_ONE_LIFE) {
+            victim.cut(&mut dice);
+            let mut client = victim.restart();
+            let load = &victim.load;
+            load.witness(&victim.data_dir).check(&mut client, load.journal());
+        }
+        acknowledged += victim.load.journal().acknowledgements();
+    }
+    say(format_args!(
+        "{cuts} power cuts in fsync, {acknowledged} requests acknowledged, nothing lost"
+    ));
+}

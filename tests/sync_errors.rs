@@ -1,0 +1,88 @@
+//! A sync that fails: the partition goes offline and stays so, even when the disk is well again; nothing is
+//! acknowledged that is not there after a restart.
+//!
+//! The disk is a sparse file on a tmpfs that somebody fills: writes succeed in the page cache, and the sync
+//! says that they did not get any further. Asking again would say that all is well (KERNEL.md).
+//!
+//! ```text
+//!   tmpfs: │ volume.image (ext4, mounted; needs more and more) ──►│◄── foreign file │
+//! ```
+
+use std::path::Path;
+
+use penstock_tests::load::{Load, PARTITIONS};
+use penstock_tests::producer::End;
+use penstock_tests::rounds::{Dice, rounds, say};
+use penstock_tests::volume::{Mount, Volume};
+use penstock_tests::{Penstock, Start};
+use penstock_wire::ErrorCode;
+
+const DISK_BYTES: u64 = 256 << 20;
+const TMPFS_BYTES: u64 = 64 << 20;
+/// What the foreign file leaves of the tmpfs.
+const LEFT_BYTES: u64 = 4 << 20;
+
+#[test]
+fn after_a_failed_sync_nothing_more_is_acknowledged_and_all_that_was_is_there() {
+    let mut dice = Dice::of("failing syncs");
+    for _ in 0..rounds(1, 10) {
+        let dir = tempfile::tempdir().unwrap();
+        let tmpfs = dir.path().join("tmpfs");
+        let Some(_mount) = Mount::tmpfs(&tmpfs, TMPFS_BYTES).unwrap() else { return };
+        let Some(volume) = Volume::make(&tmpfs, DISK_BYTES, "").unwrap() else {
+            return;
+        };
+        fail_syncs_under_load(&tmpfs, volume, &mut dice);
+    }
+}
+
+fn fail_syncs_under_load(tmpfs: &Path, mut volume: Volume, dice: &mut Dice) {
+    let data_dir = volume.path().join("data");
+    let start = Start::on(&data_dir).with(&["--durability", "fsync"]);
+    let server = start.start().unwrap();
+    let mut load = Load::create(&mut server.client().unwrap(), dice);
+    let witness = load.witness(&data_dir);
+
+    let foreign = tmpfs.join("foreign");
+    fill(tmpfs, &foreign);
+    let ended = load.until_producers_end(server.address());
+    assert_offline(&server, &ended);
+    let acknowledged = load.journal().acknowledgements();
+    assert!(acknowledged > 0);
+
+    // Now a second sync would succeed.
+    std::fs::remove_file(&foreign).unwrap();
+    let ended = load.until_producers_end(server.address());
+    assert_offline(&server, &ended);
+    assert_eq!(load.journal().acknowledgements(), acknowledged);
+    let mut client = server.client().unwrap();
+    for partition in 0..PARTITIONS as i32 {
+        let log = witness.served(&mut client, partition);
+        load.journal().check_log(partition, &log);
+        assert_eq!(load.journal().missing(partition, &log), [0i64; 0], "sound data is served");
+    }
+
+    server.kill().unwrap();
+    volume.unmount().unwrap();
+    volume.mount().unwrap();
+    let server = start.start().unwrap();
+    witness.check(&mut server.client().unwrap(), load.journal());
+    load.under(server.address(), |journal| journal.wait_for_more(20));
+    witness.check(&mut server.client().unwrap(), load.journal());
+    server.kill().unwrap();
+    say(format_args!("{acknowledged} requests acknowledged before the sync failed, none lost"));
+}
+
+/// Fills the tmpfs with a foreign file, but for a little.
+fn fill(tmpfs: &Path, foreign: &Path) {
+    let free = rustix::fs::statvfs(tmpfs).unwrap();
+    let free_bytes = free.f_bavail * free.f_frsize;
+    std::fs::write(foreign, vec![1; (free_bytes - LEFT_BYTES) as usize]).unwrap();
+}
+
+fn assert_offline(server: &Penstock, ended: &[End]) {
+    let refused = End::Refused(ErrorCode::KAFKA_STORAGE_ERROR);
+    assert!(ended.iter().all(|end| *end == refused), "{ended:?}");
+    let offline = server.metrics().unwrap().value("penstock_partitions_offline");
+    assert_eq!(offline, PARTITIONS as u64);
+}

@@ -7,7 +7,7 @@ PENSTOCK_SOAK ?= 100
 PENSTOCK_BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo bench peers bench-scenarios test lint unit system soak clients clients-full fuzz clean
+.PHONY: help tools build demo bench peers bench-produce bench-scenarios test lint unit system soak clients clients-full fuzz clean
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ peers: build ## the same beside Apache Kafka and nginx (ten minutes), which are 
 	command -v nginx >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends nginx-light; }
 	tests/clients/run.sh --install-only
 	target/release/penstock-bench peers $(PENSTOCK_BENCH)
+
+bench-produce: build ## appending beside Apache Kafka, syncing beside fio, both installed if missing (three minutes)
+	command -v fio >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends fio; }
+	tests/clients/run.sh --install-only
+	target/release/penstock-bench produce $(PENSTOCK_BENCH)
 
 bench-scenarios: build ## idle, silent, slow and greedy connections by the thousand (five minutes)
 	target/release/penstock-bench scenarios $(PENSTOCK_BENCH)

@@ -5,14 +5,14 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 
 use crate::log::{self, Log};
 use crate::plan::Plan;
-use crate::server::{self, Server};
+use crate::server::{self, Other, Server};
 
 const LIBRARIES: &str = "target/kafka-libs";
 /// KAFKA_HEAP_OPTS and KAFKA_JVM_PERFORMANCE_OPTS of bin/kafka-server-start.sh and kafka-run-class.sh.
@@ -29,20 +29,37 @@ const JAVA: [&str; 8] = [
 /// 16 bytes in base64: any will do.
 const CLUSTER_ID: &str = "cGVuc3RvY2stYmVuY2gtMQ";
 
-/// Starts a broker on a fresh directory and writes the log into it.
+/// A broker that runs.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    pub(crate) address: SocketAddr,
+    pub(crate) process: Other,
+    data_dir: PathBuf,
+}
+
+/// Starts one on a fresh directory.
 ///
 /// # Errors
-/// Java or the jars are missing, the broker does not start, or it wrote another log than Penstock did.
-pub(crate) fn start(plan: &Plan) -> anyhow::Result<Server> {
+/// Java or the jars are missing, or the broker does not start.
+pub(crate) fn broker(plan: &Plan) -> anyhow::Result<Broker> {
+    plan.say("starting Apache Kafka");
     let dir = plan.fresh("kafka")?;
     let (address, controller) = (server::free_address()?, server::free_address()?);
     let (data_dir, settings) = (dir.join("data"), dir.join("server.properties"));
     fs::write(&settings, properties(&data_dir, address, controller))?;
     format_storage(&settings)?;
-    plan.say("starting Apache Kafka");
     let mut broker = java("kafka.Kafka");
     broker.arg(&settings);
     let process = server::spawn(plan, &broker, address, &dir.join("said.txt"))?;
+    Ok(Broker { address, process, data_dir })
+}
+
+/// Starts one and writes the log into it.
+///
+/// # Errors
+/// It does not start, or it wrote another log than Penstock did.
+pub(crate) fn start(plan: &Plan) -> anyhow::Result<Server> {
+    let Broker { address, process, data_dir } = broker(plan)?;
     log::produce_into(address, plan).context("into Apache Kafka")?;
     let log = Log::look(&data_dir, plan.log_bytes)?;
     Ok(Server::other("kafka", address, server::kafka_language(&log), &log, process))

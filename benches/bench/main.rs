@@ -1,10 +1,11 @@
-//! `penstock-bench`: what `make bench`, `make peers` and `make bench-scenarios` run.
+//! `penstock-bench`: what `make bench`, `make peers`, `make bench-produce` and `make bench-scenarios` run.
 //!
 //! ```text
-//!  log ─────▶ servers ──────▶ hot    pairs, taking turns      ┐
-//!  1 GiB,     on one core     cold   quiet and disturbed      ├─▶ bench-out/*.json ─▶ page, figures
-//!  one file   load on another counts calls, switches, entries │                       docs/BENCHMARKS.md
-//!                             idle · slow · many              ┘                       docs/plots/*.svg
+//!  log ─────▶ servers ──────▶ hot     pairs, taking turns      ┐
+//!  1 GiB,     on one core     cold    quiet and disturbed      ├─▶ bench-out/*.json ─▶ page, figures
+//!  one file   load on another counts  calls, switches, entries │                       docs/BENCHMARKS.md
+//!                             produce beside Kafka and fio     │                       docs/plots/*.svg
+//!                             idle · slow · many               ┘
 //! ```
 //!
 //! It starts release binaries and looks at them from outside; it must never link to the server.
@@ -16,6 +17,7 @@ mod counts;
 mod crowd;
 mod disk;
 mod figures;
+mod fio;
 mod hot;
 mod idle;
 mod kafka;
@@ -27,6 +29,8 @@ mod own;
 mod page;
 mod peers;
 mod plan;
+mod produce;
+mod produce_table;
 mod results;
 mod scenarios;
 mod server;
@@ -52,6 +56,8 @@ enum Command {
     Own,
     /// The same load on Apache Kafka and nginx
     Peers,
+    /// What appending costs beside Apache Kafka, and syncing beside fio
+    Produce,
     /// Idle connections, peers that read nothing, thousands of large fetches
     Scenarios,
     /// Only write page and plots again from the results at hand
@@ -61,10 +67,12 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let plan = Plan::new(cli.arguments)?;
+    let log = Some(plan.log_bytes);
     let section = match cli.command {
-        Command::Own => plan.record("own", own::run(&plan)?)?,
-        Command::Peers => plan.record("peers", peers::run(&plan)?)?,
-        Command::Scenarios => plan.record("scenarios", scenarios::run(&plan)?)?,
+        Command::Own => plan.record("own", log, own::run(&plan)?)?,
+        Command::Peers => plan.record("peers", log, peers::run(&plan)?)?,
+        Command::Produce => plan.record("produce", None, produce::run(&plan)?)?,
+        Command::Scenarios => plan.record("scenarios", log, scenarios::run(&plan)?)?,
         Command::Page => return page::write(&plan, &page::SECTIONS.map(|(name, _)| name)),
     };
     page::write(&plan, &[section])

@@ -15,12 +15,13 @@ use penstock_tests::rig::words::{count, size};
 
 use crate::cells::{median, range};
 use crate::plan::Plan;
-use crate::results::{Comparison, Many, Recorded, Run, Scenarios, spread};
-use crate::{cold_table, figures};
+use crate::results::{Comparison, Many, Produced, Recorded, Run, Scenarios, spread};
+use crate::{cold_table, figures, produce_table};
 
-pub(crate) const SECTIONS: [(&str, &str); 3] = [
+pub(crate) const SECTIONS: [(&str, &str); 4] = [
     ("own", "## The fetch paths (`make bench`)"),
     ("peers", "## Beside Apache Kafka and nginx (`make peers`)"),
+    ("produce", "## Producing (`make bench-produce`)"),
     ("scenarios", "## Crowds (`make bench-scenarios`)"),
 ];
 
@@ -36,6 +37,7 @@ pub(crate) fn write(plan: &Plan, sections: &[&str]) -> anyhow::Result<()> {
         let text = match *name {
             "own" => compared(plan, &plots, name, ["raw", "penstock sendfile"])?,
             "peers" => compared(plan, &plots, name, ["kafka", "kafka"])?,
+            "produce" => plan.recorded(name)?.as_ref().map(produced),
             "scenarios" => plan.recorded(name)?.as_ref().map(scenarios),
             other => bail!("nobody knows the section {other}"),
         };
@@ -163,6 +165,10 @@ fn counts_table(results: &Comparison) -> String {
         );
     }
     table
+}
+
+fn produced(recorded: &Recorded<Produced>) -> String {
+    conditions(recorded) + &produce_table::words(&recorded.results)
 }
 
 fn scenarios(recorded: &Recorded<Scenarios>) -> String {

@@ -89,18 +89,20 @@ impl Plan {
         })
     }
 
-    /// Keeps what was measured, with its conditions, under a name, which it gives back.
+    /// Keeps what was measured, with its conditions, under a name, which it gives back. `served`: the
+    /// bytes of the log that was read, if there was one.
     ///
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn record<T: Serialize>(
         &self,
         name: &'static str,
+        served: Option<u64>,
         results: T,
     ) -> anyhow::Result<&'static str> {
         let mut conditions = self.machine.words();
         conditions.push("loopback, one server thread".to_owned());
-        conditions.push(format!("log of {} MiB", self.log_bytes >> 20));
+        conditions.extend(served.map(|bytes| format!("log of {} MiB", bytes >> 20)));
         conditions.push(format!("{} rounds of {} s", self.rounds, self.seconds));
         conditions.extend(self.machine.commit().map(|commit| format!("commit {commit}")));
         conditions.extend(today());

@@ -132,6 +132,39 @@ pub(crate) struct Memory {
     pub(crate) most_resident_bytes: u64,
 }
 
+/// Of `produce`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Produced {
+    /// Acknowledged from the page cache.
+    pub(crate) appending: Vec<Appending>,
+    /// Acknowledged from the disk.
+    pub(crate) syncing: Vec<Syncing>,
+}
+
+/// One load of producers on one server.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Appending {
+    pub(crate) server: String,
+    pub(crate) partitions: u32,
+    pub(crate) round: u32,
+    pub(crate) records_per_s: f64,
+    pub(crate) records_per_cpu_s: f64,
+    /// Share of its core that the generator used.
+    pub(crate) generator_busy: f64,
+}
+
+/// One load of producers on a server that syncs, then fio with writes as large.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Syncing {
+    /// Of the server; files of fio.
+    pub(crate) partitions: u32,
+    pub(crate) round: u32,
+    /// Mean of what one sync carried.
+    pub(crate) group_bytes: u64,
+    pub(crate) penstock_bytes_per_s: f64,
+    pub(crate) fio_bytes_per_s: f64,
+}
+
 /// Of `scenarios`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Scenarios {

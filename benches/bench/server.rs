@@ -39,6 +39,13 @@ enum Process {
 #[derive(Debug)]
 pub(crate) struct Other(Child);
 
+impl Other {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 impl Drop for Other {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -78,10 +85,8 @@ impl Server {
         if !data_dir.exists() {
             log.linked(&data_dir)?;
         }
-        let mut command = Command::new(binary("penstock"));
-        command.args(penstock(&data_dir, path).set(settings).arguments());
-        let command = pinned(plan.machine.cores.map(|cores| cores.server), &command);
-        Ok(Server::of_penstock(Penstock::start(command)?, path, log))
+        let start = penstock(&data_dir, path).set(settings);
+        Ok(Server::of_penstock(start_pinned(plan, &start)?, path, log))
     }
 
     /// A Penstock that was started in another way.
@@ -104,7 +109,7 @@ impl Server {
         log: &Log,
         process: Other,
     ) -> Server {
-        let (pid, log) = (process.0.id(), log.clone());
+        let (pid, log) = (process.pid(), log.clone());
         let process = Process::Other(process);
         Server { name: name.to_owned(), address, pid, language, log, process }
     }
@@ -140,6 +145,16 @@ pub(crate) fn penstock_name(path: &str) -> String {
 /// One worker by one fetch path; no limits that a bench would meet.
 pub(crate) fn penstock(data_dir: &std::path::Path, path: &str) -> Start {
     Start::on(data_dir).with(&["--fetch-path", path])
+}
+
+/// Starts a Penstock on the server's core.
+///
+/// # Errors
+/// It does not start.
+pub(crate) fn start_pinned(plan: &Plan, start: &Start) -> anyhow::Result<Penstock> {
+    let mut command = Command::new(binary("penstock"));
+    command.args(start.arguments());
+    Penstock::start(pinned(plan.machine.cores.map(|cores| cores.server), &command))
 }
 
 /// How the generator speaks to a server of the protocol.

@@ -1,0 +1,180 @@
+//! `produce`: what an appended record costs beside Apache Kafka, and what a synced group costs beside fio.
+//!
+//! ```text
+//! a round, for 1 and 16 partitions     os      ├─ penstock ─┤├─ kafka ─┤    records a CPU-second
+//!                                      fsync   ├─ penstock ─┤├─ fio ───┤    MB/s, fio in writes of one group
+//! ```
+//!
+//! Every run begins with a file system that owes the disk nothing.
+
+use std::fs::File;
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use penstock_tests::rig::usage;
+use penstock_tests::{Penstock, Start};
+use serde_json::Value;
+
+use crate::plan::Plan;
+use crate::results::{Appending, Produced, Syncing};
+use crate::{fio, kafka, server, witness};
+
+const PRODUCERS: u32 = 16;
+const RECORD_BYTES: u64 = 1 << 10;
+const BATCH_BYTES: u64 = 16 << 10;
+const PARTITIONS: [u32; 2] = [1, 16];
+/// What a run of `os` appends for each of the plan's seconds.
+const BYTES_A_SECOND: f64 = 256e6;
+/// A Java virtual machine compiles what it runs often; before that it is another program.
+const KAFKA_WARM_UP_BYTES: u64 = 1 << 30;
+
+/// All of it.
+///
+/// # Errors
+/// Kafka or fio is missing; a run fails.
+pub(crate) fn run(plan: &Plan) -> anyhow::Result<Produced> {
+    fio::check()?;
+    let mut results = Produced::default();
+    appending(plan, &mut results)?;
+    syncing(plan, &mut results)?;
+    Ok(results)
+}
+
+fn penstock(plan: &Plan, durability: &str) -> anyhow::Result<Penstock> {
+    let start = Start::on(&plan.fresh(durability)?).with(&["--durability", durability]);
+    server::start_pinned(plan, &start)
+}
+
+/// Penstock and Apache Kafka, acknowledged from the page cache.
+fn appending(plan: &Plan, into: &mut Produced) -> anyhow::Result<()> {
+    let penstock = penstock(plan, "os")?;
+    let kafka = kafka::broker(plan)?;
+    let servers = [
+        ("penstock", penstock.address(), penstock.pid()),
+        ("kafka", kafka.address, kafka.process.pid()),
+    ];
+    plan.say("warming Apache Kafka up");
+    for partitions in PARTITIONS {
+        for (_, address, _) in servers {
+            produce(plan, address, partitions, total(KAFKA_WARM_UP_BYTES / 2))?;
+        }
+    }
+    for round in 0..plan.rounds {
+        plan.say(&format!("appending, round {} of {}", round + 1, plan.rounds));
+        for partitions in PARTITIONS {
+            for (name, address, pid) in servers {
+                settle(plan)?;
+                let cpu_before = usage::cpu_s(pid)?;
+                let bytes = (BYTES_A_SECOND * plan.seconds) as u64;
+                let said = produce(plan, address, partitions, total(bytes))?;
+                let cpu_s = usage::cpu_s(pid)? - cpu_before;
+                let number = |name: &str| number(&said["result"][name]);
+                into.appending.push(Appending {
+                    server: name.to_owned(),
+                    partitions,
+                    round,
+                    records_per_s: number("records_per_s")?,
+                    records_per_cpu_s: number("records")? / cpu_s,
+                    generator_busy: number("generator_busy")?,
+                });
+            }
+        }
+    }
+    penstock.stop()
+}
+
+/// Penstock with a sync a group, and fio with one a write of such a group's bytes.
+fn syncing(plan: &Plan, into: &mut Produced) -> anyhow::Result<()> {
+    let penstock = penstock(plan, "fsync")?;
+    for partitions in PARTITIONS {
+        // Makes the topic.
+        produce(plan, penstock.address(), partitions, total(BATCH_BYTES * 64))?;
+    }
+    for round in 0..plan.rounds {
+        plan.say(&format!("syncing, round {} of {}", round + 1, plan.rounds));
+        for partitions in PARTITIONS {
+            settle(plan)?;
+            let before = Synced::so_far(&penstock)?;
+            let seconds = [("--duration", plan.seconds.to_string()), ("--warm-up", "0".into())];
+            let said = produce(plan, penstock.address(), partitions, seconds)?;
+            let group_bytes = Synced::so_far(&penstock)?.a_group(&before);
+            let group_bytes = group_bytes.context("nothing was synced")?;
+            settle(plan)?;
+            let bytes = number(&said["result"]["bytes"])?;
+            into.syncing.push(Syncing {
+                partitions,
+                round,
+                group_bytes,
+                penstock_bytes_per_s: number(&said["result"]["bytes_per_s"])?,
+                fio_bytes_per_s: fio::write(plan, partitions, group_bytes, bytes as u64)?,
+            });
+        }
+    }
+    penstock.stop()
+}
+
+/// What a server in `fsync` mode has done so far.
+struct Synced {
+    bytes: u64,
+    syncs: u64,
+}
+
+impl Synced {
+    fn so_far(penstock: &Penstock) -> anyhow::Result<Synced> {
+        let metrics = penstock.metrics()?;
+        let bytes = metrics.value("penstock_produced_bytes_total");
+        Ok(Synced { bytes, syncs: metrics.value("penstock_log_syncs_total") })
+    }
+
+    /// Mean bytes of a sync since then; `None`: there was none.
+    fn a_group(&self, before: &Synced) -> Option<u64> {
+        (self.bytes - before.bytes).checked_div(self.syncs - before.syncs)
+    }
+}
+
+type Flags = [(&'static str, String); 2];
+
+/// Until that much is appended, and without a warm-up, so that processor time and records are of the same run.
+fn total(bytes: u64) -> Flags {
+    [("--total-bytes", bytes.to_string()), ("--warm-up", "0".to_owned())]
+}
+
+fn produce(
+    plan: &Plan,
+    address: SocketAddr,
+    partitions: u32,
+    until: Flags,
+) -> anyhow::Result<Value> {
+    let mut flags = vec![
+        ("--bootstrap-server", address.to_string()),
+        ("--topic", format!("produced-{partitions}")),
+        ("--partitions", partitions.to_string()),
+        ("--connections", PRODUCERS.to_string()),
+        ("--record-bytes", RECORD_BYTES.to_string()),
+        ("--batch-bytes", BATCH_BYTES.to_string()),
+        ("--acks", "1".to_owned()),
+    ];
+    flags.extend(until);
+    witness::hear_well(plan, "produce", &flags)
+}
+
+/// Writes what is dirty, so that no run pays for the one before it.
+fn settle(plan: &Plan) -> anyhow::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(&plan.dir)?)?)
+}
+
+fn number(value: &Value) -> anyhow::Result<f64> {
+    value.as_f64().with_context(|| format!("{value} is no number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_what_one_sync_carried_since_the_last_look() {
+        let before = Synced { bytes: 1_000, syncs: 10 };
+        assert_eq!(Synced { bytes: 161_000, syncs: 12 }.a_group(&before), Some(80_000));
+        assert_eq!(Synced { bytes: 1_000, syncs: 10 }.a_group(&before), None);
+    }
+}

@@ -52,7 +52,7 @@ unit: tools ## tests of the crates
 system: build ## a real server process: kills, faults, strangers, silent peers, no io_uring
 	$(CARGO) test --package penstock-tests
 
-soak: build ## all rounds of the fault tests, of which `system` runs a few (MINUTES, root)
+soak: build ## all rounds of the fault tests, of which `system` runs a few (ten minutes, root)
 	PENSTOCK_SOAK=$(PENSTOCK_SOAK) $(CARGO) test --package penstock-tests \
 		--test crash --test power_cut --test sync_errors --test read_errors \
 		--test retention --test resets -- --nocapture --test-threads 1

@@ -18,9 +18,10 @@ use crate::lookup::{ReadError, resolve};
 use crate::waiting::Waiting;
 
 mod group_commit;
+mod queue;
 
 pub(crate) use group_commit::Commits;
-use group_commit::Queue;
+use queue::Queue;
 
 /// One partition of one topic.
 pub(crate) struct Partition {

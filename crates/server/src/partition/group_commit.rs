@@ -11,16 +11,16 @@
 //! for others when a stop has answered it, and a lone producer goes straight through. The lead is a value
 //! that passes itself on when dropped, however its holder ends. Called by produce, through `Partition`.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
-use parking_lot::Mutex;
 use penstock_ring::Ring;
 use penstock_storage::{Append, AppendError, Appended, ProducedBatches, is_no_room};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 
+use super::queue::Waiter;
 use super::{Partition, ProduceFailure, leader_epoch_of};
 use crate::clock;
 use crate::durability::Durability;
@@ -43,23 +43,8 @@ pub(crate) struct Commits {
     pub(crate) syncs: Counter,
 }
 
-/// The producers of one partition that wait for their turn, and whether somebody has it.
-#[derive(Default)]
-pub(super) struct Queue(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    is_led: bool,
-    waiting: VecDeque<Waiter>,
-}
-
-struct Waiter {
-    batches: ProducedBatches,
-    turn: oneshot::Sender<Turn>,
-}
-
 /// What a producer waits for.
-enum Turn {
+pub(super) enum Turn {
     /// Another one has written its batches, or failed to.
     Over(Outcome),
     /// It has to write, for itself and for those behind it.
@@ -67,7 +52,7 @@ enum Turn {
 }
 
 /// The right and the duty to write the next group. Dropped, it goes to the producer that waits longest.
-struct Lead(Arc<Partition>);
+pub(super) struct Lead(Arc<Partition>);
 
 /// Appends that have begun and are written together. Dropped before they are settled, nobody knows what is in
 /// the file: the partition goes offline.
@@ -104,14 +89,14 @@ impl Partition {
         let leader_epoch = leader_epoch_of(&log);
         let appends = vec![log.begin_append(first, leader_epoch, now_ms)?];
         let mut group = Group { partition: self, appends, waiting: Vec::new() };
-        let mut queue = self.queue.0.lock();
-        while let Some(next) = queue.waiting.front() {
+        let mut waiting = self.queue.waiting();
+        while let Some(next) = waiting.front() {
             len_bytes += next.batches.len_bytes();
             let has_room = len_bytes <= GROUP_MAX_BYTES && group.appends.len() < GROUP_MAX_REQUESTS;
             if !has_room || !log.may_join(&next.batches, now_ms) {
                 break;
             }
-            let Some(Waiter { batches, turn }) = queue.waiting.pop_front() else { break };
+            let Some(Waiter { batches, turn }) = waiting.pop_front() else { break };
             match log.begin_append(batches, leader_epoch, now_ms) {
                 Ok(append) => {
                     group.appends.push(append);
@@ -124,40 +109,18 @@ impl Partition {
     }
 }
 
-impl Queue {
-    /// Gives the batches back to a producer that has to lead, or something to wait for.
-    fn enter(&self, batches: ProducedBatches) -> Result<ProducedBatches, oneshot::Receiver<Turn>> {
-        let mut state = self.0.lock();
-        if !state.is_led {
-            state.is_led = true;
-            return Ok(batches);
-        }
-        let (turn, wait) = oneshot::channel();
-        state.waiting.push_back(Waiter { batches, turn });
-        Err(wait)
-    }
-
-    /// Who leads next; nobody: the next one to enter.
-    fn next_leader(&self) -> Option<Waiter> {
-        let mut state = self.0.lock();
-        let next = loop {
-            match state.waiting.pop_front() {
-                Some(gone) if gone.turn.is_closed() => {}
-                next => break next,
-            }
-        };
-        state.is_led = next.is_some();
-        next
-    }
-}
-
 impl Lead {
     async fn commit(self, ring: &Ring, batches: ProducedBatches) -> Outcome {
         let partition = &self.0;
+        if partition.commits.durability == Durability::Fsync {
+            partition.queue.company(batches.len_bytes()).await;
+        }
         let alone = partition.appending.lock().await;
         partition.roll_if_due(&batches).await?;
         let mut group = partition.gather(batches)?;
+        let began = Instant::now();
         let settled = group.settle(ring).await;
+        partition.queue.note_group(1 + group.waiting.len(), began.elapsed());
         let waiting = std::mem::take(&mut group.waiting);
         drop((group, alone));
         let partition = Arc::clone(partition);

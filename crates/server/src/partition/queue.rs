@@ -1,0 +1,177 @@
+//! The producers of one partition that wait for their turn, and whether somebody has it.
+//!
+//! Called by group_commit. Where a sync takes milliseconds, groups decide how much a disk carries. Producers that
+//! were answered together come back a moment later, and would find that the others have gone without
+//! them: two halves in turn, a sync each. So a leader waits a little for those who were here lately.
+//!
+//! ```text
+//!   without:  │ A B C sync │ D E F sync │ A B C sync │ D E F sync │
+//!   with:     │ A B C sync │‥ A B C D E F sync  │‥ A B C D E F sync  │     ‥ at most PATIENCE_MAX
+//! ```
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::time::Duration;
+
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
+use penstock_storage::ProducedBatches;
+use tokio::sync::{Notify, oneshot};
+
+use super::group_commit::Turn;
+use crate::limits::{GROUP_MAX_BYTES, GROUP_MAX_REQUESTS};
+
+/// Of the last sync's time, what a leader waits for company.
+const PATIENCE_SHARE: u32 = 2;
+
+/// The runtime's timers are no finer: a disk that syncs faster is not waited for.
+const PATIENCE_MIN: Duration = Duration::from_millis(1);
+
+/// A disk that takes longer to sync has trouble that no group mends.
+const PATIENCE_MAX: Duration = Duration::from_millis(10);
+
+/// See the head of this file.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// Told when as many are here as were lately.
+    complete: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    is_led: bool,
+    waiting: VecDeque<Waiter>,
+    /// Those whom the last group answered, and those who waited then.
+    expected: usize,
+    patience: Duration,
+}
+
+/// A producer that waits.
+pub(super) struct Waiter {
+    pub(super) batches: ProducedBatches,
+    pub(super) turn: oneshot::Sender<Turn>,
+}
+
+impl Queue {
+    /// Gives the batches back to a producer that has to lead, or something to wait for.
+    pub(super) fn enter(
+        &self,
+        batches: ProducedBatches,
+    ) -> Result<ProducedBatches, oneshot::Receiver<Turn>> {
+        let mut state = self.state.lock();
+        if !state.is_led {
+            state.is_led = true;
+            return Ok(batches);
+        }
+        let (turn, wait) = oneshot::channel();
+        state.waiting.push_back(Waiter { batches, turn });
+        if state.is_complete() {
+            self.complete.notify_waiters();
+        }
+        Err(wait)
+    }
+
+    /// Who leads next; nobody: the next one to enter.
+    pub(super) fn next_leader(&self) -> Option<Waiter> {
+        let mut state = self.state.lock();
+        let next = loop {
+            match state.waiting.pop_front() {
+                Some(gone) if gone.turn.is_closed() => {}
+                next => break next,
+            }
+        };
+        state.is_led = next.is_some();
+        next
+    }
+
+    /// Those who wait behind the leader, longest first.
+    pub(super) fn waiting(&self) -> MappedMutexGuard<'_, VecDeque<Waiter>> {
+        MutexGuard::map(self.state.lock(), |state| &mut state.waiting)
+    }
+
+    /// Notes how many requests a write and its sync carried, and how long that took.
+    pub(super) fn note_group(&self, requests: usize, took: Duration) {
+        let mut state = self.state.lock();
+        state.expected = (requests + state.waiting.len()).min(GROUP_MAX_REQUESTS);
+        state.patience = (took / PATIENCE_SHARE).min(PATIENCE_MAX);
+    }
+
+    /// Waits until as many have come as were here lately, or a group is full; not for long. The caller leads
+    /// and brings `own_bytes`.
+    pub(super) async fn company(&self, own_bytes: u64) {
+        let mut complete = pin!(self.complete.notified());
+        // Before the look, so that whoever comes behind it is heard.
+        complete.as_mut().enable();
+        let patience = self.state.lock().patience_for(own_bytes);
+        if let Some(patience) = patience {
+            // Time is over: those who are here go.
+            let _ = tokio::time::timeout(patience, complete).await;
+        }
+    }
+}
+
+impl State {
+    fn is_complete(&self) -> bool {
+        let leader = 1;
+        leader + self.waiting.len() >= self.expected
+    }
+
+    fn patience_for(&self, own_bytes: u64) -> Option<Duration> {
+        let waiting_bytes: u64 = self.waiting.iter().map(|next| next.batches.len_bytes()).sum();
+        let is_full = own_bytes + waiting_bytes >= GROUP_MAX_BYTES;
+        (!self.is_complete() && !is_full && self.patience >= PATIENCE_MIN).then_some(self.patience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::task::{Context, Waker};
+    use std::time::Instant;
+
+    use super::*;
+
+    const SLOW: Duration = Duration::from_millis(8);
+
+    fn state(expected: usize, patience: Duration) -> State {
+        State { is_led: true, waiting: VecDeque::new(), expected, patience }
+    }
+
+    #[test]
+    fn a_lone_producer_and_a_fast_disk_are_not_waited_for() {
+        assert_eq!(state(1, SLOW).patience_for(100), None);
+        assert_eq!(state(16, PATIENCE_MIN / 2).patience_for(100), None);
+        assert_eq!(state(16, SLOW).patience_for(GROUP_MAX_BYTES), None, "the group is full");
+        assert_eq!(state(16, SLOW).patience_for(100), Some(SLOW));
+    }
+
+    #[test]
+    fn a_sync_that_hangs_costs_the_next_group_no_more_than_the_most_patience() {
+        let queue = Queue::default();
+        queue.note_group(2, Duration::from_secs(60));
+        assert_eq!(queue.state.lock().patience, PATIENCE_MAX);
+    }
+
+    #[tokio::test]
+    async fn company_that_comes_ends_the_wait_and_company_that_does_not_ends_it_too() {
+        let queue = Queue::default();
+        assert!(queue.enter(batches()).is_ok());
+        queue.note_group(2, 2 * SLOW);
+        let mut wait = pin!(queue.company(100));
+        let context = &mut Context::from_waker(Waker::noop());
+        assert!(wait.as_mut().poll(context).is_pending());
+        assert!(queue.enter(batches()).is_err());
+        assert!(wait.as_mut().poll(context).is_ready());
+
+        queue.waiting().clear();
+        let started = Instant::now();
+        queue.company(100).await;
+        assert!(started.elapsed() >= SLOW);
+    }
+
+    fn batches() -> ProducedBatches {
+        let mut builder = penstock_batch::BatchBuilder::new();
+        builder.push(penstock_batch::NewRecord::default());
+        ProducedBatches::validate(builder.finish().into(), 1 << 20).unwrap()
+    }
+}

@@ -184,6 +184,21 @@ mod tests {
         assert_eq!(store.read().get("g", "topic", 0).unwrap().offset, 99);
     }
 
+    /// fdatasync(2) of /dev/null fails, and its writes do not.
+    #[tokio::test]
+    async fn a_commit_whose_sync_fails_is_refused_and_so_are_those_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/null", dir.path().join(FILE_NAME)).unwrap();
+        let store = OffsetStore::open(dir.path(), Durability::Fsync).unwrap();
+        for offset in 0..3 {
+            assert_eq!(store.commit(commit("g", offset)).await, Err(CommitError::Disk));
+            assert!(store.read().get("g", "topic", 0).is_none(), "nothing of it is visible");
+        }
+        drop(store);
+        let store = OffsetStore::open(dir.path(), Durability::Os).unwrap();
+        store.commit(commit("g", 7)).await.unwrap();
+    }
+
     #[tokio::test]
     async fn an_acknowledged_commit_is_in_the_file_before_the_store_is_closed() {
         let dir = tempfile::tempdir().unwrap();

@@ -38,7 +38,7 @@ const RATE_SHARE: f64 = 0.5;
 /// With less of what they asked for on the disk, cold readers are none.
 pub(crate) const UNCACHED_MIN: f64 = 0.95;
 /// A pair is tried so often before the round goes on without it.
-const TRIES: u32 = 3;
+const TRIES: u32 = 4;
 /// Points of a distribution for each halving of what is above.
 const POINTS_PER_HALVING: u32 = 8;
 
@@ -132,9 +132,11 @@ impl Bench<'_> {
                         self.into.beside_cold.push(pair);
                         break;
                     }
-                    Err(reason) => {
+                    Err((reason, detail)) => {
                         let server = server.name.clone();
-                        self.into.cold_thrown_away.push(ThrownAway { server, trial, reason });
+                        self.plan.say(&format!("a pair of {server} is thrown away: {detail}"));
+                        let away = ThrownAway { server, trial, reason, detail };
+                        self.into.cold_thrown_away.push(away);
                     }
                 }
             }
@@ -156,8 +158,10 @@ fn share(least: f64, round_to: f64) -> f64 {
     (least * RATE_SHARE / round_to).round().max(1.0) * round_to
 }
 
+type WhyNot = (Reason, String);
+
 /// One run of `penstock-load cold-hot`, or why it says nothing.
-fn pair(plan: &Plan, server: &Server, trial: Trial) -> anyhow::Result<Result<Pair, Reason>> {
+fn pair(plan: &Plan, server: &Server, trial: Trial) -> anyhow::Result<Result<Pair, WhyNot>> {
     let distributions = plan.dir.join("penstock-load.hdr");
     let mut arguments = arguments(plan, server, trial);
     arguments.push(("--hdr", distributions.display().to_string()));
@@ -205,14 +209,18 @@ fn arguments(plan: &Plan, server: &Server, trial: Trial) -> Vec<(&'static str, S
     ]
 }
 
-/// Why a run does not count although nothing is broken.
-fn why_not(said: &Value) -> Option<Reason> {
-    let phases = said["phases"].as_array()?;
-    if phases.iter().any(|phase| !phase["thrown_away"].is_null()) {
-        return Some(Reason::HotPagesMoved);
+/// Why a run does not count although nothing is broken, and the numbers.
+fn why_not(said: &Value) -> Option<WhyNot> {
+    let mut phases = said["phases"].as_array()?.iter();
+    if let Some(moved) = phases.find_map(|phase| phase["thrown_away"].as_str()) {
+        return Some((Reason::HotPagesMoved, moved.to_owned()));
     }
-    let uncached = phase(said, "disturbed")?["cold"]["uncached"].as_f64();
-    (uncached.unwrap_or(0.0) < UNCACHED_MIN).then_some(Reason::NotCold)
+    let cold = &phase(said, "disturbed")?["cold"];
+    if cold["uncached"].as_f64().is_some_and(|uncached| uncached >= UNCACHED_MIN) {
+        return None;
+    }
+    let (uncached, looks) = (&cold["uncached"], &cold["looks"]);
+    Some((Reason::NotCold, format!("a share of {uncached} was cold, of {looks} looked at")))
 }
 
 fn phase<'a>(said: &'a Value, kind: &str) -> Option<&'a Value> {
@@ -266,10 +274,11 @@ mod tests {
 
     #[test]
     fn a_pair_counts_only_when_cold_was_cold_and_hot_was_hot() {
-        assert_eq!(why_not(&said(Value::Null, json!(0.95))), None);
-        assert_eq!(why_not(&said(Value::Null, json!(0.94))), Some(Reason::NotCold));
-        assert_eq!(why_not(&said(Value::Null, Value::Null)), Some(Reason::NotCold), "not known");
-        assert_eq!(why_not(&said(json!("pages"), json!(1.0))), Some(Reason::HotPagesMoved));
+        let reason = |said| why_not(&said).map(|(reason, _)| reason);
+        assert_eq!(reason(said(Value::Null, json!(0.95))), None);
+        assert_eq!(reason(said(Value::Null, json!(0.94))), Some(Reason::NotCold));
+        assert_eq!(reason(said(Value::Null, Value::Null)), Some(Reason::NotCold), "not known");
+        assert_eq!(reason(said(json!("pages"), json!(1.0))), Some(Reason::HotPagesMoved));
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn thrown_away(results: &Comparison) -> String {
     if pairs.is_empty() {
         return "\nNo pair was thrown away.\n".to_owned();
     }
-    let mut text = format!("\n{} pairs were thrown away:", pairs.len());
+    let mut text = format!("\nPairs thrown away, {} in all:", pairs.len());
     for server in in_order(pairs.iter().map(|pair| pair.server.as_str())) {
         let of = |reason| {
             pairs.iter().filter(|pair| pair.server == server && pair.reason == reason).count()
@@ -183,6 +183,7 @@ mod tests {
             server: server.to_owned(),
             trial: trial(0, None),
             reason,
+            detail: String::new(),
         };
         let cold_thrown_away = vec![
             away("kafka", Reason::NotCold),
@@ -192,7 +193,7 @@ mod tests {
         let text = thrown_away(&Comparison { cold_thrown_away, ..Comparison::default() });
         assert_eq!(
             text,
-            "\n3 pairs were thrown away: kafka 0 (hot pages moved) and 2 (not cold); auto 1 (hot \
+            "\nPairs thrown away, 3 in all: kafka 0 (hot pages moved) and 2 (not cold); auto 1 (hot \
              pages moved) and 0 (not cold).\n"
         );
     }

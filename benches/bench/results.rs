@@ -100,6 +100,8 @@ pub(crate) struct ThrownAway {
     #[serde(flatten)]
     pub(crate) trial: Trial,
     pub(crate) reason: Reason,
+    /// The reason in numbers.
+    pub(crate) detail: String,
 }
 
 /// Why it says nothing.

@@ -17,7 +17,7 @@ use crate::run::{Worker, Workload};
 use crate::topic::Topic;
 
 /// Fetches of a reader between two looks; each look makes the kernel read one page in vain.
-const LOOK_EVERY: u32 = 4;
+const LOOK_EVERY: u32 = 2;
 
 /// What the cold readers share with who started them.
 #[derive(Debug, Default)]

@@ -88,7 +88,7 @@ fn produce(client: &mut Client, sequence: u64, dice: &mut Dice) {
     assert_eq!((answer.error_code, answer.base_offset), (ErrorCode::NONE, sequence as i64));
 }
 
-/// Reads on from the oldest record; every fifth reader dawdles so that the log start overtakes it.
+/// Reads on from the oldest record; every fifth reader dawdles until the log start has overtaken it.
 fn read(server: &Penstock, reader: usize, met: &Met, stop: &AtomicBool) {
     let mut client = server.client().unwrap();
     let mut position = 0;
@@ -105,8 +105,14 @@ fn read(server: &Penstock, reader: usize, met: &Met, stop: &AtomicBool) {
         position = check(&answer, position, met);
         met.recovered.fetch_add(usize::from(was_told), Ordering::Relaxed);
         was_told = false;
-        let pause_ms = if reader.is_multiple_of(5) { 300 } else { 20 };
-        std::thread::sleep(Duration::from_millis(pause_ms));
+        std::thread::sleep(Duration::from_millis(20));
+        let is_overtaken = |client: &mut Client| client.offset_of(TOPIC, 0, -2).unwrap() > position;
+        while reader.is_multiple_of(5)
+            && !is_overtaken(&mut client)
+            && !stop.load(Ordering::Relaxed)
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

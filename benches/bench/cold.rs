@@ -42,6 +42,14 @@ const TRIES: u32 = 4;
 /// Points of a distribution for each halving of what is above.
 const POINTS_PER_HALVING: u32 = 8;
 
+/// Tries the limit that somebody insists on, before minutes of other measurements.
+///
+/// # Errors
+/// It cannot be had.
+pub(crate) fn check(plan: &Plan) -> anyhow::Result<()> {
+    slow_disk(plan, &mut Comparison::default()).map(drop)
+}
+
 /// All servers by turns, on both disks; `both_paced` too beside a scan of a fixed rate.
 ///
 /// # Errors

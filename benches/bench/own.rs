@@ -14,6 +14,7 @@ const PATHS: [&str; 3] = ["auto", "chain", "sendfile"];
 /// # Errors
 /// A server or a run fails.
 pub(crate) fn run(plan: &Plan) -> anyhow::Result<Comparison> {
+    cold::check(plan)?;
     let log = Log::produce(plan)?;
     let mut servers = vec![Server::raw(plan, &log)?];
     for path in PATHS {

@@ -21,6 +21,7 @@ const JAVA_WARM_UP_S: f64 = 10.0;
 /// # Errors
 /// A peer is missing; a run fails.
 pub(crate) fn run(plan: &Plan) -> anyhow::Result<Comparison> {
+    cold::check(plan)?;
     let log = Log::produce(plan)?;
     let mut results = Comparison::default();
     let servers = [

@@ -10,7 +10,9 @@ use crate::topics::ChangeError;
 pub(crate) fn of_read(error: &ReadError) -> ErrorCode {
     match error {
         ReadError::Find(FindError::OutOfRange { .. }) => ErrorCode::OFFSET_OUT_OF_RANGE,
-        ReadError::Find(FindError::Corrupt { .. }) => ErrorCode::CORRUPT_MESSAGE,
+        ReadError::Find(FindError::Corrupt { .. } | FindError::Damaged { .. }) => {
+            ErrorCode::CORRUPT_MESSAGE
+        }
         ReadError::Find(FindError::Short { .. } | FindError::Io { .. })
         | ReadError::Disk { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
     }

@@ -204,7 +204,7 @@ impl Log {
     }
 
     fn check_append(&self, batches: &ProducedBatches) -> Result<(), AppendError> {
-        if self.writing == Writing::Offline {
+        if self.is_offline() {
             return Err(AppendError::Offline);
         }
         let (log_end, count) = (self.append_point().1, batches.record_count());

@@ -2,7 +2,7 @@
 
 use penstock_batch::{BatchHeader, HEADER_LEN};
 
-use crate::{Offset, Position};
+use crate::{Offset, Position, damage::DamagedRanges};
 
 /// No batch is larger: no request that could bring one is.
 pub(crate) const LARGEST_BATCH_BYTES: u64 = 128 << 20;
@@ -36,21 +36,40 @@ impl BatchPlace {
     }
 }
 
-/// Reads headers one after the other and believes each only if it can follow the one before.
-#[derive(Clone, Copy, Debug)]
+/// Reads headers one after the other and believes each only if it can follow the one before. Steps over
+/// the damage it knows of.
+#[derive(Clone, Debug)]
 pub(crate) struct HeaderWalk {
     /// Where the next batch starts.
     pub(crate) position: Position,
     /// The lowest offset it may have.
-    lowest: Offset,
-    segment: Offset,
-    end: Position,
+    pub(crate) lowest: Offset,
+    pub(crate) segment: Offset,
+    pub(crate) end: Position,
+    damage: DamagedRanges,
 }
 
 impl HeaderWalk {
     /// From a batch start in the segment with base offset `segment`, whose bytes end at `end`.
     pub(crate) fn new(segment: Offset, position: Position, end: Position) -> HeaderWalk {
-        HeaderWalk { position, lowest: segment, segment, end }
+        HeaderWalk { position, lowest: segment, segment, end, damage: DamagedRanges::default() }
+    }
+
+    /// The same walk, whose first batch has this offset or a higher one.
+    pub(crate) fn not_below(self, lowest: Offset) -> HeaderWalk {
+        HeaderWalk { lowest, ..self }
+    }
+
+    /// The same walk, in a segment with this damage.
+    pub(crate) fn over(self, damage: &DamagedRanges) -> HeaderWalk {
+        let mut walk = HeaderWalk { damage: damage.clone(), ..self };
+        walk.skip_damage();
+        walk
+    }
+
+    /// The same walk, gone on to `position` without having seen what lies between.
+    pub(crate) fn moved_to(&self, position: Position) -> HeaderWalk {
+        HeaderWalk { position, ..self.clone() }
     }
 
     /// All batches have been walked over.
@@ -65,7 +84,7 @@ impl HeaderWalk {
 
     /// So many bytes, or what is left.
     pub(crate) fn at_most(&self, len_bytes: u64) -> usize {
-        (self.end.0 - self.position.0).min(len_bytes) as usize
+        self.end.0.saturating_sub(self.position.0).min(len_bytes) as usize
     }
 
     /// The next batch, if its header lies in `window`, which was read at `window_at`.
@@ -88,6 +107,14 @@ impl HeaderWalk {
     pub(crate) fn step(&mut self, place: &BatchPlace) {
         self.position = place.end();
         self.lowest = Offset(place.last.0.saturating_add(1));
+        self.skip_damage();
+    }
+
+    fn skip_damage(&mut self) {
+        if let Some(range) = self.damage.at(self.position) {
+            self.position = range.end_position();
+            self.lowest = self.lowest.max(range.end);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //!   <data dir>/.lock                         held by the server that serves it
 //!             /.kafka_cleanshutdown          there while no server runs, if the last one closed all logs
 //!             /log-start-offset-checkpoint   log starts inside a segment
+//!             /penstock-recovery-points      how far each log is known to be on the disk
 //!             /<topic>-<partition>/          one log each
 //!             /<topic>-<partition>.<id>-delete/   on its way out
 //! ```
@@ -21,13 +22,15 @@ use rustix::{fs::FlockOperation, io::Errno};
 
 use crate::{
     DirEntry, Directory, Disk, DiskFile, LastStop, Log, LogConfig, LogError, Offset, PartitionName,
-    TopicId,
+    RecoveryPoint, TopicId, recovery_points,
 };
 
 const LOCK: &str = ".lock";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const CLEAN_SHUTDOWN_CONTENT: &[u8] = br#"{"version":0,"brokerEpoch":-1}"#;
 const LOG_STARTS: &str = "log-start-offset-checkpoint";
+/// Kafka's recovery points.
+const KAFKAS_POINTS: &str = "recovery-point-offset-checkpoint";
 
 /// A data directory that no other server uses.
 #[derive(Debug)]
@@ -78,7 +81,18 @@ impl DataDir {
     }
 
     /// How the last server ended. Takes the marker away: whoever dies from here on died uncleanly.
+    ///
+    /// Takes away Kafka's recovery points, too. From here on logs change that those were said of, be it that
+    /// a topic is deleted and made again, and a Kafka that gets the directory back would believe them:
+    /// without them it reads every log as from its start.
     pub fn take_last_stop(&self) -> Result<LastStop, DataDirError> {
+        let kafkas = self.dir.join(KAFKAS_POINTS);
+        match self.disk().remove_file(&kafkas) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error(&kafkas)(error));
+            }
+            _ => self.sync()?,
+        }
         let path = self.dir.join(CLEAN_SHUTDOWN);
         match self.disk().remove_file(&path) {
             Ok(()) => self.sync().map(|()| LastStop::Clean),
@@ -168,6 +182,32 @@ impl DataDir {
         }
         let written = self.dir.replace_file(LOG_STARTS, text.as_bytes());
         written.map_err(io_error(&self.dir.join(LOG_STARTS)))
+    }
+
+    /// How far each log is known to be on the disk, for `Log::open_from`. What is not there, or cannot be
+    /// read, is `RecoveryPoint::NONE`.
+    pub fn recovery_points(&self) -> Result<HashMap<PartitionName, RecoveryPoint>, DataDirError> {
+        let path = self.dir.join(recovery_points::FILE_NAME);
+        let bytes = match self.dir.read(recovery_points::FILE_NAME) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+            Err(error) => return Err(io_error(&path)(error)),
+        };
+        let points = recovery_points::parse(&bytes);
+        if points.is_none() {
+            tracing::warn!(path = %path.display(), "unreadable recovery points are taken for 0");
+        }
+        Ok(points.unwrap_or_default())
+    }
+
+    /// Keeps recovery points over restarts. Replaces what was kept before. Blocks.
+    pub fn write_recovery_points(
+        &self,
+        points: &BTreeMap<PartitionName, RecoveryPoint>,
+    ) -> Result<(), DataDirError> {
+        let text = recovery_points::format(points);
+        let written = self.dir.replace_file(recovery_points::FILE_NAME, text.as_bytes());
+        written.map_err(io_error(&self.dir.join(recovery_points::FILE_NAME)))
     }
 
     fn sync(&self) -> Result<(), DataDirError> {

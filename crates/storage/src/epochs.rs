@@ -33,6 +33,8 @@ pub struct EpochStart {
 pub(crate) struct Epochs {
     dir: Arc<Directory>,
     starts: Vec<EpochStart>,
+    /// The file was there, and whole.
+    was_read: bool,
     /// Counts changes; the file holds that of `written`.
     generation: u64,
     written: Arc<Mutex<u64>>,
@@ -47,8 +49,19 @@ impl Epochs {
         if starts.is_none() && !is_missing {
             tracing::warn!(dir = %dir.display(), "unreadable leader epochs are rebuilt");
         }
+        let was_read = starts.is_some();
+        Epochs { starts: starts.unwrap_or_default(), was_read, ..Epochs::unread(dir) }
+    }
+
+    /// None yet, whatever the file says.
+    pub(crate) fn unread(dir: &Arc<Directory>) -> Epochs {
         let (dir, written) = (dir.clone(), Arc::new(Mutex::new(0)));
-        Epochs { dir, starts: starts.unwrap_or_default(), generation: 0, written }
+        Epochs { dir, starts: Vec::new(), was_read: false, generation: 0, written }
+    }
+
+    /// Whether the file said anything; if not, only the batches know.
+    pub(crate) fn was_read(&self) -> bool {
+        self.was_read
     }
 
     pub(crate) fn starts(&self) -> &[EpochStart] {
@@ -97,7 +110,7 @@ pub(crate) struct EpochsFlush {
 
 impl EpochsFlush {
     /// Blocks. An older flush that comes late changes nothing.
-    pub(crate) fn write(self) -> io::Result<()> {
+    pub(crate) fn write(&self) -> io::Result<()> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         if *written < self.generation {
             self.dir.replace_file(FILE_NAME, self.text.as_bytes())?;

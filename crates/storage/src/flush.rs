@@ -25,8 +25,8 @@ impl IndexFlush {
     }
 
     /// Blocks. An error leaves the index behind, which a later flush or the next start makes good.
-    pub fn write(self) -> io::Result<()> {
-        match self.0 {
+    pub fn write(&self) -> io::Result<()> {
+        match &self.0 {
             Job::Entries(flush) => flush.write(),
             Job::Epochs(flush) => flush.write(),
         }

@@ -58,6 +58,26 @@ impl<E: Entry> IndexFile<E> {
         }
     }
 
+    /// The entries before the first that is `beyond`: their bytes, and the last of them. Blocks.
+    pub(crate) fn read_floor(&self, beyond: impl Fn(E) -> bool) -> io::Result<(u64, Option<E>)> {
+        let Some((file, len_bytes)) = self.open_file()? else { return Ok((0, None)) };
+        let mut entries = 0..len_bytes / E::LEN as u64;
+        let mut floor = None;
+        while !entries.is_empty() {
+            let middle = entries.start + (entries.end - entries.start) / 2;
+            let mut bytes = [0; 16];
+            file.read_exact_at(&mut bytes[..E::LEN], middle * E::LEN as u64)?;
+            let entry = E::decode(&bytes);
+            let is_room = middle > 0 && entry.relative_offset() == 0;
+            if is_room || beyond(entry) {
+                entries.end = middle;
+            } else {
+                (floor, entries.start) = (Some(entry), middle + 1);
+            }
+        }
+        Ok((entries.start * E::LEN as u64, floor))
+    }
+
     /// The last entry, if there is one and it is not room that Kafka reserved. Blocks.
     pub(crate) fn read_last(&self) -> io::Result<Option<E>> {
         let Some((file, len_bytes)) = self.open_file()? else { return Ok(None) };
@@ -73,6 +93,30 @@ impl<E: Entry> IndexFile<E> {
         match self.dir.disk().open(&self.path()).and_then(|file| file.len_bytes()) {
             Ok(len_bytes) => Ok((len_bytes % E::LEN as u64 == 0).then_some(len_bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes it end after so many bytes, which it has if it is there. Whether that changed it. Blocks.
+    pub(crate) fn cut(&self, len_bytes: u64) -> io::Result<bool> {
+        match self.dir.disk().open(&self.path()) {
+            Ok(file) => {
+                let is_longer = file.len_bytes()? > len_bytes;
+                if is_longer {
+                    file.set_len(len_bytes)?;
+                }
+                Ok(is_longer)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.create().map(|()| true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes its content survive a power cut, if it is still there. Blocks.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match self.dir.disk().open(&self.path()) {
+            Ok(file) => file.sync_data(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -172,7 +216,7 @@ pub(crate) struct EntriesFlush {
 
 impl EntriesFlush {
     /// Blocks. A file that is gone is not created again: its segment may have expired.
-    pub(crate) fn write(self) -> io::Result<()> {
+    pub(crate) fn write(&self) -> io::Result<()> {
         let file = self.dir.disk().open(&self.path)?;
         file.write_all_at(&self.bytes, self.at_bytes)?;
         self.flushed_bytes.fetch_max(self.end_bytes, Ordering::Release);

@@ -22,9 +22,10 @@ use std::{
 };
 
 use crate::{
-    Directory, EpochStart, FindError, Found, IndexFlush, LogConfig, Lookup, Offset,
+    Damage, Directory, EpochStart, FindError, Found, IndexFlush, LogConfig, Lookup, Offset,
     TimestampLookup, TopicId,
     batch_place::BatchPlace,
+    damage::DamagedRanges,
     epochs::Epochs,
     index_entry::TimeEntry,
     index_search::Bracket,
@@ -52,7 +53,13 @@ pub struct Log {
     pub(crate) learned: Arc<Learned>,
     pub(crate) epochs: Epochs,
     pub(crate) producers: Producers,
+    /// Below it everything is on the disk.
+    pub(crate) recovery_point: Offset,
+    /// Of the latest producers' snapshot; 0 without one.
+    pub(crate) snapshot: Offset,
     pub(crate) writing: Writing,
+    /// Nobody knows what is on the disk.
+    pub(crate) sync_failed: bool,
 }
 
 /// The segment that grows.
@@ -165,6 +172,9 @@ impl Log {
             learned: Arc::default(),
             epochs: Epochs::open(&dir),
             producers: Producers::default(),
+            sync_failed: false,
+            recovery_point: Offset(0),
+            snapshot: Offset(0),
             writing: Writing::Idle,
             dir,
         })
@@ -210,6 +220,11 @@ impl Log {
         })
     }
 
+    /// What of it is known to be damaged, oldest first.
+    pub fn damage(&self) -> impl Iterator<Item = Damage> {
+        self.all_segments().flat_map(|(segment, _)| segment.damage.all()).copied()
+    }
+
     /// The leader epochs that wrote this log and where each began, ascending.
     pub fn leader_epochs(&self) -> &[EpochStart] {
         self.epochs.starts()
@@ -227,7 +242,7 @@ impl Log {
 
     /// A write failed: what is committed is served, nothing is appended until the log is opened anew.
     pub fn is_offline(&self) -> bool {
-        self.writing == Writing::Offline
+        self.sync_failed || self.writing == Writing::Offline
     }
 
     /// Where a fetch from `offset` begins. Reads nothing; opens an index file if what is in memory does
@@ -239,6 +254,12 @@ impl Log {
         if offset < self.log_start || offset > self.log_end {
             let (start, end) = (self.log_start, self.log_end);
             return Err(FindError::OutOfRange { asked: offset, start, end });
+        }
+        if let Some((segment, _)) = self.segment_of(offset)
+            && let Some(damage) = segment.damage.of_offset(offset)
+        {
+            let Damage { segment, position, len_bytes, end, .. } = *damage;
+            return Err(FindError::Damaged { segment, position, len_bytes, end });
         }
         Ok(Find::Lookup(match self.find_in_memory(offset) {
             Some(lookup) => lookup,
@@ -266,20 +287,23 @@ impl Log {
         entries.chain(self.epochs.flush().map(IndexFlush::epochs)).collect()
     }
 
-    /// Completes every file and syncs the active segment. Blocks. What is committed can still be read;
-    /// nothing is appended any more.
+    /// Completes every file and syncs what is new: the recovery point is the log end then. Blocks. What is
+    /// committed can still be read; nothing is appended any more.
     ///
     /// Only if all logs of a directory closed without error may the caller write the marker of a clean
     /// stop. A log that is offline, or has an append under way, does not close cleanly.
     pub fn close(&mut self) -> io::Result<()> {
-        match self.writing {
-            Writing::Idle | Writing::Rolling => {}
-            Writing::Outstanding(_) => return Err(io::Error::other("an append is under way")),
-            Writing::Offline => return Err(io::Error::other("the log is offline")),
+        if self.is_offline() {
+            return Err(io::Error::other("the log is offline"));
+        }
+        if matches!(self.writing, Writing::Outstanding(_)) {
+            return Err(io::Error::other("an append is under way"));
         }
         self.writing = Writing::Offline;
-        self.finish_indexes().into_iter().try_for_each(IndexFlush::write)?;
-        self.active.segment.files.log.sync_data()
+        let flush = self.last_flush();
+        flush.run().map_err(io::Error::other)?;
+        self.finish_flush(flush);
+        Ok(())
     }
 
     /// What makes the active segment's indexes complete.
@@ -297,7 +321,7 @@ impl Log {
             batch_len_bytes: batch.len_bytes,
             file: view.files.log.handle().clone(),
             position: batch.position,
-            committed_bytes: view.committed_bytes,
+            committed_bytes: view.sound_bytes(batch.position),
             sealed,
         };
         Some(Lookup::known(offset, view, found))
@@ -371,12 +395,17 @@ impl Log {
         Some((self.sealed.get(after.checked_sub(1)?)?, true))
     }
 
+    /// Whether a segment begins there.
+    pub(crate) fn has_segment(&self, base: Offset) -> bool {
+        self.segment_of(base).is_some_and(|(segment, _)| segment.base() == base)
+    }
+
     fn first_segment(&self) -> (&Segment, bool) {
         self.sealed.front().map_or((&self.active.segment, false), |segment| (segment, true))
     }
 
     /// Every segment and whether it is sealed, oldest first.
-    fn all_segments(&self) -> impl Iterator<Item = (&Segment, bool)> {
+    pub(crate) fn all_segments(&self) -> impl Iterator<Item = (&Segment, bool)> {
         let sealed = self.sealed.iter().map(|segment| (segment, true));
         sealed.chain([(&self.active.segment, false)])
     }
@@ -386,7 +415,8 @@ impl Active {
     pub(crate) fn empty(files: SegmentFiles, now_ms: i64) -> Active {
         let files = Arc::new(files);
         let indexer = Indexer::empty(&files);
-        let segment = Segment { files, size_bytes: 0, newest: None };
+        let damage = DamagedRanges::default();
+        let segment = Segment { files, size_bytes: 0, newest: None, damage };
         Active { segment, indexer, created_ms: now_ms, first_timestamp_ms: None }
     }
 

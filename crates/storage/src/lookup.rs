@@ -190,7 +190,8 @@ impl Lookup {
 
     /// Walks over the headers that lie in `bytes`.
     fn walk(&mut self, bytes: &[u8]) {
-        let State::Walk { mut walk, mut origin, .. } = self.state else { return };
+        let State::Walk { walk, origin, .. } = &self.state else { return };
+        let (mut walk, mut origin) = (walk.clone(), *origin);
         let window_at = walk.position;
         loop {
             let place = match walk.look(bytes, window_at) {
@@ -211,7 +212,7 @@ impl Lookup {
                 return;
             }
         }
-        self.state = State::Walk { walk, window_bytes: walk.window_bytes(), origin };
+        self.state = State::Walk { window_bytes: walk.window_bytes(), walk, origin };
     }
 
     /// Remembers the batch that was found, and those behind it whose headers were read along: a consumer
@@ -238,7 +239,7 @@ impl Lookup {
                 self.failed = Some(FindError::Corrupt { segment, position: walk.position });
             }
             Origin::Entry { floor, .. } => {
-                self.state = walk_from(&self.segment, floor, None, WINDOW_BYTES);
+                self.state = walk_from(&self.segment, self.target, floor, None, WINDOW_BYTES);
             }
             Origin::EntryConfirmed => self.state = walk_from_start(&self.segment),
         }
@@ -250,7 +251,7 @@ impl Lookup {
             batch_len_bytes: place.len_bytes,
             file: self.segment.files.log.handle().clone(),
             position: place.position,
-            committed_bytes: self.segment.committed_bytes,
+            committed_bytes: self.segment.sound_bytes(place.position),
             sealed: self.segment.sealed,
         }
     }
@@ -282,35 +283,47 @@ fn walk_between(
     let floor_at = floor.map_or(0, |floor| floor.position.into());
     let apart = next.and_then(|next| u64::from(next.position).checked_sub(floor_at));
     match apart {
-        _ if floor.is_some_and(names_target) => walk_from(segment, floor, None, HEADER_BYTES),
-        None => walk_from(segment, floor, None, WINDOW_BYTES),
-        Some(apart @ ..=NEAR_BYTES) if apart > 2 * learned.batch_bytes() => {
-            walk_from(segment, floor, None, apart + HEADER_BYTES)
+        _ if floor.is_some_and(names_target) => {
+            walk_from(segment, target, floor, None, HEADER_BYTES)
         }
-        Some(_) => walk_from(segment, next, floor, HEADER_BYTES),
+        None => walk_from(segment, target, floor, None, WINDOW_BYTES),
+        Some(apart @ ..=NEAR_BYTES) if apart > 2 * learned.batch_bytes() => {
+            walk_from(segment, target, floor, None, apart + HEADER_BYTES)
+        }
+        Some(_) => walk_from(segment, target, next, floor, HEADER_BYTES),
     }
 }
 
 /// From an entry, or the segment's start if it is none that could be. Reads so much at first.
 fn walk_from(
     segment: &SegmentView,
+    target: Offset,
     entry: Option<OffsetEntry>,
     floor: Option<OffsetEntry>,
     first_bytes: u64,
 ) -> State {
     let end = Position(segment.committed_bytes);
     let inside = |entry: &OffsetEntry| (Position(1)..end).contains(&entry.position());
-    let (position, origin) = match entry.filter(inside) {
-        Some(entry) => {
+    let entry = entry.filter(inside);
+    let damage = entry.and_then(|entry| segment.damage.at(entry.position()));
+    let (position, origin) = match (entry, damage) {
+        (Some(entry), None) => {
             let names = segment.files.absolute(entry.relative_offset);
             (entry.position(), Origin::Entry { names, floor })
         }
-        None => (Position(0), Origin::SegmentStart),
+        // The entry is older than the damage. Where that ends, a batch is known to begin.
+        (Some(_), Some(range)) if range.end <= target => {
+            (range.end_position(), Origin::EntryConfirmed)
+        }
+        (Some(_), Some(_)) if floor.is_some() => {
+            return walk_from(segment, target, floor, None, WINDOW_BYTES);
+        }
+        _ => (Position(0), Origin::SegmentStart),
     };
-    let walk = HeaderWalk::new(segment.files.base, position, end);
-    State::Walk { walk, window_bytes: walk.at_most(first_bytes), origin }
+    let walk = HeaderWalk::new(segment.files.base, position, end).over(&segment.damage);
+    State::Walk { window_bytes: walk.at_most(first_bytes), walk, origin }
 }
 
 fn walk_from_start(segment: &SegmentView) -> State {
-    walk_from(segment, None, None, WINDOW_BYTES)
+    walk_from(segment, segment.files.base, None, None, WINDOW_BYTES)
 }

@@ -1,19 +1,22 @@
 //! What idempotent producers have appended lately, so that a batch sent twice is kept once (KIP-98).
 //!
-//! Pure. Known from appends and from what recovery scans; after a clean stop nothing is known, and a
-//! producer that is not known may begin with any sequence, as in Kafka.
+//! Pure. Known from appends, and at start from a snapshot (producer_snapshot.rs) and the batches behind it.
+//! A producer that is not known may begin with any sequence, as in Kafka.
 
 use std::collections::{HashMap, VecDeque};
 
 use penstock_batch::BatchHeader;
 
-use crate::{AppendError, Offset};
+use crate::{AppendError, Offset, producer_snapshot::SnapshotEntry};
 
 /// Batches remembered a producer: it may have so many requests in flight.
 const BATCHES: usize = 5;
 
 /// Producers remembered a partition; the one that has been silent longest is forgotten first.
 const PRODUCERS: usize = 4096;
+
+/// Kafka's for an offset that is none.
+const NONE: i64 = -1;
 
 /// By producer id.
 #[derive(Debug, Default)]
@@ -24,8 +27,11 @@ pub(crate) struct Producers {
 #[derive(Debug)]
 struct Producer {
     epoch: i16,
-    /// The latest ones of this epoch, oldest first; never empty.
+    /// The latest ones of this epoch, oldest first.
     batches: VecDeque<Numbered>,
+    /// What Kafka keeps of transactions, for the day it gets the log back.
+    coordinator_epoch: i32,
+    transaction_start: i64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +40,22 @@ struct Numbered {
     last_sequence: i32,
     base_offset: Offset,
     last_offset: Offset,
+    timestamp_ms: i64,
 }
 
 impl Producers {
+    /// Takes what a snapshot says.
+    pub(crate) fn load(&mut self, mut entries: Vec<SnapshotEntry>) {
+        entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.last_offset));
+        entries.truncate(PRODUCERS);
+        self.by_id = entries.into_iter().map(|entry| (entry.producer_id, entry.into())).collect();
+    }
+
+    /// What a snapshot keeps.
+    pub(crate) fn snapshot(&self) -> impl ExactSizeIterator<Item = SnapshotEntry> {
+        self.by_id.iter().map(|(id, producer)| producer.snapshot(*id))
+    }
+
     /// Whether the batch may be appended now.
     pub(crate) fn check(&self, header: &BatchHeader) -> Result<(), AppendError> {
         let Some(producer) = self.by_id.get(&header.producer_id) else { return Ok(()) };
@@ -69,13 +88,17 @@ impl Producers {
             self.forget_oldest();
         }
         let epoch = header.producer_epoch;
-        let producer = self
-            .by_id
-            .entry(header.producer_id)
-            .or_insert_with(|| Producer { epoch, batches: VecDeque::new() });
+        let producer = self.by_id.entry(header.producer_id).or_insert_with(|| Producer::new(epoch));
         if producer.epoch != epoch {
             producer.epoch = epoch;
             producer.batches.clear();
+        }
+        if header.is_control() {
+            producer.transaction_start = NONE;
+            return;
+        }
+        if header.is_transactional() && producer.transaction_start == NONE {
+            producer.transaction_start = base_offset.0;
         }
         if producer.batches.len() == BATCHES {
             producer.batches.pop_front();
@@ -85,6 +108,7 @@ impl Producers {
             last_sequence: last_sequence(header),
             base_offset,
             last_offset: Offset(base_offset.0.saturating_add(header.last_offset_delta.into())),
+            timestamp_ms: header.max_timestamp,
         });
     }
 
@@ -98,11 +122,47 @@ impl Producers {
 }
 
 impl Producer {
+    fn new(epoch: i16) -> Producer {
+        let (coordinator_epoch, transaction_start) = (-1, NONE);
+        Producer { epoch, batches: VecDeque::new(), coordinator_epoch, transaction_start }
+    }
+
+    fn snapshot(&self, producer_id: i64) -> SnapshotEntry {
+        let last = self.batches.back();
+        SnapshotEntry {
+            producer_id,
+            epoch: self.epoch,
+            last_sequence: last.map_or(-1, |last| last.last_sequence),
+            last_offset: last.map_or(Offset(NONE), |last| last.last_offset),
+            offset_delta: last.map_or(0, |last| (last.last_offset.0 - last.base_offset.0) as i32),
+            timestamp_ms: last.map_or(-1, |last| last.timestamp_ms),
+            coordinator_epoch: self.coordinator_epoch,
+            transaction_start: self.transaction_start,
+        }
+    }
+
     fn find(&self, header: &BatchHeader) -> Option<&Numbered> {
         let last = last_sequence(header);
         self.batches
             .iter()
             .find(|b| (b.base_sequence, b.last_sequence) == (header.base_sequence, last))
+    }
+}
+
+impl From<SnapshotEntry> for Producer {
+    fn from(entry: SnapshotEntry) -> Producer {
+        let SnapshotEntry { coordinator_epoch, transaction_start, timestamp_ms, .. } = entry;
+        let batch = Numbered {
+            base_sequence: add_sequence(entry.last_sequence, entry.offset_delta.wrapping_neg()),
+            last_sequence: entry.last_sequence,
+            base_offset: Offset(entry.last_offset.0.saturating_sub(entry.offset_delta.into())),
+            last_offset: entry.last_offset,
+            timestamp_ms,
+        };
+        let possible =
+            entry.last_offset.0 >= 0 && entry.last_sequence >= 0 && entry.offset_delta >= 0;
+        let batches = possible.then_some(batch).into_iter().collect();
+        Producer { epoch: entry.epoch, batches, coordinator_epoch, transaction_start }
     }
 }
 
@@ -164,5 +224,35 @@ mod tests {
         let mut producers = Producers::default();
         producers.note(&header(0, i32::MAX - 1, 3), Offset(0));
         assert_eq!(producers.check(&header(0, 1, 1)), Ok(()));
+    }
+
+    #[test]
+    fn what_a_snapshot_brings_back_knows_the_last_batch_and_what_follows_it() {
+        let mut before = Producers::default();
+        before.note(&header(2, 0, 3), Offset(50));
+        before.note(&header(2, 3, 2), Offset(60));
+        let mut producers = Producers::default();
+        producers.load(before.snapshot().collect());
+        let again = AppendError::Duplicate { base_offset: Offset(60), last_offset: Offset(61) };
+        assert_eq!(producers.check(&header(2, 3, 2)), Err(again));
+        assert_eq!(producers.check(&header(2, 5, 1)), Ok(()));
+        assert!(producers.check(&header(2, 0, 3)).is_err());
+        assert_eq!(producers.snapshot().collect::<Vec<_>>(), before.snapshot().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn of_too_many_producers_in_a_snapshot_the_latest_are_kept() {
+        let mut before = Producers::default();
+        before.note(&header(0, 0, 1), Offset(0));
+        let entry = before.snapshot().next().unwrap();
+        let entries = (0..PRODUCERS as i64 + 10).map(|id| SnapshotEntry {
+            producer_id: id,
+            last_offset: Offset(id),
+            ..entry
+        });
+        let mut producers = Producers::default();
+        producers.load(entries.collect());
+        assert_eq!(producers.by_id.len(), PRODUCERS);
+        assert!(!producers.by_id.contains_key(&9) && producers.by_id.contains_key(&10));
     }
 }

@@ -97,6 +97,20 @@ pub enum FindError {
         /// The log end.
         end: Offset,
     },
+    /// The offset lies in a range that is known to be damaged.
+    #[error(
+        "{len_bytes} bytes at byte {position} of segment {segment} are damaged; {end} is behind them"
+    )]
+    Damaged {
+        /// Base offset of the segment.
+        segment: Offset,
+        /// Where the damage begins.
+        position: Position,
+        /// How far it goes.
+        len_bytes: u64,
+        /// The first offset that can be read again.
+        end: Offset,
+    },
     /// The log does not hold a batch where one must start.
     #[error("no sound batch at byte {position} of segment {segment}")]
     Corrupt {

@@ -42,9 +42,4 @@ impl RecentBatches {
         let batch = self.places.get(self.places.partition_point(|batch| batch.last < offset))?;
         (batch.base <= offset).then_some(*batch)
     }
-
-    /// Last offset of the oldest batch remembered.
-    pub(crate) fn first_last(&self) -> Option<Offset> {
-        self.places.front().map(|batch| batch.last)
-    }
 }

@@ -1,121 +1,244 @@
-//! Opening a log: what is believed after a clean stop, what is proved after any other.
+//! Opening a log: what is believed, and what is proved.
 //!
 //! ```text
-//!                       sealed segments                    active segment
-//!   clean stop          indexes exist, whole entries       headers from the last index entry on
-//!   unclean stop        the same                           every batch against its CRC; indexes anew;
-//!                                                          what follows the last sound batch is cut
+//!                                   below the recovery point            from it on
+//!   clean stop    the point is the  names, sizes, index lengths         nothing
+//!                 log end           and headers from the last index
+//!                                   entry on
+//!   unclean stop  as it was written names, sizes, index lengths         every batch against its CRC;
+//!                                                                       indexes anew
 //! ```
 //!
-//! Why sealed segments are not read after an unclean stop: a roll completes the indexes of the old
-//! segment before the new one exists, and a killed server leaves its writes in the page cache. (A power
-//! cut may take them from there; what was not synced then shows when it is fetched, as a CRC that does
-//! not match.) This is the one place where a segment is shortened, before anything of it was served.
+//! What does not fit what is believed is proved instead: first from the point that was written on, then
+//! from the start. Proving is in prove.rs; epochs and producers, where their files do not say, are in
+//! derived.rs. Recovery is the one place where a segment is shortened, before anything of it was served.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use crate::{
-    DirEntry, Directory, IndexFlush, LastStop, Log, LogConfig, LogError, Offset, Position,
-    batch_place::{HeaderWalk, Seen},
+    Damage, DamageFlush, DirEntry, Directory, ExpiredSegment, LastStop, Log, LogConfig, LogError,
+    Offset, Position, RecoveryPoint,
+    batch_place::HeaderWalk,
+    damage::{self, DamagedRanges},
+    derived,
     epochs::Epochs,
-    index_entry::{Entry, OffsetEntry},
+    index_entry::{Entry, OffsetEntry, TimeEntry},
     log::{Active, Writing, wall_clock_ms},
-    partition_metadata,
+    partition_metadata, producer_snapshot,
     producers::Producers,
+    prove::Proved,
     recent::RecentBatches,
-    scan::{Depth, scan},
+    scan::{Scan, Scanned},
     segment::{Indexer, MAX_SEGMENT_BYTES, Segment, SegmentFiles, segment_file},
 };
+
+/// Everything is believed, to the end.
+pub(crate) const ALL: Offset = Offset(i64::MAX);
 
 /// What opening a log had to do. All zero after a clean stop, but for a few KiB of `bytes_scanned`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// Segments read from start to end.
+    /// Segments of which batches were read.
     pub segments_scanned: u64,
     /// Bytes of log data read.
     pub bytes_scanned: u64,
-    /// Bytes cut off behind the last whole sound batch.
+    /// Bytes cut off behind the last sound batch.
     pub truncated_bytes: u64,
-    /// Segments whose indexes were made anew.
+    /// Segments whose indexes were made anew, wholly or from the recovery point on.
     pub indexes_rebuilt: u64,
+    /// Damaged ranges found: sound batches follow them.
+    pub damaged_ranges: u64,
+    /// Bytes in them.
+    pub damaged_bytes: u64,
 }
 
 impl Log {
-    /// Opens the log in `dir`; one without segments becomes an empty one. Blocks.
-    ///
-    /// Nothing may be fetched from the directory while this runs.
+    /// Opens a log of which no recovery point is known. Blocks.
     pub fn open(
         dir: impl Into<Directory>,
         config: LogConfig,
         stop: LastStop,
     ) -> Result<(Log, Recovery), LogError> {
+        Log::open_from(dir, config, stop, RecoveryPoint::NONE)
+    }
+
+    /// Opens the log in `dir`; one without segments becomes an empty one. After an unclean stop it reads
+    /// what lies behind the recovery point. Blocks.
+    ///
+    /// Nothing may be fetched from the directory while this runs.
+    pub fn open_from(
+        dir: impl Into<Directory>,
+        config: LogConfig,
+        stop: LastStop,
+        point: RecoveryPoint,
+    ) -> Result<(Log, Recovery), LogError> {
         let dir: Arc<Directory> = Arc::new(dir.into());
         let topic_id = partition_metadata::read(&dir)?;
-        let mut bases = list_segments(&dir)?;
-        let mut opening = Opening {
-            epochs: Epochs::open(&dir),
-            producers: Producers::default(),
-            recent: RecentBatches::default(),
-            recovery: Recovery::default(),
-            log_end: Offset(0),
-            config: &config,
-            dir: &dir,
+        let written = point.of(topic_id);
+        let beliefs: &[Offset] = match stop {
+            LastStop::Clean => &[ALL, written, Offset(0)],
+            LastStop::Unclean => &[written, Offset(0)],
         };
-        let last = bases.pop_last();
-        let sealed = bases.iter().map(|base| opening.sealed(*base)).collect::<Result<_, _>>()?;
-        let active = match last {
-            Some(base) => opening.active(base, stop)?,
-            None => {
-                let files = SegmentFiles::create(&dir, Offset(0)).map_err(LogError::io(&dir))?;
-                Active::empty(files, wall_clock_ms())
+        let mut recovery = Recovery::default();
+        let mut opened = None;
+        for proven in beliefs {
+            opened = Opening::new(&dir, &config, *proven, &mut recovery)?.run()?;
+            if opened.is_some() {
+                break;
             }
-        };
-        let Opening { epochs, producers, recent, recovery, log_end, .. } = opening;
-        let log_start = bases.first().or(last.as_ref()).copied().unwrap_or(Offset(0));
-        let writing = Writing::Idle;
-        #[rustfmt::skip]
-        let log = Log {
-            dir: dir.clone(), topic_id, config, sealed, active,
-            log_start, log_end, recent, epochs, producers, writing,
-            learned: Arc::default(),
-        };
+        }
+        let opened = opened.expect("where nothing is believed, nothing can contradict it");
+        let mut log = opened.into_log(dir, topic_id, config);
+        derived::restore(&mut log)?;
         Ok((log, recovery))
     }
 }
 
 /// A log while it is being opened.
-struct Opening<'a> {
-    dir: &'a Arc<Directory>,
-    config: &'a LogConfig,
-    epochs: Epochs,
-    producers: Producers,
-    recent: RecentBatches,
-    recovery: Recovery,
-    log_end: Offset,
+pub(crate) struct Opening<'a> {
+    pub(crate) dir: &'a Arc<Directory>,
+    pub(crate) config: &'a LogConfig,
+    /// Below it the files are believed.
+    pub(crate) proven: Offset,
+    pub(crate) epochs: Epochs,
+    pub(crate) recent: RecentBatches,
+    pub(crate) recovery: &'a mut Recovery,
+    /// What the file says of damage.
+    known: Vec<Damage>,
 }
 
-impl Opening<'_> {
-    /// A segment that will not grow: its indexes must be there, that is all.
-    fn sealed(&mut self, base: Offset) -> Result<Segment, LogError> {
-        let (files, size_bytes) = self.files(base)?;
-        let mut segment = Segment { files, size_bytes, newest: None };
-        if self.needs_indexes(&segment)? {
-            let mut indexer = Indexer::empty(&segment.files);
-            let walk = HeaderWalk::new(base, Position(0), Position(size_bytes));
-            let interval_bytes = self.config.index_interval_bytes;
-            let scanned = scan(
-                &*segment.files.log,
-                walk,
-                Position(size_bytes),
-                Depth::Headers,
-                |_, place| {
-                    indexer.note(place, interval_bytes);
-                },
+/// What came of it.
+struct Opened {
+    sealed: VecDeque<Segment>,
+    active: Active,
+    log_start: Offset,
+    log_end: Offset,
+    recovery_point: Offset,
+    epochs: Epochs,
+    recent: RecentBatches,
+}
+
+impl<'a> Opening<'a> {
+    fn new(
+        dir: &'a Arc<Directory>,
+        config: &'a LogConfig,
+        proven: Offset,
+        recovery: &'a mut Recovery,
+    ) -> Result<Opening<'a>, LogError> {
+        (recovery.damaged_ranges, recovery.damaged_bytes) = (0, 0);
+        let known = damage::read(dir).map_err(LogError::io(dir))?;
+        let (epochs, recent) = (Epochs::open(dir), RecentBatches::default());
+        Ok(Opening { dir, config, proven, epochs, recent, recovery, known })
+    }
+
+    /// `None` when the files contradict what was believed.
+    fn run(mut self) -> Result<Option<Opened>, LogError> {
+        let bases = Vec::from_iter(list_segments(self.dir)?.segments);
+        let mut sealed = VecDeque::new();
+        // Ends with those that hold nothing sound, so far.
+        let mut proving: Vec<Proved> = Vec::new();
+        for (n, base) in bases.iter().enumerate() {
+            if let Some(next) = bases.get(n + 1).filter(|next| **next <= self.proven) {
+                sealed.push_back(self.believe(*base, *next)?);
+                continue;
+            }
+            let proved = self.prove(*base)?;
+            if proved.holds_batches() {
+                self.seal_all(&mut proving, proved.base(), &mut sealed)?;
+            }
+            proving.push(proved);
+        }
+        self.drop_empty_tail(&mut proving)?;
+        let last = proving.pop();
+        if let Some(last) = &last {
+            self.seal_all(&mut proving, last.base(), &mut sealed)?;
+        }
+        self.keep_damage(&sealed, last.as_ref());
+        let (active, log_end) = match last {
+            Some(last) if !self.is_contradicted_by(&last) => self.finish_active(last)?,
+            Some(_) => return Ok(None),
+            None => {
+                let files = SegmentFiles::create(self.dir, Offset(0));
+                let files = files.map_err(LogError::io(self.dir))?;
+                (Active::empty(files, wall_clock_ms()), Offset(0))
+            }
+        };
+        if self.proven != ALL {
+            self.epochs.truncate(log_end);
+        }
+        let (epochs, recent) = (self.epochs, self.recent);
+        let recovery_point = self.proven.min(log_end);
+        let log_start = bases.first().copied().unwrap_or(Offset(0));
+        Ok(Some(Opened { sealed, active, log_start, log_end, recovery_point, epochs, recent }))
+    }
+
+    /// After a clean stop the batches end where the file does; a recovery point lies in its log.
+    fn is_contradicted_by(&self, last: &Proved) -> bool {
+        match self.proven {
+            ALL => last.has_unsound_end() || last.found_damage,
+            point => last.end < point,
+        }
+    }
+
+    /// Takes back segments behind the end of what is sound: they were begun, and nothing of them reached
+    /// the disk, or the end of the segment before did not.
+    fn drop_empty_tail(&mut self, proving: &mut Vec<Proved>) -> Result<(), LogError> {
+        while let [.., before, last] = proving.as_slice()
+            && !last.holds_batches()
+            && before.end < last.base()
+        {
+            let (base_offset, size_bytes) = (last.base(), last.file_bytes);
+            tracing::warn!(
+                dir = %self.dir.display(), segment = base_offset.0, size_bytes,
+                "cut a segment that was begun and of which nothing sound is left"
             );
-            let scanned = scanned.map_err(self.io(base, "log"))?;
-            self.write_indexes(&segment.files, &indexer)?;
+            let dropped = ExpiredSegment::new(self.dir, base_offset, size_bytes);
+            dropped.unlink().map_err(self.io(base_offset, "log"))?;
+            self.recovery.truncated_bytes += size_bytes;
+            proving.pop();
+        }
+        Ok(())
+    }
+
+    fn seal_all(
+        &mut self,
+        proving: &mut Vec<Proved>,
+        next: Offset,
+        sealed: &mut VecDeque<Segment>,
+    ) -> Result<(), LogError> {
+        let ends = proving.iter().skip(1).map(Proved::base).chain([next]).collect::<Vec<_>>();
+        for (proved, end) in proving.drain(..).zip(ends) {
+            sealed.push_back(self.finish_sealed(proved, end)?);
+        }
+        Ok(())
+    }
+
+    /// A segment below the point, followed by `next`: its indexes must be there, that is all.
+    fn believe(&mut self, base: Offset, next: Offset) -> Result<Segment, LogError> {
+        let (files, size_bytes) = self.files(base)?;
+        let damage = self.known_damage(base, size_bytes);
+        let mut segment = Segment { files, size_bytes, newest: None, damage };
+        if self.needs_indexes(&segment)? {
+            let walk = HeaderWalk::new(base, Position(0), Position(size_bytes));
+            let mut scan = Scan::new(walk.over(&segment.damage), ALL);
+            let mut indexer = Indexer::empty(&segment.files);
+            loop {
+                let next = scan.next(&*segment.files.log).map_err(self.io(base, "log"))?;
+                match next {
+                    Scanned::Batch(_, place) => {
+                        indexer.note(&place, self.config.index_interval_bytes);
+                    }
+                    Scanned::Damage(found) => self.add_damage(&mut segment.damage, found),
+                    Scanned::Tail => break,
+                }
+            }
+            self.add_tail(&mut segment, scan.position(), scan.lowest(), next);
             self.recovery.segments_scanned += 1;
-            self.recovery.bytes_scanned += scanned.read_bytes;
+            self.recovery.bytes_scanned += scan.read_bytes();
+            self.complete_indexes(&segment.files, &indexer, [0, 0])?;
             segment.newest = indexer.newest;
         }
         Ok(segment)
@@ -126,7 +249,7 @@ impl Opening<'_> {
         let base = segment.base();
         let offsets =
             segment.files.offsets.sound_len().map_err(self.io(base, OffsetEntry::SUFFIX))?;
-        let times = segment.files.times.sound_len().map_err(self.io(base, "timeindex"))?;
+        let times = segment.files.times.sound_len().map_err(self.io(base, TimeEntry::SUFFIX))?;
         let has_batches_to_find = segment.size_bytes > self.config.max_message_bytes as u64;
         Ok(match (offsets, times) {
             (Some(0), Some(_)) => has_batches_to_find,
@@ -135,158 +258,77 @@ impl Opening<'_> {
         })
     }
 
-    /// The last segment, in which appends go on.
-    fn active(&mut self, base: Offset, stop: LastStop) -> Result<Active, LogError> {
-        let (files, size_bytes) = self.files(base)?;
-        self.log_end = base;
-        let resumed = match stop {
-            LastStop::Clean => self.resume(&files, size_bytes)?,
-            LastStop::Unclean => None,
-        };
-        match resumed {
-            Some(active) => Ok(active),
-            None => self.recover(&files, size_bytes),
-        }
-    }
-
-    /// Believes the indexes and reads headers from the last entry on. `None` when something does not fit.
-    fn resume(
+    /// Cuts both index files to what is kept of them, and adds what `indexer` has gathered. Says whether
+    /// the files were not as they should be.
+    pub(crate) fn complete_indexes(
         &mut self,
-        files: &Arc<SegmentFiles>,
-        size_bytes: u64,
-    ) -> Result<Option<Active>, LogError> {
-        let base = files.base;
-        let offsets_len = files.offsets.sound_len().map_err(self.io(base, "index"))?;
-        let times_len = files.times.sound_len().map_err(self.io(base, "timeindex"))?;
-        let (Some(offsets_len), Some(times_len)) = (offsets_len, times_len) else {
-            return Ok(None);
-        };
-        let offset = files.offsets.read_last().map_err(self.io(base, "index"))?;
-        let time = files.times.read_last().map_err(self.io(base, "timeindex"))?;
-        let believable = offset.is_some() == (offsets_len > 0)
-            && time.is_some() == (times_len > 0)
-            && (time.is_some() || offset.is_none())
-            && offset.is_none_or(|entry| entry.position().0 < size_bytes);
-        if !believable {
-            return Ok(None);
+        files: &SegmentFiles,
+        indexer: &Indexer,
+        kept_bytes: [u64; 2],
+    ) -> Result<(), LogError> {
+        let io = || self.io(files.base, OffsetEntry::SUFFIX);
+        let cut = files.offsets.cut(kept_bytes[0]).map_err(io())?
+            | files.times.cut(kept_bytes[1]).map_err(io())?;
+        if cut || self.proven != ALL {
+            indexer.finish().try_for_each(|flush| flush.write()).map_err(io())?;
+            self.recovery.indexes_rebuilt += 1;
         }
-        let start = offset.map_or(Position(0), OffsetEntry::position);
-        let indexer = Indexer::resume(files, (offsets_len, offset), (times_len, time));
-        let mut active = self.new_active(files, indexer);
-        let end = self.scan_into(&mut active, start, Position(size_bytes), Depth::Headers)?;
-        let entry_led_to_a_batch = offset.is_none_or(|entry| {
-            let first_end = self.recent.first_last();
-            first_end.is_some_and(|last| last <= files.absolute(entry.relative_offset))
-        });
-        if end.0 != size_bytes || !entry_led_to_a_batch {
-            return Ok(None);
-        }
-        if start.0 > 0 {
-            active.first_timestamp_ms = self.first_timestamp_ms(files, size_bytes)?;
-        }
-        Ok(Some(active))
-    }
-
-    /// Proves every batch, makes the indexes anew, cuts what does not belong.
-    fn recover(&mut self, files: &Arc<SegmentFiles>, size_bytes: u64) -> Result<Active, LogError> {
-        self.recent = RecentBatches::default();
-        self.producers = Producers::default();
-        self.log_end = files.base;
-        let mut active = self.new_active(files, Indexer::empty(files));
-        let end =
-            self.scan_into(&mut active, Position(0), Position(size_bytes), Depth::Checksums)?;
-        if end.0 == 0 && size_bytes > 0 {
-            self.refuse_old_format(files, size_bytes)?;
-        }
-        if end.0 < size_bytes {
-            let truncated_bytes = size_bytes - end.0;
-            tracing::warn!(
-                dir = %self.dir.display(), segment = files.base.0, position = end.0, truncated_bytes,
-                "cut what was not wholly written"
-            );
-            files.log.set_len(end.0).map_err(self.io(files.base, "log"))?;
-            self.recovery.truncated_bytes += truncated_bytes;
-        }
-        self.write_indexes(files, &active.indexer)?;
-        active.indexer.offsets.forget_flushed();
-        active.indexer.times.forget_flushed();
-        self.epochs.truncate(self.log_end);
-        self.recovery.segments_scanned += 1;
-        Ok(active)
-    }
-
-    fn scan_into(
-        &mut self,
-        active: &mut Active,
-        start: Position,
-        end: Position,
-        depth: Depth,
-    ) -> Result<Position, LogError> {
-        let files = active.segment.files.clone();
-        let walk = HeaderWalk::new(files.base, start, end);
-        let interval_bytes = self.config.index_interval_bytes;
-        let scanned = scan(&*files.log, walk, end, depth, |header, place| {
-            active.commit(place, interval_bytes);
-            self.recent.push(place);
-            self.epochs.note(header.leader_epoch, place.base);
-            self.producers.note(header, place.base);
-            self.log_end = Offset(place.last.0.saturating_add(1));
-        });
-        let scanned = scanned.map_err(self.io(files.base, "log"))?;
-        self.recovery.bytes_scanned += scanned.read_bytes;
-        Ok(scanned.end)
-    }
-
-    /// Replaces both index files by what `indexer` has gathered.
-    fn write_indexes(&mut self, files: &SegmentFiles, indexer: &Indexer) -> Result<(), LogError> {
-        files.offsets.create().map_err(self.io(files.base, "index"))?;
-        files.times.create().map_err(self.io(files.base, "timeindex"))?;
-        let mut flushes = indexer.finish().map(IndexFlush::entries);
-        flushes.try_for_each(IndexFlush::write).map_err(self.io(files.base, "index"))?;
-        self.recovery.indexes_rebuilt += 1;
         Ok(())
     }
 
-    fn first_timestamp_ms(
-        &self,
-        files: &SegmentFiles,
-        size_bytes: u64,
-    ) -> Result<Option<i64>, LogError> {
-        let end = Position(size_bytes);
-        let walk = HeaderWalk::new(files.base, Position(0), end);
-        let mut bytes = [0; penstock_batch::HEADER_LEN];
-        files.log.read_exact_at(&mut bytes, 0).map_err(self.io(files.base, "log"))?;
-        let first = match walk.look(&bytes, Position(0)) {
-            Seen::Batch(header, _) => Some(header.max_timestamp),
-            Seen::EndOfWindow | Seen::Unsound => None,
+    /// What the file says of a segment, as far as it can be: below the point, and within the segment.
+    pub(crate) fn known_damage(&self, base: Offset, size_bytes: u64) -> DamagedRanges {
+        let mut ranges = DamagedRanges::default();
+        let here = |range: &&Damage| {
+            range.segment == base
+                && range.first < self.proven
+                && range.end_position().0 <= size_bytes
         };
-        Ok(first)
+        self.known.iter().filter(here).for_each(|range| ranges.add(*range));
+        ranges
     }
 
-    /// A segment that does not begin with a v2 batch is cut to nothing, unless it is older than those.
-    fn refuse_old_format(&self, files: &SegmentFiles, size_bytes: u64) -> Result<(), LogError> {
-        const SMALLEST_OLD_MESSAGE: i32 = 14;
-        let mut start = [0; 17];
-        if files.log.read_exact_at(&mut start, 0).is_err() {
-            return Ok(());
+    pub(crate) fn add_damage(&mut self, ranges: &mut DamagedRanges, found: Damage) {
+        let Damage { segment, position, len_bytes, first, end } = found;
+        tracing::error!(
+            dir = %self.dir.display(), segment = segment.0, position = position.0, len_bytes,
+            first_offset = first.0, end_offset = end.0,
+            "damaged: what is before and behind is served, this is not"
+        );
+        self.recovery.damaged_ranges += 1;
+        self.recovery.damaged_bytes += len_bytes;
+        ranges.add(found);
+    }
+
+    /// What is unsound at the end of a segment that others follow is damage, too.
+    pub(crate) fn add_tail(
+        &mut self,
+        segment: &mut Segment,
+        position: Position,
+        first: Offset,
+        next: Offset,
+    ) {
+        let len_bytes = segment.size_bytes - position.0;
+        if len_bytes > 0 {
+            let segment_base = segment.base();
+            let end = next.max(first);
+            let tail = Damage { segment: segment_base, position, len_bytes, first, end };
+            self.add_damage(&mut segment.damage, tail);
         }
-        let length = i32::from_be_bytes([start[8], start[9], start[10], start[11]]);
-        let fits = length >= SMALLEST_OLD_MESSAGE && length as u64 + 12 <= size_bytes;
-        match start[16] as i8 {
-            magic @ 0..=1 if fits => {
-                Err(LogError::OldFormat { path: segment_file(self.dir, files.base, "log"), magic })
-            }
-            _ => Ok(()),
+    }
+
+    /// Makes the file say what is known now.
+    fn keep_damage(&self, sealed: &VecDeque<Segment>, last: Option<&Proved>) {
+        let segments = sealed.iter().chain(last.map(Proved::segment));
+        let ranges: Vec<Damage> = segments.flat_map(|s| s.damage.all().to_vec()).collect();
+        if ranges != self.known
+            && let Err(error) = DamageFlush::new(self.dir, ranges.into_iter()).write()
+        {
+            tracing::error!(dir = %self.dir.display(), %error, "cannot write down what is damaged");
         }
     }
 
-    fn new_active(&self, files: &Arc<SegmentFiles>, indexer: Indexer) -> Active {
-        let newest = indexer.newest;
-        let segment = Segment { files: files.clone(), size_bytes: 0, newest };
-        Active { segment, indexer, created_ms: wall_clock_ms(), first_timestamp_ms: None }
-    }
-
-    fn files(&self, base: Offset) -> Result<(Arc<SegmentFiles>, u64), LogError> {
+    pub(crate) fn files(&self, base: Offset) -> Result<(Arc<SegmentFiles>, u64), LogError> {
         let files = SegmentFiles::open(self.dir, base).map_err(self.io(base, "log"))?;
         let size_bytes = files.log.len_bytes().map_err(self.io(base, "log"))?;
         if size_bytes > MAX_SEGMENT_BYTES {
@@ -296,31 +338,66 @@ impl Opening<'_> {
         Ok((Arc::new(files), size_bytes))
     }
 
-    fn io(&self, base: Offset, suffix: &str) -> impl FnOnce(std::io::Error) -> LogError {
+    pub(crate) fn io(
+        &self,
+        base: Offset,
+        suffix: &str,
+    ) -> impl FnOnce(std::io::Error) -> LogError + use<> {
         let path = segment_file(self.dir, base, suffix);
         move |source| LogError::Io { path, source }
     }
 }
 
-/// The base offsets of the segments in a directory. Sweeps what an interrupted expiry left behind.
-fn list_segments(dir: &Directory) -> Result<BTreeSet<Offset>, LogError> {
-    let mut bases = BTreeSet::new();
+impl Opened {
+    fn into_log(
+        self,
+        dir: Arc<Directory>,
+        topic_id: Option<crate::TopicId>,
+        config: LogConfig,
+    ) -> Log {
+        let Opened { sealed, active, log_start, log_end, recovery_point, epochs, recent } = self;
+        let (producers, writing) = (Producers::default(), Writing::Idle);
+        #[rustfmt::skip]
+        let log = Log {
+            dir, topic_id, config, sealed, active, log_start, log_end, recovery_point,
+            recent, epochs, producers, writing,
+            sync_failed: false,
+            snapshot: Offset(0),
+            learned: Arc::default(),
+        };
+        log
+    }
+}
+
+/// What is in a partition's directory, by base offset.
+#[derive(Default)]
+pub(crate) struct Listing {
+    pub(crate) segments: BTreeSet<Offset>,
+    pub(crate) snapshots: BTreeSet<Offset>,
+}
+
+/// Lists segments and snapshots. Sweeps what an interrupted expiry left behind.
+pub(crate) fn list_segments(dir: &Directory) -> Result<Listing, LogError> {
+    let mut listing = Listing::default();
     let mut companions = Vec::new();
     for DirEntry { path, .. } in dir.disk().list(dir).map_err(LogError::io(dir))? {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let Some((base, suffix)) = segment_name(name) else { continue };
         match suffix {
             "log" => {
-                bases.insert(base);
+                listing.segments.insert(base);
             }
-            "index" | "timeindex" => companions.push((base, path)),
+            producer_snapshot::SUFFIX => {
+                listing.snapshots.insert(base);
+            }
+            OffsetEntry::SUFFIX | TimeEntry::SUFFIX => companions.push((base, path)),
             _ => {}
         }
     }
-    for (_, path) in companions.iter().filter(|(base, _)| !bases.contains(base)) {
+    for (_, path) in companions.iter().filter(|(base, _)| !listing.segments.contains(base)) {
         dir.disk().remove_file(path).map_err(LogError::io(path))?;
     }
-    Ok(bases)
+    Ok(listing)
 }
 
 /// `<20 digits>.<suffix>`.

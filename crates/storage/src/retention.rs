@@ -22,6 +22,14 @@ pub struct ExpiredSegment {
 }
 
 impl ExpiredSegment {
+    pub(crate) fn new(
+        dir: &Arc<Directory>,
+        base_offset: Offset,
+        size_bytes: u64,
+    ) -> ExpiredSegment {
+        ExpiredSegment { dir: dir.clone(), base_offset, size_bytes }
+    }
+
     /// Removes its files. Blocks. Fetches that hold the file go on reading it.
     ///
     /// Unlink the segments of one log in the order in which they were given: a crash must not leave a hole.
@@ -51,11 +59,7 @@ impl Log {
         while self.first_is_due(size_bytes, now_ms) {
             let Some(segment) = self.sealed.pop_front() else { break };
             size_bytes -= segment.size_bytes;
-            expired.push(ExpiredSegment {
-                dir: self.dir.clone(),
-                base_offset: segment.base(),
-                size_bytes: segment.size_bytes,
-            });
+            expired.push(ExpiredSegment::new(&self.dir, segment.base(), segment.size_bytes));
             let first = self.sealed.front().unwrap_or(&self.active.segment).base();
             self.log_start = self.log_start.max(first);
             self.learned.forget_before(first);

@@ -46,7 +46,7 @@ impl Roll {
     ///
     /// After an error (`Log::fail_roll`) all that is committed can be read as before.
     pub fn create(self) -> io::Result<NewSegment> {
-        self.flushes.into_iter().try_for_each(IndexFlush::write)?;
+        self.flushes.iter().try_for_each(IndexFlush::write)?;
         let files = SegmentFiles::create(&self.dir, self.base)?;
         Ok(NewSegment { active: Active::empty(files, self.now_ms) })
     }

@@ -1,78 +1,165 @@
-//! Reads batches off a segment file with plain blocking reads: recovery's and rebuilding's eyes.
+//! Reads the batches of a segment with plain blocking reads, and finds the sound ones behind unsound bytes:
+//! the eyes of recovery, of rebuilding and of the scrubber.
+//!
+//! ```text
+//!   [ sound ][ sound ][ unsound ……… ][ sound ][ unsound ……… end of the file
+//!    Batch    Batch    Damage         Batch    Tail, and then always Tail
+//! ```
 
 use std::io;
 
 use penstock_batch::{BatchHeader, HEADER_LEN, crc_is_valid};
 
 use crate::{
-    DiskFile, Position,
-    batch_place::{BatchPlace, HeaderWalk, Seen},
+    Damage, DiskFile, Offset, Position,
+    batch_place::{BatchPlace, HeaderWalk, Seen, WINDOW_BYTES},
+    resync,
 };
 
-/// How closely to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Depth {
-    /// Headers only: for what was written by somebody who finished.
-    Headers,
-    /// Every byte against its CRC.
-    Checksums,
+/// Read at once where every byte is looked at.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// Goes through a segment, batch by batch.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    walk: HeaderWalk,
+    /// Batches that end below this offset are believed by their headers.
+    proven: Offset,
+    window: Window,
 }
 
-/// How far a scan came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Scanned {
-    /// End of the last whole sound batch.
-    pub(crate) end: Position,
-    pub(crate) read_bytes: u64,
+/// What comes next in a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Scanned {
+    Batch(BatchHeader, BatchPlace),
+    /// Not a sound batch, but one follows.
+    Damage(Damage),
+    /// From here to the end of the bytes nothing is sound. There may be no bytes.
+    Tail,
 }
 
-/// Visits batch after batch until the walk's end, or the first that is not whole and sound.
-pub(crate) fn scan(
-    file: &dyn DiskFile,
-    mut walk: HeaderWalk,
-    end: Position,
-    depth: Depth,
-    mut visit: impl FnMut(&BatchHeader, &BatchPlace),
-) -> io::Result<Scanned> {
-    let chunk_bytes = match depth {
-        Depth::Headers => 4096 + HEADER_LEN as u64,
-        Depth::Checksums => 1 << 20,
-    };
-    let mut window =
-        Window { file, bytes: Vec::new(), at: 0, end: end.0, chunk_bytes, read_bytes: 0 };
-    while !walk.is_over() {
-        let bytes = window.at(walk.position, HEADER_LEN as u64)?;
-        let Seen::Batch(header, place) = walk.look(bytes, walk.position) else { break };
-        if depth == Depth::Checksums && !crc_is_valid(window.at(place.position, place.len_bytes)?) {
-            break;
-        }
-        visit(&header, &place);
-        walk.step(&place);
+impl Scan {
+    /// All that lies before `walk`'s end. What ends below `proven` is not compared with its CRC.
+    pub(crate) fn new(walk: HeaderWalk, proven: Offset) -> Scan {
+        Scan { walk, proven, window: Window::default() }
     }
-    Ok(Scanned { end: walk.position, read_bytes: window.read_bytes })
+
+    /// The next batch, or what stands in its place.
+    pub(crate) fn next(&mut self, file: &dyn DiskFile) -> io::Result<Scanned> {
+        if self.walk.is_over() {
+            return Ok(Scanned::Tail);
+        }
+        let believed = self.walk.lowest < self.proven;
+        self.window.chunk_bytes = if believed { WINDOW_BYTES } else { CHUNK_BYTES };
+        let mut view = self.window.of(file, self.walk.end);
+        let proven = self.proven;
+        if let Some((header, place)) = view.sound(&self.walk, |place| place.last < proven)?
+            && !is_displaced(&mut view, &self.walk, &place)?
+        {
+            self.walk.step(&place);
+            return Ok(Scanned::Batch(header, place));
+        }
+        self.window.chunk_bytes = CHUNK_BYTES;
+        let mut view = self.window.of(file, self.walk.end);
+        let mut search = self.walk.clone();
+        while let Some(next) = resync::next_sound(&mut view, &search)? {
+            search.position = next.position;
+            if !is_displaced(&mut view, &search, &next)? {
+                let damage = self.damage_before(&next);
+                self.walk.position = next.position;
+                return Ok(Scanned::Damage(damage));
+            }
+        }
+        Ok(Scanned::Tail)
+    }
+
+    fn damage_before(&self, next: &BatchPlace) -> Damage {
+        let HeaderWalk { segment, position, lowest: first, .. } = self.walk;
+        let len_bytes = next.position.0 - position.0;
+        Damage { segment, position, len_bytes, first, end: next.base }
+    }
+
+    /// The end of the last batch, or of the damage behind it.
+    pub(crate) fn position(&self) -> Position {
+        self.walk.position
+    }
+
+    /// The lowest offset that what follows may have.
+    pub(crate) fn lowest(&self) -> Offset {
+        self.walk.lowest
+    }
+
+    /// Bytes read so far.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.window.read_bytes
+    }
 }
 
-/// A stretch of the file, read ahead.
-struct Window<'a> {
-    file: &'a dyn DiskFile,
+/// The CRC does not cover the base offset. One that leaps, so that what follows it could follow what comes
+/// before it but not itself, is wrong. (Leaps alone are not: Kafka compacts.)
+fn is_displaced(
+    view: &mut WindowOn<'_>,
+    walk: &HeaderWalk,
+    place: &BatchPlace,
+) -> io::Result<bool> {
+    let rest = walk.moved_to(place.end());
+    if place.base == walk.lowest || rest.is_over() {
+        return Ok(false);
+    }
+    let next = match view.sound(&rest, |_| false)? {
+        Some((_, next)) => Some(next),
+        None => resync::next_sound(view, &rest)?,
+    };
+    Ok(next.is_some_and(|next| next.base <= place.last))
+}
+
+/// A stretch of a file, read ahead.
+#[derive(Debug, Default)]
+struct Window {
     bytes: Vec<u8>,
     at: u64,
-    end: u64,
     chunk_bytes: u64,
     read_bytes: u64,
 }
 
-impl Window<'_> {
-    /// `len_bytes` from `position` on, or what there is of them before the file's end.
-    fn at(&mut self, position: Position, len_bytes: u64) -> io::Result<&[u8]> {
-        let until = (position.0 + len_bytes).min(self.end);
-        if position.0 < self.at || until > self.at + self.bytes.len() as u64 {
-            let wanted = (until - position.0).max(self.chunk_bytes).min(self.end - position.0);
-            self.bytes.resize(wanted as usize, 0);
-            self.at = position.0;
-            self.file.read_exact_at(&mut self.bytes, position.0)?;
-            self.read_bytes += wanted;
+impl Window {
+    fn of<'a>(&'a mut self, file: &'a dyn DiskFile, end: Position) -> WindowOn<'a> {
+        WindowOn { window: self, file, end }
+    }
+}
+
+/// The file whose stretch it is, up to `end`.
+pub(crate) struct WindowOn<'a> {
+    window: &'a mut Window,
+    file: &'a dyn DiskFile,
+    end: Position,
+}
+
+impl WindowOn<'_> {
+    /// `len_bytes` from `position` on, or what there is of them before the end.
+    pub(crate) fn at(&mut self, position: Position, len_bytes: u64) -> io::Result<&[u8]> {
+        let Window { bytes, at, chunk_bytes, read_bytes } = &mut *self.window;
+        let end = self.end.0.max(position.0);
+        let until = (position.0 + len_bytes).min(end);
+        if position.0 < *at || until > *at + bytes.len() as u64 {
+            let wanted = (until - position.0).max(*chunk_bytes).min(end - position.0);
+            bytes.resize(wanted as usize, 0);
+            *at = position.0;
+            self.file.read_exact_at(bytes, position.0)?;
+            *read_bytes += wanted;
         }
-        Ok(&self.bytes[(position.0 - self.at) as usize..(until - self.at) as usize])
+        Ok(&bytes[(position.0 - *at) as usize..(until - *at) as usize])
+    }
+
+    /// The batch at the walk's place, if it can follow and its CRC is right, or need not be.
+    pub(crate) fn sound(
+        &mut self,
+        walk: &HeaderWalk,
+        is_proven: impl Fn(&BatchPlace) -> bool,
+    ) -> io::Result<Option<(BatchHeader, BatchPlace)>> {
+        let bytes = self.at(walk.position, HEADER_LEN as u64)?;
+        let Seen::Batch(header, place) = walk.look(bytes, walk.position) else { return Ok(None) };
+        let sound = is_proven(&place) || crc_is_valid(self.at(place.position, place.len_bytes)?);
+        Ok(sound.then_some((header, place)))
     }
 }

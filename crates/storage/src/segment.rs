@@ -16,8 +16,9 @@ use std::{
 };
 
 use crate::{
-    Directory, DiskFile, Offset,
+    Directory, DiskFile, Offset, Position,
     batch_place::BatchPlace,
+    damage::DamagedRanges,
     index_entry::{Entry, OffsetEntry, TimeEntry},
     index_file::{EntriesFlush, IndexFile, IndexTail},
 };
@@ -65,6 +66,13 @@ impl SegmentFiles {
         SegmentFiles { base, log, offsets, times }
     }
 
+    /// Makes all of it survive a power cut. Blocks. Indexes that are gone have expired.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.log.sync_data()?;
+        self.offsets.sync()?;
+        self.times.sync()
+    }
+
     /// `None` when the offset lies before the segment or too far behind its base.
     pub(crate) fn relative(&self, offset: Offset) -> Option<u32> {
         let relative = u32::try_from(offset.0.checked_sub(self.base.0)?).ok()?;
@@ -84,6 +92,8 @@ pub(crate) struct Segment {
     pub(crate) size_bytes: u64,
     /// The greatest timestamp, once it is known: reading every time index at start would be dear.
     pub(crate) newest: Option<TimeEntry>,
+    /// What of it is not to be served.
+    pub(crate) damage: DamagedRanges,
 }
 
 impl Segment {
@@ -92,7 +102,8 @@ impl Segment {
     }
 
     pub(crate) fn view(&self, sealed: bool) -> SegmentView {
-        SegmentView { files: self.files.clone(), committed_bytes: self.size_bytes, sealed }
+        let (files, damage) = (self.files.clone(), self.damage.clone());
+        SegmentView { files, committed_bytes: self.size_bytes, sealed, damage }
     }
 }
 
@@ -102,6 +113,14 @@ pub(crate) struct SegmentView {
     pub(crate) files: Arc<SegmentFiles>,
     pub(crate) committed_bytes: u64,
     pub(crate) sealed: bool,
+    pub(crate) damage: DamagedRanges,
+}
+
+impl SegmentView {
+    /// How far an answer that begins at `position` may reach.
+    pub(crate) fn sound_bytes(&self, position: Position) -> u64 {
+        self.damage.sound_until(position, Position(self.committed_bytes)).0
+    }
 }
 
 /// Makes index entries out of the batches that go by: in an append, a recovery, a rebuild.

@@ -286,7 +286,7 @@ impl TimestampLookup {
             if mark.take().is_some_and(|mark| mark.timestamp_ms != place.max_timestamp_ms) {
                 return self.distrust(origin, &walk);
             }
-            if self.consider(&header, &place, walk) {
+            if self.consider(&header, &place, &walk) {
                 return;
             }
             walk.step(&place);
@@ -295,7 +295,7 @@ impl TimestampLookup {
     }
 
     /// Whether this batch ends the walk. In a survey for the greatest timestamp none does.
-    fn consider(&mut self, header: &BatchHeader, place: &BatchPlace, walk: HeaderWalk) -> bool {
+    fn consider(&mut self, header: &BatchHeader, place: &BatchPlace, walk: &HeaderWalk) -> bool {
         match &self.wanted {
             Wanted::AtLeast(wanted) => {
                 if place.last < self.log_start || place.max_timestamp_ms < *wanted {
@@ -305,7 +305,7 @@ impl TimestampLookup {
                 let readable = header.codec() == Some(Codec::None)
                     && place.len_bytes <= LARGEST_BATCH_READ_BYTES;
                 self.state = if readable && !has_one_time {
-                    State::Records { walk, place: *place }
+                    State::Records { walk: walk.clone(), place: *place }
                 } else {
                     State::Done(Some(self.whole_batch(header)))
                 };

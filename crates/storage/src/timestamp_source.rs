@@ -46,6 +46,6 @@ impl TimestampSource {
 
     pub(crate) fn walk_from(&self, position: Position) -> HeaderWalk {
         let end = Position(self.view.committed_bytes);
-        HeaderWalk::new(self.view.files.base, position, end)
+        HeaderWalk::new(self.view.files.base, position, end).over(&self.view.damage)
     }
 }

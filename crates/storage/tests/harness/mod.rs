@@ -26,11 +26,20 @@ pub fn append(log: &mut Log, bytes: Bytes) -> Appended {
 }
 
 pub fn append_at(log: &mut Log, bytes: Bytes, now_ms: i64) -> Appended {
+    append_as(log, bytes, now_ms, 0)
+}
+
+/// Under another leader epoch.
+pub fn append_in(log: &mut Log, bytes: Bytes, leader_epoch: i32) -> Appended {
+    append_as(log, bytes, NOW_MS, leader_epoch)
+}
+
+fn append_as(log: &mut Log, bytes: Bytes, now_ms: i64, leader_epoch: i32) -> Appended {
     let produced = ProducedBatches::validate(bytes, usize::MAX).unwrap();
     if let Some(roll) = log.needs_roll(&produced, now_ms) {
         log.install_roll(roll.create().unwrap());
     }
-    let append = log.begin_append(produced, 0, now_ms).unwrap();
+    let append = log.begin_append(produced, leader_epoch, now_ms).unwrap();
     append.file.write_all_at(&append.pieces.concat(), append.position.0).unwrap();
     log.finish_append(append)
 }

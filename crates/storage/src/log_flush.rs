@@ -1,0 +1,132 @@
+//! Moving the recovery point: everything up to the log end goes to the disk, and is known to be there.
+//!
+//! ```text
+//!   begin_flush ──▶ LogFlush ──run, where blocking is allowed──▶ finish_flush     the point has moved
+//!                              1. index entries, epochs               │ Sync: fail_flush, offline
+//!                              2. sync of logs and indexes            │ Write: the point stays
+//!                              3. the producers' snapshot
+//! ```
+//!
+//! The snapshot comes after the batches it knows of: one that is there is true. Appends and rolls go on
+//! meanwhile; segments must not be unlinked. A flush that is dropped leaves the point where it was.
+
+use std::{io, sync::Arc};
+
+use crate::{
+    Directory, IndexFlush, Log, Offset, RecoveryPoint,
+    producer_snapshot::{self, SUFFIX},
+    segment::{SegmentFiles, segment_file},
+};
+
+/// All that is not yet known to be on the disk.
+#[derive(Debug)]
+pub struct LogFlush {
+    dir: Arc<Directory>,
+    /// The log end when it began.
+    point: Offset,
+    entries: Vec<IndexFlush>,
+    segments: Vec<Arc<SegmentFiles>>,
+    /// Of the producers at `point`; `None` when there is one already.
+    snapshot: Option<Vec<u8>>,
+    /// A snapshot that this one makes needless.
+    superseded: Option<Offset>,
+}
+
+/// Why the recovery point does not move.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    /// A file beside the batches could not be written. A later flush may do better.
+    #[error("cannot write what belongs to the batches: {0}")]
+    Write(#[source] io::Error),
+    /// Nobody knows what is on the disk.
+    #[error("cannot sync: {0}")]
+    Sync(#[source] io::Error),
+}
+
+impl LogFlush {
+    /// Writes and syncs. Blocks, for as long as the disk takes for what was appended since the last time.
+    ///
+    /// Must not be run again after an error: a second sync may succeed for what the first one lost.
+    pub fn run(&self) -> Result<(), FlushError> {
+        self.entries.iter().try_for_each(IndexFlush::write).map_err(FlushError::Write)?;
+        self.segments.iter().try_for_each(|files| files.sync()).map_err(FlushError::Sync)?;
+        self.dir.sync().map_err(FlushError::Sync)?;
+        self.write_snapshot().map_err(FlushError::Write)
+    }
+
+    fn write_snapshot(&self) -> io::Result<()> {
+        let Some(bytes) = &self.snapshot else { return Ok(()) };
+        let name = format!("{:020}.{SUFFIX}", self.point.0);
+        self.dir.replace_file(&name, bytes)?;
+        let Some(old) = self.superseded else { return Ok(()) };
+        match self.dir.disk().remove_file(&segment_file(&self.dir, old, SUFFIX)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Log {
+    /// What brings the recovery point to the log end; `None` when it is there, or the log is offline.
+    /// One at a time: the next begins when this one is finished.
+    pub fn begin_flush(&mut self) -> Option<LogFlush> {
+        if self.log_end == self.recovery_point || self.is_offline() {
+            return None;
+        }
+        let entries = self.unflushed_indexes();
+        Some(self.flush(entries))
+    }
+
+    /// All of it is on the disk.
+    pub fn finish_flush(&mut self, flush: LogFlush) {
+        self.recovery_point = self.recovery_point.max(flush.point);
+        if flush.snapshot.is_some() {
+            self.snapshot = flush.point;
+        }
+    }
+
+    /// It is not, or nobody knows. After a failed sync the log goes offline: what is committed can still be
+    /// read, nothing is appended until it is opened anew.
+    pub fn fail_flush(&mut self, flush: LogFlush, error: FlushError) {
+        let (dir, point) = (self.dir.display(), flush.point.0);
+        match error {
+            FlushError::Write(error) => {
+                tracing::warn!(%dir, point, %error, "the recovery point stays where it was");
+            }
+            FlushError::Sync(error) => {
+                tracing::error!(
+                    %dir, point, %error,
+                    "a sync failed; the partition takes no more appends until the server is restarted"
+                );
+                self.sync_failed = true;
+            }
+        }
+    }
+
+    /// Below its offset everything is on the disk. The caller keeps it over restarts
+    /// (`DataDir::write_recovery_points`).
+    pub fn recovery_point(&self) -> RecoveryPoint {
+        RecoveryPoint { topic_id: self.topic_id, offset: self.recovery_point }
+    }
+
+    /// The same at a stop, where the indexes get their last entries.
+    pub(crate) fn last_flush(&self) -> LogFlush {
+        self.flush(self.finish_indexes())
+    }
+
+    fn flush(&self, entries: Vec<IndexFlush>) -> LogFlush {
+        let first = self.sealed.partition_point(|segment| segment.base() <= self.recovery_point);
+        let sealed = self.sealed.range(first.saturating_sub(1)..);
+        let segments = sealed.chain([&self.active.segment]).map(|segment| segment.files.clone());
+        let is_new = self.log_end > self.snapshot;
+        let is_old = self.snapshot > Offset(0) && !self.has_segment(self.snapshot);
+        LogFlush {
+            dir: self.dir.clone(),
+            point: self.log_end,
+            entries,
+            segments: segments.collect(),
+            snapshot: is_new.then(|| producer_snapshot::encode(self.producers.snapshot())),
+            superseded: Some(self.snapshot).filter(|_| is_new && is_old),
+        }
+    }
+}

@@ -77,6 +77,9 @@ fn respond(server: &Server, request: &Request<Incoming>) -> Response<Full<Bytes>
         "/metrics" => {
             server.metrics.partitions.set(server.topics.partition_count() as i64);
             server.metrics.partitions_offline.set(server.topics.offline_count() as i64);
+            let (damaged_ranges, damaged_bytes) = server.topics.damage();
+            server.metrics.damaged_ranges.set(damaged_ranges as i64);
+            server.metrics.damaged_bytes.set(damaged_bytes as i64);
             let mut response = text(StatusCode::OK, server.metrics.text());
             response
                 .headers_mut()

@@ -5,6 +5,7 @@
 //! A fetch is found in connection → fetch → lookup → (ring) transfer → ring.
 
 mod api;
+mod checkpoints;
 mod cli;
 mod clock;
 mod cluster;

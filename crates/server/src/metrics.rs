@@ -52,6 +52,11 @@ pub(crate) struct Metrics {
     pub(crate) partitions: Gauge,
     /// Partitions that take no more appends since a write or sync failed.
     pub(crate) partitions_offline: Gauge,
+    /// Ranges of segments that are not served because they are damaged, and bytes in them.
+    pub(crate) damaged_ranges: Gauge,
+    pub(crate) damaged_bytes: Gauge,
+    /// Bytes that the background scrubber has read.
+    pub(crate) scrubbed_bytes: Counter,
     is_ready: AtomicBool,
 }
 
@@ -70,6 +75,9 @@ impl Metrics {
             log_syncs: Counter::default(),
             partitions: Gauge::default(),
             partitions_offline: Gauge::default(),
+            damaged_ranges: Gauge::default(),
+            damaged_bytes: Gauge::default(),
+            scrubbed_bytes: Counter::default(),
             is_ready: AtomicBool::new(false),
             registry: Registry::default(),
         };
@@ -94,6 +102,15 @@ impl Metrics {
             "Partitions that take no appends since a write or sync failed",
             metrics.partitions_offline.clone(),
         );
+        let help = "Damaged ranges of segments, which are not served";
+        registry.register("damaged_ranges", help, metrics.damaged_ranges.clone());
+        registry.register(
+            "damaged_bytes",
+            "Bytes in damaged ranges",
+            metrics.damaged_bytes.clone(),
+        );
+        let help = "Bytes read by the background scrubber";
+        registry.register("scrubbed_bytes", help, metrics.scrubbed_bytes.clone());
         registry.register_collector(Box::new(RingCollector { rings }));
         Metrics { registry, ..metrics }
     }

@@ -113,6 +113,30 @@ impl Partition {
         *self.directory.is_gone.lock() = true;
     }
 
+    /// Moves the recovery point to the log end. Whether it moved. Blocks.
+    pub(crate) fn flush(&self) -> bool {
+        let begin = || self.log().begin_flush();
+        // Before the directory is held: a roll, and with it an append, waits for that.
+        if let Some(flush) = begin()
+            && let Err(error) = flush.sync_batches()
+        {
+            self.log().fail_flush(flush, error);
+            return false;
+        }
+        let moved = self.touch_files(|| {
+            let Some(flush) = begin() else { return false };
+            match flush.run() {
+                Ok(()) => self.log().finish_flush(flush),
+                Err(error) => {
+                    self.log().fail_flush(flush, error);
+                    return false;
+                }
+            }
+            true
+        });
+        moved.unwrap_or(false)
+    }
+
     /// There are no followers yet: what is written is below the high watermark.
     pub(crate) fn bounds(&self) -> Bounds {
         let log = self.log();

@@ -44,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) auto_create_topics: bool,
     /// Defaults of every topic.
     pub(crate) log: LogConfig,
+    /// How often what was appended is synced, so that a start after a crash need not read it.
+    pub(crate) checkpoint_interval: Duration,
     /// How often retention is looked at.
     pub(crate) retention_check_interval: Duration,
     /// The largest frame taken.
@@ -87,6 +89,7 @@ impl Default for Settings {
             num_partitions: 1,
             auto_create_topics: true,
             log: LogConfig { max_message_bytes: limits::BATCH_MAX_BYTES, ..LogConfig::default() },
+            checkpoint_interval: Duration::from_secs(60),
             retention_check_interval: Duration::from_secs(300),
             frame_max_bytes: limits::FRAME_MAX_BYTES,
             fetch_max_bytes: limits::FETCH_MAX_BYTES,
@@ -155,6 +158,7 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("log.retention.ms", "segments older than this go; -1: never [7 days]"),
     ("log.retention.bytes", "a partition keeps this much; -1: all [-1]"),
     ("log.retention.check.interval.ms", "how often retention is looked at [300000]"),
+    ("flush.checkpoint.interval.ms", "a crash makes a start read what is newer than this [60000]"),
     ("message.max.bytes", "largest record batch [1048588]"),
     ("log.message.timestamp.type", "CreateTime or LogAppendTime [CreateTime]"),
     ("socket.request.max.bytes", "largest request frame [100 MiB]"),
@@ -259,6 +263,7 @@ impl Settings {
             "log.retention.check.interval.ms" => {
                 self.retention_check_interval = milliseconds(value, 1)?;
             }
+            "flush.checkpoint.interval.ms" => self.checkpoint_interval = milliseconds(value, 1)?,
             "socket.request.max.bytes" => {
                 self.frame_max_bytes = number(value, 1024..=limits::FRAME_MAX_BYTES)?;
             }

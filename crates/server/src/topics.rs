@@ -10,7 +10,8 @@ use std::time::Instant;
 use anyhow::Context;
 use parking_lot::{Mutex, RwLock};
 use penstock_storage::{
-    DataDir, LastStop, Log, LogConfig, LogError, PartitionName, Recovery, TopicId,
+    DataDir, DataDirError, Log, LogConfig, LogError, PartitionName, Recovery, RecoveryPoint,
+    TopicId,
 };
 
 use crate::log_budget::LogBudget;
@@ -77,7 +78,13 @@ impl Topics {
         let names = data_dir.partitions()?;
         let log_starts = data_dir.log_starts()?;
         let config_of = |topic: &str| changes.of(topic).apply(&settings.log);
-        let opened = open_all(&data_dir, names, last_stop, config_of)?;
+        let points = data_dir.recovery_points()?;
+        let open = |name: &PartitionName| {
+            let point = points.get(name).copied().unwrap_or(RecoveryPoint::NONE);
+            let path = data_dir.partition_path(name);
+            Log::open_from(&path, config_of(&name.topic), last_stop, point)
+        };
+        let opened = open_all(names, open)?;
 
         let commits = Arc::new(Commits {
             durability: settings.durability,
@@ -135,6 +142,16 @@ impl Topics {
     /// Partitions that take no records until restart.
     pub(crate) fn offline_count(&self) -> usize {
         self.partitions().iter().filter(|partition| partition.log().is_offline()).count()
+    }
+
+    /// Damaged ranges of all logs, and bytes in them.
+    pub(crate) fn damage(&self) -> (u64, u64) {
+        let of_one = |(ranges, bytes), partition: &Arc<Partition>| {
+            partition.log().damage().fold((ranges, bytes), |(ranges, bytes), damage| {
+                (ranges + 1, bytes + damage.len_bytes)
+            })
+        };
+        self.partitions().iter().fold((0, 0), of_one)
     }
 
     /// Creates a topic with partitions 0 to `count` - 1. Blocks.
@@ -282,6 +299,22 @@ impl Topics {
         }
     }
 
+    /// Moves every recovery point to its log's end and writes them down. Blocks.
+    pub(crate) fn flush(&self) {
+        let moved = self.partitions().iter().filter(|partition| partition.flush()).count();
+        if moved > 0
+            && let Err(error) = self.write_recovery_points()
+        {
+            tracing::warn!(%error, "cannot write the recovery points; a start after a crash reads more");
+        }
+    }
+
+    fn write_recovery_points(&self) -> Result<(), DataDirError> {
+        let point =
+            |partition: &Arc<Partition>| (partition.name.clone(), partition.log().recovery_point());
+        self.data_dir.write_recovery_points(&self.partitions().iter().map(point).collect())
+    }
+
     /// Closes every log and, if all could be, marks the stop as clean. Blocks.
     ///
     /// # Errors
@@ -293,7 +326,8 @@ impl Topics {
             let outcome = outcome.with_context(|| format!("cannot close {}", partition.name));
             closed = closed.and(outcome);
         }
-        closed?;
+        let written = self.write_recovery_points().context("cannot write the recovery points");
+        closed.and(written)?;
         self.data_dir.write_clean_shutdown().context("cannot mark the stop as clean")
     }
 
@@ -304,18 +338,15 @@ impl Topics {
 
 /// Opens logs on as many threads as there are cores and says what recovery found.
 fn open_all(
-    data_dir: &DataDir,
     names: Vec<PartitionName>,
-    last_stop: LastStop,
-    config_of: impl Fn(&str) -> LogConfig + Sync,
+    open: impl Fn(&PartitionName) -> Result<(Log, Recovery), LogError> + Sync,
 ) -> anyhow::Result<Vec<(PartitionName, Log)>> {
     let queue = Mutex::new(names.into_iter());
     let opened = Mutex::new(Vec::new());
     let open_some = || -> Result<(), LogError> {
         loop {
             let Some(name) = queue.lock().next() else { return Ok(()) };
-            let path = data_dir.partition_path(&name);
-            let (log, recovery) = Log::open(&path, config_of(&name.topic), last_stop)?;
+            let (log, recovery) = open(&name)?;
             report(&name, &recovery);
             opened.lock().push((name, log));
         }
@@ -333,7 +364,7 @@ fn open_all(
 
 fn report(name: &PartitionName, recovery: &Recovery) {
     if recovery.truncated_bytes > 0 {
-        tracing::warn!(%name, ?recovery, "cut a torn tail that was never acknowledged");
+        tracing::warn!(%name, ?recovery, "recovered, and cut an end that was not wholly on the disk");
     } else if *recovery != Recovery::default() {
         tracing::info!(%name, ?recovery, "recovered");
     }

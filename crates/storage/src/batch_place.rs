@@ -44,7 +44,8 @@ pub(crate) struct HeaderWalk {
     pub(crate) position: Position,
     /// The lowest offset it may have.
     pub(crate) lowest: Offset,
-    pub(crate) segment: Offset,
+    /// The highest offset that any may have.
+    highest: Offset,
     pub(crate) end: Position,
     damage: DamagedRanges,
 }
@@ -52,12 +53,19 @@ pub(crate) struct HeaderWalk {
 impl HeaderWalk {
     /// From a batch start in the segment with base offset `segment`, whose bytes end at `end`.
     pub(crate) fn new(segment: Offset, position: Position, end: Position) -> HeaderWalk {
-        HeaderWalk { position, lowest: segment, segment, end, damage: DamagedRanges::default() }
+        let highest = Offset(segment.0.saturating_add(i32::MAX.into()));
+        HeaderWalk { position, lowest: segment, highest, end, damage: DamagedRanges::default() }
     }
 
     /// The same walk, whose first batch has this offset or a higher one.
     pub(crate) fn not_below(self, lowest: Offset) -> HeaderWalk {
         HeaderWalk { lowest, ..self }
+    }
+
+    /// The same walk, in a segment that is followed by one with this base offset.
+    pub(crate) fn before(self, next: Option<Offset>) -> HeaderWalk {
+        let last = next.map_or(self.highest, |next| Offset(next.0 - 1));
+        HeaderWalk { highest: self.highest.min(last), ..self }
     }
 
     /// The same walk, in a segment with this damage.
@@ -97,7 +105,7 @@ impl HeaderWalk {
         let Ok(header) = BatchHeader::parse(bytes) else { return Seen::Unsound };
         let place = BatchPlace::of(&header, self.position);
         let sound = place.base >= self.lowest
-            && place.last.0 - self.segment.0 <= i32::MAX.into()
+            && place.last <= self.highest
             && place.len_bytes <= LARGEST_BATCH_BYTES
             && place.end() <= self.end;
         if sound { Seen::Batch(header, place) } else { Seen::Unsound }

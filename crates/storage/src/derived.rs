@@ -116,7 +116,7 @@ fn visit(
 ) -> io::Result<()> {
     let Segment { files, size_bytes, damage, .. } = segment;
     let begin = Begin::below(from, files, damage, *size_bytes)?;
-    let mut scan = Scan::new(begin.walk, ALL);
+    let mut scan = Scan::new(files.base, begin.walk, ALL);
     loop {
         match scan.next(&*files.log)? {
             Scanned::Batch(_, place) if place.last < from => {}

@@ -57,8 +57,8 @@ impl Proved {
 }
 
 impl Opening<'_> {
-    /// Reads a segment from the last index entry below the point on.
-    pub(crate) fn prove(&mut self, base: Offset) -> Result<Proved, LogError> {
+    /// Reads a segment, which may be followed by `next`, from the last index entry below the point on.
+    pub(crate) fn prove(&mut self, base: Offset, next: Option<Offset>) -> Result<Proved, LogError> {
         let (files, file_bytes) = self.files(base)?;
         let known = self.known_damage(base, file_bytes);
         let begin = Begin::below(self.proven, &files, &known, file_bytes);
@@ -68,7 +68,7 @@ impl Opening<'_> {
             Position(0) => None,
             _ => first_timestamp_ms(&files, file_bytes).map_err(self.io(base, "log"))?,
         };
-        let mut scan = Scan::new(begin.walk, self.proven);
+        let mut scan = Scan::new(base, begin.walk.before(next), self.proven);
         let (mut batches, mut found_damage) = (0, false);
         loop {
             match scan.next(&*files.log).map_err(self.io(base, "log"))? {

@@ -141,11 +141,12 @@ impl<'a> Opening<'a> {
         // Ends with those that hold nothing sound, so far.
         let mut proving: Vec<Proved> = Vec::new();
         for (n, base) in bases.iter().enumerate() {
-            if let Some(next) = bases.get(n + 1).filter(|next| **next <= self.proven) {
-                sealed.push_back(self.believe(*base, *next)?);
+            let next = bases.get(n + 1).copied();
+            if let Some(next) = next.filter(|next| *next <= self.proven) {
+                sealed.push_back(self.believe(*base, next)?);
                 continue;
             }
-            let proved = self.prove(*base)?;
+            let proved = self.prove(*base, next)?;
             if proved.holds_batches() {
                 self.seal_all(&mut proving, proved.base(), &mut sealed)?;
             }
@@ -223,11 +224,11 @@ impl<'a> Opening<'a> {
         let mut segment = Segment { files, size_bytes, newest: None, damage };
         if self.needs_indexes(&segment)? {
             let walk = HeaderWalk::new(base, Position(0), Position(size_bytes));
-            let mut scan = Scan::new(walk.over(&segment.damage), ALL);
+            let walk = walk.before(Some(next)).over(&segment.damage);
+            let mut scan = Scan::new(base, walk, ALL);
             let mut indexer = Indexer::empty(&segment.files);
             loop {
-                let next = scan.next(&*segment.files.log).map_err(self.io(base, "log"))?;
-                match next {
+                match scan.next(&*segment.files.log).map_err(self.io(base, "log"))? {
                     Scanned::Batch(_, place) => {
                         indexer.note(&place, self.config.index_interval_bytes);
                     }
@@ -311,8 +312,7 @@ impl<'a> Opening<'a> {
         let len_bytes = segment.size_bytes - position.0;
         if len_bytes > 0 {
             let segment_base = segment.base();
-            let end = next.max(first);
-            let tail = Damage { segment: segment_base, position, len_bytes, first, end };
+            let tail = Damage { segment: segment_base, position, len_bytes, first, end: next };
             self.add_damage(&mut segment.damage, tail);
         }
     }

@@ -22,6 +22,7 @@ const CHUNK_BYTES: u64 = 1 << 20;
 /// Goes through a segment, batch by batch.
 #[derive(Debug)]
 pub(crate) struct Scan {
+    segment: Offset,
     walk: HeaderWalk,
     /// Batches that end below this offset are believed by their headers.
     proven: Offset,
@@ -39,9 +40,10 @@ pub(crate) enum Scanned {
 }
 
 impl Scan {
-    /// All that lies before `walk`'s end. What ends below `proven` is not compared with its CRC.
-    pub(crate) fn new(walk: HeaderWalk, proven: Offset) -> Scan {
-        Scan { walk, proven, window: Window::default() }
+    /// Of the segment with this base offset, all that lies before `walk`'s end. What ends below `proven`
+    /// is not compared with its CRC.
+    pub(crate) fn new(segment: Offset, walk: HeaderWalk, proven: Offset) -> Scan {
+        Scan { segment, walk, proven, window: Window::default() }
     }
 
     /// The next batch, or what stands in its place.
@@ -74,9 +76,9 @@ impl Scan {
     }
 
     fn damage_before(&self, next: &BatchPlace) -> Damage {
-        let HeaderWalk { segment, position, lowest: first, .. } = self.walk;
+        let HeaderWalk { position, lowest: first, .. } = self.walk;
         let len_bytes = next.position.0 - position.0;
-        Damage { segment, position, len_bytes, first, end: next.base }
+        Damage { segment: self.segment, position, len_bytes, first, end: next.base }
     }
 
     /// The end of the last batch, or of the damage behind it.

@@ -7,7 +7,7 @@
 //! - offsets ascend: from batch to batch, from segment to segment, from start to end, over a reopening;
 //! - an append is found where it was acknowledged, also after the next start;
 //! - after an unclean stop of which no recovery point is known, every batch has been proved, so that all can
-//!   be read that is not said to be damaged; and what is damaged is the same after the next start.
+//!   be read that is not said to be damaged.
 
 #![no_main]
 
@@ -103,7 +103,6 @@ fuzz_target!(|given: Directory<'_>| {
     let is_proved = !given.was_clean;
     read_all(&log, is_proved);
     given.look_up(&log);
-    let damage: Vec<_> = log.damage().collect();
 
     let appended = append(&mut log);
     check_shape(&log);
@@ -119,7 +118,6 @@ fuzz_target!(|given: Directory<'_>| {
         assert_eq!((log.log_end(), recovery.truncated_bytes), (end, 0));
         appended.inspect(|offset| assert_eq!(find(&log, *offset).base_offset, *offset));
     }
-    assert!(!is_proved || log.damage().eq(damage));
     read_all(&log, is_proved);
     given.look_up(&log);
 });

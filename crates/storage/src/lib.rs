@@ -25,6 +25,7 @@ mod learned;
 mod log;
 mod log_flush;
 mod lookup;
+mod old_format;
 mod outstanding;
 mod partition_metadata;
 mod produced;

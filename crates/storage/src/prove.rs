@@ -19,6 +19,7 @@ use crate::{
     damage::DamagedRanges,
     index_entry::{Entry, OffsetEntry},
     log::{Active, wall_clock_ms},
+    old_format,
     recovery::{ALL, Opening},
     scan::{Scan, Scanned},
     segment::{Indexer, Segment, SegmentFiles, segment_file},
@@ -136,18 +137,14 @@ impl Opening<'_> {
         position: Position,
         file_bytes: u64,
     ) -> Result<(), LogError> {
-        const SMALLEST_OLD_MESSAGE: i32 = 14;
-        let mut start = [0; 17];
-        if position.0 > 0 || files.log.read_exact_at(&mut start, 0).is_err() {
+        if position.0 > 0 {
             return Ok(());
         }
-        let length = i32::from_be_bytes([start[8], start[9], start[10], start[11]]);
-        let fits = length >= SMALLEST_OLD_MESSAGE && length as u64 + 12 <= file_bytes;
-        match start[16] as i8 {
-            magic @ 0..=1 if fits => {
+        match old_format::magic(&*files.log, file_bytes).map_err(self.io(files.base, "log"))? {
+            Some(magic) => {
                 Err(LogError::OldFormat { path: segment_file(self.dir, files.base, "log"), magic })
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 }

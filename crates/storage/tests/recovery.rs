@@ -181,10 +181,9 @@ fn a_kill_between_the_files_of_a_roll_costs_nothing() {
 fn a_log_in_the_format_of_before_2017_is_refused_and_left_alone() {
     let (_dir, path) = killed(1, &small_segments());
     let segment = files(&path, "log").pop().unwrap();
-    let mut old = vec![0; 12];
-    old[11] = 30;
-    old.extend([0, 0, 0, 0, 1]);
-    old.resize(42, 7);
+    // Offset, length, checksum, magic, attributes, timestamp, no key, a value of 8 bytes.
+    let mut old = [&[0; 8][..], &[0, 0, 0, 30], &[9; 4], &[1, 0], &[7; 8], &[0xff; 4]].concat();
+    old.extend([&[0, 0, 0, 8][..], &[7; 8]].concat());
     fs::write(&segment, &old).unwrap();
     let error = Log::open(&path, small_segments(), LastStop::Unclean).unwrap_err();
     assert!(matches!(error, LogError::OldFormat { magic: 1, .. }), "{error}");

@@ -22,7 +22,10 @@ use std::{
 };
 
 use crate::{
-    Directory, DiskFile, Offset, index_entry::Entry, index_search::Bracket, segment::segment_file,
+    Directory, DiskFile, Offset,
+    index_entry::Entry,
+    index_search::Bracket,
+    segment::{segment_file, write_again},
 };
 
 /// One index file by name. Costs no descriptor while nobody looks into it.
@@ -113,6 +116,14 @@ impl<E: Entry> IndexFile<E> {
     }
 
     /// Makes its content survive a power cut, if it is still there. Blocks.
+    /// See `SegmentFiles::write_again`.
+    pub(crate) fn write_again(&self) -> io::Result<()> {
+        match self.open_file()? {
+            Some((file, len_bytes)) => write_again(&*file, len_bytes),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn sync(&self) -> io::Result<()> {
         match self.dir.disk().open(&self.path()) {
             Ok(file) => file.sync_data(),

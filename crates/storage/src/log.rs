@@ -334,7 +334,7 @@ impl Log {
         let later = self.sealed.range(later..).map(|later| (later, true));
         let next = later
             .chain(sealed.then_some((&self.active.segment, false)))
-            .find(|(later, _)| later.size_bytes > 0)
+            .find(|(later, _)| later.may_hold_batches())
             .map(|(later, sealed)| later.view(sealed));
         Ok(Lookup::new(offset, segment.view(sealed), next, start, &self.learned))
     }

@@ -25,7 +25,8 @@ pub struct LogFlush {
     /// The log end when it began.
     point: Offset,
     entries: Vec<IndexFlush>,
-    segments: Vec<Arc<SegmentFiles>>,
+    /// Each with its committed bytes.
+    segments: Vec<(Arc<SegmentFiles>, u64)>,
     /// Of the producers at `point`; `None` when there is one already.
     snapshot: Option<Vec<u8>>,
     /// A snapshot that this one makes needless.
@@ -49,7 +50,7 @@ impl LogFlush {
     /// Must not be run again after an error: a second sync may succeed for what the first one lost.
     pub fn run(&self) -> Result<(), FlushError> {
         self.entries.iter().try_for_each(IndexFlush::write).map_err(FlushError::Write)?;
-        self.segments.iter().try_for_each(|files| files.sync()).map_err(FlushError::Sync)?;
+        self.sync_each(SegmentFiles::sync)?;
         self.dir.sync().map_err(FlushError::Sync)?;
         self.write_snapshot().map_err(FlushError::Write)
     }
@@ -57,7 +58,21 @@ impl LogFlush {
     /// Writes the batches of it to the disk, which is what takes time; `run` then finds little left to do.
     /// Unlike that it touches no file by name. Blocks.
     pub fn sync_batches(&self) -> Result<(), FlushError> {
-        self.segments.iter().try_for_each(|files| files.log.sync_data()).map_err(FlushError::Sync)
+        self.sync_each(|files| files.log.sync_data())
+    }
+
+    /// What could not be synced is written once more. The kernel has marked those pages clean: a flush after
+    /// the next start would find nothing to do, and take for durable what is not.
+    fn sync_each(&self, sync: impl Fn(&SegmentFiles) -> io::Result<()>) -> Result<(), FlushError> {
+        let synced = self.segments.iter().try_for_each(|(files, _)| sync(files));
+        synced.map_err(|error| {
+            for (files, len_bytes) in &self.segments {
+                if let Err(error) = files.write_again(*len_bytes) {
+                    tracing::error!(dir = %self.dir.display(), %error, "nor could it be written again");
+                }
+            }
+            FlushError::Sync(error)
+        })
     }
 
     fn write_snapshot(&self) -> io::Result<()> {
@@ -121,9 +136,11 @@ impl Log {
     }
 
     fn flush(&self, entries: Vec<IndexFlush>) -> LogFlush {
-        let first = self.sealed.partition_point(|segment| segment.base() <= self.recovery_point);
+        // A segment that ends at the point has perhaps got its last index entries since.
+        let first = self.sealed.partition_point(|segment| segment.base() < self.recovery_point);
         let sealed = self.sealed.range(first.saturating_sub(1)..);
-        let segments = sealed.chain([&self.active.segment]).map(|segment| segment.files.clone());
+        let segments =
+            sealed.chain([&self.active.segment]).map(|s| (s.files.clone(), s.size_bytes));
         let is_new = self.log_end > self.snapshot;
         let is_old = self.snapshot > Offset(0) && !self.has_segment(self.snapshot);
         LogFlush {

@@ -91,6 +91,8 @@ impl Log {
             }
         }
         let opened = opened.expect("where nothing is believed, nothing can contradict it");
+        // Whoever made the last files may have died before their names were on the disk.
+        dir.sync().map_err(LogError::io(&dir))?;
         let mut log = opened.into_log(dir, topic_id, config);
         derived::restore(&mut log)?;
         Ok((log, recovery))
@@ -142,7 +144,7 @@ impl<'a> Opening<'a> {
         let mut proving: Vec<Proved> = Vec::new();
         for (n, base) in bases.iter().enumerate() {
             let next = bases.get(n + 1).copied();
-            if let Some(next) = next.filter(|next| *next <= self.proven) {
+            if let Some(next) = next.filter(|next| *next < self.proven) {
                 sealed.push_back(self.believe(*base, next)?);
                 continue;
             }

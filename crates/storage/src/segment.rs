@@ -73,6 +73,14 @@ impl SegmentFiles {
         self.times.sync()
     }
 
+    /// Makes the first bytes of the log, and the indexes, be written to the disk again. What is committed never
+    /// changes, so nobody notices. Blocks.
+    pub(crate) fn write_again(&self, len_bytes: u64) -> io::Result<()> {
+        write_again(&*self.log, len_bytes)?;
+        self.offsets.write_again()?;
+        self.times.write_again()
+    }
+
     /// `None` when the offset lies before the segment or too far behind its base.
     pub(crate) fn relative(&self, offset: Offset) -> Option<u32> {
         let relative = u32::try_from(offset.0.checked_sub(self.base.0)?).ok()?;
@@ -82,6 +90,17 @@ impl SegmentFiles {
     pub(crate) fn absolute(&self, relative_offset: u32) -> Offset {
         Offset(self.base.0.saturating_add(relative_offset.into()))
     }
+}
+
+pub(crate) fn write_again(file: &dyn DiskFile, len_bytes: u64) -> io::Result<()> {
+    const CHUNK_BYTES: u64 = 1 << 20;
+    let mut chunk = Vec::new();
+    for at in (0..len_bytes).step_by(CHUNK_BYTES as usize) {
+        chunk.resize((len_bytes - at).min(CHUNK_BYTES) as usize, 0);
+        file.read_exact_at(&mut chunk, at)?;
+        file.write_all_at(&chunk, at)?;
+    }
+    Ok(())
 }
 
 /// A segment as the log knows it.
@@ -99,6 +118,12 @@ pub(crate) struct Segment {
 impl Segment {
     pub(crate) fn base(&self) -> Offset {
         self.files.base
+    }
+
+    /// It has bytes that are not damaged.
+    pub(crate) fn may_hold_batches(&self) -> bool {
+        let damaged_bytes = self.damage.all().iter().map(|range| range.len_bytes).sum::<u64>();
+        damaged_bytes < self.size_bytes
     }
 
     pub(crate) fn view(&self, sealed: bool) -> SegmentView {

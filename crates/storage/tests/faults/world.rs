@@ -1,0 +1,398 @@
+//! A server's life in one thread: producers, a log on a simulated disk, the clock, and what has been shown.
+//!
+//! ```text
+//!   step step step … (a call fails) … step │ end │ start │ check │ step step …
+//!                                            killed, power cut, or closed
+//! ```
+
+use std::{io, ops::Range, path::Path, sync::Arc};
+
+use penstock_storage::{
+    Append, AppendError, DataDir, Directory, LastStop, Log, LogConfig, Offset, PartitionName,
+    ProducedBatches, RecoveryPoint, Roll, TopicId,
+};
+use rustix::io::Errno;
+
+use crate::{
+    check::{self, Batches},
+    producers::{Number, Producers},
+    random::Random,
+    simulated_disk::{Kind, SimulatedDisk},
+};
+
+pub const DATA_DIR: &str = "/data";
+pub const LOG_DIR: &str = "/data/t-0";
+
+/// What an acknowledgement promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    Os,
+    Fsync,
+}
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Closed,
+    Killed,
+    PowerCut,
+}
+
+/// Appends that one write carries, and whose they are.
+type Group = Vec<(usize, Number, Append)>;
+
+#[derive(Debug)]
+pub struct World {
+    pub disk: SimulatedDisk,
+    pub random: Random,
+    pub producers: Producers,
+    durability: Durability,
+    running: Option<(DataDir, Log)>,
+    now_ms: i64,
+    /// What consumers have seen: none of it may change or vanish.
+    shown: Batches,
+    /// Nobody has damaged a time index, of which the last entry is believed.
+    pub times_are_sound: bool,
+    /// What was lost where losing was allowed.
+    missing: Vec<Range<Offset>>,
+    /// The log start at its highest.
+    log_start: Offset,
+    /// Where the log ended when all of it was last flushed.
+    flushed: Offset,
+}
+
+impl World {
+    pub fn new(seed: u64, durability: Durability) -> World {
+        let mut random = Random::new(seed);
+        let disk = SimulatedDisk::new(random.split());
+        let data = DataDir::open(directory(&disk, DATA_DIR)).expect("the disk is new");
+        let log = data.create_partition(&partition(), TopicId([7; 16]), config());
+        World {
+            disk,
+            random,
+            producers: Producers::new(4),
+            durability,
+            running: Some((data, log.expect("the disk is new"))),
+            now_ms: 1_700_000_000_000,
+            shown: Batches::new(),
+            times_are_sound: true,
+            missing: Vec::new(),
+            log_start: Offset(0),
+            flushed: Offset(0),
+        }
+    }
+
+    /// The same world beside this one: the server is down, all that was seen is on the disk.
+    pub fn fork(&self, seed: u64) -> World {
+        let mut random = Random::new(seed);
+        World {
+            disk: self.disk.copy(random.split()),
+            random,
+            producers: self.producers.clone(),
+            running: None,
+            shown: self.shown.clone(),
+            missing: self.missing.clone(),
+            ..*self
+        }
+    }
+
+    /// Somebody has damaged the files: this much of what was shown may be gone.
+    pub fn forgive(&mut self, lost: Range<Offset>) {
+        self.shown.retain(|at, _| !lost.contains(at));
+        self.flushed = self.flushed.min(lost.start);
+        self.missing.push(lost);
+        self.producers.begin_anew();
+    }
+
+    pub fn log(&mut self) -> &mut Log {
+        &mut self.running.as_mut().expect("the server runs").1
+    }
+
+    /// What servers do all day.
+    pub fn steps(&mut self, count: usize) {
+        for _ in 0..count {
+            self.now_ms += self.random.below(50) as i64;
+            match self.random.below(12) {
+                0 => self.flush_indexes(),
+                1 => self.expire(),
+                2 => self.flush(),
+                _ => self.produce(),
+            }
+        }
+    }
+
+    /// Some send batches, which go into the log with one write; perhaps they hear what became of it.
+    pub fn produce(&mut self) {
+        let now_ms = self.now_ms;
+        let who = self.random.below(self.producers.all.len());
+        let (number, batches) = self.send(who);
+        if let Some(roll) = self.log().needs_roll(&batches, now_ms)
+            && self.roll(roll).is_err()
+        {
+            return;
+        }
+        let mut group = Vec::new();
+        self.begin(who, number, batches, &mut group);
+        for joins in (0..self.producers.all.len()).filter(|joins| *joins != who) {
+            if !group.is_empty() && self.random.one_in(4) {
+                let (number, batches) = self.send(joins);
+                if self.log().may_join(&batches, now_ms) {
+                    self.begin(joins, number, batches, &mut group);
+                }
+            }
+        }
+        self.settle(group);
+    }
+
+    /// Ends this life and begins the next, in which everything is checked. The start may fail, once.
+    pub fn restart(&mut self, end: End) {
+        let mut bound = self.end(end);
+        if self.random.one_in(4) {
+            let kind = Kind::ALL[self.random.below(Kind::ALL.len())];
+            let nth = self.random.below(12) as u64;
+            bound = bound.min(self.start_failing(kind, nth).unwrap_or(bound));
+        }
+        self.start_and_check(bound);
+    }
+
+    /// The process ends, and perhaps the power is cut. What was shown below the bound given must come back.
+    pub fn end(&mut self, end: End) -> Offset {
+        self.check(Offset(i64::MAX));
+        match end {
+            End::Closed => self.close(),
+            _ if self.random.one_in(2) => self.die_writing(),
+            _ => {}
+        }
+        let is_cut = end == End::PowerCut || (end == End::Closed && self.random.one_in(2));
+        self.go_down(is_cut)
+    }
+
+    /// A start of which one call fails. If it comes to nothing, the process ends. `None` when it had
+    /// fewer calls.
+    pub fn start_failing(&mut self, kind: Kind, nth: u64) -> Option<Offset> {
+        let failed_before = self.disk.failed();
+        self.disk.fail(kind, nth, Errno::IO);
+        let started = self.start();
+        self.disk.stop_failing();
+        let failed = self.disk.failed() > failed_before;
+        if let Err(error) = &started {
+            assert!(failed, "no call failed, and yet: {error}");
+        }
+        let is_cut = self.random.one_in(2);
+        failed.then(|| self.go_down(is_cut))
+    }
+
+    pub fn start_and_check(&mut self, bound: Offset) {
+        if self.running.is_none() {
+            self.start().expect("a log can be opened after any end");
+        }
+        self.check(bound);
+        self.check_files();
+    }
+
+    fn send(&mut self, who: usize) -> (Number, ProducedBatches) {
+        let number = self.producers.send(who, self.now_ms, &mut self.random);
+        let bytes = self.producers.sent(number).bytes.clone();
+        (number, ProducedBatches::validate(bytes, usize::MAX).expect("producers are sane"))
+    }
+
+    fn begin(&mut self, who: usize, number: Number, batches: ProducedBatches, group: &mut Group) {
+        let now_ms = self.now_ms;
+        match self.log().begin_append(batches, 0, now_ms) {
+            Ok(append) => group.push((who, number, append)),
+            Err(AppendError::Duplicate { base_offset, .. }) => {
+                self.producers.acknowledge(who, number, base_offset);
+            }
+            Err(AppendError::Offline) => {}
+            Err(error) => panic!("{number:?} of producer {who}: {error}"),
+        }
+    }
+
+    /// What the server does with a group: writes, syncs, and takes back what nobody has seen if that fails.
+    fn settle(&mut self, group: Group) {
+        let Some((_, _, first)) = group.first() else { return };
+        let (file, at) = (first.file.clone(), first.position.0);
+        let pieces: Vec<_> = group.iter().flat_map(|(.., append)| append.pieces.clone()).collect();
+        let written = self.disk.write(&file, at, &pieces);
+        let is_full =
+            written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull);
+        let outcome = written.and_then(|()| match self.durability {
+            Durability::Os => Ok(()),
+            Durability::Fsync => self.disk.sync(&file),
+        });
+        let cut = outcome.is_err().then(|| self.disk.cut(&file, at));
+        for (who, number, append) in group {
+            let at = match &outcome {
+                Ok(()) => self.log().finish_append(append).base_offset,
+                Err(_) if is_full && matches!(cut, Some(Ok(()))) => {
+                    return self.log().cancel_append(append);
+                }
+                Err(error) => return self.log().fail_append(append, error.kind().into()),
+            };
+            self.shown.insert(at, number);
+            self.producers.acknowledge(who, number, at);
+        }
+    }
+
+    fn roll(&mut self, roll: Roll) -> io::Result<()> {
+        let synced = if self.durability == Durability::Fsync { roll.sync_sealed() } else { Ok(()) };
+        let created = synced.and_then(|()| roll.create());
+        match created {
+            Ok(new) => {
+                self.log().install_roll(new);
+                Ok(())
+            }
+            Err(error) => {
+                self.log().fail_roll(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn flush_indexes(&mut self) {
+        for flush in self.log().unflushed_indexes() {
+            // One that fails is given again by the next call.
+            let _ = flush.write();
+        }
+    }
+
+    /// Moves the recovery point, as housekeeping does, while producers go on.
+    fn flush(&mut self) {
+        let Some(flush) = self.log().begin_flush() else { return };
+        (0..self.random.below(3)).for_each(|_| self.produce());
+        let end = self.log().log_end();
+        match flush.run() {
+            Ok(()) => self.log().finish_flush(flush),
+            Err(error) => return self.log().fail_flush(flush, error),
+        }
+        let (data, log) = self.running.as_ref().expect("the server runs");
+        self.flushed = log.recovery_point().offset;
+        assert!(self.flushed <= end);
+        // A point that is not written down costs time at the next start.
+        let _ = data.write_recovery_points(&[(partition(), log.recovery_point())].into());
+    }
+
+    fn expire(&mut self) {
+        let now_ms = self.now_ms;
+        let expired = self.log().expire(now_ms);
+        self.log_start = self.log().log_start();
+        self.shown = self.shown.split_off(&self.log_start);
+        let _ = expired.into_iter().try_for_each(|segment| segment.unlink());
+    }
+
+    pub fn close(&mut self) {
+        let (data, log) = self.running.as_mut().expect("the server runs");
+        if log.close().is_err() {
+            return;
+        }
+        self.flushed = log.log_end();
+        let points = [(partition(), log.recovery_point())].into();
+        if data.write_recovery_points(&points).is_ok() {
+            // Without the marker the next start looks at more.
+            let _ = data.write_clean_shutdown();
+        }
+    }
+
+    /// Begins an append that nobody will finish.
+    fn die_writing(&mut self) {
+        let (_, batches) = self.send(0);
+        let now_ms = self.now_ms;
+        if self.log().needs_roll(&batches, now_ms).is_some() {
+            return;
+        }
+        let Ok(append) = self.log().begin_append(batches, 0, now_ms) else { return };
+        let bytes = append.pieces.concat();
+        let a_part = self.random.below(bytes.len() + 1);
+        let written = if self.random.one_in(2) { bytes.len() } else { a_part };
+        let _ = self.disk.write(&append.file, append.position.0, &[&bytes[..written]]);
+    }
+
+    fn go_down(&mut self, is_cut: bool) -> Offset {
+        self.running = None;
+        self.disk.stop_failing();
+        if !is_cut {
+            return Offset(i64::MAX);
+        }
+        self.disk = self.disk.after_power_cut(&mut self.random);
+        match self.durability {
+            Durability::Os => self.flushed,
+            Durability::Fsync => Offset(i64::MAX),
+        }
+    }
+
+    fn start(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+        let data = DataDir::open(directory(&self.disk, DATA_DIR))?;
+        let stop: LastStop = data.take_last_stop()?;
+        assert_eq!(data.partitions()?, [partition()]);
+        let point = data.recovery_points()?.remove(&partition()).unwrap_or(RecoveryPoint::NONE);
+        let (mut log, _) = Log::open_from(directory(&self.disk, LOG_DIR), config(), stop, point)?;
+        if self.durability == Durability::Fsync
+            && let Some(flush) = log.begin_flush()
+        {
+            // Nobody may see what is not on the disk.
+            flush.run()?;
+            log.finish_flush(flush);
+        }
+        // Segments whose unlinking a power cut has undone are to go again.
+        log.raise_log_start(self.log_start);
+        // A point beyond the end would be believed again once the log has grown past it.
+        data.write_recovery_points(&[(partition(), log.recovery_point())].into())?;
+        self.running = Some((data, log));
+        Ok(())
+    }
+
+    /// What was shown below the bound is where it was. If some of the rest is gone, nobody counts on it.
+    fn check(&mut self, bound: Offset) {
+        let log = &self.running.as_ref().expect("the server runs").1;
+        let content = check::content(log, self.log_start, &self.producers, &mut self.random);
+        check::look_ups(log, &content.batches, &self.producers, &mut self.random);
+        if self.times_are_sound {
+            check::time_look_ups(log, &content.batches, &self.producers, &mut self.random);
+        }
+        for gap in &content.gaps {
+            let is_old = |old: &Range<Offset>| old.start <= gap.start && gap.end <= old.end;
+            assert!(gap.start >= bound || self.missing.iter().any(is_old), "{gap:?} is missing");
+        }
+        let free = self.shown.split_off(&bound);
+        for (at, number) in self.shown.range(self.log_start..) {
+            assert_eq!(content.batches.get(at), Some(number), "what was shown at {at} is gone");
+        }
+        if free.iter().any(|(at, number)| content.batches.get(at) != Some(number)) {
+            self.producers.begin_anew();
+        }
+        (self.shown, self.missing) = (content.batches, content.gaps);
+    }
+
+    /// Of a log that was just opened: no file reaches past what is committed, and where all was synced and
+    /// nothing is missing, nothing is called damaged.
+    fn check_files(&self) {
+        let log = &self.running.as_ref().expect("the server runs").1;
+        for segment in log.segments() {
+            let path = format!("{LOG_DIR}/{:020}.log", segment.base_offset.0);
+            let len_bytes = self.disk.content(Path::new(&path)).map(|content| content.len() as u64);
+            assert_eq!(len_bytes, Some(segment.size_bytes), "{path}");
+        }
+        let damage: Vec<_> = log.damage().collect();
+        let is_sound = self.durability == Durability::Fsync && self.missing.is_empty();
+        assert!(!is_sound || damage.is_empty(), "{damage:?}");
+    }
+}
+
+fn directory(disk: &SimulatedDisk, path: &str) -> Directory {
+    Directory::on(Arc::new(disk.clone()), path)
+}
+
+fn partition() -> PartitionName {
+    PartitionName { topic: "t".to_owned(), partition: 0 }
+}
+
+/// Small, so that much happens.
+fn config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 16_000,
+        retention_ms: None,
+        retention_bytes: Some(60_000),
+        index_interval_bytes: 1000,
+        ..LogConfig::default()
+    }
+}

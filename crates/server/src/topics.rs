@@ -18,7 +18,7 @@ use crate::log_budget::LogBudget;
 use crate::metrics::Metrics;
 use crate::overrides::{Overrides, OverridesFile};
 use crate::partition::{Commits, Partition, ProduceFailure};
-use crate::settings::Settings;
+use crate::settings::{Durability, Settings};
 
 /// One topic. Its partitions are numbered, but a directory that came from a cluster of several
 /// brokers may hold only some of them.
@@ -117,7 +117,14 @@ impl Topics {
         };
         let by_name = RwLock::new(by_topic.into_iter().map(topic).collect());
         let defaults = settings.log.clone();
-        Ok(Topics { data_dir, defaults, commits, by_name, changes: Mutex::new(changes) })
+        let topics = Topics { data_dir, defaults, commits, by_name, changes: Mutex::new(changes) };
+        if settings.durability == Durability::Fsync {
+            // A killed server may leave a write that nobody had synced; what is shown from here on must last.
+            topics.flush();
+        }
+        // A point beyond the end of its log would be believed again once the log has grown past it.
+        topics.write_recovery_points()?;
+        Ok(topics)
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {

@@ -3,6 +3,7 @@
 CARGO ?= cargo
 PENSTOCK_RECORDS ?= 20000
 PENSTOCK_SOAK ?= 100
+PENSTOCK_SEEDS ?= 20000
 # Arguments of penstock-bench, such as --rounds 1 or --disk-bytes-per-second 200000000.
 PENSTOCK_BENCH ?=
 
@@ -56,6 +57,7 @@ soak: build ## all rounds of the fault tests, of which `system` runs a few (ten 
 	PENSTOCK_SOAK=$(PENSTOCK_SOAK) $(CARGO) test --package penstock-tests \
 		--test crash --test power_cut --test sync_errors --test read_errors \
 		--test retention --test resets -- --nocapture --test-threads 1
+	PENSTOCK_SEEDS=$(PENSTOCK_SEEDS) $(CARGO) test --release --package penstock-storage --test faults
 
 clients: build ## real Kafka clients and tools against the server
 	PENSTOCK_RECORDS=$(PENSTOCK_RECORDS) tests/clients/run.sh

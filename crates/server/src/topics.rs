@@ -14,11 +14,12 @@ use penstock_storage::{
     TopicId,
 };
 
+use crate::durability::Durability;
 use crate::log_budget::LogBudget;
 use crate::metrics::Metrics;
 use crate::overrides::{Overrides, OverridesFile};
 use crate::partition::{Commits, Partition, ProduceFailure};
-use crate::settings::{Durability, Settings};
+use crate::settings::Settings;
 
 /// One topic. Its partitions are numbered, but a directory that came from a cluster of several
 /// brokers may hold only some of them.

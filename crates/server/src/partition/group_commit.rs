@@ -175,23 +175,23 @@ impl Group<'_> {
         commits.appends.inc_by(self.appends.len() as u64);
         let mut pieces = std::mem::take(&mut self.appends[0].pieces);
         self.appends[1..].iter_mut().for_each(|append| pieces.append(&mut append.pieces));
-        if let Err(error) = ring.write_all_at(Arc::clone(&file), position, pieces).await {
-            if !is_no_room(&error) {
-                return Err(ProduceFailure::Write(error.into()));
+        let written = ring.write_all_at(Arc::clone(&file), position, pieces).await;
+        let is_full = written.as_ref().is_err_and(is_no_room);
+        let outcome = match written {
+            Ok(()) if commits.durability == Durability::Fsync => {
+                commits.syncs.inc();
+                ring.sync_data(Arc::clone(&file)).await
             }
-            // Nobody was ever given these bytes. Under the append lock, so that none come behind them.
-            let cut = tokio::task::spawn_blocking(move || file.set_len(position)).await;
-            return Err(match cut.map_err(io::Error::from).flatten() {
-                Ok(()) => ProduceFailure::NoRoom(error.into()),
-                Err(error) => ProduceFailure::Write(error.into()),
-            });
-        }
-        if commits.durability == Durability::Fsync {
-            commits.syncs.inc();
-            let synced = ring.sync_data(file).await;
-            synced.map_err(|error| ProduceFailure::Write(error.into()))?;
-        }
-        Ok(())
+            written => written,
+        };
+        let Err(error) = outcome else { return Ok(()) };
+        // Nobody was ever given these bytes. Under the append lock, so that none come behind them. After a
+        // failed sync they are whole in the page cache alone, where the next start would believe them.
+        let cut = tokio::task::spawn_blocking(move || file.set_len(position)).await;
+        Err(match cut.map_err(io::Error::from).flatten() {
+            Ok(()) if is_full => ProduceFailure::NoRoom(error.into()),
+            _ => ProduceFailure::Write(error.into()),
+        })
     }
 }
 

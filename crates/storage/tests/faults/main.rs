@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use simulated_disk::Kind;
 use world::{Durability, End, World};
 
-const DEFAULT_SEEDS: u64 = 1000;
+const DEFAULT_SEEDS: u64 = 600;
 const DURABILITIES: [Durability; 2] = [Durability::Os, Durability::Fsync];
 const ENDS: [End; 3] = [End::Closed, End::Killed, End::PowerCut];
 

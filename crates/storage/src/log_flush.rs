@@ -148,7 +148,7 @@ impl Log {
             point: self.log_end,
             entries,
             segments: segments.collect(),
-            snapshot: is_new.then(|| producer_snapshot::encode(self.producers.snapshot())),
+            snapshot: is_new.then(|| producer_snapshot::encode(&self.producers.snapshot())),
             superseded: Some(self.snapshot).filter(|_| is_new && is_old),
         }
     }

@@ -6,8 +6,9 @@
 //!          │ timestamp i64 │ coordinator epoch i32 │ first offset of its transaction i64
 //! ```
 //!
-//! Of a producer it has the last batch only. That is enough: a producer that did not hear of a batch sends
-//! that one again before any other. What Kafka keeps of transactions goes through unchanged.
+//! Kafka writes an entry a producer, of its last batch. Here there is one for each of the last batches, oldest
+//! first: a producer with several requests in flight sends all again that it did not hear of. Kafka reads that too,
+//! and goes by the last entry. What Kafka keeps of transactions goes through unchanged.
 
 use crate::Offset;
 
@@ -19,15 +20,15 @@ const VERSION: i16 = 1;
 const CHECKED_FROM: usize = 6;
 const ENTRY_LEN: usize = 46;
 
-/// One producer's line.
+/// One batch of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SnapshotEntry {
     pub(crate) producer_id: i64,
     pub(crate) epoch: i16,
-    /// Of the last batch; -1 if only markers are left of the producer.
+    /// -1 if only markers are left of the producer.
     pub(crate) last_sequence: i32,
     pub(crate) last_offset: Offset,
-    /// Records of that batch, less one.
+    /// Records of the batch, less one.
     pub(crate) offset_delta: i32,
     pub(crate) timestamp_ms: i64,
     /// -1 without transactions.
@@ -36,7 +37,7 @@ pub(crate) struct SnapshotEntry {
     pub(crate) transaction_start: i64,
 }
 
-pub(crate) fn encode(entries: impl ExactSizeIterator<Item = SnapshotEntry>) -> Vec<u8> {
+pub(crate) fn encode(entries: &[SnapshotEntry]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(CHECKED_FROM + 4 + entries.len() * ENTRY_LEN);
     bytes.extend(VERSION.to_be_bytes());
     bytes.extend([0; 4]);
@@ -113,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_kafkas_bytes_and_back() {
-        let bytes = encode([ENTRY].into_iter());
+        let bytes = encode(&[ENTRY]);
         #[rustfmt::skip]
         let expected = [
             0, 0, 0, 1,
@@ -123,12 +124,12 @@ mod tests {
         ];
         assert_eq!((&bytes[..2], &bytes[6..]), ([0, 1].as_slice(), expected.as_slice()));
         assert_eq!(decode(&bytes), Some(vec![ENTRY]));
-        assert_eq!(decode(&encode([].into_iter())), Some(Vec::new()));
+        assert_eq!(decode(&encode(&[])), Some(Vec::new()));
     }
 
     #[test]
     fn a_snapshot_cut_or_flipped_anywhere_is_none() {
-        let bytes = encode([ENTRY, ENTRY].into_iter());
+        let bytes = encode(&[ENTRY, ENTRY]);
         for at in 0..bytes.len() {
             assert_eq!(decode(&bytes[..at]), None, "cut at {at}");
             let mut flipped = bytes.clone();

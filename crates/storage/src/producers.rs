@@ -44,16 +44,20 @@ struct Numbered {
 }
 
 impl Producers {
-    /// Takes what a snapshot says.
+    /// Takes what a snapshot says, the latest batches first.
     pub(crate) fn load(&mut self, mut entries: Vec<SnapshotEntry>) {
         entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.last_offset));
-        entries.truncate(PRODUCERS);
-        self.by_id = entries.into_iter().map(|entry| (entry.producer_id, entry.into())).collect();
+        for entry in &entries {
+            let id = entry.producer_id;
+            if self.by_id.len() < PRODUCERS || self.by_id.contains_key(&id) {
+                self.by_id.entry(id).or_insert_with(|| Producer::of(entry)).load(entry);
+            }
+        }
     }
 
-    /// What a snapshot keeps.
-    pub(crate) fn snapshot(&self) -> impl ExactSizeIterator<Item = SnapshotEntry> {
-        self.by_id.iter().map(|(id, producer)| producer.snapshot(*id))
+    /// What a snapshot keeps: an entry a batch, a producer's oldest first.
+    pub(crate) fn snapshot(&self) -> Vec<SnapshotEntry> {
+        self.by_id.iter().flat_map(|(id, producer)| producer.snapshot(*id)).collect()
     }
 
     /// Whether the batch may be appended now.
@@ -127,17 +131,35 @@ impl Producer {
         Producer { epoch, batches: VecDeque::new(), coordinator_epoch, transaction_start }
     }
 
-    fn snapshot(&self, producer_id: i64) -> SnapshotEntry {
-        let last = self.batches.back();
-        SnapshotEntry {
+    /// What the latest entry says of it, but for the batch.
+    fn of(entry: &SnapshotEntry) -> Producer {
+        let SnapshotEntry { epoch, coordinator_epoch, transaction_start, .. } = *entry;
+        Producer { epoch, batches: VecDeque::new(), coordinator_epoch, transaction_start }
+    }
+
+    /// Takes a batch older than those it has.
+    fn load(&mut self, entry: &SnapshotEntry) {
+        if entry.epoch == self.epoch && self.batches.len() < BATCHES {
+            let batch = entry.batch();
+            batch.into_iter().for_each(|batch| self.batches.push_front(batch));
+        }
+    }
+
+    fn snapshot(&self, producer_id: i64) -> Vec<SnapshotEntry> {
+        let entry = |batch: Option<&Numbered>| SnapshotEntry {
             producer_id,
             epoch: self.epoch,
-            last_sequence: last.map_or(-1, |last| last.last_sequence),
-            last_offset: last.map_or(Offset(NONE), |last| last.last_offset),
-            offset_delta: last.map_or(0, |last| (last.last_offset.0 - last.base_offset.0) as i32),
-            timestamp_ms: last.map_or(-1, |last| last.timestamp_ms),
+            last_sequence: batch.map_or(-1, |batch| batch.last_sequence),
+            last_offset: batch.map_or(Offset(NONE), |batch| batch.last_offset),
+            offset_delta: batch
+                .map_or(0, |batch| (batch.last_offset.0 - batch.base_offset.0) as i32),
+            timestamp_ms: batch.map_or(-1, |batch| batch.timestamp_ms),
             coordinator_epoch: self.coordinator_epoch,
             transaction_start: self.transaction_start,
+        };
+        match self.batches.is_empty() {
+            true => vec![entry(None)],
+            false => self.batches.iter().map(|batch| entry(Some(batch))).collect(),
         }
     }
 
@@ -149,20 +171,16 @@ impl Producer {
     }
 }
 
-impl From<SnapshotEntry> for Producer {
-    fn from(entry: SnapshotEntry) -> Producer {
-        let SnapshotEntry { coordinator_epoch, transaction_start, timestamp_ms, .. } = entry;
-        let batch = Numbered {
-            base_sequence: add_sequence(entry.last_sequence, entry.offset_delta.wrapping_neg()),
-            last_sequence: entry.last_sequence,
-            base_offset: Offset(entry.last_offset.0.saturating_sub(entry.offset_delta.into())),
-            last_offset: entry.last_offset,
-            timestamp_ms,
-        };
-        let possible =
-            entry.last_offset.0 >= 0 && entry.last_sequence >= 0 && entry.offset_delta >= 0;
-        let batches = possible.then_some(batch).into_iter().collect();
-        Producer { epoch: entry.epoch, batches, coordinator_epoch, transaction_start }
+impl SnapshotEntry {
+    fn batch(&self) -> Option<Numbered> {
+        let possible = self.last_offset.0 >= 0 && self.last_sequence >= 0 && self.offset_delta >= 0;
+        possible.then_some(Numbered {
+            base_sequence: add_sequence(self.last_sequence, self.offset_delta.wrapping_neg()),
+            last_sequence: self.last_sequence,
+            base_offset: Offset(self.last_offset.0.saturating_sub(self.offset_delta.into())),
+            last_offset: self.last_offset,
+            timestamp_ms: self.timestamp_ms,
+        })
     }
 }
 
@@ -226,25 +244,40 @@ mod tests {
         assert_eq!(producers.check(&header(0, 1, 1)), Ok(()));
     }
 
+    /// It had only the last one, as Kafka's has: after a clean stop, a producer with several requests in flight
+    /// that had not heard of the first was told that it was out of order.
     #[test]
-    fn what_a_snapshot_brings_back_knows_the_last_batch_and_what_follows_it() {
+    fn what_a_snapshot_brings_back_knows_the_last_batches_and_what_follows_them() {
         let mut before = Producers::default();
-        before.note(&header(2, 0, 3), Offset(50));
-        before.note(&header(2, 3, 2), Offset(60));
+        for batch in 0..BATCHES as i32 + 2 {
+            before.note(&header(2, batch * 3, 3), Offset(50 + i64::from(batch) * 10));
+        }
         let mut producers = Producers::default();
-        producers.load(before.snapshot().collect());
-        let again = AppendError::Duplicate { base_offset: Offset(60), last_offset: Offset(61) };
-        assert_eq!(producers.check(&header(2, 3, 2)), Err(again));
-        assert_eq!(producers.check(&header(2, 5, 1)), Ok(()));
-        assert!(producers.check(&header(2, 0, 3)).is_err());
-        assert_eq!(producers.snapshot().collect::<Vec<_>>(), before.snapshot().collect::<Vec<_>>());
+        producers.load(before.snapshot());
+        for batch in 2..BATCHES as i32 + 2 {
+            let base_offset = Offset(50 + i64::from(batch) * 10);
+            let last_offset = Offset(base_offset.0 + 2);
+            let again = AppendError::Duplicate { base_offset, last_offset };
+            assert_eq!(producers.check(&header(2, batch * 3, 3)), Err(again));
+        }
+        assert_eq!(producers.check(&header(2, 21, 1)), Ok(()));
+        assert!(producers.check(&header(2, 3, 3)).is_err());
+        assert_eq!(producers.snapshot(), before.snapshot());
+    }
+
+    #[test]
+    fn the_last_entry_of_a_producer_is_its_last_batch_which_is_the_one_that_kafka_takes() {
+        let mut producers = Producers::default();
+        producers.note(&header(2, 0, 3), Offset(50));
+        producers.note(&header(2, 3, 2), Offset(60));
+        assert_eq!(producers.snapshot().last().unwrap().last_sequence, 4);
     }
 
     #[test]
     fn of_too_many_producers_in_a_snapshot_the_latest_are_kept() {
         let mut before = Producers::default();
         before.note(&header(0, 0, 1), Offset(0));
-        let entry = before.snapshot().next().unwrap();
+        let entry = before.snapshot()[0];
         let entries = (0..PRODUCERS as i64 + 10).map(|id| SnapshotEntry {
             producer_id: id,
             last_offset: Offset(id),

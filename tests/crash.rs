@@ -52,7 +52,9 @@ fn a_large_active_tail_is_served_again_within_five_seconds() {
     const BOUND: Duration = Duration::from_secs(5);
     let batches = if is_soak() { 1074 } else { 32 };
     let dir = tempfile::tempdir().unwrap();
-    let start = Start::on(dir.path()).set(&[("log.segment.bytes", "2147483647")]);
+    let settings =
+        [("log.segment.bytes", "2147483647"), ("flush.checkpoint.interval.ms", "86400000")];
+    let start = Start::on(dir.path()).set(&settings);
     let server = start.start().unwrap();
     let mut client = server.client().unwrap();
     client.create_topic("tail", 1, &[]).unwrap();

@@ -1,13 +1,13 @@
 //! Power cuts under load, on a file system of their own: in `fsync` nothing that was acknowledged or read is
-//! lost.
+//! lost, in `os` nothing below the last flush.
 //!
 //! ```text
 //!   load ──► freeze ──► cut power ──► kill ──► unmount, mount (ext4 replays its journal) ──► start ──► read all
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use penstock_tests::load::Load;
+use penstock_tests::load::{Load, PARTITIONS, TOPIC};
 use penstock_tests::rounds::{Dice, rounds, say};
 use penstock_tests::volume::Volume;
 use penstock_tests::{Client, Penstock, Start};
@@ -16,6 +16,7 @@ use penstock_tests::{Client, Penstock, Start};
 const CUTS_OF_ONE_LIFE: usize = 10;
 const REQUESTS_MAX: usize = 600;
 const DISK_BYTES: u64 = 512 << 20;
+const FLUSH_INTERVAL: (&str, &str) = ("flush.checkpoint.interval.ms", "100");
 
 /// A server on a volume whose power is cut, and its load.
 struct Victim {
@@ -34,7 +35,7 @@ impl Victim {
         let dir = tempfile::tempdir().unwrap();
         let volume = Volume::make(dir.path(), DISK_BYTES, "").unwrap()?;
         let data_dir = volume.path().join("data");
-        let start = Start::on(&data_dir).with(&["--durability", durability]);
+        let start = Start::on(&data_dir).with(&["--durability", durability]).set(&[FLUSH_INTERVAL]);
 
         let server = start.start().unwrap();
         let load = Load::create(&mut server.client().unwrap(), dice);
@@ -79,4 +80,56 @@ fn in_fsync_a_power_cut_takes_nothing_that_was_acknowledged_or_read() {
     say(format_args!(
         "{cuts} power cuts in fsync, {acknowledged} requests acknowledged, nothing lost"
     ));
+}
+
+#[test]
+fn in_os_a_power_cut_takes_only_what_is_newer_than_the_last_flush() {
+    let mut dice = Dice::of("power cuts in os");
+    let cuts = rounds(3, 50);
+    let mut losses = Vec::new();
+    for life in 0..cuts.div_ceil(CUTS_OF_ONE_LIFE) {
+        let Some(mut victim) = Victim::new("os", &mut dice) else { return };
+        for _ in 0..CUTS_OF_ONE_LIFE.min(cuts - life * CUTS_OF_ONE_LIFE) {
+            victim.cut(&mut dice);
+            let flushed = flushed_ends(&victim.data_dir);
+            let mut client = victim.restart();
+            let mut ends = [0; PARTITIONS];
+            for (partition, flushed) in flushed.into_iter().enumerate() {
+                let (lost, end) = loss(&victim, partition as i32, flushed, &mut client);
+                losses.push(lost);
+                ends[partition] = end;
+            }
+            victim.load.renew_clients(&mut dice, &ends);
+        }
+    }
+    let (sum, longest) = (losses.iter().sum::<usize>(), losses.iter().max().unwrap());
+    say(format_args!(
+        "{cuts} power cuts in os: {sum} records lost, all newer than the last flush, at most {longest} of a partition"
+    ));
+}
+
+/// Holds a partition against its journal: nothing below `flushed` may be lost or damaged. Has the journal
+/// forget what is lost beyond, and says how many records that are and where the log now ends.
+fn loss(victim: &Victim, partition: i32, flushed: i64, client: &mut Client) -> (usize, i64) {
+    let journal = victim.load.journal();
+    let (log, damaged) = victim.load.witness(&victim.data_dir).sound(client, partition);
+    journal.check_log(partition, &log);
+    let lost = journal.missing(partition, &log);
+    for offset in lost.iter().chain(&damaged) {
+        assert!(*offset >= flushed, "{offset} of {partition} is gone, flushed was {flushed}");
+    }
+    let end = client.offset_of(TOPIC, partition, -1).unwrap();
+    journal.forget(partition, &lost, end);
+    (lost.len(), end)
+}
+
+/// How far each partition is said to be on the disk, by the file that the server keeps of it.
+fn flushed_ends(data_dir: &Path) -> [i64; PARTITIONS] {
+    let points = std::fs::read_to_string(data_dir.join("penstock-recovery-points"));
+    let points = points.unwrap_or_default();
+    std::array::from_fn(|partition| {
+        let name = format!("{TOPIC} {partition} ");
+        let line = points.lines().find(|line| line.starts_with(&name));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    })
 }

@@ -43,7 +43,7 @@ pub struct Ended {
 impl Load {
     /// Creates the topic, with small segments so that faults meet rolls, and those who will use it.
     pub fn create(client: &mut Client, dice: &mut Dice) -> Load {
-        let configs = [("segment.bytes", "4194304")];
+        let configs = [("segment.bytes", "262144")];
         client.create_topic(TOPIC, PARTITIONS as i32, &configs).expect("the topic is new");
         let mut load = Load::default();
         load.renew_clients(dice, &[0; PARTITIONS]);

@@ -1,0 +1,57 @@
+//! SIGTERM under load: what was acknowledged is there, the stop is clean, and the next start believes it.
+
+use std::path::Path;
+
+use penstock_tests::load::{Load, PARTITIONS, TOPIC};
+use penstock_tests::producer::End;
+use penstock_tests::rounds::{Dice, rounds, say};
+use penstock_tests::{Penstock, Start};
+
+const REQUESTS_MAX: usize = 1500;
+
+/// What a start reads when it scans nothing: its own libraries, small files, and of each active segment what
+/// lies behind its last index entry.
+const START_READS_MAX_BYTES: u64 = 512 << 10;
+
+#[test]
+fn a_stop_under_load_answers_what_is_in_flight_and_the_next_start_scans_nothing() {
+    let mut dice = Dice::of("stops under load");
+    let stops = rounds(3, 20);
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Start::on(dir.path()).start().unwrap();
+    let mut load = Load::create(&mut server.client().unwrap(), &mut dice);
+    let (mut log_bytes, mut start_bytes) = (0, 0);
+    for _ in 0..stops {
+        let ended = load.under(server.address(), |journal| {
+            journal.wait_for_more(dice.within(400..REQUESTS_MAX));
+            // Waits for exit code 0. Each producer waits for each answer; none within a minute is a panic.
+            server.stop().unwrap();
+        });
+        let ends = [&ended.producers[..], &ended.consumers[..]].concat();
+        assert!(ends.iter().all(|end| *end == End::Broken), "{ended:?}");
+        assert!(dir.path().join(".kafka_cleanshutdown").exists());
+
+        server = Start::on(dir.path()).start().unwrap();
+        start_bytes = read_bytes(&server).max(start_bytes);
+        log_bytes = log_len_bytes(dir.path());
+        load.witness(dir.path()).check(&mut server.client().unwrap(), load.journal());
+    }
+    say(format_args!(
+        "{stops} stops, {} requests acknowledged; the last log has {log_bytes} bytes, no start read more than {start_bytes}",
+        load.journal().acknowledgements()
+    ));
+    assert!(log_bytes > 4 * START_READS_MAX_BYTES, "{log_bytes} bytes show nothing");
+    assert!(start_bytes < START_READS_MAX_BYTES, "{start_bytes} bytes");
+}
+
+/// What a process has read by system calls so far, from the kernel's own books (proc_pid_io(5), rchar).
+fn read_bytes(server: &Penstock) -> u64 {
+    let books = std::fs::read_to_string(format!("/proc/{}/io", server.pid())).unwrap();
+    books.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+fn log_len_bytes(data_dir: &Path) -> u64 {
+    let partitions = (0..PARTITIONS).map(|index| data_dir.join(format!("{TOPIC}-{index}")));
+    let files = partitions.flat_map(|dir| std::fs::read_dir(dir).unwrap());
+    files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}

@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Topic(TopicArguments),
     /// Shows the batches and records of a segment file, and whether they are sound.
     Dump(DumpArguments),
+    /// Proves every batch and index of a data directory that no server uses.
+    Scrub(ScrubArguments),
 }
 
 /// Flags go over the environment, the environment over the file.
@@ -112,6 +114,16 @@ pub(crate) struct DumpArguments {
     /// Batches only, without their records.
     #[arg(long)]
     pub(crate) batches: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScrubArguments {
+    /// Where the partitions live.
+    #[arg(long, value_name = "DIR", default_value = "./penstock-data")]
+    pub(crate) data_dir: PathBuf,
+    /// Make indexes that do not fit their batches anew.
+    #[arg(long)]
+    pub(crate) repair_indexes: bool,
 }
 
 impl ServeArguments {

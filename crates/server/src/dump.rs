@@ -1,12 +1,13 @@
 //! `penstock dump`: the batches and records of a segment file, and whether they are sound.
 //!
-//! Reads one batch at a time; never writes. Fails when something in the file is not sound.
+//! Reads one batch at a time and goes on behind what is damaged; never writes. Fails when something in the
+//! file is not sound.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::Write;
 
 use anyhow::{Context, bail};
-use penstock_batch::{BatchHeader, HEADER_LEN};
+use penstock_batch::BatchHeader;
+use penstock_storage::{Damage, SegmentPiece, SegmentReader};
 
 use crate::cli::DumpArguments;
 
@@ -18,46 +19,36 @@ const SHOWN_BYTES: usize = 80;
 /// # Errors
 /// The file cannot be read, or is not sound from its first to its last byte.
 pub(crate) fn run(arguments: &DumpArguments) -> anyhow::Result<()> {
-    let file = File::open(&arguments.file)
+    let mut segment = SegmentReader::open(&arguments.file)
         .with_context(|| format!("cannot open {}", arguments.file.display()))?;
-    let len_bytes = file.metadata()?.len();
-    let mut input = BufReader::with_capacity(1 << 20, file);
+    let len_bytes = segment.size_bytes();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let (mut position, mut batches, mut unsound) = (0, 0u64, 0u64);
-    while position < len_bytes {
-        let batch = match read_batch(&mut input, len_bytes - position) {
-            Ok(batch) => batch,
-            Err(error) => {
-                out.flush()?;
-                bail!(
-                    "position {position}: {error:#}; {} bytes from there on",
-                    len_bytes - position
-                );
+    let (mut batches, mut unsound) = (0u64, 0u64);
+    while let Some(piece) = segment.read()? {
+        match piece {
+            SegmentPiece::Batch { position, bytes } => {
+                let sound = show(&mut out, position.0, &bytes, arguments.batches)?;
+                unsound += u64::from(!sound);
+                batches += 1;
             }
-        };
-        let sound = show(&mut out, position, &batch, arguments.batches)?;
-        unsound += u64::from(!sound);
-        batches += 1;
-        position += batch.len() as u64;
+            SegmentPiece::Damage(Damage { position, len_bytes, first, end, .. }) => {
+                let what = format!("offsets {first} to before {end}");
+                writeln!(out, "position {position} bytes {len_bytes} DAMAGED {what}")?;
+                unsound += 1;
+            }
+            SegmentPiece::End(Damage { position, len_bytes, first, .. }) => {
+                let what = format!("to the end; offset {first} would be next");
+                writeln!(out, "position {position} bytes {len_bytes} NOT SOUND {what}")?;
+                unsound += 1;
+            }
+        }
     }
     writeln!(out, "{batches} batches, {len_bytes} bytes, {unsound} unsound")?;
     out.flush()?;
     if unsound > 0 {
-        bail!("{unsound} of {batches} batches are not sound");
+        bail!("{unsound} ranges or batches are not sound");
     }
     Ok(())
-}
-
-fn read_batch(input: &mut impl Read, left_bytes: u64) -> anyhow::Result<Vec<u8>> {
-    let mut batch = vec![0; HEADER_LEN.min(left_bytes as usize)];
-    input.read_exact(&mut batch)?;
-    let header = BatchHeader::parse(&batch)?;
-    if header.len_bytes() as u64 > left_bytes {
-        bail!("a batch of {} bytes in the last {left_bytes} bytes", header.len_bytes());
-    }
-    batch.resize(header.len_bytes(), 0);
-    input.read_exact(&mut batch[HEADER_LEN..])?;
-    Ok(batch)
 }
 
 /// Shows one batch; says whether it is sound.

@@ -30,6 +30,8 @@ mod partition;
 mod produce;
 mod producer_ids;
 mod route;
+mod scrub_command;
+mod scrubber;
 mod server;
 mod settings;
 mod topic_admin;
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => return serve(*arguments),
         Command::Topic(arguments) => topic_command::run(arguments),
         Command::Dump(arguments) => dump::run(&arguments),
+        Command::Scrub(arguments) => scrub_command::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

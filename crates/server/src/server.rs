@@ -21,7 +21,7 @@ use crate::producer_ids::ProducerIds;
 use crate::settings::Settings;
 use crate::topics::Topics;
 use crate::worker::{self, Stop};
-use crate::{checkpoints, disk, groups, housekeeping, http, limits};
+use crate::{checkpoints, disk, groups, housekeeping, http, limits, scrubber};
 
 /// What every worker sees.
 pub(crate) struct Server {
@@ -97,6 +97,7 @@ pub(crate) async fn run(
     let metrics = http::serve(Arc::clone(&server), stop.subscribe()).await?;
     let housekeeping = tokio::spawn(housekeeping::run(Arc::clone(&server), stop.subscribe()));
     let checkpoints = tokio::spawn(checkpoints::run(Arc::clone(&server), stop.subscribe()));
+    let scrubber = tokio::spawn(scrubber::run(Arc::clone(&server), stop.subscribe()));
     let timekeeping = tokio::spawn(groups::run(Arc::clone(&server), stop.subscribe()));
     let workers = start_workers(&server, listeners, &stop)?;
 
@@ -106,6 +107,7 @@ pub(crate) async fn run(
     drain(&server, workers, &stop).await?;
     housekeeping.await?;
     checkpoints.await?;
+    scrubber.await?;
     timekeeping.await?;
     tokio::task::spawn_blocking(move || server.topics.close()).await??;
     Ok(())

@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) log: LogConfig,
     /// How often what was appended is synced, so that a start after a crash need not read it.
     pub(crate) checkpoint_interval: Duration,
+    /// How much of the sealed segments is read to find damage; 0: nothing.
+    pub(crate) scrub_bytes_per_second: u64,
     /// How often retention is looked at.
     pub(crate) retention_check_interval: Duration,
     /// The largest frame taken.
@@ -90,6 +92,7 @@ impl Default for Settings {
             auto_create_topics: true,
             log: LogConfig { max_message_bytes: limits::BATCH_MAX_BYTES, ..LogConfig::default() },
             checkpoint_interval: Duration::from_secs(60),
+            scrub_bytes_per_second: 0,
             retention_check_interval: Duration::from_secs(300),
             frame_max_bytes: limits::FRAME_MAX_BYTES,
             fetch_max_bytes: limits::FETCH_MAX_BYTES,
@@ -159,6 +162,10 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("log.retention.bytes", "a partition keeps this much; -1: all [-1]"),
     ("log.retention.check.interval.ms", "how often retention is looked at [300000]"),
     ("flush.checkpoint.interval.ms", "a crash makes a start read what is newer than this [60000]"),
+    (
+        "scrub.bytes.per.second",
+        "sealed segments are read so fast to find damage; 0: not at all [0]",
+    ),
     ("message.max.bytes", "largest record batch [1048588]"),
     ("log.message.timestamp.type", "CreateTime or LogAppendTime [CreateTime]"),
     ("socket.request.max.bytes", "largest request frame [100 MiB]"),
@@ -264,6 +271,7 @@ impl Settings {
                 self.retention_check_interval = milliseconds(value, 1)?;
             }
             "flush.checkpoint.interval.ms" => self.checkpoint_interval = milliseconds(value, 1)?,
+            "scrub.bytes.per.second" => self.scrub_bytes_per_second = number(value, 0..=1 << 40)?,
             "socket.request.max.bytes" => {
                 self.frame_max_bytes = number(value, 1024..=limits::FRAME_MAX_BYTES)?;
             }

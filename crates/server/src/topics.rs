@@ -339,7 +339,8 @@ impl Topics {
         self.data_dir.write_clean_shutdown().context("cannot mark the stop as clean")
     }
 
-    fn partitions(&self) -> Vec<Arc<Partition>> {
+    /// All partitions of all topics, by name.
+    pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.all().iter().flat_map(|topic| topic.partitions()).collect()
     }
 }

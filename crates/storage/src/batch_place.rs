@@ -53,7 +53,8 @@ pub(crate) struct HeaderWalk {
 impl HeaderWalk {
     /// From a batch start in the segment with base offset `segment`, whose bytes end at `end`.
     pub(crate) fn new(segment: Offset, position: Position, end: Position) -> HeaderWalk {
-        let highest = Offset(segment.0.saturating_add(i32::MAX.into()));
+        // The offset after the last must be one, too.
+        let highest = Offset(segment.0.saturating_add(i32::MAX.into()).min(i64::MAX - 1));
         HeaderWalk { position, lowest: segment, highest, end, damage: DamagedRanges::default() }
     }
 

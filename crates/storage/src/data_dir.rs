@@ -101,6 +101,11 @@ impl DataDir {
         }
     }
 
+    /// Whether the last server closed every log. Leaves the marker where it is.
+    pub fn was_stopped_cleanly(&self) -> bool {
+        self.disk().open(&self.dir.join(CLEAN_SHUTDOWN)).is_ok()
+    }
+
     /// Leaves the marker. Only when every log has been closed without error.
     pub fn write_clean_shutdown(&self) -> Result<(), DataDirError> {
         let written = self.dir.replace_file(CLEAN_SHUTDOWN, CLEAN_SHUTDOWN_CONTENT);

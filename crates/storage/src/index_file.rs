@@ -115,6 +115,24 @@ impl<E: Entry> IndexFile<E> {
         }
     }
 
+    /// All of it; `None` when it is missing. Blocks.
+    pub(crate) fn read_all(&self) -> io::Result<Option<Vec<u8>>> {
+        match self.dir.read(&self.name()) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts another in its place. Blocks.
+    pub(crate) fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        self.dir.replace_file(&self.name(), bytes)
+    }
+
+    fn name(&self) -> String {
+        format!("{:020}.{}", self.base.0, E::SUFFIX)
+    }
+
     /// Makes its content survive a power cut, if it is still there. Blocks.
     /// See `SegmentFiles::write_again`.
     pub(crate) fn write_again(&self) -> io::Result<()> {
@@ -183,6 +201,13 @@ impl<E: Entry> IndexTail<E> {
         Bracket::of(&self.pending, beyond)
     }
 
+    /// The pending entries, and a `closing` one if there is one, as their bytes.
+    pub(crate) fn encoded(&self, closing: Option<E>) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity((self.pending.len() + 1) * E::LEN);
+        self.pending.iter().chain(&closing).for_each(|entry| entry.encode(&mut bytes));
+        bytes
+    }
+
     /// The job that brings the file up to date, and adds a `closing` entry if there is one; `None` when
     /// there is nothing to write. The tail does not count on the closing entry: should the segment go on
     /// growing after all, the next entry takes its place.
@@ -190,13 +215,11 @@ impl<E: Entry> IndexTail<E> {
         if self.pending.is_empty() && closing.is_none() {
             return None;
         }
-        let mut bytes = Vec::with_capacity((self.pending.len() + 1) * E::LEN);
-        self.pending.iter().chain(&closing).for_each(|entry| entry.encode(&mut bytes));
         Some(EntriesFlush {
             dir: self.file.dir.clone(),
             path: self.file.path(),
             at_bytes: self.pending_at_bytes,
-            bytes,
+            bytes: self.encoded(closing),
             end_bytes: self.len_bytes(),
             flushed_bytes: self.flushed_bytes.clone(),
         })

@@ -15,6 +15,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -138,7 +139,11 @@ impl<'a> Opening<'a> {
 
     /// `None` when the files contradict what was believed.
     fn run(mut self) -> Result<Option<Opened>, LogError> {
-        let bases = Vec::from_iter(list_segments(self.dir)?.segments);
+        let listing = list_segments(self.dir)?;
+        for path in &listing.orphans {
+            self.dir.disk().remove_file(path).map_err(LogError::io(path))?;
+        }
+        let bases = Vec::from_iter(listing.segments);
         let mut sealed = VecDeque::new();
         // Ends with those that hold nothing sound, so far.
         let mut proving: Vec<Proved> = Vec::new();
@@ -376,9 +381,11 @@ impl Opened {
 pub(crate) struct Listing {
     pub(crate) segments: BTreeSet<Offset>,
     pub(crate) snapshots: BTreeSet<Offset>,
+    /// Indexes without a log: what an interrupted expiry or roll left behind.
+    orphans: Vec<PathBuf>,
 }
 
-/// Lists segments and snapshots. Sweeps what an interrupted expiry left behind.
+/// Lists segments and what is beside them.
 pub(crate) fn list_segments(dir: &Directory) -> Result<Listing, LogError> {
     let mut listing = Listing::default();
     let mut companions = Vec::new();
@@ -396,9 +403,8 @@ pub(crate) fn list_segments(dir: &Directory) -> Result<Listing, LogError> {
             _ => {}
         }
     }
-    for (_, path) in companions.iter().filter(|(base, _)| !listing.segments.contains(base)) {
-        dir.disk().remove_file(path).map_err(LogError::io(path))?;
-    }
+    companions.retain(|(base, _)| !listing.segments.contains(base));
+    listing.orphans = companions.into_iter().map(|(_, path)| path).collect();
     Ok(listing)
 }
 

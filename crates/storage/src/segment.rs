@@ -205,6 +205,11 @@ impl Indexer {
         self.offsets.flush(None).into_iter().chain(self.times.flush(self.due_time_entry()))
     }
 
+    /// What both index files should be, if the segment was noted from its start.
+    pub(crate) fn encoded(&self) -> [Vec<u8>; 2] {
+        [self.offsets.encoded(None), self.times.encoded(self.due_time_entry())]
+    }
+
     /// What brings the index files up to date.
     pub(crate) fn flush(&mut self) -> impl Iterator<Item = EntriesFlush> + use<> {
         self.offsets.forget_flushed();

@@ -1,0 +1,183 @@
+//! Reading what nobody reads: every batch of a segment against its CRC, and its indexes against the batches.
+//!
+//! ```text
+//!   Scrub::open ──▶ step ──▶ step ──▶ … ──▶ None: report()      a step reads 1 MiB, or one larger batch
+//!                                              ├──▶ Log::note_scrubbed, of a log that is served
+//!                                              └──▶ keep_damage, of one that is not
+//! ```
+//!
+//! The server's scrubber and `penstock scrub` drive it, as slowly as they like. It writes nothing itself,
+//! and leaves the page cache as it was (quiet_file.rs).
+
+use std::{io, sync::Arc};
+
+use crate::{
+    Damage, DamageFlush, Directory, Log, LogConfig, LogError, Offset, Position,
+    batch_place::HeaderWalk,
+    damage,
+    index_check::IndexCheck,
+    quiet_file::QuietFile,
+    recovery::list_segments,
+    scan::{Scan, Scanned},
+    segment::{Indexer, SegmentFiles},
+};
+
+/// A segment that is being read.
+#[derive(Debug)]
+pub struct Scrub {
+    files: Arc<SegmentFiles>,
+    quiet: QuietFile,
+    scan: Scan,
+    indexes: IndexCheck,
+    /// What the indexes should be.
+    indexer: Indexer,
+    next: Option<Offset>,
+    report: Scrubbed,
+}
+
+/// What was found in a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Its base offset.
+    pub segment: Offset,
+    /// Bytes of its log file.
+    pub size_bytes: u64,
+    /// Sound batches.
+    pub batches: u64,
+    /// What is damaged, ascending.
+    pub damage: Vec<Damage>,
+    /// Of the last segment, what no sound batch follows. Torn by a crash, the next start cuts it; after a
+    /// clean stop it is damage, and the log end is at least its `end`.
+    pub unsound_end: Option<Damage>,
+    /// Entries of its indexes that lead where they should not; a missing or torn file is one.
+    pub wrong_index_entries: u64,
+}
+
+impl Scrub {
+    /// Begins with a segment. `next` is the base offset of the one that follows it; none follows the last
+    /// one, which must not grow meanwhile. Blocks.
+    pub fn open(
+        dir: impl Into<Directory>,
+        base: Offset,
+        next: Option<Offset>,
+    ) -> io::Result<Scrub> {
+        let dir = Arc::new(dir.into());
+        let files = Arc::new(SegmentFiles::open(&dir, base)?);
+        let quiet = QuietFile::new(SegmentFiles::open(&dir, base)?.log);
+        let size_bytes = files.log.len_bytes()?;
+        let walk = HeaderWalk::new(base, Position(0), Position(size_bytes)).before(next);
+        let report = Scrubbed {
+            segment: base,
+            size_bytes,
+            batches: 0,
+            damage: Vec::new(),
+            unsound_end: None,
+            wrong_index_entries: 0,
+        };
+        Ok(Scrub {
+            scan: Scan::new(base, walk, Offset(0)),
+            indexes: IndexCheck::of(&files)?,
+            indexer: Indexer::empty(&files),
+            files,
+            quiet,
+            next,
+            report,
+        })
+    }
+
+    /// The segments of a directory that nobody serves, each with the base offset of the next. Blocks.
+    pub fn segments(dir: impl Into<Directory>) -> Result<Vec<(Offset, Option<Offset>)>, LogError> {
+        let bases = Vec::from_iter(list_segments(&dir.into())?.segments);
+        let nexts = bases.iter().skip(1).copied().map(Some).chain([None]);
+        Ok(bases.iter().copied().zip(nexts).collect())
+    }
+
+    /// Reads on; gives the bytes read, `None` when all is read. Blocks.
+    pub fn step(&mut self) -> io::Result<Option<u64>> {
+        let before = self.scan.read_bytes();
+        loop {
+            match self.scan.next(&self.quiet)? {
+                Scanned::Batch(_, place) => {
+                    self.report.batches += 1;
+                    self.indexes.batch(&place);
+                    self.indexer.note(&place, LogConfig::default().index_interval_bytes);
+                }
+                Scanned::Damage(found) => self.add(found),
+                Scanned::Tail => {
+                    self.finish();
+                    return Ok(None);
+                }
+            }
+            let read_bytes = self.scan.read_bytes() - before;
+            if read_bytes > 0 {
+                return Ok(Some(read_bytes));
+            }
+        }
+    }
+
+    /// What was found, once all is read.
+    pub fn report(&self) -> &Scrubbed {
+        &self.report
+    }
+
+    /// Replaces both index files by what the batches say. Blocks.
+    pub fn repair_indexes(&self) -> io::Result<()> {
+        let [offsets, times] = self.indexer.encoded();
+        self.files.offsets.replace(&offsets)?;
+        self.files.times.replace(&times)
+    }
+
+    fn finish(&mut self) {
+        let (position, first) = (self.scan.position(), self.scan.lowest());
+        let len_bytes = self.report.size_bytes - position.0;
+        if len_bytes > 0 {
+            let segment = self.report.segment;
+            let end = self.next.unwrap_or(first);
+            let tail = Damage { segment, position, len_bytes, first, end };
+            match self.next {
+                Some(_) => self.add(tail),
+                None => self.report.unsound_end = Some(tail),
+            }
+        }
+        self.report.wrong_index_entries = self.indexes.wrong(self.next.is_some());
+    }
+
+    fn add(&mut self, found: Damage) {
+        self.indexes.damage(&found);
+        self.report.damage.push(found);
+    }
+}
+
+/// Makes a directory that nobody serves say what a scrub has found in these segments. Blocks.
+pub fn keep_damage(dir: impl Into<Directory>, found: &[Scrubbed]) -> io::Result<()> {
+    let dir = Arc::new(dir.into());
+    let known = damage::read(&dir)?;
+    let read = |range: &&Damage| found.iter().any(|scrubbed| scrubbed.segment == range.segment);
+    let mut ranges: Vec<Damage> = known.iter().filter(|range| !read(range)).copied().collect();
+    ranges.extend(found.iter().flat_map(|scrubbed| &scrubbed.damage));
+    ranges.sort_by_key(|range| (range.segment, range.position));
+    match ranges == known {
+        true => Ok(()),
+        false => DamageFlush::new(&dir, ranges.into_iter()).write(),
+    }
+}
+
+impl Log {
+    /// Takes what a scrub has found in a sealed segment for what is damaged there, from here on. What must
+    /// be written down then, if that is news.
+    pub fn note_scrubbed(&mut self, scrubbed: &Scrubbed) -> Option<DamageFlush> {
+        let found = damage::DamagedRanges::new(scrubbed.damage.clone());
+        let segment = self.sealed.iter_mut().find(|s| s.base() == scrubbed.segment)?;
+        if segment.damage.all() == found.all() {
+            return None;
+        }
+        for Damage { segment, position, len_bytes, first, end } in found.all() {
+            tracing::error!(
+                dir = %self.dir.display(), segment = segment.0, position = position.0, len_bytes,
+                first_offset = first.0, end_offset = end.0, "the scrubber found damage"
+            );
+        }
+        segment.damage = found;
+        Some(DamageFlush::new(&self.dir, self.damage()))
+    }
+}

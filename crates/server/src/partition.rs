@@ -9,7 +9,8 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use penstock_ring::Ring;
 use penstock_storage::{
-    AppendError, Find, Found, Log, Offset, PartitionName, ProducedBatches, Roll, TimestampFound,
+    AppendError, Find, FlushError, Found, Log, LogFlush, Offset, PartitionName, ProducedBatches,
+    Roll, TimestampFound, WriteAgain,
 };
 
 use crate::clock;
@@ -120,7 +121,7 @@ impl Partition {
         if let Some(flush) = begin()
             && let Err(error) = flush.sync_batches()
         {
-            self.log().fail_flush(flush, error);
+            self.fail_flush(flush, error);
             return false;
         }
         let moved = self.touch_files(|| {
@@ -128,13 +129,21 @@ impl Partition {
             match flush.run() {
                 Ok(()) => self.log().finish_flush(flush),
                 Err(error) => {
-                    self.log().fail_flush(flush, error);
+                    self.fail_flush(flush, error);
                     return false;
                 }
             }
             true
         });
         moved.unwrap_or(false)
+    }
+
+    fn fail_flush(&self, flush: LogFlush, error: FlushError) {
+        // The guard ends with the statement: what was lost is written again without it.
+        let again = self.log().fail_flush(flush, error);
+        if let Some(Err(error)) = again.map(WriteAgain::run) {
+            tracing::error!(partition = %self.name, %error, "what could not be synced could not be written again");
+        }
     }
 
     /// There are no followers yet: what is written is below the high watermark.

@@ -58,7 +58,7 @@ pub use disk::{DirEntry, Directory, Disk, DiskFile, Files, is_no_room};
 pub use epochs::EpochStart;
 pub use flush::IndexFlush;
 pub use log::{Find, LastStop, Log, LogError, SegmentInfo};
-pub use log_flush::{FlushError, LogFlush};
+pub use log_flush::{FlushError, LogFlush, WriteAgain};
 pub use lookup::Lookup;
 pub use produced::{ProduceError, ProducedBatches};
 pub use read::{Extent, FindError, Found, Need, Step};

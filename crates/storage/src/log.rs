@@ -23,7 +23,7 @@ use std::{
 
 use crate::{
     Damage, Directory, EpochStart, FindError, Found, IndexFlush, LogConfig, Lookup, Offset,
-    TimestampLookup, TopicId,
+    TimestampLookup, TopicId, WriteAgain,
     batch_place::BatchPlace,
     damage::DamagedRanges,
     epochs::Epochs,
@@ -301,8 +301,14 @@ impl Log {
         }
         self.writing = Writing::Offline;
         let flush = self.last_flush();
-        flush.run().map_err(io::Error::other)?;
-        self.finish_flush(flush);
+        match flush.run() {
+            Ok(()) => self.finish_flush(flush),
+            Err(error) => {
+                let reported = io::Error::other(error.to_string());
+                self.fail_flush(flush, error).map_or(Ok(()), WriteAgain::run)?;
+                return Err(reported);
+            }
+        }
         Ok(())
     }
 

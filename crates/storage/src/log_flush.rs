@@ -15,7 +15,7 @@ use std::{io, sync::Arc};
 use crate::{
     Directory, IndexFlush, Log, Offset, RecoveryPoint,
     producer_snapshot::{self, SUFFIX},
-    segment::{SegmentFiles, segment_file},
+    segment::{Segment, SegmentFiles, segment_file},
 };
 
 /// All that is not yet known to be on the disk.
@@ -25,8 +25,7 @@ pub struct LogFlush {
     /// The log end when it began.
     point: Offset,
     entries: Vec<IndexFlush>,
-    /// Each with its committed bytes.
-    segments: Vec<(Arc<SegmentFiles>, u64)>,
+    segments: Vec<Arc<SegmentFiles>>,
     /// Of the producers at `point`; `None` when there is one already.
     snapshot: Option<Vec<u8>>,
     /// A snapshot that this one makes needless.
@@ -50,7 +49,7 @@ impl LogFlush {
     /// Must not be run again after an error: a second sync may succeed for what the first one lost.
     pub fn run(&self) -> Result<(), FlushError> {
         self.entries.iter().try_for_each(IndexFlush::write).map_err(FlushError::Write)?;
-        self.sync_each(SegmentFiles::sync)?;
+        self.segments.iter().try_for_each(|files| files.sync()).map_err(FlushError::Sync)?;
         self.dir.sync().map_err(FlushError::Sync)?;
         self.write_snapshot().map_err(FlushError::Write)
     }
@@ -58,21 +57,7 @@ impl LogFlush {
     /// Writes the batches of it to the disk, which is what takes time; `run` then finds little left to do.
     /// Unlike that it touches no file by name. Blocks.
     pub fn sync_batches(&self) -> Result<(), FlushError> {
-        self.sync_each(|files| files.log.sync_data())
-    }
-
-    /// What could not be synced is written once more. The kernel has marked those pages clean: a flush after
-    /// the next start would find nothing to do, and take for durable what is not.
-    fn sync_each(&self, sync: impl Fn(&SegmentFiles) -> io::Result<()>) -> Result<(), FlushError> {
-        let synced = self.segments.iter().try_for_each(|(files, _)| sync(files));
-        synced.map_err(|error| {
-            for (files, len_bytes) in &self.segments {
-                if let Err(error) = files.write_again(*len_bytes) {
-                    tracing::error!(dir = %self.dir.display(), %error, "nor could it be written again");
-                }
-            }
-            FlushError::Sync(error)
-        })
+        self.segments.iter().try_for_each(|files| files.log.sync_data()).map_err(FlushError::Sync)
     }
 
     fn write_snapshot(&self) -> io::Result<()> {
@@ -84,6 +69,21 @@ impl LogFlush {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// What a failed sync may have lost, to be written again: the kernel has marked its pages clean, so that a flush
+/// of the next life would find nothing to do and take for durable what is not.
+#[derive(Debug)]
+pub struct WriteAgain {
+    /// Each with its committed bytes, which never change.
+    segments: Vec<(Arc<SegmentFiles>, u64)>,
+}
+
+impl WriteAgain {
+    /// Writes the same bytes to the same places; nobody who reads them notices. Blocks.
+    pub fn run(self) -> io::Result<()> {
+        self.segments.iter().try_for_each(|(files, len_bytes)| files.write_again(*len_bytes))
     }
 }
 
@@ -107,12 +107,13 @@ impl Log {
     }
 
     /// It is not, or nobody knows. After a failed sync the log goes offline: what is committed can still be
-    /// read, nothing is appended until it is opened anew.
-    pub fn fail_flush(&mut self, flush: LogFlush, error: FlushError) {
+    /// read, nothing is appended until it is opened anew. Run the job that is given then.
+    pub fn fail_flush(&mut self, flush: LogFlush, error: FlushError) -> Option<WriteAgain> {
         let (dir, point) = (self.dir.display(), flush.point.0);
         match error {
             FlushError::Write(error) => {
                 tracing::warn!(%dir, point, %error, "the recovery point stays where it was");
+                None
             }
             FlushError::Sync(error) => {
                 tracing::error!(
@@ -120,6 +121,8 @@ impl Log {
                     "a sync failed; the partition takes no more appends until the server is restarted"
                 );
                 self.sync_failed = true;
+                let of = |segment: &Segment| (segment.files.clone(), segment.size_bytes);
+                Some(WriteAgain { segments: self.unflushed().map(of).collect() })
             }
         }
     }
@@ -135,19 +138,22 @@ impl Log {
         self.flush(self.finish_indexes())
     }
 
-    fn flush(&self, entries: Vec<IndexFlush>) -> LogFlush {
+    /// The segments of which something is perhaps not on the disk.
+    fn unflushed(&self) -> impl Iterator<Item = &Segment> {
         // A segment that ends at the point has perhaps got its last index entries since.
         let first = self.sealed.partition_point(|segment| segment.base() < self.recovery_point);
         let sealed = self.sealed.range(first.saturating_sub(1)..);
-        let segments =
-            sealed.chain([&self.active.segment]).map(|s| (s.files.clone(), s.size_bytes));
+        sealed.chain([&self.active.segment])
+    }
+
+    fn flush(&self, entries: Vec<IndexFlush>) -> LogFlush {
         let is_new = self.log_end > self.snapshot;
         let is_old = self.snapshot > Offset(0) && !self.has_segment(self.snapshot);
         LogFlush {
             dir: self.dir.clone(),
             point: self.log_end,
             entries,
-            segments: segments.collect(),
+            segments: self.unflushed().map(|segment| segment.files.clone()).collect(),
             snapshot: is_new.then(|| producer_snapshot::encode(&self.producers.snapshot())),
             superseded: Some(self.snapshot).filter(|_| is_new && is_old),
         }

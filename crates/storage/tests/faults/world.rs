@@ -9,7 +9,7 @@ use std::{io, ops::Range, path::Path, sync::Arc};
 
 use penstock_storage::{
     Append, AppendError, DataDir, Directory, LastStop, Log, LogConfig, Offset, PartitionName,
-    ProducedBatches, RecoveryPoint, Roll, TopicId,
+    ProducedBatches, RecoveryPoint, Roll, TopicId, WriteAgain,
 };
 use rustix::io::Errno;
 
@@ -267,7 +267,10 @@ impl World {
         let end = self.log().log_end();
         match flush.run() {
             Ok(()) => self.log().finish_flush(flush),
-            Err(error) => return self.log().fail_flush(flush, error),
+            Err(error) => {
+                let again = self.log().fail_flush(flush, error);
+                return again.map_or(Ok(()), WriteAgain::run).expect("one call fails at a time");
+            }
         }
         let (data, log) = self.running.as_ref().expect("the server runs");
         self.flushed = log.recovery_point().offset;

@@ -337,7 +337,11 @@ impl World {
             && let Some(flush) = log.begin_flush()
         {
             // Nobody may see what is not on the disk.
-            flush.run()?;
+            if let Err(error) = flush.run() {
+                let reported = error.to_string();
+                log.fail_flush(flush, error).map_or(Ok(()), WriteAgain::run)?;
+                return Err(reported.into());
+            }
             log.finish_flush(flush);
         }
         // Segments whose unlinking a power cut has undone are to go again.

@@ -20,6 +20,9 @@ const FILE_NAME: &str = "penstock-producer-ids";
 /// Numbers reserved by one write of the file.
 const BLOCK: i64 = 1000;
 
+/// No server gives out numbers from here on.
+const INVENTED: i64 = 1 << 62;
+
 /// The numbers that may still be given out without a write.
 #[derive(Debug)]
 pub(crate) struct ProducerIds {
@@ -28,11 +31,12 @@ pub(crate) struct ProducerIds {
 }
 
 impl ProducerIds {
-    /// Reads where the last run's reservations ended.
+    /// Reads where the last run's reservations ended. Logs that came from a Kafka know producers that it gave
+    /// their numbers: the greatest of those is `known`, and numbers go on above it.
     ///
     /// # Errors
     /// The file cannot be read or is not a number.
-    pub(crate) fn open(data_dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(data_dir: &Path, known: Option<i64>) -> anyhow::Result<Self> {
         let path = data_dir.join(FILE_NAME);
         let end = match std::fs::read_to_string(&path) {
             Ok(text) => text.trim().parse().with_context(|| format!("in {}", path.display()))?,
@@ -41,6 +45,8 @@ impl ProducerIds {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
         };
+        // Whoever invents a number of his own does not use them up.
+        let end = known.filter(|id| *id < INVENTED).map_or(end, |id| end.max(id + 1));
         Ok(ProducerIds { path, reserved: Mutex::new(end..end) })
     }
 
@@ -99,12 +105,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut given = Vec::new();
         for _ in 0..3 {
-            let ids = ProducerIds::open(dir.path()).unwrap();
+            let ids = ProducerIds::open(dir.path(), None).unwrap();
             given.extend((0..BLOCK + 2).map(|_| ids.next().unwrap()));
         }
         let count = given.len();
         given.sort_unstable();
         given.dedup();
         assert_eq!(given.len(), count);
+    }
+
+    /// A producer of Kafka's had number 0 in a log, a new one of ours got it again: its first batch was taken
+    /// for one that had been sent twice, and acknowledged without being kept.
+    #[test]
+    fn a_number_that_a_log_knows_is_not_given_out_again() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(ProducerIds::open(dir.path(), Some(41)).unwrap().next().unwrap(), 42);
+        assert_eq!(ProducerIds::open(dir.path(), Some(7)).unwrap().next().unwrap(), 1042);
+        let invented = ProducerIds::open(dir.path(), Some(i64::MAX)).unwrap();
+        assert_eq!(invented.next().unwrap(), 2042);
     }
 }

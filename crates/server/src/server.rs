@@ -47,9 +47,10 @@ impl Server {
     ) -> anyhow::Result<Arc<Server>> {
         let metrics = Metrics::new();
         let cluster = Cluster::open(&settings, bound)?;
-        let producer_ids = ProducerIds::open(&settings.data_dir)?;
         let groups = Groups::open(&settings.data_dir, settings.groups, settings.durability)?;
         let topics = Topics::open(&settings, data_dir, &metrics)?;
+        let known = topics.greatest_producer_id();
+        let producer_ids = ProducerIds::open(&settings.data_dir, known)?;
         Ok(Arc::new(Server {
             disk: disk::Reserve::new(&settings),
             topics,

@@ -152,6 +152,11 @@ impl Topics {
         self.partitions().iter().filter(|partition| partition.log().is_offline()).count()
     }
 
+    /// The greatest producer id that any log remembers.
+    pub(crate) fn greatest_producer_id(&self) -> Option<i64> {
+        self.partitions().iter().filter_map(|p| p.log().greatest_producer_id()).max()
+    }
+
     /// Damaged ranges of all logs, and bytes in them.
     pub(crate) fn damage(&self) -> (u64, u64) {
         let of_one = |(ranges, bytes), partition: &Arc<Partition>| {

@@ -220,6 +220,12 @@ impl Log {
         })
     }
 
+    /// The greatest producer id it remembers: a new producer must not get one of those, or what it sends
+    /// would be taken for what the old one had sent.
+    pub fn greatest_producer_id(&self) -> Option<i64> {
+        self.producers.greatest_id()
+    }
+
     /// What of it is known to be damaged, oldest first.
     pub fn damage(&self) -> impl Iterator<Item = Damage> {
         self.all_segments().flat_map(|(segment, _)| segment.damage.all()).copied()

@@ -55,6 +55,10 @@ impl Producers {
         }
     }
 
+    pub(crate) fn greatest_id(&self) -> Option<i64> {
+        self.by_id.keys().max().copied()
+    }
+
     /// What a snapshot keeps: an entry a batch, a producer's oldest first.
     pub(crate) fn snapshot(&self) -> Vec<SnapshotEntry> {
         self.by_id.iter().flat_map(|(id, producer)| producer.snapshot(*id)).collect()

@@ -268,6 +268,7 @@ mod producers {
             let point = log.recovery_point();
             drop(log);
             let (mut log, _) = Log::open_from(dir.path(), small_segments(), stop, point).unwrap();
+            assert_eq!(log.greatest_producer_id(), Some(7));
             is_known(&mut log, 3);
             send(&mut log, 4).unwrap();
         }

@@ -90,7 +90,8 @@ fn load_snapshot(log: &mut Log, snapshots: &BTreeSet<Offset>) -> io::Result<Offs
         log.dir.sync()?;
     }
     log.snapshot = from.unwrap_or(Offset(0));
-    Ok(from.unwrap_or(log.active.segment.base()))
+    // Without one, what was proved tells as well: before the first checkpoint that is all of the log.
+    Ok(from.unwrap_or(log.active.segment.base().min(log.recovery_point)))
 }
 
 fn note_producers(log: &mut Log, from: Offset) -> io::Result<()> {

@@ -250,6 +250,8 @@ mod producers {
             (LastStop::Unclean, true, false),
             (LastStop::Clean, true, true),
             (LastStop::Unclean, true, true),
+            // A roll before the first checkpoint: such a retry was appended twice.
+            (LastStop::Unclean, false, true),
         ] {
             let dir = tempfile::tempdir().unwrap();
             let mut log = created(dir.path());

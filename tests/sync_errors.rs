@@ -41,6 +41,8 @@ fn fail_syncs_under_load(tmpfs: &Path, mut volume: Volume, dice: &mut Dice) {
     let start = Start::on(&data_dir).with(&["--durability", "fsync"]);
     let server = start.start().unwrap();
     let mut load = Load::create(&mut server.client().unwrap(), dice);
+    // One sync at a time: of two, ext4 may confirm one that it gives up (KERNEL.md).
+    load.keep_first_partition();
     let witness = load.witness(&data_dir);
 
     let foreign = tmpfs.join("foreign");
@@ -84,5 +86,5 @@ fn assert_offline(server: &Penstock, ended: &[End]) {
     let refused = End::Refused(ErrorCode::KAFKA_STORAGE_ERROR);
     assert!(ended.iter().all(|end| *end == refused), "{ended:?}");
     let offline = server.metrics().unwrap().value("penstock_partitions_offline");
-    assert_eq!(offline, PARTITIONS as u64);
+    assert_eq!(offline, 1);
 }

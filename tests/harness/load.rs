@@ -64,6 +64,11 @@ impl Load {
         self.generation += 1;
     }
 
+    /// Leaves only the producers of the first partition.
+    pub fn keep_first_partition(&mut self) {
+        self.producers.truncate(PRODUCERS.len() / PARTITIONS);
+    }
+
     /// What was sent and acknowledged.
     pub fn journal(&self) -> &Journal {
         &self.journal

@@ -56,7 +56,7 @@ system: build ## a real server process: kills, faults, strangers, silent peers, 
 soak: build ## all rounds of the fault tests, of which `system` runs a few (ten minutes, root)
 	PENSTOCK_SOAK=$(PENSTOCK_SOAK) $(CARGO) test --package penstock-tests \
 		--test crash --test stop --test power_cut --test sync_errors --test read_errors \
-		--test retention --test resets -- --nocapture --test-threads 1
+		--test retention --test resets --test disk_full --test write_errors -- --nocapture --test-threads 1
 	PENSTOCK_SEEDS=$(PENSTOCK_SEEDS) $(CARGO) test --release --package penstock-storage --test faults
 
 clients: build ## real Kafka clients and tools against the server

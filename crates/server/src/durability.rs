@@ -15,8 +15,8 @@ pub(crate) const TABLE: &str = "\
 What has been acknowledged, and survives:
   acks    --durability  SIGKILL  power cut                      error of the disk
   0       os, fsync     nothing is acknowledged
-  1, all  os            all      all but the newest: what the   what was written back; what fails
-                                 kernel had not yet written     after the answer is not told
+  1, all  os            all      all but the newest: what the   what was written back; the flush that
+                                 kernel had not yet written     fails later takes the partition offline
   1, all  fsync         all      all                            all: what fails is not acknowledged
 A write or sync that fails takes its partition offline until restart (no room on the disk does not):
 produce is refused there, fetch goes on. Records that a disk loses later are found by their CRC.

@@ -38,12 +38,9 @@ pub const STAGE_BYTES: usize = 64 * 1024;
 /// Under `Path::Auto`, what is left of a transfer is copied from this size down.
 pub const COPY_MAX_BYTES: u64 = 16 * 1024;
 
-/// Under `Path::Auto`, what is left of a transfer is chained from this size up, cached or not.
-pub const CHAIN_MIN_BYTES: u64 = 512 * 1024;
-
 /// Chains of one ring that may wait for a disk at once, each with up to a chain's worth of hops. More
-/// than a disk needs to be busy; and since workers beyond these remain, chains of cached data, and the
-/// receives and polls that the kernel punts, never queue behind a scan.
+/// than a disk needs to be busy; and since workers beyond these remain, the receives and polls that the
+/// kernel punts never queue behind a scan.
 pub const DEFAULT_COLD_CHAINS: usize = 16;
 
 /// How far the disk is told to read before a cold chain: what one chain of whole hops moves.
@@ -64,7 +61,6 @@ const _: () = assert!(DEFAULT_HOP_BYTES as u64 <= DEFAULT_PIPE_SLOTS as u64 * PA
 const _: () = assert!(DEFAULT_IDLE_PIPES <= DEFAULT_MAX_PIPES);
 const _: () = assert!(STAGE_BYTES as u64 <= TURN_BYTES);
 const _: () = assert!(COPY_MAX_BYTES <= STAGE_BYTES as u64); // what is copied leaves in one send
-const _: () = assert!(COPY_MAX_BYTES < CHAIN_MIN_BYTES);
 const _: () = assert!(DEFAULT_COLD_CHAINS < DEFAULT_UNBOUNDED_WORKERS as usize);
 const _: () = assert!(DEFAULT_COLD_CHAINS < DEFAULT_MAX_PIPES / 2); // beside the parked half
 const _: () = assert!(DEFAULT_UNBOUNDED_WORKERS > 1); // one stalled disk read must not stop the rest

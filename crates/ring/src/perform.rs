@@ -20,7 +20,7 @@ use crate::operations::Resources;
 use crate::pipes::Lease;
 use crate::residency;
 use crate::ring::{Kernel, Ring};
-use crate::route::{self, PipeSupply, Way};
+use crate::route::{self, Way};
 use crate::socket::Socket;
 use crate::stage::Stage;
 use crate::sys::{Advice, Request, Requests};
@@ -120,20 +120,16 @@ impl Job {
         if self.path != Path::Auto || !transfer.is_at_a_turn() {
             return;
         }
-        let pipes = match ring.kernel() {
-            Kernel::Epoll { .. } => PipeSupply::None,
-            Kernel::Uring(_) if ring.pipes().are_scarce() => PipeSupply::Scarce,
-            Kernel::Uring(_) => PipeSupply::Plenty,
-        };
+        let can_chain = matches!(ring.kernel(), Kernel::Uring(_));
         let is_cached = || {
             let mut ranges = transfer.next_ranges(TURN_BYTES);
             ranges.all(|range| residency::is_cached(&range))
         };
-        let way = route::choose(transfer.rest_bytes(), pipes, is_cached);
+        let way = route::choose(transfer.rest_bytes(), can_chain, is_cached);
         transfer.set_means(means_of(way, ring));
-        self.is_cold = way == Way::ColdChain;
+        self.is_cold = way == Way::Chain;
         match (&self.pipe, way) {
-            (Some(pipe), Way::Chain | Way::ColdChain) => transfer.set_pipe_slots(pipe.slots()),
+            (Some(pipe), Way::Chain) => transfer.set_pipe_slots(pipe.slots()),
             _ => self.release_pipe(),
         }
     }
@@ -218,9 +214,7 @@ impl Job {
 
 fn means_of(way: Way, ring: &Ring) -> Means {
     match way {
-        Way::Chain | Way::ColdChain => {
-            Means::Chain { hop_bytes: ring.config().hop_bytes, pipe_slots: 1 }
-        }
+        Way::Chain => Means::Chain { hop_bytes: ring.config().hop_bytes, pipe_slots: 1 },
         Way::Sendfile => Means::Sendfile,
         Way::Copy => Means::Copy { stage_bytes: STAGE_BYTES as u32 },
     }

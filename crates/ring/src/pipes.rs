@@ -70,11 +70,6 @@ impl Pipes {
         }
     }
 
-    /// Whether half of the pipes are leased, or more.
-    pub(crate) fn are_scarce(&self) -> bool {
-        self.shared.permits.available_permits() <= self.shared.max_parked
-    }
-
     /// An empty pipe; waits in line when all are leased. Dropping the future leaves the line.
     ///
     /// # Errors

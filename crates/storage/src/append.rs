@@ -118,8 +118,8 @@ impl Log {
         leader_epoch: i32,
         now_ms: i64,
     ) -> Result<Append, AppendError> {
-        assert!(self.writing != Writing::Rolling, "a needed roll was left out");
         self.check_append(&batches)?;
+        assert!(self.writing != Writing::Rolling, "a needed roll was left out");
         let (position, mut next_offset) = self.append_point();
         let end = (
             Position(position.0 + batches.len_bytes()),

@@ -57,11 +57,6 @@ impl Learned {
         self.lock().places.iter().rev().find(holds).copied()
     }
 
-    /// Length of the batch found last, 0 before the first: what batches there are like.
-    pub(crate) fn batch_bytes(&self) -> u64 {
-        self.lock().places.back().map_or(0, |place| place.len_bytes)
-    }
-
     /// The entries around an offset in a segment; else the page that may have them, if one is likely.
     pub(crate) fn bracket(
         &self,

@@ -20,8 +20,6 @@
 //!   ─────┤ batch │ batch │ batch │ batch ├───    near: one read from the floor to the next's header
 //!   ─────┤ batch                 │ batch ├───    far: the next's header; failing that, the floor's
 //! ```
-//!
-//! Near means few bytes and many batches, going by the one found last.
 
 use std::{fs::File, sync::Arc};
 
@@ -48,7 +46,7 @@ pub struct Lookup {
     next: Option<SegmentView>,
     state: State,
     failed: Option<FindError>,
-    /// Shared with the look-ups that come after; they want to know what is read.
+    /// Who wants to know what is read.
     learned: Option<Arc<Learned>>,
 }
 
@@ -92,15 +90,19 @@ impl Lookup {
         segment: SegmentView,
         next: Option<SegmentView>,
         begin: Begin,
-        learned: &Arc<Learned>,
     ) -> Lookup {
         let state = match begin {
             Begin::Index { file, len_bytes, guess } => {
                 State::Index { file, search: IndexSearch::new(len_bytes, guess) }
             }
-            Begin::Between(bracket) => walk_between(&segment, target, bracket, learned),
+            Begin::Between(bracket) => walk_between(&segment, target, bracket),
         };
-        Lookup { target, segment, next, state, failed: None, learned: Some(learned.clone()) }
+        Lookup { target, segment, next, state, failed: None, learned: None }
+    }
+
+    /// Shares what it reads with the look-ups that come after.
+    pub(crate) fn teaching(self, learned: &Arc<Learned>) -> Lookup {
+        Lookup { learned: Some(learned.clone()), ..self }
     }
 
     /// A look-up that is over before it began.
@@ -156,8 +158,7 @@ impl Lookup {
         if let State::Index { search, .. } = &self.state
             && search.need().is_none()
         {
-            let learned = self.learned.as_ref().expect("a look-up that searches has a memory");
-            self.state = walk_between(&self.segment, self.target, search.bracket(), learned);
+            self.state = walk_between(&self.segment, self.target, search.bracket());
         }
         if let State::Walk { walk, .. } = &self.state
             && walk.is_over()
@@ -271,12 +272,7 @@ impl Lookup {
 }
 
 /// Begins where one read is likely to be enough.
-fn walk_between(
-    segment: &SegmentView,
-    target: Offset,
-    bracket: Bracket<OffsetEntry>,
-    learned: &Learned,
-) -> State {
+fn walk_between(segment: &SegmentView, target: Offset, bracket: Bracket<OffsetEntry>) -> State {
     const HEADER_BYTES: u64 = HEADER_LEN as u64;
     let Bracket { floor, next } = bracket;
     let names_target = |entry: OffsetEntry| segment.files.absolute(entry.relative_offset) == target;
@@ -287,7 +283,7 @@ fn walk_between(
             walk_from(segment, target, floor, None, HEADER_BYTES)
         }
         None => walk_from(segment, target, floor, None, WINDOW_BYTES),
-        Some(apart @ ..=NEAR_BYTES) if apart > 2 * learned.batch_bytes() => {
+        Some(apart @ ..=NEAR_BYTES) => {
             walk_from(segment, target, floor, None, apart + HEADER_BYTES)
         }
         Some(_) => walk_from(segment, target, next, floor, HEADER_BYTES),

@@ -257,7 +257,7 @@ impl TimestampLookup {
             },
         };
         let target = files.absolute(mark.relative_offset);
-        let lookup = Lookup::new(target, source.view.clone(), None, start, &Arc::default());
+        let lookup = Lookup::new(target, source.view.clone(), None, start);
         let lookup = Box::new(lookup);
         self.state = State::Place { lookup, mark };
         Ok(())

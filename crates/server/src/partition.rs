@@ -116,6 +116,10 @@ impl Partition {
 
     /// Moves the recovery point to the log end. Whether it moved. Blocks.
     pub(crate) fn flush(&self) -> bool {
+        // The kernel tells one sync of a file of an error, not all: a group's own must be the one. In this mode
+        // its batches are on the disk already, so that this does not hold appends up for long.
+        let is_synced = self.commits.durability == Durability::Fsync;
+        let _no_group = is_synced.then(|| self.appending.blocking_lock());
         let begin = || self.log().begin_flush();
         // Before the directory is held: a roll, and with it an append, waits for that.
         if let Some(flush) = begin()

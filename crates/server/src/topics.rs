@@ -77,6 +77,7 @@ impl Topics {
         let changes = OverridesFile::open(data_dir.path())?;
         let last_stop = data_dir.take_last_stop()?;
         let names = data_dir.partitions()?;
+        data_dir.retain_log_starts(|name| names.binary_search(name).is_ok())?;
         let log_starts = data_dir.log_starts()?;
         let config_of = |topic: &str| changes.of(topic).apply(&settings.log);
         let points = data_dir.recovery_points()?;
@@ -250,7 +251,10 @@ impl Topics {
     /// Unknown, or the disk fails.
     pub(crate) fn delete(&self, name: &str) -> Result<(), ChangeError> {
         let mut changes = self.changes.lock();
-        let topic = self.by_name.write().remove(name).ok_or(ChangeError::Unknown)?;
+        let topic = self.get(name).ok_or(ChangeError::Unknown)?;
+        let others = |partition: &PartitionName| partition.topic != name;
+        self.data_dir.retain_log_starts(others).context("cannot forget where its logs start")?;
+        self.by_name.write().remove(name);
         self.remove_directories(&topic);
         changes.set(name, Overrides::default())?;
         for partition in topic.partitions() {

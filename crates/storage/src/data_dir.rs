@@ -176,6 +176,18 @@ impl DataDir {
         parse_log_starts(&text).ok_or_else(|| io_error(&path)(bad()))
     }
 
+    /// Forgets the log starts of partitions that are gone: the file knows names only, and a new partition of
+    /// the same name would lose its first records to them. Blocks.
+    pub fn retain_log_starts(
+        &self,
+        is_there: impl Fn(&PartitionName) -> bool,
+    ) -> Result<(), DataDirError> {
+        let all = self.log_starts()?;
+        let count = all.len();
+        let kept: BTreeMap<_, _> = all.into_iter().filter(|(name, _)| is_there(name)).collect();
+        if kept.len() < count { self.write_log_starts(&kept) } else { Ok(()) }
+    }
+
     /// Keeps log starts over restarts, in Kafka's format. Replaces what was kept before.
     pub fn write_log_starts(
         &self,
@@ -305,6 +317,8 @@ mod tests {
         let text = fs::read_to_string(dir.path().join(LOG_STARTS)).unwrap();
         assert_eq!(text, "0\n1\na-b 3 77\n");
         assert_eq!(data.log_starts().unwrap()[&name("a-b", 3)], Offset(77));
+        data.retain_log_starts(|name| name.topic != "a-b").unwrap();
+        assert!(data.log_starts().unwrap().is_empty(), "a new a-b-3 begins at 0");
         fs::write(dir.path().join(LOG_STARTS), "").unwrap();
         assert!(data.log_starts().unwrap().is_empty(), "a killed broker leaves it empty");
         fs::write(dir.path().join(LOG_STARTS), "0\n2\na 3 77\n").unwrap();

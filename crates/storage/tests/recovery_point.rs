@@ -338,3 +338,20 @@ mod producers {
         assert_eq!(snapshots(dir.path()), [kafkas, end]);
     }
 }
+
+#[test]
+fn a_log_that_found_no_room_to_roll_and_then_lost_a_sync_refuses_appends() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = created(dir.path());
+    let incoming = || ProducedBatches::validate(batch(2, 400, NOW_MS), 1 << 20).unwrap();
+    while log.needs_roll(&incoming(), NOW_MS).is_none() {
+        append(&mut log, batch(2, 400, NOW_MS));
+    }
+    log.fail_roll(&std::io::ErrorKind::StorageFull.into());
+    let flush = log.begin_flush().unwrap();
+    let lost = FlushError::Sync(std::io::Error::other("the disk is gone"));
+    log.fail_flush(flush, lost).unwrap().run().unwrap();
+    assert!(log.needs_roll(&incoming(), NOW_MS).is_none());
+    let refused = log.begin_append(incoming(), 0, NOW_MS).unwrap_err();
+    assert_eq!(refused, AppendError::Offline);
+}

@@ -150,13 +150,21 @@ impl Drop for Lead {
 impl Group<'_> {
     /// Writes all, syncs if it must, and lets the log know. One outcome for the group.
     async fn settle(&mut self, ring: &Ring) -> Result<Vec<Appended>, ProduceFailure> {
-        let written = self.write(ring).await;
+        let (file, position) = (Arc::clone(&self.appends[0].file), self.appends[0].position.0);
+        let finished = self.write(ring).await.and_then(|()| self.finish());
+        let (error, is_full) = match finished {
+            Ok(appended) => return Ok(appended),
+            Err(failed) => failed,
+        };
+        // Nobody was ever given these bytes. Under the append lock, so that none come behind them. After a
+        // failed sync they are whole in the page cache alone, where the next start would believe them.
+        let cut = tokio::task::spawn_blocking(move || file.set_len(position)).await;
+        let failure = match cut.map_err(io::Error::from).flatten() {
+            Ok(()) if is_full => ProduceFailure::NoRoom(error.into()),
+            _ => ProduceFailure::Write(error.into()),
+        };
         let mut log = self.partition.log();
         let mut appends = std::mem::take(&mut self.appends).into_iter();
-        let failure = match written {
-            Ok(()) => return Ok(appends.map(|append| log.finish_append(append)).collect()),
-            Err(failure) => failure,
-        };
         let first = appends.next().expect("a group has its leader's append");
         match &failure {
             ProduceFailure::Write(error) => {
@@ -168,7 +176,19 @@ impl Group<'_> {
         Err(failure)
     }
 
-    async fn write(&mut self, ring: &Ring) -> Result<(), ProduceFailure> {
+    /// Lets the log know. A log that went offline meanwhile, since a checkpoint's sync failed, takes nothing: that
+    /// sync may have been told of the loss of these very bytes.
+    fn finish(&mut self) -> Result<Vec<Appended>, (io::Error, bool)> {
+        let mut log = self.partition.log();
+        if log.is_offline() {
+            return Err((io::Error::other("a sync of the log failed meanwhile"), false));
+        }
+        let appends = std::mem::take(&mut self.appends).into_iter();
+        Ok(appends.map(|append| log.finish_append(append)).collect())
+    }
+
+    /// The error, and whether it is that the disk has no room, which is known before the sync only.
+    async fn write(&mut self, ring: &Ring) -> Result<(), (io::Error, bool)> {
         let commits = &self.partition.commits;
         let (file, position) = (Arc::clone(&self.appends[0].file), self.appends[0].position.0);
         commits.groups.inc();
@@ -180,18 +200,11 @@ impl Group<'_> {
         let outcome = match written {
             Ok(()) if commits.durability == Durability::Fsync => {
                 commits.syncs.inc();
-                ring.sync_data(Arc::clone(&file)).await
+                ring.sync_data(file).await
             }
             written => written,
         };
-        let Err(error) = outcome else { return Ok(()) };
-        // Nobody was ever given these bytes. Under the append lock, so that none come behind them. After a
-        // failed sync they are whole in the page cache alone, where the next start would believe them.
-        let cut = tokio::task::spawn_blocking(move || file.set_len(position)).await;
-        Err(match cut.map_err(io::Error::from).flatten() {
-            Ok(()) if is_full => ProduceFailure::NoRoom(error.into()),
-            _ => ProduceFailure::Write(error.into()),
-        })
+        outcome.map_err(|error| (error, is_full))
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use penstock_batch::{BatchBuilder, Batches, NewRecord};
 use penstock_ring::RingConfig;
-use penstock_storage::{Log, LogConfig, Offset, PartitionName, TopicId};
+use penstock_storage::{FlushError, Log, LogConfig, Offset, PartitionName, TopicId};
 
 use super::*;
 
@@ -264,5 +264,24 @@ fn the_lead_passes_over_producers_that_have_left() {
         drop(next);
         drop(alone);
         assert_eq!(last.await.unwrap().base_offset, Offset(0));
+    });
+}
+
+/// The checkpoint's sync may have been told of the loss of bytes that are not finished yet.
+#[test]
+fn a_checkpoint_that_fails_during_a_write_fails_it_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let partition = partition_in(dir.path(), Durability::Os);
+    on_worker(async |ring| {
+        partition.append(&ring, value("before")).await.unwrap();
+        let whole_bytes = partition.log().size_bytes();
+        let flush = partition.log().begin_flush().unwrap();
+        let mut writing = Box::pin(partition.append(&ring, value("meanwhile")));
+        begin(&mut writing).await;
+        partition.fail_flush(flush, FlushError::Sync(io::Error::other("the disk is gone")));
+        let refused = writing.await.unwrap_err();
+        assert!(matches!(refused, ProduceFailure::Write(_)), "{refused}");
+        assert_eq!(partition.log().log_end(), Offset(1));
+        assert_eq!(fs::metadata(dir.path().join(LOG_FILE)).unwrap().len(), whole_bytes);
     });
 }

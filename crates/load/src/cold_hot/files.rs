@@ -237,6 +237,8 @@ impl Evictor {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     /// Not in the directory for temporary files, which may be in memory.
@@ -287,10 +289,17 @@ mod tests {
         let files = open(std::slice::from_ref(&path)).unwrap();
         assert_eq!(residency(&files).unwrap(), Residency { looks: 16, cached: 16 });
         files[0].file.sync_data().unwrap();
-        Evictor::start(Arc::from(files), Duration::from_secs(60)).stop().unwrap();
-        // Looks begin reads: only the first at each page counts.
-        let files = open(std::slice::from_ref(&path)).unwrap();
-        assert_eq!(residency(&files).unwrap().cached, 0);
+        let files: Arc<[LogFile]> = Arc::from(files);
+        // A page that somebody holds just now (its disk, another core's list of new pages) stays once.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            Evictor::start(Arc::clone(&files), Duration::from_secs(60)).stop().unwrap();
+            let found = residency(&files).unwrap();
+            if found.cached == 0 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{found:?} after ten seconds of evictions");
+        }
         assert_eq!(std::fs::read(&path).unwrap().len(), 1 << 20);
         assert!(residency(&files).unwrap().is_whole());
         assert_eq!(files[0].is_cached(1 << 20).unwrap(), None);

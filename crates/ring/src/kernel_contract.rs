@@ -9,11 +9,12 @@ mod probe;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 
 use io_uring::opcode;
 use io_uring::squeue::Flags;
+use io_uring::types;
 use probe::*;
 
 use crate::config::RingConfig;
@@ -228,10 +229,11 @@ fn row_16_a_whole_answer_can_be_put_together_in_one_pipe() {
     let mut rig = Rig::unix(16 * KIB);
     rig.bytes = b"head-mid-tail".to_vec();
     let (mut rig, results) = probe.run(rig, |rig| {
-        let text = |range: std::ops::Range<usize>| Request::Write {
-            file: rig.write.as_fd(),
-            position: u64::MAX, // a pipe has none
-            bytes: &rig.bytes[range],
+        let text = |range: std::ops::Range<usize>| {
+            let (pipe, bytes) = (types::Fd(rig.write.as_raw_fd()), &rig.bytes[range]);
+            // A pipe has no position.
+            let write = opcode::Write::new(pipe, bytes.as_ptr(), bytes.len() as u32);
+            raw(write.offset(u64::MAX).build())
         };
         vec![
             text(0..5),

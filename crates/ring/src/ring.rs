@@ -15,13 +15,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::config::{BackendChoice, CHAIN_OPERATIONS, RingConfig};
+use crate::config::{BackendChoice, RingConfig};
 use crate::counters::Counters;
 use crate::epoll;
 use crate::error::{RingError, TransferError};
 use crate::perform;
 use crate::pipes::Pipes;
 use crate::socket::Socket;
+use crate::sys::Gather;
 use crate::transfer::{Path, Piece};
 use crate::uring::Uring;
 
@@ -204,7 +205,7 @@ impl Ring {
             if rest.is_empty() {
                 return Ok(());
             }
-            let some: Vec<Bytes> = rest.iter().take(CHAIN_OPERATIONS).cloned().collect();
+            let some: Vec<Bytes> = rest.iter().take(Gather::PIECES_MAX).cloned().collect();
             let written = match &self.shared.kernel {
                 Kernel::Uring(uring) => uring.write(Arc::clone(&file), position, some).await,
                 Kernel::Epoll { .. } => epoll::write(Arc::clone(&file), position, some).await,

@@ -20,7 +20,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use io_uring::squeue::{self, Flags};
 use io_uring::{IoUring, opcode, types};
 use smallvec::SmallVec;
@@ -54,8 +54,8 @@ pub(crate) enum Request<'a> {
     Drain { pipe: BorrowedFd<'a>, socket: BorrowedFd<'a>, len_bytes: u32, more: bool },
     /// pread(2).
     Read { file: BorrowedFd<'a>, position: u64, buffer: &'a mut [MaybeUninit<u8>] },
-    /// pwrite(2).
-    Write { file: BorrowedFd<'a>, position: u64, bytes: &'a [u8] },
+    /// pwritev(2).
+    Write { file: BorrowedFd<'a>, position: u64, bytes: &'a Gather },
     /// fdatasync(2).
     SyncData { file: BorrowedFd<'a> },
     /// posix_fadvise(2).
@@ -65,6 +65,27 @@ pub(crate) enum Request<'a> {
     /// What the project itself never asks for; kernel_contract.rs does, to see what comes of it.
     #[cfg(test)]
     Raw(squeue::Entry, std::marker::PhantomData<&'a ()>),
+}
+
+/// Pieces of memory to be written one behind the other.
+pub(crate) struct Gather {
+    /// Where `slices` point: never changed, and not moved with the struct, since `Bytes` lie on the heap.
+    _pieces: Vec<Bytes>,
+    slices: Box<[libc::iovec]>,
+}
+
+impl Gather {
+    /// As many as one call takes.
+    pub(crate) const PIECES_MAX: usize = libc::UIO_MAXIOV as usize;
+
+    pub(crate) fn new(pieces: Vec<Bytes>) -> Gather {
+        assert!(pieces.len() <= Gather::PIECES_MAX, "{} pieces", pieces.len());
+        let slice = |piece: &Bytes| libc::iovec {
+            iov_base: piece.as_ptr().cast_mut().cast(),
+            iov_len: piece.len(),
+        };
+        Gather { slices: pieces.iter().map(slice).collect(), _pieces: pieces }
+    }
 }
 
 /// Operations to be linked; one alone, the usual case, takes no memory of its own.
@@ -107,7 +128,8 @@ impl Request<'_> {
                     .build()
             }
             Request::Write { file, position, bytes } => {
-                opcode::Write::new(fd_of(file), bytes.as_ptr(), saturated(bytes.len()))
+                let slices = &bytes.slices;
+                opcode::Writev::new(fd_of(file), slices.as_ptr(), saturated(slices.len()))
                     .offset(position)
                     .build()
             }

@@ -15,7 +15,7 @@ use smallvec::smallvec;
 
 use crate::operations::Resources;
 use crate::socket::Socket;
-use crate::sys::{Advice, Request, Requests, adopt_accepted, extend_received};
+use crate::sys::{Advice, Gather, Request, adopt_accepted, extend_received};
 use crate::transfer::FileRange;
 use crate::uring::{OnDrop, Uring};
 
@@ -31,7 +31,7 @@ struct Read {
 
 struct Write {
     file: Arc<File>,
-    pieces: Vec<Bytes>,
+    bytes: Gather,
 }
 
 struct Sync(Arc<File>);
@@ -98,28 +98,21 @@ impl Uring {
         (result, read.buffer)
     }
 
-    /// One chain of writes, one behind the other, of up to all of `pieces` (at most as many as a chain
-    /// has operations). A short write breaks the chain, so what was written has no hole.
+    /// One write of up to all of `pieces`, one behind the other; at most [`Gather::PIECES_MAX`].
     pub(crate) async fn write(
         self: &Rc<Self>,
         file: Arc<File>,
         position: u64,
         pieces: Vec<Bytes>,
     ) -> io::Result<usize> {
+        let write = Box::new(Write { file, bytes: Gather::new(pieces) });
         let (_, results) = self
-            .start(Box::new(Write { file, pieces }), OnDrop::LetFinish, |write| {
-                let (file, mut next) = (write.file.as_fd(), position);
-                let mut requests = Requests::with_capacity(write.pieces.len());
-                for bytes in &write.pieces {
-                    requests.push(Request::Write { file, position: next, bytes });
-                    next += bytes.len() as u64;
-                }
-                requests
+            .start(write, OnDrop::LetFinish, |write| {
+                let (file, bytes) = (write.file.as_fd(), &write.bytes);
+                smallvec![Request::Write { file, position, bytes }]
             })
             .await;
-        let written = results.iter().take_while(|result| **result >= 0);
-        let written: usize = written.map(|result| *result as usize).sum();
-        if written > 0 { Ok(written) } else { count(results[0]) }
+        count(results[0])
     }
 
     pub(crate) async fn sync_data(self: &Rc<Self>, file: Arc<File>) -> io::Result<()> {

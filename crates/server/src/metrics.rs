@@ -55,6 +55,8 @@ pub(crate) struct Metrics {
     /// Ranges of segments that are not served because they are damaged, and bytes in them.
     pub(crate) damaged_ranges: Gauge,
     pub(crate) damaged_bytes: Gauge,
+    /// Offsets that this start found missing between segments.
+    pub(crate) missing_offsets: Gauge,
     /// Bytes that the background scrubber has read.
     pub(crate) scrubbed_bytes: Counter,
     is_ready: AtomicBool,
@@ -77,6 +79,7 @@ impl Metrics {
             partitions_offline: Gauge::default(),
             damaged_ranges: Gauge::default(),
             damaged_bytes: Gauge::default(),
+            missing_offsets: Gauge::default(),
             scrubbed_bytes: Counter::default(),
             is_ready: AtomicBool::new(false),
             registry: Registry::default(),
@@ -109,6 +112,8 @@ impl Metrics {
             "Bytes in damaged ranges",
             metrics.damaged_bytes.clone(),
         );
+        let help = "Offsets that this start found missing between segments";
+        registry.register("missing_offsets", help, metrics.missing_offsets.clone());
         let help = "Bytes read by the background scrubber";
         registry.register("scrubbed_bytes", help, metrics.scrubbed_bytes.clone());
         registry.register_collector(Box::new(RingCollector { rings }));

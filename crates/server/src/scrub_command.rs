@@ -72,8 +72,8 @@ fn scrub_partition(
         }
         let mut report = scrub.report().clone();
         match report.unsound_end {
-            // Nothing was under way when the logs were closed: what is unsound was sound.
-            Some(tail) if clean => {
+            // Nothing was under way when the logs were closed, or it was synced: what is unsound was sound.
+            Some(tail) if clean || log_end.is_some_and(|end| end > tail.first) => {
                 let end = tail.end.max(log_end.unwrap_or(tail.end));
                 report.damage.push(Damage { end, ..tail });
             }

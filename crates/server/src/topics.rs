@@ -84,7 +84,9 @@ impl Topics {
         let open = |name: &PartitionName| {
             let point = points.get(name).copied().unwrap_or(RecoveryPoint::NONE);
             let path = data_dir.partition_path(name);
-            Log::open_from(&path, config_of(&name.topic), last_stop, point)
+            let opened = Log::open_from(&path, config_of(&name.topic), last_stop, point)?;
+            metrics.missing_offsets.inc_by(opened.1.missing_offsets as i64);
+            Ok(opened)
         };
         let opened = open_all(names, open)?;
 
@@ -381,8 +383,8 @@ fn open_all(
 }
 
 fn report(name: &PartitionName, recovery: &Recovery) {
-    if recovery.truncated_bytes > 0 {
-        tracing::warn!(%name, ?recovery, "recovered, and cut an end that was not wholly on the disk");
+    if recovery.truncated_bytes + recovery.missing_offsets > 0 {
+        tracing::warn!(%name, ?recovery, "recovered what was wholly on the disk; the rest is cut or missing");
     } else if *recovery != Recovery::default() {
         tracing::info!(%name, ?recovery, "recovered");
     }

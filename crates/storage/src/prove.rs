@@ -7,11 +7,14 @@
 //!                  └ index entries anew ───────────┘
 //! ```
 //!
+//! A log does not end before its point, nor before the name of its last segment: behind what was lost there
+//! an empty batch keeps offsets from being used again.
+//!
 //! After a clean stop the point is the log end, and nothing is compared with its CRC.
 
 use std::{io, sync::Arc};
 
-use penstock_batch::HEADER_LEN;
+use penstock_batch::{BatchBuilder, BatchHeader, HEADER_LEN, assign};
 
 use crate::{
     LogError, Offset, Position,
@@ -22,7 +25,7 @@ use crate::{
     old_format,
     recovery::{ALL, Opening},
     scan::{Scan, Scanned},
-    segment::{Indexer, Segment, SegmentFiles, segment_file},
+    segment::{Indexer, MAX_SEGMENT_BYTES, Segment, SegmentFiles, segment_file},
 };
 
 /// A segment that was read, and may become the active one.
@@ -54,6 +57,13 @@ impl Proved {
 
     pub(crate) fn has_unsound_end(&self) -> bool {
         self.end_position.0 < self.file_bytes
+    }
+
+    /// Whether an empty batch with that offset may stand at its end.
+    pub(crate) fn has_room_for(&self, offset: Offset) -> bool {
+        self.segment().files.relative(offset).is_some()
+            && offset < ALL
+            && self.file_bytes + HEADER_LEN as u64 <= MAX_SEGMENT_BYTES
     }
 }
 
@@ -104,6 +114,9 @@ impl Opening<'_> {
         mut proved: Proved,
         next: Offset,
     ) -> Result<Segment, LogError> {
+        if !proved.has_unsound_end() {
+            self.miss(&proved, next);
+        }
         let segment = &mut proved.active.segment;
         segment.size_bytes = proved.file_bytes;
         self.add_tail(segment, proved.end_position, proved.end, next);
@@ -111,23 +124,90 @@ impl Opening<'_> {
         Ok(proved.active.segment)
     }
 
-    /// Nothing follows it: what is unsound at its end is cut. Gives the log end, too.
-    pub(crate) fn finish_active(&mut self, proved: Proved) -> Result<(Active, Offset), LogError> {
-        let Proved { mut active, end, end_position, file_bytes, kept_bytes, .. } = proved;
-        let files = active.segment.files.clone();
-        if end_position.0 < file_bytes {
-            let truncated_bytes = file_bytes - end_position.0;
-            tracing::warn!(
-                dir = %self.dir.display(), segment = files.base.0, position = end_position.0,
-                truncated_bytes, "cut what was not wholly written"
-            );
-            files.log.set_len(end_position.0).map_err(self.io(files.base, "log"))?;
-            self.recovery.truncated_bytes += truncated_bytes;
+    /// Nothing follows it: what is unsound at its end is cut, unless it was synced. Gives the log end, too.
+    pub(crate) fn finish_active(
+        &mut self,
+        mut proved: Proved,
+    ) -> Result<(Active, Offset), LogError> {
+        match self.reached_beyond(&proved) {
+            true if proved.has_unsound_end() => self.fill_behind_damage(&mut proved)?,
+            true => self.fill(&mut proved, self.written)?,
+            false => self.cut(&mut proved)?,
         }
+        let Proved { mut active, end, kept_bytes, .. } = proved;
+        let files = active.segment.files.clone();
         self.complete_indexes(&files, &active.indexer, kept_bytes)?;
         active.indexer.offsets.forget_flushed();
         active.indexer.times.forget_flushed();
         Ok((active, end))
+    }
+
+    /// Takes off what is unsound at its end.
+    pub(crate) fn cut(&mut self, proved: &mut Proved) -> Result<(), LogError> {
+        if !proved.has_unsound_end() {
+            return Ok(());
+        }
+        let (base, position) = (proved.base(), proved.end_position.0);
+        let truncated_bytes = proved.file_bytes - position;
+        tracing::warn!(
+            dir = %self.dir.display(), segment = base.0, position, truncated_bytes,
+            "cut what was not wholly written"
+        );
+        proved.segment().files.log.set_len(position).map_err(self.io(base, "log"))?;
+        proved.file_bytes = position;
+        self.recovery.truncated_bytes += truncated_bytes;
+        Ok(())
+    }
+
+    /// Of the offsets from its end to `used`, which are gone, the last one becomes an empty batch: they are not
+    /// used again, and who reads up to the log end gets there.
+    pub(crate) fn fill(&mut self, proved: &mut Proved, used: Offset) -> Result<(), LogError> {
+        let last = Offset(used.0 - 1);
+        if proved.end < used && proved.has_room_for(last) {
+            self.miss(proved, used);
+            self.append_empty(proved, last)?;
+        }
+        Ok(())
+    }
+
+    /// What is unsound at its end was synced, up to the point. An empty batch behind it makes it damage like any.
+    fn fill_behind_damage(&mut self, proved: &mut Proved) -> Result<(), LogError> {
+        let (end_position, end, written) = (proved.end_position, proved.end, self.written);
+        let segment = &mut proved.active.segment;
+        segment.size_bytes = proved.file_bytes;
+        self.add_tail(segment, end_position, end, written);
+        self.append_empty(proved, written)
+    }
+
+    /// A batch without records, as a compaction leaves them.
+    fn append_empty(&mut self, proved: &mut Proved, offset: Offset) -> Result<(), LogError> {
+        let leader_epoch = self.epochs.starts().last().map_or(0, |epoch| epoch.leader_epoch);
+        let mut bytes = BatchBuilder::new().finish();
+        assign(&mut bytes, offset.0, leader_epoch);
+        let position = Position(proved.file_bytes);
+        let (files, base) = (proved.segment().files.clone(), proved.base());
+        let written = files.log.write_all_at(&bytes, position.0);
+        written.and_then(|()| files.log.sync_data()).map_err(self.io(base, "log"))?;
+        let header = BatchHeader::parse(&bytes).expect("a whole header");
+        let place = BatchPlace::of(&header, position);
+        proved.active.commit(&place, self.config.index_interval_bytes);
+        self.recent.push(&place);
+        proved.end = Offset(offset.0 + 1);
+        (proved.end_position, proved.file_bytes) = (place.end(), place.end().0);
+        Ok(())
+    }
+
+    /// Says and counts the offsets from its end to `next`, if there are any.
+    fn miss(&mut self, proved: &Proved, next: Offset) {
+        let missing_offsets = (next.0 - proved.end.0).max(0) as u64;
+        if missing_offsets > 0 {
+            tracing::warn!(
+                dir = %self.dir.display(), segment = proved.base().0, missing_offsets,
+                first_offset = proved.end.0, end_offset = next.0,
+                "offsets are missing: they never reached the disk, or a Kafka has compacted"
+            );
+        }
+        self.recovery.missing_offsets += missing_offsets;
     }
 
     /// A segment that does not begin with a v2 batch is damaged, unless it is older than those.

@@ -20,8 +20,8 @@ use std::{
 };
 
 use crate::{
-    Damage, DamageFlush, DirEntry, Directory, ExpiredSegment, LastStop, Log, LogConfig, LogError,
-    Offset, Position, RecoveryPoint,
+    Damage, DamageFlush, DirEntry, Directory, LastStop, Log, LogConfig, LogError, Offset, Position,
+    RecoveryPoint,
     batch_place::HeaderWalk,
     damage::{self, DamagedRanges},
     derived,
@@ -54,6 +54,9 @@ pub struct Recovery {
     pub damaged_ranges: u64,
     /// Bytes in them.
     pub damaged_bytes: u64,
+    /// Offsets between the batches of one segment and the next one, in what was read: a power cut took them, or
+    /// a Kafka that compacts. They are stepped over, and never used again.
+    pub missing_offsets: u64,
 }
 
 impl Log {
@@ -86,7 +89,7 @@ impl Log {
         let mut recovery = Recovery::default();
         let mut opened = None;
         for proven in beliefs {
-            opened = Opening::new(&dir, &config, *proven, &mut recovery)?.run()?;
+            opened = Opening::new(&dir, &config, *proven, written, &mut recovery)?.run()?;
             if opened.is_some() {
                 break;
             }
@@ -106,6 +109,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) config: &'a LogConfig,
     /// Below it the files are believed.
     pub(crate) proven: Offset,
+    /// Where it was written that the files are on the disk, believed or not: so far the log has been.
+    pub(crate) written: Offset,
     pub(crate) epochs: Epochs,
     pub(crate) recent: RecentBatches,
     pub(crate) recovery: &'a mut Recovery,
@@ -129,12 +134,14 @@ impl<'a> Opening<'a> {
         dir: &'a Arc<Directory>,
         config: &'a LogConfig,
         proven: Offset,
+        written: Offset,
         recovery: &'a mut Recovery,
     ) -> Result<Opening<'a>, LogError> {
         (recovery.damaged_ranges, recovery.damaged_bytes) = (0, 0);
+        recovery.missing_offsets = 0;
         let known = damage::read(dir).map_err(LogError::io(dir))?;
         let (epochs, recent) = (Epochs::open(dir), RecentBatches::default());
-        Ok(Opening { dir, config, proven, epochs, recent, recovery, known })
+        Ok(Opening { dir, config, proven, written, epochs, recent, recovery, known })
     }
 
     /// `None` when the files contradict what was believed.
@@ -159,21 +166,20 @@ impl<'a> Opening<'a> {
             }
             proving.push(proved);
         }
-        self.drop_empty_tail(&mut proving)?;
         let last = proving.pop();
-        if let Some(last) = &last {
-            self.seal_all(&mut proving, last.base(), &mut sealed)?;
+        if last.as_ref().is_some_and(|last| self.is_contradicted_by(last)) {
+            return Ok(None);
         }
-        self.keep_damage(&sealed, last.as_ref());
+        self.seal_torn(&mut proving, last.as_ref(), &mut sealed)?;
         let (active, log_end) = match last {
-            Some(last) if !self.is_contradicted_by(&last) => self.finish_active(last)?,
-            Some(_) => return Ok(None),
+            Some(last) => self.finish_active(last)?,
             None => {
                 let files = SegmentFiles::create(self.dir, Offset(0));
                 let files = files.map_err(LogError::io(self.dir))?;
                 (Active::empty(files, wall_clock_ms()), Offset(0))
             }
         };
+        self.keep_damage(sealed.iter().chain([&active.segment]));
         if self.proven != ALL {
             self.epochs.truncate(log_end);
         }
@@ -186,29 +192,38 @@ impl<'a> Opening<'a> {
     /// After a clean stop the batches end where the file does; a recovery point lies in its log.
     fn is_contradicted_by(&self, last: &Proved) -> bool {
         match self.proven {
-            ALL => last.has_unsound_end() || last.found_damage,
+            ALL => last.has_unsound_end() || last.found_damage || self.reached_beyond(last),
             point => last.end < point,
         }
     }
 
-    /// Takes back segments behind the end of what is sound: they were begun, and nothing of them reached
-    /// the disk, or the end of the segment before did not.
-    fn drop_empty_tail(&mut self, proving: &mut Vec<Proved>) -> Result<(), LogError> {
-        while let [.., before, last] = proving.as_slice()
-            && !last.holds_batches()
-            && before.end < last.base()
-        {
-            let (base_offset, size_bytes) = (last.base(), last.file_bytes);
-            tracing::warn!(
-                dir = %self.dir.display(), segment = base_offset.0, size_bytes,
-                "cut a segment that was begun and of which nothing sound is left"
-            );
-            let dropped = ExpiredSegment::new(self.dir, base_offset, size_bytes);
-            dropped.unlink().map_err(self.io(base_offset, "log"))?;
-            self.recovery.truncated_bytes += size_bytes;
-            proving.pop();
+    /// The log was longer once: the offsets up to the point have been used. A point that the segment has no room
+    /// for is not of this log.
+    pub(crate) fn reached_beyond(&self, last: &Proved) -> bool {
+        last.end < self.written && last.has_room_for(self.written)
+    }
+
+    /// Seals segments of which nothing sound follows but the name of `last`, which says what offsets have been
+    /// used. What is unsound at their ends was synced, or known, and is damaged; else it is torn and cut.
+    fn seal_torn(
+        &mut self,
+        proving: &mut Vec<Proved>,
+        last: Option<&Proved>,
+        sealed: &mut VecDeque<Segment>,
+    ) -> Result<(), LogError> {
+        let Some(last) = last else { return Ok(()) };
+        let nexts: Vec<_> = proving.iter().skip(1).chain([last]).map(Proved::base).collect();
+        for (n, proved) in proving.iter_mut().enumerate() {
+            let is_known =
+                |range: &Damage| range.segment == proved.base() && range.first == proved.end;
+            let is_damaged = proved.has_unsound_end()
+                && (proved.end < self.written || self.known.iter().any(is_known));
+            if !is_damaged {
+                self.cut(proved)?;
+                self.fill(proved, nexts[n])?;
+            }
         }
-        Ok(())
+        self.seal_all(proving, last.base(), sealed)
     }
 
     fn seal_all(
@@ -325,8 +340,7 @@ impl<'a> Opening<'a> {
     }
 
     /// Makes the file say what is known now.
-    fn keep_damage(&self, sealed: &VecDeque<Segment>, last: Option<&Proved>) {
-        let segments = sealed.iter().chain(last.map(Proved::segment));
+    fn keep_damage<'s>(&self, segments: impl Iterator<Item = &'s Segment>) {
         let ranges: Vec<Damage> = segments.flat_map(|s| s.damage.all().to_vec()).collect();
         if ranges != self.known
             && let Err(error) = DamageFlush::new(self.dir, ranges.into_iter()).write()

@@ -105,7 +105,7 @@ fn a_point_that_cannot_be_is_none() {
     let (segments, end) = (log.segments().count() as u64, log.log_end());
     let topic_id = log.topic_id();
     kill(log);
-    let beyond = RecoveryPoint { topic_id, offset: Offset(end.0 + 1) };
+    let beyond = RecoveryPoint { topic_id, offset: Offset(end.0 + (1 << 31)) };
     let of_another = RecoveryPoint { topic_id: Some(TopicId::random()), offset: end };
     for point in [beyond, of_another, RecoveryPoint::NONE] {
         let (log, recovery) = reopen(dir.path(), point);
@@ -160,25 +160,116 @@ fn after_a_clean_stop_the_point_is_the_log_end_and_next_to_nothing_is_read() {
     assert_eq!(log.recovery_point(), point);
 }
 
+/// What a power cut leaves of a roll whose names were synced: the old segment torn, the new one empty. Its name
+/// says which offsets were given away; it was taken back, and they were given away again.
 #[test]
-fn a_segment_that_was_begun_behind_a_torn_one_is_taken_back() {
+fn a_segment_that_was_begun_behind_a_torn_one_keeps_its_offsets_from_being_used_again() {
+    for lost_bytes in [10, batch(2, 400, NOW_MS).len()] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = created(dir.path());
+        fill(&mut log, 5);
+        let end = log.log_end();
+        kill(log);
+        let old = files(dir.path(), "log").pop().unwrap();
+        let bytes = fs::read(&old).unwrap();
+        fs::write(&old, &bytes[..bytes.len() - lost_bytes]).unwrap();
+        for suffix in ["log", "index", "timeindex"] {
+            fs::write(dir.path().join(format!("{:020}.{suffix}", end.0)), b"").unwrap();
+        }
+        let (mut log, recovery) = reopen(dir.path(), RecoveryPoint::NONE);
+        assert_eq!((log.log_end(), log.segments().count()), (end, 2));
+        assert_eq!((recovery.damaged_ranges, recovery.missing_offsets), (0, 2));
+        let empty = fetch_all(&log).pop().unwrap();
+        assert_eq!(
+            (empty.base_offset, empty.record_count),
+            (end.0 - 1, 0),
+            "so that readers get on"
+        );
+        assert_eq!(append(&mut log, batch(2, 10, NOW_MS)).base_offset, end);
+        assert_eq!(fetch_all(&log).len(), 6);
+        kill(log);
+        let (log, recovery) = reopen(dir.path(), RecoveryPoint::NONE);
+        assert_eq!((fetch_all(&log).len(), recovery.missing_offsets), (6, 0));
+    }
+}
+
+#[test]
+fn offsets_missing_between_segments_are_counted_and_stepped_over() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = created(dir.path());
-    fill(&mut log, 5);
-    let end = log.log_end();
+    fill(&mut log, 60);
+    let (end, next) = (log.log_end(), log.segments().nth(1).unwrap().base_offset);
     kill(log);
-    // What a power cut leaves of a roll whose names were synced: the old segment torn, the new one empty.
-    let old = files(dir.path(), "log").pop().unwrap();
-    let bytes = fs::read(&old).unwrap();
-    fs::write(&old, &bytes[..bytes.len() - 10]).unwrap();
-    for suffix in ["log", "index", "timeindex"] {
-        fs::write(dir.path().join(format!("{:020}.{suffix}", end.0)), b"").unwrap();
+    let first = files(dir.path(), "log").remove(0);
+    let bytes = fs::read(&first).unwrap();
+    let two_batches = 2 * batch(2, 400, NOW_MS).len();
+    fs::write(&first, &bytes[..bytes.len() - two_batches]).unwrap();
+    let (log, recovery) = reopen(dir.path(), RecoveryPoint::NONE);
+    assert_eq!((recovery.missing_offsets, recovery.damaged_ranges), (4, 0));
+    assert_eq!((log.log_end(), fetch_all(&log).len()), (end, 58));
+    for missing in next.0 - 4..next.0 {
+        assert_eq!(find(&log, missing).base_offset, next);
     }
-    let (mut log, recovery) = reopen(dir.path(), RecoveryPoint::NONE);
-    assert_eq!((log.log_end(), log.segments().count()), (Offset(end.0 - 2), 1));
-    assert_eq!(recovery.damaged_ranges, 0);
-    append(&mut log, batch(2, 10, NOW_MS));
-    assert_eq!(fetch_all(&log).len(), 5);
+}
+
+/// A flipped bit in the last batches that were synced: the log ended before them, and their offsets were used
+/// again.
+#[test]
+fn what_is_unsound_below_the_point_is_damage_even_at_the_end() {
+    for (stop, rotten) in [(LastStop::Unclean, 1), (LastStop::Unclean, 3), (LastStop::Clean, 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = created(dir.path());
+        fill(&mut log, 10);
+        flush(&mut log);
+        let (point, end) = (log.recovery_point(), log.log_end());
+        if stop == LastStop::Clean {
+            log.close().unwrap();
+        }
+        kill(log);
+        let path = files(dir.path(), "log").pop().unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let (len, batch_len) = (bytes.len(), batch(2, 400, NOW_MS).len());
+        (1..=rotten).for_each(|n| bytes[len - n * batch_len + 16] ^= 1);
+        fs::write(&path, &bytes).unwrap();
+
+        let open = |stop| Log::open_from(dir.path(), small_segments(), stop, point).unwrap();
+        let (log, recovery) = open(stop);
+        let first = Offset(end.0 - 2 * rotten as i64);
+        let found: Vec<_> = log.damage().map(|d| (d.first, d.end)).collect();
+        // An empty batch marks where it ends.
+        let behind = Offset(end.0 + 1);
+        assert_eq!((found, log.log_end()), (vec![(first, end)], behind), "{stop:?}");
+        assert_eq!((recovery.damaged_ranges, recovery.truncated_bytes), (1, 0));
+        assert!(fs::read(&path).unwrap().starts_with(&bytes), "it stays as it is");
+        kill(log);
+        // Before a point is written down anew, and after a clean stop.
+        let (mut log, _) = reopen(dir.path(), RecoveryPoint::NONE);
+        assert_eq!((log.log_end(), log.damage().count()), (behind, 1));
+        assert_eq!(append(&mut log, batch(2, 10, NOW_MS)).base_offset, behind);
+        assert!(matches!(log.find(first), Err(FindError::Damaged { end: e, .. }) if e == end));
+        log.close().unwrap();
+        let (log, _) = open(LastStop::Clean);
+        assert_eq!((log.log_end(), log.damage().count()), (Offset(end.0 + 3), 1));
+    }
+}
+
+#[test]
+fn a_log_that_lost_its_end_below_the_point_goes_on_at_the_point() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = created(dir.path());
+    fill(&mut log, 10);
+    flush(&mut log);
+    let (point, end) = (log.recovery_point(), log.log_end());
+    log.close().unwrap();
+    let path = files(dir.path(), "log").pop().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - batch(2, 400, NOW_MS).len()]).unwrap();
+    for stop in [LastStop::Clean, LastStop::Unclean] {
+        let (log, _) = Log::open_from(dir.path(), small_segments(), stop, point).unwrap();
+        assert_eq!((log.log_end(), log.damage().count()), (end, 0));
+        let empty = fetch_all(&log).pop().unwrap();
+        assert_eq!((empty.base_offset, empty.record_count), (end.0 - 1, 0));
+    }
 }
 
 #[test]

@@ -60,7 +60,10 @@ pub fn content(log: &Log, from: Offset, producers: &Producers, random: &mut Rand
             if base > next {
                 content.miss(next..base);
             }
-            content.batches.insert(base, producers.recognise(batch));
+            // Recovery marks with an empty one what is not to be used again.
+            if header.record_count > 0 {
+                content.batches.insert(base, producers.recognise(batch));
+            }
             next = Offset(header.last_offset() + 1);
         }
         assert!(next > found.base_offset, "an extent begins with a whole batch");

@@ -71,9 +71,40 @@ fn a_flipped_bit_costs_its_batch_alone() {
         world.disk.put(path, &flipped);
         world.forgive(place.first..place.end);
         // Nothing is known to have been flushed: all is proved.
-        world.disk.remove_file(&Path::new(DATA_DIR).join("penstock-recovery-points")).unwrap();
+        world.lose_recovery_points();
         live_on(world);
     });
+}
+
+/// All was flushed, then the end of it rots, or the file loses it: what was given away is not given away again.
+#[test]
+fn a_log_never_ends_before_its_recovery_point_whatever_rots_there() {
+    for rolled in [false, true] {
+        let mut world = lived(8, 60);
+        if rolled {
+            let batches = |world: &World| segments(world).pop().unwrap().2.len();
+            while batches(&world) != 1 {
+                world.produce();
+            }
+        }
+        world.flush();
+        let (path, content, places) = segments(&world).pop().expect("there is an active segment");
+        in_parallel(0..400, |seed| {
+            let mut world = world.fork(seed);
+            let from = places.len().saturating_sub(1 + world.random.below(3));
+            let mut rotten = content.clone();
+            for place in &places[from..] {
+                // The magic byte: what only the CRC tells is not looked for below the point.
+                rotten[place.from + 16] ^= 1 << world.random.below(8);
+                world.forgive(place.first..place.end);
+            }
+            if world.random.one_in(3) {
+                rotten.truncate(places[from].from + world.random.below(200));
+            }
+            world.disk.put(&path, &rotten);
+            live_on(world);
+        });
+    }
 }
 
 #[test]

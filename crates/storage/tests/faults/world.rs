@@ -8,7 +8,7 @@
 use std::{io, ops::Range, path::Path, sync::Arc};
 
 use penstock_storage::{
-    Append, AppendError, DataDir, Directory, LastStop, Log, LogConfig, Offset, PartitionName,
+    Append, AppendError, DataDir, Directory, Disk, LastStop, Log, LogConfig, Offset, PartitionName,
     ProducedBatches, RecoveryPoint, Roll, TopicId, WriteAgain,
 };
 use rustix::io::Errno;
@@ -60,8 +60,10 @@ pub struct World {
     missing: Vec<Range<Offset>>,
     /// The log start at its highest.
     log_start: Offset,
-    /// Where the log ended when all of it was last flushed.
+    /// Where the log ended when all of it was last flushed. It never ends before, whatever becomes of it.
     flushed: Offset,
+    /// Offsets that the last start found missing. `None` if one before it failed, and nobody heard what it found.
+    found_missing: Option<u64>,
 }
 
 impl World {
@@ -83,6 +85,7 @@ impl World {
             missing: Vec::new(),
             log_start: Offset(0),
             flushed: Offset(0),
+            found_missing: Some(0),
         }
     }
 
@@ -103,9 +106,13 @@ impl World {
     /// Somebody has damaged the files: this much of what was shown may be gone.
     pub fn forgive(&mut self, lost: Range<Offset>) {
         self.shown.retain(|at, _| !lost.contains(at));
-        self.flushed = self.flushed.min(lost.start);
         self.missing.push(lost);
         self.producers.begin_anew();
+    }
+
+    pub fn lose_recovery_points(&mut self) {
+        self.disk.remove_file(&Path::new(DATA_DIR).join("penstock-recovery-points")).unwrap();
+        self.flushed = Offset(0);
     }
 
     pub fn log(&mut self) -> &mut Log {
@@ -179,6 +186,7 @@ impl World {
         let started = self.start();
         self.disk.stop_failing();
         let failed = self.disk.failed() > failed_before;
+        self.found_missing = self.found_missing.filter(|_| !failed);
         if let Err(error) = &started {
             assert!(failed, "no call failed, and yet: {error}");
         }
@@ -190,8 +198,10 @@ impl World {
         if self.running.is_none() {
             self.start().expect("a log can be opened after any end");
         }
+        let known = self.missing.clone();
         self.check(bound);
         self.check_files();
+        self.check_what_was_said(&known);
     }
 
     fn send(&mut self, who: usize) -> (Number, ProducedBatches) {
@@ -261,7 +271,7 @@ impl World {
     }
 
     /// Moves the recovery point, as housekeeping does, while producers go on.
-    fn flush(&mut self) {
+    pub fn flush(&mut self) {
         let Some(flush) = self.log().begin_flush() else { return };
         (0..self.random.below(3)).for_each(|_| self.produce());
         let end = self.log().log_end();
@@ -332,7 +342,8 @@ impl World {
         let stop: LastStop = data.take_last_stop()?;
         assert_eq!(data.partitions()?, [partition()]);
         let point = data.recovery_points()?.remove(&partition()).unwrap_or(RecoveryPoint::NONE);
-        let (mut log, _) = Log::open_from(directory(&self.disk, LOG_DIR), config(), stop, point)?;
+        let (mut log, recovery) =
+            Log::open_from(directory(&self.disk, LOG_DIR), config(), stop, point)?;
         if self.durability == Durability::Fsync
             && let Some(flush) = log.begin_flush()
         {
@@ -348,6 +359,7 @@ impl World {
         log.raise_log_start(self.log_start);
         // A point beyond the end would be believed again once the log has grown past it.
         data.write_recovery_points(&[(partition(), log.recovery_point())].into())?;
+        self.found_missing = self.found_missing.map(|_| recovery.missing_offsets);
         self.running = Some((data, log));
         Ok(())
     }
@@ -374,6 +386,23 @@ impl World {
         }
         self.shown_end = log.log_end();
         (self.shown, self.missing) = (content.batches, content.gaps);
+    }
+
+    /// Of a log that was just opened: what is newly gone is damaged, or was counted. No offset below the flushed
+    /// ones, or below a segment that is there, is used again.
+    fn check_what_was_said(&mut self, known: &[Range<Offset>]) {
+        let log = &self.running.as_ref().expect("the server runs").1;
+        let is_said = |offset: &i64| {
+            let holds = |range: Range<Offset>| range.contains(&Offset(*offset));
+            log.damage().any(|range| holds(range.first..range.end))
+                || known.iter().any(|old| holds(old.clone()))
+        };
+        let missing = self.missing.iter().flat_map(|gap| gap.start.0..gap.end.0);
+        let unsaid = missing.filter(|offset| !is_said(offset)).count() as u64;
+        let found = self.found_missing.unwrap_or(u64::MAX);
+        assert!(unsaid <= found, "{unsaid} offsets are gone, {found} said: {:?}", self.missing);
+        assert!(log.log_end() >= self.flushed, "the log ends before what was flushed");
+        self.found_missing = Some(0);
     }
 
     /// Of a log that was just opened: no file reaches past what is committed, and where all was synced and

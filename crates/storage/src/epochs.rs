@@ -12,7 +12,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::{Directory, Offset};
@@ -37,7 +40,14 @@ pub(crate) struct Epochs {
     was_read: bool,
     /// Counts changes; the file holds that of `written`.
     generation: u64,
-    written: Arc<Mutex<u64>>,
+    written: Arc<Written>,
+}
+
+/// The generation that the file holds. Who only asks takes no lock, since that is held while the disk is slow.
+#[derive(Debug, Default)]
+struct Written {
+    generation: AtomicU64,
+    writing: Mutex<()>,
 }
 
 impl Epochs {
@@ -55,7 +65,7 @@ impl Epochs {
 
     /// None yet, whatever the file says.
     pub(crate) fn unread(dir: &Arc<Directory>) -> Epochs {
-        let (dir, written) = (dir.clone(), Arc::new(Mutex::new(0)));
+        let (dir, written) = (dir.clone(), Arc::default());
         Epochs { dir, starts: Vec::new(), was_read: false, generation: 0, written }
     }
 
@@ -89,7 +99,7 @@ impl Epochs {
 
     /// The job that brings the file up to date; `None` when it is.
     pub(crate) fn flush(&self) -> Option<EpochsFlush> {
-        let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = self.written.generation.load(Ordering::Acquire);
         (written < self.generation).then(|| EpochsFlush {
             dir: self.dir.clone(),
             text: format(&self.starts),
@@ -105,16 +115,17 @@ pub(crate) struct EpochsFlush {
     dir: Arc<Directory>,
     text: String,
     generation: u64,
-    written: Arc<Mutex<u64>>,
+    written: Arc<Written>,
 }
 
 impl EpochsFlush {
     /// Blocks. An older flush that comes late changes nothing.
     pub(crate) fn write(&self) -> io::Result<()> {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if *written < self.generation {
+        let Written { generation, writing } = &*self.written;
+        let _one_at_a_time = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if generation.load(Ordering::Acquire) < self.generation {
             self.dir.replace_file(FILE_NAME, self.text.as_bytes())?;
-            *written = self.generation;
+            generation.store(self.generation, Ordering::Release);
         }
         Ok(())
     }
@@ -154,9 +165,10 @@ fn format(starts: &[EpochStart]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path, sync::mpsc, thread, time::Duration};
 
     use super::*;
+    use crate::{DirEntry, Disk, DiskFile, Files};
 
     fn directory(dir: &tempfile::TempDir) -> Arc<Directory> {
         Arc::new(Directory::from(dir.path()))
@@ -187,6 +199,73 @@ mod tests {
         epochs.flush().unwrap().write().unwrap();
         assert_eq!(format(epochs.starts()), "0\n2\n0 0\n3 133\n");
         assert_eq!(Epochs::open(&directory(&dir)).starts(), epochs.starts());
+    }
+
+    /// Its syncs of directories take as long as the test likes.
+    #[derive(Debug)]
+    struct SlowDisk {
+        begun: mpsc::Sender<()>,
+        go_on: Mutex<mpsc::Receiver<()>>,
+    }
+
+    impl Disk for SlowDisk {
+        fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            Files.open(path)
+        }
+
+        fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            Files.create(path)
+        }
+
+        fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+            Files.list(dir)
+        }
+
+        fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+            Files.create_dir_all(dir)
+        }
+
+        fn remove_file(&self, path: &Path) -> io::Result<()> {
+            Files.remove_file(path)
+        }
+
+        fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+            Files.remove_dir_all(dir)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            Files.rename(from, to)
+        }
+
+        fn sync_dir(&self, _: &Path) -> io::Result<()> {
+            self.begun.send(()).unwrap();
+            self.go_on.lock().unwrap().recv().unwrap();
+            Ok(())
+        }
+    }
+
+    /// The log asks under its own lock: fetches and producers waited for the disk.
+    #[test]
+    fn nobody_who_asks_for_a_flush_waits_for_one_that_is_being_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (begun, has_begun) = mpsc::channel();
+        let (lets_go_on, go_on) = mpsc::channel();
+        let disk = SlowDisk { begun, go_on: Mutex::new(go_on) };
+        let mut epochs = Epochs::open(&Arc::new(Directory::on(Arc::new(disk), dir.path())));
+        epochs.note(1, Offset(0));
+        let flush = epochs.flush().unwrap();
+        let (asked, has_asked) = mpsc::channel();
+        let waited = thread::scope(|scope| {
+            let writing = scope.spawn(|| flush.write());
+            has_begun.recv().unwrap();
+            scope.spawn(|| asked.send(epochs.flush().is_some()).unwrap());
+            let answer = has_asked.recv_timeout(Duration::from_secs(5));
+            lets_go_on.send(()).unwrap();
+            writing.join().unwrap().unwrap();
+            answer.is_err()
+        });
+        assert!(!waited, "it waited for the disk");
+        assert!(epochs.flush().is_none());
     }
 
     #[test]

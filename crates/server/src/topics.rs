@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::Context;
 use parking_lot::{Mutex, RwLock};
 use penstock_storage::{
-    DataDir, DataDirError, Log, LogConfig, LogError, PartitionName, Recovery, RecoveryPoint,
+    AgeRead, DataDir, DataDirError, Log, LogConfig, LogError, PartitionName, Recovery, RecoveryPoint,
     TopicId,
 };
 
@@ -293,11 +293,22 @@ impl Topics {
     pub(crate) fn expire(&self, now_ms: i64) {
         for partition in self.partitions() {
             partition.touch_files(|| {
-                // The guard ends with the statement: files are unlinked without it.
-                let expired = partition.log().expire(now_ms);
-                for segment in expired {
-                    if let Err(error) = segment.unlink() {
-                        tracing::error!(%error, "cannot unlink an expired segment");
+                // Each guard ends with its statement: files are read and unlinked without it.
+                loop {
+                    let expired = partition.log().expire(now_ms);
+                    for segment in expired {
+                        if let Err(error) = segment.unlink() {
+                            tracing::error!(%error, "cannot unlink an expired segment");
+                        }
+                    }
+                    let unread = partition.log().unread_age();
+                    match unread.map(AgeRead::run) {
+                        Some(Ok(age)) => partition.log().note_age(age),
+                        Some(Err(error)) => {
+                            tracing::warn!(%error, "cannot tell how old a segment is");
+                            break;
+                        }
+                        None => break,
                     }
                 }
             });

@@ -428,7 +428,7 @@ impl Active {
         let files = Arc::new(files);
         let indexer = Indexer::empty(&files);
         let damage = DamagedRanges::default();
-        let segment = Segment { files, size_bytes: 0, newest: None, damage };
+        let segment = Segment { files, size_bytes: 0, newest: None, untimed_ms: None, damage };
         Active { segment, indexer, created_ms: now_ms, first_timestamp_ms: None }
     }
 

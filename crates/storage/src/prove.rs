@@ -300,6 +300,6 @@ fn header_at(
 
 fn new_active(files: &Arc<SegmentFiles>, indexer: Indexer, damage: DamagedRanges) -> Active {
     let newest = indexer.newest;
-    let segment = Segment { files: files.clone(), size_bytes: 0, newest, damage };
+    let segment = Segment { files: files.clone(), size_bytes: 0, newest, untimed_ms: None, damage };
     Active { segment, indexer, created_ms: wall_clock_ms(), first_timestamp_ms: None }
 }

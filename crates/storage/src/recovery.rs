@@ -243,7 +243,7 @@ impl<'a> Opening<'a> {
     fn believe(&mut self, base: Offset, next: Offset) -> Result<Segment, LogError> {
         let (files, size_bytes) = self.files(base)?;
         let damage = self.known_damage(base, size_bytes);
-        let mut segment = Segment { files, size_bytes, newest: None, damage };
+        let mut segment = Segment { files, size_bytes, newest: None, untimed_ms: None, damage };
         if self.needs_indexes(&segment)? {
             let walk = HeaderWalk::new(base, Position(0), Position(size_bytes));
             let walk = walk.before(Some(next)).over(&segment.damage);

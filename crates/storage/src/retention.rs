@@ -4,7 +4,8 @@ use std::{io, path::PathBuf, sync::Arc, time::UNIX_EPOCH};
 
 use crate::{
     Directory, Log, Offset,
-    segment::{Segment, segment_file},
+    index_entry::TimeEntry,
+    segment::{Segment, SegmentFiles, segment_file},
 };
 
 /// What may belong to a segment. The log goes first: indexes without a log are swept at the next start,
@@ -49,10 +50,38 @@ impl ExpiredSegment {
     }
 }
 
+/// The age of a segment, to be read.
+#[derive(Debug)]
+pub struct AgeRead(Arc<SegmentFiles>);
+
+/// What was read.
+#[derive(Debug)]
+pub struct Age {
+    segment: Offset,
+    newest: Option<TimeEntry>,
+    newest_ms: i64,
+}
+
+impl AgeRead {
+    /// One entry of a time index; where no record has a timestamp, the time of the last write. Blocks.
+    pub fn run(self) -> io::Result<Age> {
+        let AgeRead(files) = self;
+        let newest = files.times.read_last()?;
+        let newest_ms = match newest {
+            Some(newest) => newest.timestamp_ms,
+            None => {
+                let modified = files.log.handle().metadata()?.modified()?;
+                let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+                i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+            }
+        };
+        Ok(Age { segment: files.base, newest, newest_ms })
+    }
+}
+
 impl Log {
-    /// Takes out what retention no longer keeps, and moves the log start. The active segment stays.
-    ///
-    /// May read one entry of a time index for each segment it looks at: at most one more than it expires.
+    /// Takes out what retention no longer keeps, and moves the log start. The active segment stays, and so does
+    /// what follows a segment whose age is not known: `unread_age` says so.
     pub fn expire(&mut self, now_ms: i64) -> Vec<ExpiredSegment> {
         let mut expired = Vec::new();
         let mut size_bytes = self.size_bytes();
@@ -67,31 +96,38 @@ impl Log {
         expired
     }
 
-    fn first_is_due(&mut self, size_bytes: u64, now_ms: i64) -> bool {
+    /// What has to be read before `expire` can go on, if there is anything. Between two runs of it at most one
+    /// age is read: that of the segment it will expire next.
+    pub fn unread_age(&self) -> Option<AgeRead> {
+        self.config.retention_ms?;
+        let first = self.sealed.front().filter(|first| first.age_ms().is_none())?;
+        Some(AgeRead(first.files.clone()))
+    }
+
+    /// Remembers an age, unless its segment has gone.
+    pub fn note_age(&mut self, age: Age) {
+        if let Some(segment) = self.sealed.iter_mut().find(|s| s.base() == age.segment) {
+            segment.newest = segment.newest.or(age.newest);
+            segment.untimed_ms = Some(age.newest_ms);
+        }
+    }
+
+    fn first_is_due(&self, size_bytes: u64, now_ms: i64) -> bool {
         let next_base = self.sealed.get(1).unwrap_or(&self.active.segment).base();
         let below_start = next_base <= self.log_start;
-        let Some(first) = self.sealed.front_mut() else { return false };
+        let Some(first) = self.sealed.front() else { return false };
         let keep_bytes = self.config.retention_bytes.unwrap_or(u64::MAX);
         let too_much = size_bytes.saturating_sub(first.size_bytes) >= keep_bytes;
         let too_old = self.config.retention_ms.is_some_and(|retention_ms| {
-            now_ms.saturating_sub(first.newest_ms().unwrap_or(now_ms)) > retention_ms
+            now_ms.saturating_sub(first.age_ms().unwrap_or(now_ms)) > retention_ms
         });
         below_start || too_much || too_old
     }
 }
 
 impl Segment {
-    /// The greatest timestamp; where no record has one, the time of the last write. `None` in doubt.
-    fn newest_ms(&mut self) -> Option<i64> {
-        if self.newest.is_none() {
-            self.newest = self.files.times.read_last().ok()?;
-        }
-        match self.newest {
-            Some(newest) => Some(newest.timestamp_ms),
-            None => {
-                let modified = self.files.log.handle().metadata().ok()?.modified().ok()?;
-                i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
-            }
-        }
+    /// The moment by which it expires, if it is known.
+    fn age_ms(&self) -> Option<i64> {
+        self.newest.map(|newest| newest.timestamp_ms).or(self.untimed_ms)
     }
 }

@@ -111,6 +111,8 @@ pub(crate) struct Segment {
     pub(crate) size_bytes: u64,
     /// The greatest timestamp, once it is known: reading every time index at start would be dear.
     pub(crate) newest: Option<TimeEntry>,
+    /// When it was last written, once it is known: by that it expires if no record has a timestamp.
+    pub(crate) untimed_ms: Option<i64>,
     /// What of it is not to be served.
     pub(crate) damage: DamagedRanges,
 }

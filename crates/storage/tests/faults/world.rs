@@ -8,8 +8,8 @@
 use std::{io, ops::Range, path::Path, sync::Arc};
 
 use penstock_storage::{
-    Append, AppendError, DataDir, Directory, Disk, LastStop, Log, LogConfig, Offset, PartitionName,
-    ProducedBatches, RecoveryPoint, Roll, TopicId, WriteAgain,
+    AgeRead, Append, AppendError, DataDir, Directory, Disk, LastStop, Log, LogConfig, Offset,
+    PartitionName, ProducedBatches, RecoveryPoint, Roll, TopicId, WriteAgain,
 };
 use rustix::io::Errno;
 
@@ -291,10 +291,20 @@ impl World {
 
     fn expire(&mut self) {
         let now_ms = self.now_ms;
-        let expired = self.log().expire(now_ms);
-        self.log_start = self.log().log_start();
-        self.shown = self.shown.split_off(&self.log_start);
-        let _ = expired.into_iter().try_for_each(|segment| segment.unlink());
+        loop {
+            let reads = self.disk.calls(Kind::Read);
+            let expired = self.log().expire(now_ms);
+            let is_free = self.disk.calls(Kind::Read) == reads;
+            assert!(is_free, "the log is locked: nobody may wait for the disk");
+            self.log_start = self.log().log_start();
+            self.shown = self.shown.split_off(&self.log_start);
+            let unlinked = expired.into_iter().try_for_each(|segment| segment.unlink());
+            let Some(Ok(age)) = self.log().unread_age().map(AgeRead::run) else { return };
+            self.log().note_age(age);
+            if unlinked.is_err() {
+                return;
+            }
+        }
     }
 
     pub fn close(&mut self) {
@@ -432,7 +442,7 @@ fn partition() -> PartitionName {
 fn config() -> LogConfig {
     LogConfig {
         segment_bytes: 16_000,
-        retention_ms: None,
+        retention_ms: Some(1000),
         retention_bytes: Some(60_000),
         index_interval_bytes: 1000,
         ..LogConfig::default()

@@ -4,8 +4,12 @@ use std::{io, path::PathBuf, sync::Arc, time::UNIX_EPOCH};
 
 use crate::{
     Directory, Log, Offset,
+    batch_place::BatchPlace,
     index_entry::TimeEntry,
-    segment::{Segment, SegmentFiles, segment_file},
+    prove::Begin,
+    recovery::ALL,
+    scan::{Scan, Scanned},
+    segment::{Segment, segment_file},
 };
 
 /// What may belong to a segment. The log goes first: indexes without a log are swept at the next start,
@@ -52,7 +56,7 @@ impl ExpiredSegment {
 
 /// The age of a segment, to be read.
 #[derive(Debug)]
-pub struct AgeRead(Arc<SegmentFiles>);
+pub struct AgeRead(Segment);
 
 /// What was read.
 #[derive(Debug)]
@@ -63,10 +67,12 @@ pub struct Age {
 }
 
 impl AgeRead {
-    /// One entry of a time index; where no record has a timestamp, the time of the last write. Blocks.
+    /// The last entry of the time index, or a later timestamp of the batches behind the last index entries: some
+    /// KiB. Where no record has a timestamp, the time of the last write. Blocks.
     pub fn run(self) -> io::Result<Age> {
-        let AgeRead(files) = self;
-        let newest = files.times.read_last()?;
+        let AgeRead(segment) = self;
+        let files = &segment.files;
+        let newest = newest_of([files.times.read_last()?, newest_at_end(&segment)?]);
         let newest_ms = match newest {
             Some(newest) => newest.timestamp_ms,
             None => {
@@ -76,6 +82,34 @@ impl AgeRead {
             }
         };
         Ok(Age { segment: files.base, newest, newest_ms })
+    }
+}
+
+/// The first of them if they are the same.
+fn newest_of(entries: [Option<TimeEntry>; 2]) -> Option<TimeEntry> {
+    let later = |one: TimeEntry, other: TimeEntry| {
+        if other.timestamp_ms > one.timestamp_ms { other } else { one }
+    };
+    entries.into_iter().flatten().reduce(later)
+}
+
+/// The greatest timestamp of the batches from the last index entries on. It is the segment's unless time went
+/// backwards, and holds a time index that is wrong from making records expire early.
+fn newest_at_end(segment: &Segment) -> io::Result<Option<TimeEntry>> {
+    let Segment { files, size_bytes, damage, .. } = segment;
+    let begin = Begin::below(ALL, files, damage, *size_bytes)?;
+    let mut scan = Scan::new(files.base, begin.walk, ALL);
+    let mut newest = None;
+    loop {
+        match scan.next(&*files.log)? {
+            Scanned::Batch(_, BatchPlace { max_timestamp_ms: timestamp_ms @ 0.., last, .. }) => {
+                let entry =
+                    files.relative(last).map(|at| TimeEntry { timestamp_ms, relative_offset: at });
+                newest = newest_of([newest, entry]);
+            }
+            Scanned::Batch(..) | Scanned::Damage(_) => {}
+            Scanned::Tail => return Ok(newest),
+        }
     }
 }
 
@@ -101,7 +135,7 @@ impl Log {
     pub fn unread_age(&self) -> Option<AgeRead> {
         self.config.retention_ms?;
         let first = self.sealed.front().filter(|first| first.age_ms().is_none())?;
-        Some(AgeRead(first.files.clone()))
+        Some(AgeRead(first.clone()))
     }
 
     /// Remembers an age, unless its segment has gone.

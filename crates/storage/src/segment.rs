@@ -104,7 +104,7 @@ pub(crate) fn write_again(file: &dyn DiskFile, len_bytes: u64) -> io::Result<()>
 }
 
 /// A segment as the log knows it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Segment {
     pub(crate) files: Arc<SegmentFiles>,
     /// Bytes that readers may see.

@@ -197,6 +197,30 @@ fn retention_by_time_looks_at_the_youngest_record_and_survives_a_restart() {
     assert_eq!((log.log_start(), log.log_end(), log.size_bytes()), (Offset(100), Offset(100), 0));
 }
 
+/// A flipped bit in its last entry, or an older one put back: records went whose time had not come.
+#[test]
+fn a_time_index_that_claims_too_little_expires_nothing() {
+    let config = LogConfig { retention_ms: Some(1_000_000), ..small_segments() };
+    let (dir, mut log) = created(config.clone());
+    for n in 0..100 {
+        append(&mut log, batch(1, 1000, NOW_MS + n));
+    }
+    log.close().unwrap();
+    let index = files(log.dir(), "timeindex").remove(0);
+    let sound = fs::read(&index).unwrap();
+    let flipped = [&sound[..sound.len() - 12], &[0; 4], &sound[sound.len() - 8..]].concat();
+    let older = sound[..12].to_vec();
+    for wrong in [flipped, older, Vec::new()] {
+        fs::write(&index, wrong).unwrap();
+        let path = dir.path().join("t-0");
+        let (mut log, _) = Log::open(&path, config.clone(), LastStop::Clean).unwrap();
+        let age = log.unread_age().unwrap().run().unwrap();
+        log.note_age(age);
+        assert!(log.expire(NOW_MS + 1_000_017).is_empty(), "its last record is of {}", NOW_MS + 17);
+        assert_eq!(log.expire(NOW_MS + 1_000_018).len(), 1);
+    }
+}
+
 #[test]
 fn log_append_time_is_stamped_and_the_records_follow() {
     let config = LogConfig { timestamp_type: TimestampType::LogAppendTime, ..LogConfig::default() };

@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
 
+use crate::ring::Then;
 use crate::socket::Socket;
 use crate::sys::{extend_received, watch};
 
@@ -95,13 +96,22 @@ pub(crate) async fn read(
     done.await.unwrap_or_else(|error| (Err(error.into()), BytesMut::new()))
 }
 
-/// Writes up to all of `pieces`, one behind the other.
-pub(crate) async fn write(file: Arc<File>, position: u64, pieces: Vec<Bytes>) -> io::Result<usize> {
+/// Writes up to all of `pieces`, one behind the other; a sync follows if that was all.
+pub(crate) async fn write(
+    file: Arc<File>,
+    position: u64,
+    pieces: Vec<Bytes>,
+    then: Then,
+) -> (io::Result<usize>, Option<io::Result<()>>) {
     let write = move || {
         let slices: Vec<IoSlice> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        Ok(rustix::io::pwritev(&*file, &slices, position)?)
+        let len_bytes: usize = pieces.iter().map(Bytes::len).sum();
+        let written = rustix::io::pwritev(&*file, &slices, position).map_err(io::Error::from);
+        let is_due = then == Then::SyncData && written.as_ref().is_ok_and(|n| *n == len_bytes);
+        (written, is_due.then(|| file.sync_data()))
     };
-    tokio::task::spawn_blocking(write).await?
+    let done = tokio::task::spawn_blocking(write).await;
+    done.unwrap_or_else(|error| (Err(error.into()), None))
 }
 
 pub(crate) async fn sync_data(file: Arc<File>) -> io::Result<()> {

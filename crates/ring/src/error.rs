@@ -1,4 +1,4 @@
-//! The two families of failure: a ring that cannot be had, and a transfer that did not end well.
+//! The families of failure: a ring that cannot be had, a write and a transfer that did not end well.
 //!
 //! Results of the kernel are kept as the numbers they are. The kernel's internal ones (`-512`,
 //! ERESTARTSYS) do reach us (KERNEL.md row 11) and `io::Error` has no words for them.
@@ -29,6 +29,18 @@ fn advice(errno: i32) -> &'static str {
         libc::ENOMEM | libc::EMFILE | libc::ENFILE => "out of memory or descriptors",
         _ => "see io_uring_setup(2)",
     }
+}
+
+/// Why bytes are not where a write was to bring them. An unknown part of them may be.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// They were not all taken by the page cache.
+    #[error("write failed: {0}")]
+    Write(#[source] io::Error),
+    /// They are in the page cache. A second sync must not be believed: the pages that the first one did not
+    /// write count as clean from then on.
+    #[error("sync failed: {0}")]
+    Sync(#[source] io::Error),
 }
 
 /// Why a transfer ended before its last byte. Whatever the reason, an unknown prefix of the answer

@@ -38,8 +38,8 @@ mod uring_calls;
 
 pub use config::*;
 pub use counters::{Counter, Counters};
-pub use error::{RingError, TransferError};
-pub use ring::{Backend, Ring};
+pub use error::{RingError, TransferError, WriteError};
+pub use ring::{Backend, Ring, Then};
 pub use socket::Socket;
 pub use sys::ignore_sigpipe;
 pub use transfer::{Path, Piece};

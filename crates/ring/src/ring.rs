@@ -18,7 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use crate::config::{BackendChoice, RingConfig};
 use crate::counters::Counters;
 use crate::epoll;
-use crate::error::{RingError, TransferError};
+use crate::error::{RingError, TransferError, WriteError};
 use crate::perform;
 use crate::pipes::Pipes;
 use crate::socket::Socket;
@@ -36,6 +36,15 @@ pub enum Backend {
     Uring,
     /// epoll, sendfile and the blocking pool.
     Epoll,
+}
+
+/// What a write is followed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing: the page cache has the bytes.
+    Return,
+    /// fdatasync(2): the disk has them, too.
+    SyncData,
 }
 
 /// A handle to the ring of this thread; clones share it.
@@ -190,41 +199,52 @@ impl Ring {
         }
     }
 
-    /// Writes all `pieces`, one behind the other, at `position`. After an error, or a dropped future,
-    /// any part of them may have been written.
+    /// Writes all `pieces`, one behind the other, at `position`, and then what `then` says. After an error, or
+    /// a dropped future, any part of them may have been written.
     pub async fn write_all_at(
         &self,
         file: Arc<File>,
         position: u64,
         pieces: Vec<Bytes>,
-    ) -> io::Result<()> {
+        then: Then,
+    ) -> Result<(), WriteError> {
         let mut rest = VecDeque::from(pieces);
         let mut position = position;
         loop {
             rest.retain(|piece| !piece.is_empty());
             if rest.is_empty() {
-                return Ok(());
+                break;
             }
             let some: Vec<Bytes> = rest.iter().take(Gather::PIECES_MAX).cloned().collect();
-            let written = match &self.shared.kernel {
-                Kernel::Uring(uring) => uring.write(Arc::clone(&file), position, some).await,
-                Kernel::Epoll { .. } => epoll::write(Arc::clone(&file), position, some).await,
+            let then = if some.len() == rest.len() { then } else { Then::Return };
+            let file = Arc::clone(&file);
+            let (written, synced) = match &self.shared.kernel {
+                Kernel::Uring(uring) => uring.write(file, position, some, then).await,
+                Kernel::Epoll { .. } => epoll::write(file, position, some, then).await,
             };
             match written {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) => return Err(WriteError::Write(io::ErrorKind::WriteZero.into())),
                 Ok(len_bytes) => {
                     advance(&mut rest, len_bytes);
                     position += len_bytes as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(WriteError::Write(error)),
             }
+            match synced {
+                Some(Err(error)) => return Err(WriteError::Sync(error)),
+                Some(Ok(())) if rest.is_empty() => return Ok(()),
+                _ => {}
+            }
+        }
+        match then {
+            Then::Return => Ok(()),
+            Then::SyncData => self.sync_data(file).await.map_err(WriteError::Sync),
         }
     }
 
-    /// fdatasync(2). A failure must never be retried to success: the pages it did not write count
-    /// as clean from then on.
-    pub async fn sync_data(&self, file: Arc<File>) -> io::Result<()> {
+    /// fdatasync(2) by itself.
+    async fn sync_data(&self, file: Arc<File>) -> io::Result<()> {
         match &self.shared.kernel {
             Kernel::Uring(uring) => uring.sync_data(file).await,
             Kernel::Epoll { .. } => epoll::sync_data(file).await,

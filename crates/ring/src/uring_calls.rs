@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use smallvec::smallvec;
 
 use crate::operations::Resources;
+use crate::ring::Then;
 use crate::socket::Socket;
 use crate::sys::{Advice, Gather, Request, adopt_accepted, extend_received};
 use crate::transfer::FileRange;
@@ -98,21 +99,28 @@ impl Uring {
         (result, read.buffer)
     }
 
-    /// One write of up to all of `pieces`, one behind the other; at most [`Gather::PIECES_MAX`].
+    /// One write of up to all of `pieces`, one behind the other; at most [`Gather::PIECES_MAX`]. A sync is
+    /// linked to it: a short write breaks the chain, and there is no outcome of the sync then.
     pub(crate) async fn write(
         self: &Rc<Self>,
         file: Arc<File>,
         position: u64,
         pieces: Vec<Bytes>,
-    ) -> io::Result<usize> {
+        then: Then,
+    ) -> (io::Result<usize>, Option<io::Result<()>>) {
         let write = Box::new(Write { file, bytes: Gather::new(pieces) });
         let (_, results) = self
             .start(write, OnDrop::LetFinish, |write| {
                 let (file, bytes) = (write.file.as_fd(), &write.bytes);
-                smallvec![Request::Write { file, position, bytes }]
+                let mut requests = smallvec![Request::Write { file, position, bytes }];
+                if then == Then::SyncData {
+                    requests.push(Request::SyncData { file });
+                }
+                requests
             })
             .await;
-        count(results[0])
+        let synced = results.get(1).filter(|result| **result != -libc::ECANCELED);
+        (count(results[0]), synced.map(|result| count(*result).map(drop)))
     }
 
     pub(crate) async fn sync_data(self: &Rc<Self>, file: Arc<File>) -> io::Result<()> {

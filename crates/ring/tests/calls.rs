@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use penstock_ring::{Backend, Ring, Socket};
+use penstock_ring::{Backend, Ring, Socket, Then, WriteError};
 use support::*;
 
 #[test]
@@ -81,24 +81,33 @@ fn cached_reads_never_wait_for_the_disk() {
 #[test]
 fn writes_land_where_they_were_sent_and_sync() {
     run_on_both(|ring| async move {
-        let file = Arc::new(tempfile::tempfile().unwrap());
-        let bytes = Bytes::from(pattern(0, 100_000));
-        // More pieces than one chain holds, one of them empty.
-        let mut pieces: Vec<Bytes> = (0..20).map(|n| bytes.slice(n * 16..n * 16 + 16)).collect();
-        pieces.extend([Bytes::new(), bytes.slice(320..)]);
-        ring.write_all_at(Arc::clone(&file), 50, pieces).await.unwrap();
-        ring.sync_data(Arc::clone(&file)).await.unwrap();
-        assert_eq!(ring.read_at(file, 50, 100_000).await.unwrap(), bytes);
+        for then in [Then::Return, Then::SyncData] {
+            let file = Arc::new(tempfile::tempfile().unwrap());
+            let bytes = Bytes::from(pattern(0, 100_000));
+            // More pieces than one call takes, one of them empty.
+            let mut pieces: Vec<Bytes> =
+                (0..1500).map(|n| bytes.slice(n * 16..n * 16 + 16)).collect();
+            pieces.extend([Bytes::new(), bytes.slice(24_000..)]);
+            ring.write_all_at(Arc::clone(&file), 50, pieces, then).await.unwrap();
+            assert_eq!(ring.read_at(file, 50, 100_000).await.unwrap(), bytes);
+        }
     });
 }
 
 #[test]
-fn a_write_that_fails_says_why() {
+fn a_write_that_fails_says_whether_it_or_its_sync_did_and_why() {
     run_on_both(|ring| async move {
-        let read_only = Arc::new(std::fs::File::open("/dev/null").unwrap());
-        let error =
-            ring.write_all_at(read_only, 0, vec![Bytes::from_static(b"x")]).await.unwrap_err();
+        let write = async |file: std::io::Result<std::fs::File>| {
+            let pieces = vec![Bytes::from_static(b"x")];
+            ring.write_all_at(Arc::new(file.unwrap()), 0, pieces, Then::SyncData).await.unwrap_err()
+        };
+        let error = write(std::fs::File::open("/dev/null")).await;
+        let WriteError::Write(error) = error else { panic!("{error}") };
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        // Takes everything and cannot be synced.
+        let error = write(std::fs::File::create("/dev/null")).await;
+        let WriteError::Sync(error) = error else { panic!("{error}") };
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     });
 }
 

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use penstock_ring::{Backend, BackendChoice, Path, Ring, RingConfig, RingError};
+use penstock_ring::{Backend, BackendChoice, Path, Ring, RingConfig, RingError, Then};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use support::*;
 
@@ -69,10 +69,8 @@ fn everything_works_without(errno: i32) {
         assert!(reason.contains(&format!("errno {errno}")), "{reason}");
 
         let written = Arc::new(tempfile::tempfile().unwrap());
-        ring.write_all_at(Arc::clone(&written), 0, vec![Bytes::from(pattern(0, 1 << 20))])
-            .await
-            .unwrap();
-        ring.sync_data(Arc::clone(&written)).await.unwrap();
+        let pieces = vec![Bytes::from(pattern(0, 1 << 20))];
+        ring.write_all_at(Arc::clone(&written), 0, pieces, Then::SyncData).await.unwrap();
         for path in PATHS {
             let (socket, peer) = narrow();
             let reader = reader(peer, 10_000);

@@ -15,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use penstock_ring::Ring;
+use penstock_ring::{Ring, Then, WriteError};
 use penstock_storage::{Append, AppendError, Appended, ProducedBatches, is_no_room};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
@@ -195,16 +195,20 @@ impl Group<'_> {
         commits.appends.inc_by(self.appends.len() as u64);
         let mut pieces = std::mem::take(&mut self.appends[0].pieces);
         self.appends[1..].iter_mut().for_each(|append| pieces.append(&mut append.pieces));
-        let written = ring.write_all_at(Arc::clone(&file), position, pieces).await;
-        let is_full = written.as_ref().is_err_and(is_no_room);
-        let outcome = match written {
-            Ok(()) if commits.durability == Durability::Fsync => {
-                commits.syncs.inc();
-                ring.sync_data(file).await
-            }
-            written => written,
+        let then = match commits.durability {
+            Durability::Os => Then::Return,
+            Durability::Fsync => Then::SyncData,
         };
-        outcome.map_err(|error| (error, is_full))
+        let written = ring.write_all_at(file, position, pieces, then).await;
+        let was_synced = !matches!(written, Err(WriteError::Write(_)));
+        commits.syncs.inc_by(u64::from(then == Then::SyncData && was_synced));
+        written.map_err(|error| match error {
+            WriteError::Write(error) => {
+                let is_full = is_no_room(&error);
+                (error, is_full)
+            }
+            WriteError::Sync(error) => (error, false),
+        })
     }
 }
 

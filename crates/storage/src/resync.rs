@@ -15,10 +15,10 @@
 
 use std::io;
 
-use penstock_batch::HEADER_LEN;
+use penstock_batch::{BatchHeader, HEADER_LEN};
 
 use crate::{
-    Position,
+    Offset, Position,
     batch_place::{BatchPlace, HeaderWalk, LARGEST_BATCH_BYTES, Seen},
     scan::WindowOn,
 };
@@ -40,9 +40,28 @@ pub(crate) fn next_sound(
     walk: &HeaderWalk,
 ) -> io::Result<Option<BatchPlace>> {
     match by_lengths(window, walk)? {
-        Some(place) => Ok(Some(place)),
+        Some(place) => Ok(passed_over(window, walk, &place)?.or(Some(place))),
         None => by_bytes(window, walk),
     }
+}
+
+/// A wrong length may lead past sound batches to another one: where all are of one size, one bit is enough. So
+/// if the offset there is not the one that the unsound header leads to, that one is searched for on the way.
+fn passed_over(
+    window: &mut WindowOn<'_>,
+    walk: &HeaderWalk,
+    found: &BatchPlace,
+) -> io::Result<Option<BatchPlace>> {
+    let Ok(unsound) = BatchHeader::parse(window.at(walk.position, HEADER_LEN as u64)?) else {
+        return Ok(None);
+    };
+    let follows = walk.lowest.0.checked_add(i64::from(unsound.last_offset_delta) + 1).map(Offset);
+    if follows == Some(found.base) {
+        return Ok(None);
+    }
+    let mut way = walk.clone();
+    way.end = found.position;
+    Ok(by_bytes(window, &way)?.filter(|passed| Some(passed.base) == follows))
 }
 
 /// Believes the length of what is unsound, as long as there is one that could be.

@@ -195,6 +195,28 @@ fn a_batch_inside_of_a_damaged_payload_is_not_taken_for_one_of_the_log() {
     }
 }
 
+/// Batches of 1024 bytes: one bit more in a length leads exactly to the batch after the next, and the sound ones
+/// between were called damaged, too.
+#[test]
+fn a_length_that_leads_past_sound_batches_to_another_one_costs_its_own_batch_alone() {
+    let value_len = (0..1024).find(|len| batch(1, *len, NOW_MS).len() == 1024).unwrap();
+    for (bit, damaged) in [(2, &[3][..]), (3, &[3]), (2, &[3, 5])] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::create(dir.path(), TopicId::random(), small_segments()).unwrap();
+        (0..12).for_each(|n| drop(append(&mut log, batch(1, value_len, NOW_MS + n))));
+        kill(log);
+        let file = segment_of(dir.path(), 0);
+        let mut bytes = fs::read(&file).unwrap();
+        damaged.iter().for_each(|n| bytes[n * 1024 + 10] ^= 1 << bit);
+        fs::write(&file, bytes).unwrap();
+        let (log, _) = open(dir.path(), LastStop::Unclean);
+        let found: Vec<_> = log.damage().map(|damage| damage.first.0 as usize).collect();
+        assert_eq!(found, damaged, "bit {bit}");
+        let lost: i64 = log.damage().map(|damage| damage.end.0 - damage.first.0).sum();
+        assert_eq!(lost, damaged.len() as i64);
+    }
+}
+
 /// Thousands of records may be in a few bytes: the next offset is far, but what follows it fits.
 #[test]
 fn batches_behind_a_damaged_one_that_was_highly_compressed_are_found() {

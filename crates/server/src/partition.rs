@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use penstock_ring::Ring;
 use penstock_storage::{
     AppendError, Find, FlushError, Found, Log, LogFlush, Offset, PartitionName, ProducedBatches,
-    Roll, TimestampFound, WriteAgain,
+    Roll, TimestampFound,
 };
 
 use crate::clock;
@@ -128,24 +128,29 @@ impl Partition {
             self.fail_flush(flush, error);
             return false;
         }
-        let moved = self.touch_files(|| {
-            let Some(flush) = begin() else { return false };
-            match flush.run() {
-                Ok(()) => self.log().finish_flush(flush),
-                Err(error) => {
-                    self.fail_flush(flush, error);
-                    return false;
-                }
-            }
-            true
+        let ran = self.touch_files(|| {
+            let flush = begin()?;
+            let outcome = flush.run();
+            Some((flush, outcome))
         });
-        moved.unwrap_or(false)
+        match ran.flatten() {
+            Some((flush, Ok(()))) => {
+                self.log().finish_flush(flush);
+                true
+            }
+            Some((flush, Err(error))) => {
+                self.fail_flush(flush, error);
+                false
+            }
+            None => false,
+        }
     }
 
     fn fail_flush(&self, flush: LogFlush, error: FlushError) {
         // The guard ends with the statement: what was lost is written again without it.
         let again = self.log().fail_flush(flush, error);
-        if let Some(Err(error)) = again.map(WriteAgain::run) {
+        let written = again.and_then(|again| self.touch_files(|| again.run()));
+        if let Some(Err(error)) = written {
             tracing::error!(partition = %self.name, %error, "what could not be synced could not be written again");
         }
     }

@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::Context;
 use parking_lot::{Mutex, RwLock};
 use penstock_storage::{
-    AgeRead, DataDir, DataDirError, Log, LogConfig, LogError, PartitionName, Recovery, RecoveryPoint,
-    TopicId,
+    AgeRead, DataDir, DataDirError, Log, LogConfig, LogError, PartitionName, Recovery,
+    RecoveryPoint, TopicId,
 };
 
 use crate::durability::Durability;

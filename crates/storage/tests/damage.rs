@@ -203,7 +203,9 @@ fn a_length_that_leads_past_sound_batches_to_another_one_costs_its_own_batch_alo
     for (bit, damaged) in [(2, &[3][..]), (3, &[3]), (2, &[3, 5])] {
         let dir = tempfile::tempdir().unwrap();
         let mut log = Log::create(dir.path(), TopicId::random(), small_segments()).unwrap();
-        (0..12).for_each(|n| drop(append(&mut log, batch(1, value_len, NOW_MS + n))));
+        for n in 0..12 {
+            append(&mut log, batch(1, value_len, NOW_MS + n));
+        }
         kill(log);
         let file = segment_of(dir.path(), 0);
         let mut bytes = fs::read(&file).unwrap();

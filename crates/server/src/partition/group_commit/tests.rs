@@ -285,3 +285,22 @@ fn a_checkpoint_that_fails_during_a_write_fails_it_too() {
         assert_eq!(fs::metadata(dir.path().join(LOG_FILE)).unwrap().len(), whole_bytes);
     });
 }
+
+/// Its names may be those of a topic that was made anew.
+#[test]
+fn a_checkpoint_that_fails_writes_nothing_again_by_the_names_of_a_deleted_partition() {
+    let dir = tempfile::tempdir().unwrap();
+    let partition = partition_in(dir.path(), Durability::Os);
+    on_worker(async |ring| {
+        partition.append(&ring, value("before")).await.unwrap();
+    });
+    let flush = partition.log().begin_flush().unwrap();
+    partition.give_up_directory();
+    let index = dir.path().join(LOG_FILE).with_extension("index");
+    fs::write(&index, [0; 8]).unwrap();
+    let long_ago = std::time::UNIX_EPOCH;
+    fs::File::options().write(true).open(&index).unwrap().set_modified(long_ago).unwrap();
+    partition.fail_flush(flush, FlushError::Sync(io::Error::other("the disk is gone")));
+    assert!(partition.log().is_offline());
+    assert_eq!(fs::metadata(&index).unwrap().modified().unwrap(), long_ago);
+}

@@ -113,7 +113,7 @@ async fn respond(
         }
         Request::OffsetCommit(request) => {
             let topics = &worker.server.topics;
-            let exists = |topic: &str, index| topics.partition(topic, index).is_some();
+            let exists = |topic: &str, index| topics.has_partition(topic, index);
             Response::OffsetCommit(worker.server.groups.commit_offsets(request, exists).await)
         }
         Request::OffsetFetch(request) => {

@@ -5,7 +5,7 @@ use penstock_wire::ErrorCode;
 
 use crate::lookup::ReadError;
 use crate::partition::ProduceFailure;
-use crate::topics::ChangeError;
+use crate::topics::{ChangeError, Unserved};
 
 pub(crate) fn of_read(error: &ReadError) -> ErrorCode {
     match error {
@@ -15,6 +15,13 @@ pub(crate) fn of_read(error: &ReadError) -> ErrorCode {
         }
         ReadError::Find(FindError::Short { .. } | FindError::Io { .. })
         | ReadError::Disk { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
+    }
+}
+
+pub(crate) fn of_unserved(why: Unserved) -> ErrorCode {
+    match why {
+        Unserved::Unknown => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        Unserved::Unopened => ErrorCode::KAFKA_STORAGE_ERROR,
     }
 }
 

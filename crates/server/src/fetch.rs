@@ -93,7 +93,7 @@ fn register(worker: &Worker, request: &FetchRequest, more: &Arc<Notify>) -> Vec<
         topic.partitions.iter().map(move |partition| (&topic.topic, partition.partition))
     });
     asked
-        .filter_map(|(topic, index)| topics.partition(topic, index))
+        .filter_map(|(topic, index)| topics.partition(topic, index).ok())
         .map(|partition| Registration::new(partition, Arc::clone(more)))
         .collect()
 }
@@ -117,8 +117,8 @@ impl Plan {
             for asked in &topic.partitions {
                 let found = worker.server.topics.partition(&topic.topic, asked.partition);
                 partitions.push(match found {
-                    Some(partition) => plan.take(worker, &partition, asked, limit).await,
-                    None => plan.fail(asked, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, None),
+                    Ok(partition) => plan.take(worker, &partition, asked, limit).await,
+                    Err(why) => plan.fail(asked, errors::of_unserved(why), None),
                 });
             }
             plan.topics.push(FetchableTopicResponse { topic: topic.topic.clone(), partitions });

@@ -75,7 +75,7 @@ async fn find(
         .server
         .topics
         .partition(topic, asked.partition_index)
-        .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        .map_err(errors::of_unserved)?;
     let bounds = partition.bounds();
     check_epoch(asked.current_leader_epoch, bounds.leader_epoch)?;
     let end_of_log = |offset: penstock_storage::Offset| Place {

@@ -18,6 +18,8 @@ use crate::worker::Worker;
 /// "Nobody asked for authorized operations."
 const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 
+const NO_LEADER: i32 = -1;
+
 /// Topics of Kafka's own, which clients leave out of subscriptions by pattern.
 const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 
@@ -108,10 +110,22 @@ fn describe(worker: &Worker, topic: &Topic) -> MetadataResponseTopic {
             isr_nodes: vec![node_id],
             ..MetadataResponsePartition::default()
         };
+    // As a Kafka of one broker says of a partition whose disk it has lost.
+    let describe_unopened = |index| MetadataResponsePartition {
+        error_code: ErrorCode::LEADER_NOT_AVAILABLE,
+        partition_index: index,
+        leader_id: NO_LEADER,
+        replica_nodes: vec![node_id],
+        offline_replicas: vec![node_id],
+        ..MetadataResponsePartition::default()
+    };
+    let mut partitions: Vec<_> = topic.partitions().iter().map(describe_partition).collect();
+    partitions.extend(topic.unopened().map(describe_unopened));
+    partitions.sort_by_key(|partition| partition.partition_index);
     MetadataResponseTopic {
         name: topic.name.as_str().into(),
         is_internal: INTERNAL_TOPICS.contains(&topic.name.as_str()),
-        partitions: topic.partitions().iter().map(describe_partition).collect(),
+        partitions,
         topic_authorized_operations: OPERATIONS_UNKNOWN,
         ..MetadataResponseTopic::default()
     }

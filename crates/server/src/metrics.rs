@@ -50,7 +50,7 @@ pub(crate) struct Metrics {
     pub(crate) log_syncs: Counter,
     /// Partitions served.
     pub(crate) partitions: Gauge,
-    /// Partitions that take no more appends since a write or sync failed.
+    /// Partitions that take no appends until restart: a write or sync failed, or they could not be opened.
     pub(crate) partitions_offline: Gauge,
     /// Ranges of segments that are not served because they are damaged, and bytes in them.
     pub(crate) damaged_ranges: Gauge,
@@ -102,7 +102,7 @@ impl Metrics {
         registry.register("partitions", "Partitions served", metrics.partitions.clone());
         registry.register(
             "partitions_offline",
-            "Partitions that take no appends since a write or sync failed",
+            "Partitions that take no appends since a write or sync failed, or since they could not be opened",
             metrics.partitions_offline.clone(),
         );
         let help = "Damaged ranges of segments, which are not served";

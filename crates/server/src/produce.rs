@@ -98,9 +98,8 @@ async fn append(
     topic: &str,
     data: PartitionProduceData,
 ) -> Result<(Arc<Partition>, Appended), Refused> {
-    let partition = worker.server.topics.partition(topic, data.index).ok_or_else(|| {
-        refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "no such topic or partition")
-    })?;
+    let partition = worker.server.topics.partition(topic, data.index);
+    let partition = partition.map_err(|why| refused(errors::of_unserved(why), why))?;
     let Records::Bytes(Some(bytes)) = data.records else {
         return Err(refused(ErrorCode::INVALID_RECORD, "no records"));
     };

@@ -201,7 +201,7 @@ async fn add_partitions(
     }
     if validate_only {
         let topic = worker.server.topics.get(&name).ok_or(ChangeError::Unknown)?;
-        let has = topic.partitions().len() as i32;
+        let has = topic.partition_count();
         return if count > has { Ok(()) } else { Err(ChangeError::NotMore { has }.into()) };
     }
     on_blocking_pool(worker, move |topics| topics.add_partitions(&name, count)).await

@@ -82,6 +82,10 @@ fn describe(server: &mut Client, topic: Option<&str>) -> anyhow::Result<()> {
         let ends = server.offsets(&topic, LATEST)?;
         println!("{}: {} partitions", topic.name, topic.partitions.len());
         for (at, partition) in topic.partitions.iter().enumerate() {
+            if !partition.error_code.is_none() {
+                println!("  partition {} {}", partition.partition_index, partition.error_code);
+                continue;
+            }
             let (start, end) = (starts[at], ends[at]);
             println!(
                 "  partition {} leader {} epoch {} offsets {start}..{end}",

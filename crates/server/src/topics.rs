@@ -1,7 +1,7 @@
 //! All topics and their partitions: found by name, created, grown, deleted, closed.
 //!
 //! Called by requests (look-ups are a read lock and a clone of an `Arc`), by housekeeping and by server.
-//! What changes files says so: it must run where blocking is allowed.
+//! What changes files says so: it must run where blocking is allowed. Opening is in opening.rs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,16 +10,14 @@ use std::time::Instant;
 use anyhow::Context;
 use parking_lot::{Mutex, RwLock};
 use penstock_storage::{
-    AgeRead, DataDir, DataDirError, Log, LogConfig, LogError, PartitionName, Recovery,
-    RecoveryPoint, TopicId,
+    AgeRead, DataDir, DataDirError, LogConfig, PartitionName, RecoveryPoint, TopicId,
 };
 
-use crate::durability::Durability;
 use crate::log_budget::LogBudget;
-use crate::metrics::Metrics;
 use crate::overrides::{Overrides, OverridesFile};
 use crate::partition::{Commits, Partition, ProduceFailure};
-use crate::settings::Settings;
+
+mod opening;
 
 /// One topic. Its partitions are numbered, but a directory that came from a cluster of several
 /// brokers may hold only some of them.
@@ -27,6 +25,9 @@ pub(crate) struct Topic {
     pub(crate) name: String,
     pub(crate) id: TopicId,
     partitions: RwLock<BTreeMap<i32, Arc<Partition>>>,
+    /// Partitions that are there and could not be opened. Their files stay as they are; so does what is
+    /// known of how far they were on the disk.
+    unopened: BTreeMap<i32, RecoveryPoint>,
     overrides: RwLock<Overrides>,
 }
 
@@ -38,6 +39,17 @@ pub(crate) struct Topics {
     by_name: RwLock<HashMap<String, Arc<Topic>>>,
     /// Held by whoever creates, grows, reconfigures or deletes; and the file it must keep true.
     changes: Mutex<OverridesFile>,
+}
+
+/// Why there is no partition to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unserved {
+    /// The topic has none of that number, or there is no such topic.
+    #[error("no such topic or partition")]
+    Unknown,
+    /// It is there, and its files could not be used when the server started.
+    #[error("the partition could not be opened when the server started")]
+    Unopened,
 }
 
 /// Why topics did not change.
@@ -54,12 +66,30 @@ pub(crate) enum ChangeError {
 }
 
 impl Topic {
-    pub(crate) fn partition(&self, index: i32) -> Option<Arc<Partition>> {
-        self.partitions.read().get(&index).cloned()
+    pub(crate) fn partition(&self, index: i32) -> Result<Arc<Partition>, Unserved> {
+        match self.partitions.read().get(&index) {
+            Some(partition) => Ok(Arc::clone(partition)),
+            None if self.unopened.contains_key(&index) => Err(Unserved::Unopened),
+            None => Err(Unserved::Unknown),
+        }
     }
 
     pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions.read().values().cloned().collect()
+    }
+
+    /// Numbers of those that could not be opened.
+    pub(crate) fn unopened(&self) -> impl Iterator<Item = i32> {
+        self.unopened.keys().copied()
+    }
+
+    /// Partitions of it, served or not.
+    pub(crate) fn partition_count(&self) -> i32 {
+        (self.partitions.read().len() + self.unopened.len()) as i32
+    }
+
+    fn name_of(&self, index: i32) -> PartitionName {
+        PartitionName { topic: self.name.clone(), partition: index }
     }
 
     pub(crate) fn overrides(&self) -> Overrides {
@@ -68,75 +98,17 @@ impl Topic {
 }
 
 impl Topics {
-    /// Opens every log of the data directory, as many at a time as there are cores. Blocks.
-    pub(crate) fn open(
-        settings: &Settings,
-        data_dir: DataDir,
-        metrics: &Metrics,
-    ) -> anyhow::Result<Topics> {
-        let changes = OverridesFile::open(data_dir.path())?;
-        let last_stop = data_dir.take_last_stop()?;
-        let names = data_dir.partitions()?;
-        data_dir.retain_log_starts(|name| names.binary_search(name).is_ok())?;
-        let log_starts = data_dir.log_starts()?;
-        let config_of = |topic: &str| changes.of(topic).apply(&settings.log);
-        let points = data_dir.recovery_points()?;
-        let open = |name: &PartitionName| {
-            let point = points.get(name).copied().unwrap_or(RecoveryPoint::NONE);
-            let path = data_dir.partition_path(name);
-            let opened = Log::open_from(&path, config_of(&name.topic), last_stop, point)?;
-            metrics.missing_offsets.inc_by(opened.1.missing_offsets as i64);
-            Ok(opened)
-        };
-        let opened = open_all(names, open)?;
-
-        let commits = Arc::new(Commits {
-            durability: settings.durability,
-            appends: metrics.appends.clone(),
-            groups: metrics.append_groups.clone(),
-            syncs: metrics.log_syncs.clone(),
-        });
-        let mut by_topic: BTreeMap<String, BTreeMap<i32, Log>> = BTreeMap::new();
-        for (name, mut log) in opened {
-            if let Some(log_start) = log_starts.get(&name) {
-                log.raise_log_start(*log_start);
-            }
-            by_topic.entry(name.topic).or_default().insert(name.partition, log);
-        }
-        let topic = |(name, logs): (String, BTreeMap<i32, Log>)| {
-            let id = logs.values().find_map(Log::topic_id).unwrap_or_else(TopicId::random);
-            let overrides = changes.of(&name);
-            let partition = |(index, log)| {
-                let name = PartitionName { topic: name.clone(), partition: index };
-                (index, Partition::new(name, log, Arc::clone(&commits)))
-            };
-            let partitions = logs.into_iter().map(partition).collect();
-            let topic = Topic {
-                name: name.clone(),
-                id,
-                partitions: RwLock::new(partitions),
-                overrides: RwLock::new(overrides),
-            };
-            (name, Arc::new(topic))
-        };
-        let by_name = RwLock::new(by_topic.into_iter().map(topic).collect());
-        let defaults = settings.log.clone();
-        let topics = Topics { data_dir, defaults, commits, by_name, changes: Mutex::new(changes) };
-        if settings.durability == Durability::Fsync {
-            // A killed server may leave a write that nobody had synced; what is shown from here on must last.
-            topics.flush();
-        }
-        // A point beyond the end of its log would be believed again once the log has grown past it.
-        topics.write_recovery_points()?;
-        Ok(topics)
-    }
-
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {
         self.by_name.read().get(name).cloned()
     }
 
-    pub(crate) fn partition(&self, topic: &str, index: i32) -> Option<Arc<Partition>> {
-        self.by_name.read().get(topic)?.partition(index)
+    pub(crate) fn partition(&self, topic: &str, index: i32) -> Result<Arc<Partition>, Unserved> {
+        self.by_name.read().get(topic).ok_or(Unserved::Unknown)?.partition(index)
+    }
+
+    /// Whether it is there, served or not.
+    pub(crate) fn has_partition(&self, topic: &str, index: i32) -> bool {
+        !matches!(self.partition(topic, index), Err(Unserved::Unknown))
     }
 
     /// All topics, by name.
@@ -146,13 +118,15 @@ impl Topics {
         all
     }
 
+    /// Partitions served.
     pub(crate) fn partition_count(&self) -> usize {
         self.by_name.read().values().map(|topic| topic.partitions.read().len()).sum()
     }
 
     /// Partitions that take no records until restart.
     pub(crate) fn offline_count(&self) -> usize {
-        self.partitions().iter().filter(|partition| partition.log().is_offline()).count()
+        let failed = self.partitions().iter().filter(|p| p.log().is_offline()).count();
+        failed + self.all().iter().map(|topic| topic.unopened.len()).sum::<usize>()
     }
 
     /// The greatest producer id that any log remembers.
@@ -188,6 +162,7 @@ impl Topics {
             name: name.to_owned(),
             id: TopicId::random(),
             partitions: RwLock::default(),
+            unopened: BTreeMap::new(),
             overrides: RwLock::new(overrides.clone()),
         });
         changes.set(name, overrides)?;
@@ -207,7 +182,7 @@ impl Topics {
     pub(crate) fn add_partitions(&self, name: &str, count: i32) -> Result<(), ChangeError> {
         let _changing = self.changes.lock();
         let topic = self.get(name).ok_or(ChangeError::Unknown)?;
-        let has = topic.partitions.read().len() as i32;
+        let has = topic.partition_count();
         if count <= has {
             return Err(ChangeError::NotMore { has });
         }
@@ -217,10 +192,10 @@ impl Topics {
     fn grow_to(&self, topic: &Topic, count: i32) -> Result<(), ChangeError> {
         let config = topic.overrides().apply(&self.defaults);
         for index in 0..count {
-            if topic.partition(index).is_some() {
+            if !matches!(topic.partition(index), Err(Unserved::Unknown)) {
                 continue;
             }
-            let name = PartitionName { topic: topic.name.clone(), partition: index };
+            let name = topic.name_of(index);
             let log = self
                 .data_dir
                 .create_partition(&name, topic.id, config.clone())
@@ -267,9 +242,11 @@ impl Topics {
 
     fn remove_directories(&self, topic: &Topic) {
         for partition in topic.partitions() {
-            let name = &partition.name;
             partition.give_up_directory();
-            if let Err(error) = self.data_dir.delete_partition(name) {
+        }
+        let opened = topic.partitions().into_iter().map(|partition| partition.name.clone());
+        for name in opened.chain(topic.unopened().map(|index| topic.name_of(index))) {
+            if let Err(error) = self.data_dir.delete_partition(&name) {
                 tracing::error!(%name, %error, "cannot delete a partition's directory");
             }
         }
@@ -340,21 +317,32 @@ impl Topics {
     }
 
     fn write_recovery_points(&self) -> Result<(), DataDirError> {
-        let point =
-            |partition: &Arc<Partition>| (partition.name.clone(), partition.log().recovery_point());
-        self.data_dir.write_recovery_points(&self.partitions().iter().map(point).collect())
+        let mut points = BTreeMap::new();
+        for topic in self.all() {
+            points.extend(topic.unopened.iter().map(|(index, at)| (topic.name_of(*index), *at)));
+            let of_log = |p: Arc<Partition>| (p.name.clone(), p.log().recovery_point());
+            points.extend(topic.partitions().into_iter().map(of_log));
+        }
+        self.data_dir.write_recovery_points(&points)
     }
 
     /// Closes every log and, if all could be, marks the stop as clean. Blocks.
     ///
     /// # Errors
-    /// The first log that cannot be closed; the others are closed all the same.
+    /// The first log that cannot be closed, or was not even opened; the others are closed all the same.
     pub(crate) fn close(&self) -> anyhow::Result<()> {
         let mut closed = Ok(());
         for partition in self.partitions() {
             let outcome = partition.log().close();
             let outcome = outcome.with_context(|| format!("cannot close {}", partition.name));
             closed = closed.and(outcome);
+        }
+        for topic in self.all() {
+            if let Some(index) = topic.unopened().next() {
+                // Whether it was left cleanly is not known any more: its next opening must look.
+                let name = topic.name_of(index);
+                closed = closed.and(Err(anyhow::anyhow!("{name} could not be opened")));
+            }
         }
         let written = self.write_recovery_points().context("cannot write the recovery points");
         closed.and(written)?;
@@ -364,39 +352,5 @@ impl Topics {
     /// All partitions of all topics, by name.
     pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.all().iter().flat_map(|topic| topic.partitions()).collect()
-    }
-}
-
-/// Opens logs on as many threads as there are cores and says what recovery found.
-fn open_all(
-    names: Vec<PartitionName>,
-    open: impl Fn(&PartitionName) -> Result<(Log, Recovery), LogError> + Sync,
-) -> anyhow::Result<Vec<(PartitionName, Log)>> {
-    let queue = Mutex::new(names.into_iter());
-    let opened = Mutex::new(Vec::new());
-    let open_some = || -> Result<(), LogError> {
-        loop {
-            let Some(name) = queue.lock().next() else { return Ok(()) };
-            let (log, recovery) = open(&name)?;
-            report(&name, &recovery);
-            opened.lock().push((name, log));
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    std::thread::scope(|scope| {
-        let openers: Vec<_> = (0..threads).map(|_| scope.spawn(open_some)).collect();
-        for opener in openers {
-            opener.join().map_err(|_| anyhow::anyhow!("opening a log panicked"))??;
-        }
-        anyhow::Ok(())
-    })?;
-    Ok(opened.into_inner())
-}
-
-fn report(name: &PartitionName, recovery: &Recovery) {
-    if recovery.truncated_bytes + recovery.missing_offsets > 0 {
-        tracing::warn!(%name, ?recovery, "recovered what was wholly on the disk; the rest is cut or missing");
-    } else if *recovery != Recovery::default() {
-        tracing::info!(%name, ?recovery, "recovered");
     }
 }

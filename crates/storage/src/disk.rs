@@ -241,6 +241,12 @@ pub fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// The process, or the system, has as many files open as it may. Nothing has happened to the file.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let out = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    out.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 impl<P: AsRef<Path> + ?Sized> From<&P> for Directory {
     fn from(path: &P) -> Directory {
         Directory::on(Arc::new(Files), path.as_ref())

@@ -54,8 +54,8 @@ pub struct Recovery {
     pub damaged_ranges: u64,
     /// Bytes in them.
     pub damaged_bytes: u64,
-    /// Offsets between the batches of one segment and the next one, in what was read: a power cut took them, or
-    /// a Kafka that compacts. They are stepped over, and never used again.
+    /// Offsets between the last batch of a segment and the next segment, or the recovery point: a power cut took
+    /// them, or a Kafka that compacts. They are stepped over, and never used again.
     pub missing_offsets: u64,
 }
 

@@ -14,8 +14,11 @@ use penstock_tests::load::{Load, PARTITIONS};
 use penstock_tests::producer::End;
 use penstock_tests::rounds::{Dice, rounds, say};
 use penstock_tests::volume::{Mount, Volume};
-use penstock_tests::{Penstock, Start};
-use penstock_wire::ErrorCode;
+use penstock_tests::{Client, Penstock, Start};
+use penstock_wire::messages::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetFetchRequest,
+};
+use penstock_wire::{ErrorCode, Request, Response};
 
 const DISK_BYTES: u64 = 256 << 20;
 const TMPFS_BYTES: u64 = 64 << 20;
@@ -73,6 +76,65 @@ fn fail_syncs_under_load(tmpfs: &Path, mut volume: Volume, dice: &mut Dice) {
     witness.check(&mut server.client().unwrap(), load.journal());
     server.kill().unwrap();
     say(format_args!("{acknowledged} requests acknowledged before the sync failed, none lost"));
+}
+
+/// What was refused once stayed in the journal, and was committed after a restart as if nothing had been.
+#[test]
+fn an_offset_whose_sync_failed_is_not_committed_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let tmpfs = dir.path().join("tmpfs");
+    let Some(_mount) = Mount::tmpfs(&tmpfs, TMPFS_BYTES).unwrap() else { return };
+    // Without a journal: with one ext4 may give up writing altogether, and nothing can be cut off any more.
+    let Some(volume) = Volume::make(&tmpfs, DISK_BYTES, "^has_journal").unwrap() else { return };
+    let start = Start::on(&volume.path().join("data")).with(&["--durability", "fsync"]);
+    let server = start.start().unwrap();
+    let mut client = server.client().unwrap();
+    client.create_topic("t", COMMITTED_PARTITIONS, &[]).unwrap();
+    fill(&tmpfs, &tmpfs.join("foreign"));
+
+    let mut committed = -1;
+    while commit(&mut client, committed + 1).is_none() {
+        committed += 1;
+        assert!(committed < 10_000, "no sync fails");
+    }
+    assert!(committed >= 0);
+    assert_eq!(fetch_committed(&mut client), committed);
+    // The disk is well again, and no power was cut: the page cache is what it was.
+    std::fs::remove_file(tmpfs.join("foreign")).unwrap();
+    assert_eq!(commit(&mut client, committed + 2), ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    server.kill().unwrap();
+    let server = start.start().unwrap();
+    assert_eq!(fetch_committed(&mut server.client().unwrap()), committed);
+    server.kill().unwrap();
+}
+
+/// So many that a commit takes 64 KiB of the disk.
+const COMMITTED_PARTITIONS: i32 = 16;
+
+/// The same offset for all partitions, with as many words as there may be.
+fn commit(client: &mut Client, offset: i64) -> ErrorCode {
+    let partition = |index| OffsetCommitRequestPartition {
+        partition_index: index,
+        committed_offset: offset,
+        committed_metadata: Some("x".repeat(4096).into()),
+        ..OffsetCommitRequestPartition::default()
+    };
+    let partitions = (0..COMMITTED_PARTITIONS).map(partition).collect();
+    let topics = vec![OffsetCommitRequestTopic { name: "t".into(), partitions }];
+    let request = OffsetCommitRequest { group_id: "g".into(), topics, ..Default::default() };
+    match client.ask(&Request::OffsetCommit(request)).unwrap() {
+        Response::OffsetCommit(response) => response.topics[0].partitions[0].error_code,
+        _ => panic!("not an answer to OffsetCommit"),
+    }
+}
+
+/// What is committed for the first partition. The last version that asks for one group.
+fn fetch_committed(client: &mut Client) -> i64 {
+    let request = OffsetFetchRequest { group_id: "g".into(), ..Default::default() };
+    match client.ask_in(7, &Request::OffsetFetch(request)).unwrap() {
+        Response::OffsetFetch(response) => response.topics[0].partitions[0].committed_offset,
+        _ => panic!("not an answer to OffsetFetch"),
+    }
 }
 
 /// Fills the tmpfs with a foreign file, but for a little.

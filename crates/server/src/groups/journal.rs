@@ -8,17 +8,22 @@
 //! ```
 //!
 //! A record is in the page cache before its commit is acknowledged, or on the disk with `--durability fsync`.
-//! A sync that fails ends the journal until it is opened anew. A later record overrides an earlier one; when too much of the file is overridden, it is written
-//! anew beside and renamed over. Plain blocking I/O: called by the commits' thread only.
+//! A sync that fails ends the journal until it is opened anew. A later record overrides an earlier one; when too
+//! much of the file is overridden, it is written anew beside and renamed over. Reading is in reading.rs. Plain
+//! blocking I/O: called by the commits' thread only.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use penstock_wire::Str;
 
 use super::offsets::{Commit, Committed, Offsets};
+
+mod reading;
+
+use reading::{Record, Records};
 
 const VERSION: u8 = 1;
 const PREFIX_BYTES: usize = 8;
@@ -45,8 +50,9 @@ pub(crate) enum JournalError {
 }
 
 impl Journal {
-    /// Reads the journal, or begins an empty one. A torn tail was never acknowledged, or its disk lied:
-    /// it is cut off, and how much is logged.
+    /// Reads the journal, or begins an empty one. A torn tail was never acknowledged, or its disk lied: it is
+    /// cut off. What is damaged before sound records is skipped and stays until the next compaction. Both are
+    /// said.
     ///
     /// # Errors
     /// The disk fails, or a newer program wrote the file.
@@ -57,16 +63,17 @@ impl Journal {
         if file_bytes == 0 {
             sync_directory_of(&path)?;
         }
-        let mut reader = BufReader::new(&file);
+        let mut records = Records::of(&file, file_bytes);
         let mut offsets = Offsets::default();
-        let mut len_bytes = 0;
-        while let Some(body) = read_record(&mut reader, file_bytes - len_bytes)? {
+        while let Some(Record { body, position, skipped_bytes }) = records.next()? {
             let version = body[0];
-            let commit =
-                decode(&body).ok_or(JournalError::Record { position: len_bytes, version })?;
-            offsets.apply(commit);
-            len_bytes += (PREFIX_BYTES + body.len()) as u64;
+            offsets.apply(decode(&body).ok_or(JournalError::Record { position, version })?);
+            if skipped_bytes > 0 {
+                tracing::error!(path = %path.display(), position = position - skipped_bytes, skipped_bytes,
+                    "committed offsets are damaged; groups may find older ones");
+            }
         }
+        let len_bytes = records.position();
         if len_bytes < file_bytes {
             let cut_bytes = file_bytes - len_bytes;
             tracing::warn!(path = %path.display(), cut_bytes, kept_bytes = len_bytes,
@@ -91,6 +98,23 @@ impl Journal {
         }
         self.len_bytes += records.len() as u64;
         Ok(())
+    }
+
+    /// Appends records and makes them survive a power cut.
+    ///
+    /// # Errors
+    /// The disk fails. What came into the file is cut off again. After a sync that failed nobody knows whether it
+    /// reached the disk nevertheless: nothing is appended any more, and only a power cut before the cut gets
+    /// there can bring the records back.
+    pub(crate) fn append_durably(&mut self, records: &[u8]) -> io::Result<()> {
+        let before_bytes = self.len_bytes;
+        self.append(records)?;
+        self.sync().inspect_err(|_| {
+            self.len_bytes = before_bytes;
+            if let Err(error) = self.file.set_len(before_bytes) {
+                tracing::error!(%error, "refused commits of offsets cannot be cut off: the next start makes them");
+            }
+        })
     }
 
     /// Whether more than half of the file is overridden; `offsets` is what it comes to.
@@ -165,24 +189,6 @@ fn put_str(record: &mut Vec<u8>, text: &str) {
     let len_bytes = u16::try_from(text.len()).expect("the protocol's strings are below 32 KiB");
     record.extend(len_bytes.to_be_bytes());
     record.extend(text.as_bytes());
-}
-
-/// The next body, never empty. `None`: the file ends here, or is not what was written. A claimed length is
-/// believed only as far as the file goes.
-fn read_record(reader: &mut impl Read, left_bytes: u64) -> io::Result<Option<Vec<u8>>> {
-    let Some(left_bytes) = left_bytes.checked_sub(PREFIX_BYTES as u64) else { return Ok(None) };
-    let mut prefix = [0; PREFIX_BYTES];
-    reader.read_exact(&mut prefix)?;
-    let [a, b, c, d, crc @ ..] = prefix;
-    let len_bytes = u32::from_be_bytes([a, b, c, d]);
-    // A file that a power cut left full of zeros claims empty records, whose CRC is even right.
-    if len_bytes == 0 || u64::from(len_bytes) > left_bytes {
-        return Ok(None);
-    }
-    let mut body = vec![0; len_bytes as usize];
-    reader.read_exact(&mut body)?;
-    let is_sound = crc32c::crc32c(&body) == u32::from_be_bytes(crc);
-    Ok(is_sound.then_some(body))
 }
 
 /// `None`: not a body of this version.
@@ -261,6 +267,37 @@ mod tests {
                 assert_eq!(open(&dir).1.get("a", "topic", 0).unwrap().offset, 3);
             }
         }
+    }
+
+    /// A flipped bit once cut off every commit behind it.
+    #[test]
+    fn a_record_damaged_anywhere_costs_no_other_one() {
+        let records = ["a", "b", "c", "d"].map(|group| encode(&commit(group, 0, 7)));
+        let whole = records.concat();
+        let hit = records[0].len()..records[0].len() + records[1].len();
+        for at in hit.clone() {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                let dir = tempfile::tempdir().unwrap();
+                std::fs::write(dir.path().join("journal"), &bytes).unwrap();
+                let (journal, offsets) = open(&dir);
+                let found = ["a", "b", "c", "d"].map(|g| offsets.get(g, "topic", 0).is_some());
+                assert_eq!(found, [true, false, true, true], "bit {bit} of byte {at}");
+                assert_eq!(journal.len_bytes, whole.len() as u64, "nothing is cut");
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_between_records_are_stepped_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = [encode(&commit("a", 0, 1)), vec![0; 70_000], encode(&commit("b", 0, 2))];
+        std::fs::write(dir.path().join("journal"), bytes.concat()).unwrap();
+        let (mut journal, _) = open(&dir);
+        journal.append(&encode(&commit("c", 0, 3))).unwrap();
+        let (_, offsets) = open(&dir);
+        assert!(["a", "b", "c"].iter().all(|g| offsets.get(g, "topic", 0).is_some()));
     }
 
     #[test]

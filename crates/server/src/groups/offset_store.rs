@@ -139,10 +139,9 @@ impl Writer {
     }
 
     fn make_durable(&mut self, records: &[u8]) -> std::io::Result<()> {
-        self.journal.append(records)?;
         match self.durability {
-            Durability::Os => Ok(()),
-            Durability::Fsync => self.journal.sync(),
+            Durability::Os => self.journal.append(records),
+            Durability::Fsync => self.journal.append_durably(records),
         }
     }
 

@@ -100,7 +100,7 @@ impl Volume {
 }
 
 impl Mount {
-    /// A tmpfs of `len_bytes` at `point`, which must not be there. `None`: this machine cannot, which was said.
+    /// A tmpfs of `len_bytes` at `point`, which is made if it is not there. `None`: this machine cannot, which was said.
     ///
     /// # Errors
     /// The place cannot be made.
@@ -116,8 +116,13 @@ impl Mount {
         }
     }
 
+    /// A directory above it has been renamed.
+    pub fn moved_to(&mut self, point: &Path) {
+        self.point = point.to_owned();
+    }
+
     fn at(point: &Path) -> anyhow::Result<Mount> {
-        std::fs::create_dir(point)?;
+        std::fs::create_dir_all(point)?;
         Ok(Mount { point: point.to_owned(), is_mounted: false })
     }
 

@@ -109,9 +109,19 @@ impl Partition {
         self.directory.touch(job)
     }
 
-    /// Waits for jobs that touch files by name; none begins any more. Called before deletion. Blocks.
-    pub(crate) fn give_up_directory(&self) {
-        *self.directory.is_gone.lock() = true;
+    /// Takes the directory's name away with `take_away`, while no job that touches files by name runs; none
+    /// begins any more if that succeeds. Blocks.
+    ///
+    /// # Errors
+    /// Those of `take_away`; the partition goes on then.
+    pub(crate) fn give_up_directory<E>(
+        &self,
+        take_away: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut is_gone = self.directory.is_gone.lock();
+        take_away()?;
+        *is_gone = true;
+        Ok(())
     }
 
     /// Moves the recovery point to the log end. Whether it moved. Blocks.

@@ -147,7 +147,7 @@ impl Topics {
     /// Creates a topic with partitions 0 to `count` - 1. Blocks.
     ///
     /// # Errors
-    /// It exists, or the disk fails; then nothing of it is left.
+    /// It exists, or the disk fails; then nothing of it is left, or the log says what.
     pub(crate) fn create(
         &self,
         name: &str,
@@ -167,8 +167,10 @@ impl Topics {
         });
         changes.set(name, overrides)?;
         if let Err(error) = self.grow_to(&topic, count) {
-            self.remove_directories(&topic);
-            changes.set(name, Overrides::default())?;
+            let forgotten = changes.set(name, Overrides::default()).map_err(ChangeError::from);
+            if let Err(error) = self.delete_partitions(&topic).and(forgotten) {
+                tracing::error!(name, %error, "cannot remove what there is of a topic that could not be created");
+            }
             return Err(error);
         }
         self.by_name.write().insert(name.to_owned(), Arc::clone(&topic));
@@ -225,31 +227,36 @@ impl Topics {
     /// Deletes a topic. Fetches and appends that hold it finish on files that are unlinked. Blocks.
     ///
     /// # Errors
-    /// Unknown, or the disk fails.
+    /// Unknown, or the disk fails. Partitions that are deleted by then stay so, the others are served on, the
+    /// name is taken until a later call deletes the rest.
     pub(crate) fn delete(&self, name: &str) -> Result<(), ChangeError> {
         let mut changes = self.changes.lock();
         let topic = self.get(name).ok_or(ChangeError::Unknown)?;
+        self.delete_partitions(&topic)?;
+        // Before the name is free: it is all that the file knows.
         let others = |partition: &PartitionName| partition.topic != name;
         self.data_dir.retain_log_starts(others).context("cannot forget where its logs start")?;
         self.by_name.write().remove(name);
-        self.remove_directories(&topic);
-        changes.set(name, Overrides::default())?;
-        for partition in topic.partitions() {
-            partition.waiting().wake();
+        if let Err(error) = changes.set(name, Overrides::default()) {
+            // They mean nothing without the topic, and a new one of its name replaces them.
+            tracing::warn!(name, "cannot forget the configuration of a deleted topic: {error:#}");
         }
         Ok(())
     }
 
-    fn remove_directories(&self, topic: &Topic) {
+    /// Stops at the first one that cannot be deleted.
+    fn delete_partitions(&self, topic: &Topic) -> Result<(), ChangeError> {
+        let delete = |name: &PartitionName| {
+            let deleted = self.data_dir.delete_partition(name);
+            deleted.with_context(|| format!("cannot delete partition {name}"))
+        };
         for partition in topic.partitions() {
-            partition.give_up_directory();
+            partition.give_up_directory(|| delete(&partition.name))?;
+            topic.partitions.write().remove(&partition.name.partition);
+            partition.waiting().wake();
         }
-        let opened = topic.partitions().into_iter().map(|partition| partition.name.clone());
-        for name in opened.chain(topic.unopened().map(|index| topic.name_of(index))) {
-            if let Err(error) = self.data_dir.delete_partition(&name) {
-                tracing::error!(%name, %error, "cannot delete a partition's directory");
-            }
-        }
+        topic.unopened().try_for_each(|index| delete(&topic.name_of(index)))?;
+        Ok(())
     }
 
     /// Seals active segments that have expired whole.

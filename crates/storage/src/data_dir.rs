@@ -112,7 +112,7 @@ impl DataDir {
         written.map_err(io_error(&self.dir.join(CLEAN_SHUTDOWN)))
     }
 
-    /// The partitions to serve, in order of name. Finishes deletions that a crash interrupted.
+    /// The partitions to serve, in order of name. Finishes deletions that a crash or an error interrupted.
     pub fn partitions(&self) -> Result<Vec<PartitionName>, DataDirError> {
         let mut names = Vec::new();
         let entries = self.disk().list(&self.dir).map_err(io_error(&self.dir))?;
@@ -120,7 +120,7 @@ impl DataDir {
             let name = path.file_name().and_then(|name| name.to_str());
             let Some(name) = name.filter(|_| is_dir) else { continue };
             if name.ends_with("-delete") {
-                self.disk().remove_dir_all(&path).map_err(io_error(&path))?;
+                self.remove_deleted(&path);
             }
             names.extend(PartitionName::parse(name));
         }
@@ -151,12 +151,25 @@ impl DataDir {
         created
     }
 
-    /// Deletes a partition: gone by name at once, then by content. Fetches under way finish.
+    /// Deletes a partition: gone by name when this returns; what of its content cannot be removed, the next start
+    /// tries again. Fetches under way finish. One that is not there is no error.
+    ///
+    /// After an error it is there as before, although it may be gone after a power cut.
     pub fn delete_partition(&self, name: &PartitionName) -> Result<(), DataDirError> {
         let (from, to) = (self.partition_path(name), self.dir.join(name.deleted()));
-        self.disk().rename(&from, &to).map_err(io_error(&from))?;
-        self.sync()?;
-        self.disk().remove_dir_all(&to).map_err(io_error(&to))
+        match self.disk().rename(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.sync(),
+            renamed => renamed.map_err(io_error(&from))?,
+        }
+        self.sync().inspect_err(|_| drop(self.disk().rename(&to, &from)))?;
+        self.remove_deleted(&to);
+        Ok(())
+    }
+
+    fn remove_deleted(&self, path: &Path) {
+        if let Err(error) = self.disk().remove_dir_all(path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove what was deleted; the next start tries again");
+        }
     }
 
     /// Log starts that lie above the first segment's base, for `Log::raise_log_start` after opening.
@@ -306,6 +319,20 @@ mod tests {
         data.delete_partition(&name("t", 0)).unwrap();
         assert_eq!(data.partitions().unwrap(), [name("t", 1)]);
         assert!(!data.partition_path(&name("t", 0)).exists());
+    }
+
+    #[test]
+    fn no_log_is_made_where_segments_of_another_one_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let make = || data.create_partition(&name("t", 0), TopicId::random(), LogConfig::default());
+        make().unwrap();
+        let segment = data.partition_path(&name("t", 0)).join("00000000000000000000.log");
+        fs::write(&segment, "records").unwrap();
+        assert!(make().is_err());
+        assert_eq!(fs::read(&segment).unwrap(), b"records", "it is left as it was");
+        data.delete_partition(&name("t", 0)).unwrap();
+        make().unwrap();
     }
 
     #[test]

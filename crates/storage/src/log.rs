@@ -35,7 +35,8 @@ use crate::{
     partition_metadata,
     producers::Producers,
     recent::RecentBatches,
-    segment::{Indexer, Segment, SegmentFiles},
+    recovery::list_segments,
+    segment::{Indexer, Segment, SegmentFiles, segment_file},
     timestamp_source::TimestampSource,
 };
 
@@ -149,7 +150,8 @@ pub enum Find {
 }
 
 impl Log {
-    /// Makes an empty log in a directory that does not exist yet or holds no segment. Blocks.
+    /// Makes an empty log in a directory that does not exist yet or holds no records: those of another log would be
+    /// taken for its own. Blocks.
     ///
     /// Durable by name once the caller has synced the parent directory.
     pub fn create(
@@ -159,6 +161,7 @@ impl Log {
     ) -> Result<Log, LogError> {
         let dir: Arc<Directory> = Arc::new(dir.into());
         dir.disk().create_dir_all(&dir).map_err(LogError::io(&dir))?;
+        refuse_segments(&dir)?;
         partition_metadata::write(&dir, topic_id)?;
         let files = SegmentFiles::create(&dir, Offset(0)).map_err(LogError::io(&dir))?;
         Ok(Log {
@@ -439,6 +442,19 @@ impl Active {
         self.segment.newest = self.indexer.newest;
         self.segment.size_bytes = batch.end().0;
     }
+}
+
+/// An empty first segment is what an interrupted `create` leaves.
+fn refuse_segments(dir: &Directory) -> Result<(), LogError> {
+    for base in list_segments(dir)?.segments {
+        let path = segment_file(dir, base, "log");
+        let file = dir.disk().open(&path).map_err(LogError::io(&path))?;
+        if base > Offset(0) || file.len_bytes().map_err(LogError::io(&path))? > 0 {
+            let source = io::Error::new(io::ErrorKind::AlreadyExists, "of another log");
+            return Err(LogError::io(&path)(source));
+        }
+    }
+    Ok(())
 }
 
 /// Milliseconds since 1970, for segments whose making nobody else dates.

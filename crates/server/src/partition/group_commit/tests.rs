@@ -295,7 +295,7 @@ fn a_checkpoint_that_fails_writes_nothing_again_by_the_names_of_a_deleted_partit
         partition.append(&ring, value("before")).await.unwrap();
     });
     let flush = partition.log().begin_flush().unwrap();
-    partition.give_up_directory();
+    partition.give_up_directory(|| Ok::<(), ()>(())).unwrap();
     let index = dir.path().join(LOG_FILE).with_extension("index");
     fs::write(&index, [0; 8]).unwrap();
     let long_ago = std::time::UNIX_EPOCH;

@@ -1,0 +1,100 @@
+//! Topics whose directories cannot be taken away, or not whole: what is said to be deleted is, what is not stays
+//! as it was, and a new topic of the name begins empty. Mounts are what stands in the way: a directory where
+//! something is mounted can be neither renamed nor removed.
+
+use std::path::{Path, PathBuf};
+
+use penstock_tests::records::{batch, bytes_of, records_from};
+use penstock_tests::volume::Mount;
+use penstock_tests::{Client, Start};
+use penstock_wire::messages::{CreatableTopic, CreateTopicsRequest, DeleteTopicsRequest};
+use penstock_wire::{ErrorCode, Request, Response};
+
+const MOUNT_BYTES: u64 = 1 << 20;
+
+fn produce(client: &mut Client, partition: i32) -> ErrorCode {
+    client.produce("t", partition, 1, batch(&[vec![7; 100]])).unwrap().error_code
+}
+
+fn create(client: &mut Client) -> ErrorCode {
+    let topic = CreatableTopic {
+        name: "t".into(),
+        num_partitions: 2,
+        replication_factor: 1,
+        ..CreatableTopic::default()
+    };
+    let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
+    match client.ask(&Request::CreateTopics(request)).unwrap() {
+        Response::CreateTopics(response) => response.topics[0].error_code,
+        _ => panic!("not an answer to CreateTopics"),
+    }
+}
+
+fn delete(client: &mut Client) -> ErrorCode {
+    let request = DeleteTopicsRequest { topic_names: vec!["t".into()], ..Default::default() };
+    match client.ask(&Request::DeleteTopics(request)).unwrap() {
+        Response::DeleteTopics(response) => response.responses[0].error_code,
+        _ => panic!("not an answer to DeleteTopics"),
+    }
+}
+
+fn on_the_way_out(dir: &Path) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.to_str().unwrap().ends_with("-delete")).collect()
+}
+
+#[test]
+fn a_topic_whose_directory_cannot_be_moved_is_not_said_to_be_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Start::on(dir.path()).start().unwrap();
+    let mut client = server.client().unwrap();
+    assert_eq!(create(&mut client), ErrorCode::NONE);
+    assert_eq!(produce(&mut client, 1), ErrorCode::NONE);
+    let Some(mount) = Mount::tmpfs(&dir.path().join("t-1"), MOUNT_BYTES).unwrap() else { return };
+
+    for _ in 0..2 {
+        assert_eq!(delete(&mut client), ErrorCode::KAFKA_STORAGE_ERROR);
+        assert_eq!(create(&mut client), ErrorCode::TOPIC_ALREADY_EXISTS);
+    }
+    assert_eq!(produce(&mut client, 1), ErrorCode::NONE, "what is not deleted goes on");
+    assert_eq!(records_from(&bytes_of(&client.fetch("t", 1, 0).unwrap()), 0).len(), 2);
+    assert_eq!(produce(&mut client, 0), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+
+    drop(mount);
+    assert_eq!(delete(&mut client), ErrorCode::NONE);
+    assert_eq!(create(&mut client), ErrorCode::NONE);
+    assert_eq!(client.offset_of("t", 1, -1).unwrap(), 0, "nothing of the old topic is in it");
+    assert_eq!(produce(&mut client, 1), ErrorCode::NONE);
+    server.stop().unwrap();
+    let server = Start::on(dir.path()).start().unwrap();
+    let mut client = server.client().unwrap();
+    assert_eq!(records_from(&bytes_of(&client.fetch("t", 1, 0).unwrap()), 0).len(), 1);
+    server.stop().unwrap();
+}
+
+#[test]
+fn what_cannot_be_removed_is_out_of_the_way_and_removed_by_a_later_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = Start::on(dir.path());
+    let server = start.start().unwrap();
+    let mut client = server.client().unwrap();
+    assert_eq!(create(&mut client), ErrorCode::NONE);
+    assert_eq!(produce(&mut client, 0), ErrorCode::NONE);
+    let Some(mut mount) = Mount::tmpfs(&dir.path().join("t-0/inside"), MOUNT_BYTES).unwrap() else {
+        return;
+    };
+
+    assert_eq!(delete(&mut client), ErrorCode::NONE);
+    assert_eq!(on_the_way_out(dir.path()).len(), 1);
+    assert_eq!(create(&mut client), ErrorCode::NONE);
+    assert_eq!(client.offset_of("t", 0, -1).unwrap(), 0);
+    server.kill().unwrap();
+    let server = start.start().unwrap();
+    assert_eq!(produce(&mut server.client().unwrap(), 0), ErrorCode::NONE);
+    server.stop().unwrap();
+
+    mount.moved_to(&on_the_way_out(dir.path())[0].join("inside"));
+    drop(mount);
+    start.start().unwrap().stop().unwrap();
+    assert_eq!(on_the_way_out(dir.path()).len(), 0);
+}

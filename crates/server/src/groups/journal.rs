@@ -36,6 +36,8 @@ pub(crate) struct Journal {
     path: PathBuf,
     file: File,
     len_bytes: u64,
+    /// A compaction failed: none is tried before the file has grown to this.
+    compact_from_bytes: u64,
     /// A sync failed: nobody knows what is on the disk.
     is_offline: bool,
 }
@@ -80,7 +82,7 @@ impl Journal {
                 "cut a torn tail off the committed offsets");
             file.set_len(len_bytes)?;
         }
-        Ok((Journal { path, file, len_bytes, is_offline: false }, offsets))
+        Ok((Journal { path, file, len_bytes, compact_from_bytes: 0, is_offline: false }, offsets))
     }
 
     /// Appends records that [`encode`] made.
@@ -121,6 +123,7 @@ impl Journal {
     pub(crate) fn needs_compaction(&self, offsets: &Offsets) -> bool {
         !self.is_offline
             && self.len_bytes > COMPACT_MIN_BYTES
+            && self.len_bytes >= self.compact_from_bytes
             && self.len_bytes > 2 * offsets.size_bytes() as u64
     }
 
@@ -131,8 +134,16 @@ impl Journal {
     /// the journal is offline.
     pub(crate) fn compact(&mut self, commits: Vec<Commit>) -> io::Result<()> {
         let beside = self.path.with_extension("journal.new");
+        self.replace_by(&beside, commits).inspect_err(|_| {
+            // What was written so far takes room that commits need.
+            let _ = std::fs::remove_file(&beside);
+            self.compact_from_bytes = self.len_bytes + COMPACT_MIN_BYTES;
+        })
+    }
+
+    fn replace_by(&mut self, beside: &Path, commits: Vec<Commit>) -> io::Result<()> {
         let file =
-            File::options().read(true).write(true).create(true).truncate(true).open(&beside)?;
+            File::options().read(true).write(true).create(true).truncate(true).open(beside)?;
         let mut writer = BufWriter::new(&file);
         let mut len_bytes = 0;
         for commit in commits {
@@ -143,7 +154,7 @@ impl Journal {
         writer.flush()?;
         drop(writer);
         file.sync_all()?;
-        std::fs::rename(&beside, &self.path)?;
+        std::fs::rename(beside, &self.path)?;
         (self.file, self.len_bytes) = (file, len_bytes);
         let synced = sync_directory_of(&self.path);
         self.is_offline |= synced.is_err();
@@ -339,6 +350,22 @@ mod tests {
         let (_, again) = open(&dir);
         assert_eq!(again.get("a", "topic", 0), offsets.get("a", "topic", 0));
         assert_eq!(again.get("b", "topic", 0).unwrap().offset, 5);
+    }
+
+    /// It was begun anew behind every commit, and filled the disk with what it had written so far.
+    #[test]
+    fn a_compaction_that_fails_leaves_nothing_and_waits_until_the_journal_has_grown() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, offsets) = open(&dir);
+        journal.len_bytes = COMPACT_MIN_BYTES + 1;
+        assert!(journal.needs_compaction(&offsets));
+        let beside = dir.path().join("journal").with_extension("journal.new");
+        std::os::unix::fs::symlink("/dev/full", &beside).unwrap();
+        journal.compact(vec![commit("a", 0, 1)]).unwrap_err();
+        assert!(!beside.is_symlink());
+        assert!(!journal.needs_compaction(&offsets));
+        journal.len_bytes += COMPACT_MIN_BYTES;
+        assert!(journal.needs_compaction(&offsets));
     }
 
     proptest! {

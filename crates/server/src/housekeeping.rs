@@ -30,11 +30,13 @@ pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
         let (server, now) = (Arc::clone(&server), Instant::now());
         let retention = due.retention.is_due(now, server.settings.retention_check_interval);
         let indexes = due.indexes.is_due(now, INDEX_FLUSH_INTERVAL);
+        // First: a roll waits for whoever appends, which a slow disk may hold up.
+        let looking = Arc::clone(&server);
+        let looked = tokio::task::spawn_blocking(move || looking.disk.look()).await;
         if retention {
             server.topics.roll_expired().await;
         }
         let work = tokio::task::spawn_blocking(move || {
-            server.disk.look();
             if retention {
                 server.topics.expire(clock::now_ms());
             }
@@ -42,7 +44,7 @@ pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
                 server.topics.flush_indexes();
             }
         });
-        if work.await.is_err() {
+        if work.await.and(looked).is_err() {
             tracing::error!("housekeeping panicked; it goes on at the next tick");
         }
     }

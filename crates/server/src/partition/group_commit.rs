@@ -85,10 +85,11 @@ impl Partition {
     fn gather(&self, first: ProducedBatches) -> Result<Group<'_>, AppendError> {
         let now_ms = clock::now_ms();
         let mut len_bytes = first.len_bytes();
+        // Before the guard, so that it is dropped after it: it takes the log itself.
+        let mut group = Group { partition: self, appends: Vec::new(), waiting: Vec::new() };
         let mut log = self.log();
         let leader_epoch = leader_epoch_of(&log);
-        let appends = vec![log.begin_append(first, leader_epoch, now_ms)?];
-        let mut group = Group { partition: self, appends, waiting: Vec::new() };
+        group.appends.push(log.begin_append(first, leader_epoch, now_ms)?);
         let mut waiting = self.queue.waiting();
         while let Some(next) = waiting.front() {
             len_bytes += next.batches.len_bytes();

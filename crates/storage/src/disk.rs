@@ -230,9 +230,13 @@ impl Directory {
     /// Makes the names in it survive a power cut.
     ///
     /// What fails is never an error of kind `StorageFull`: after those callers go on, after this one they
-    /// must not, since nobody knows which names are on the disk.
+    /// must not, since nobody knows which names are on the disk. Without a descriptor nothing was tried.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.disk.sync_dir(&self.path).map_err(io::Error::other)
+        let synced = self.disk.sync_dir(&self.path);
+        synced.map_err(|error| match is_out_of_descriptors(&error) {
+            true => error,
+            false => io::Error::other(error),
+        })
     }
 }
 

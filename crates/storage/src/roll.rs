@@ -12,7 +12,7 @@ use std::{io, sync::Arc};
 
 use crate::{
     Directory, IndexFlush, Log, Offset, ProducedBatches,
-    disk::is_no_room,
+    disk::{is_no_room, is_out_of_descriptors},
     log::{Active, Writing},
     segment::{MAX_SEGMENT_BYTES, SegmentFiles},
 };
@@ -101,10 +101,10 @@ impl Log {
         self.writing = Writing::Idle;
     }
 
-    /// The roll came to nothing. Without room the next append tries again; after any other error nobody knows
+    /// The roll came to nothing. Without room or descriptors the next append tries again; after any other error nobody knows
     /// what is on the disk, and the log goes offline.
     pub fn fail_roll(&mut self, error: &io::Error) {
-        if !is_no_room(error) {
+        if !is_no_room(error) && !is_out_of_descriptors(error) {
             self.writing = Writing::Offline;
             tracing::error!(
                 dir = %self.dir.display(), %error,

@@ -382,3 +382,18 @@ fn appends_that_found_no_room_are_as_if_they_had_never_begun() {
     assert_eq!(fetch_all(&log).len(), 2);
     log.close().unwrap();
 }
+
+#[test]
+fn a_roll_that_finds_no_descriptor_is_tried_again_by_the_next_append() {
+    let (_dir, mut log) = created(small_segments());
+    let incoming = || ProducedBatches::validate(batch(2, 400, NOW_MS), 1 << 20).unwrap();
+    while log.needs_roll(&incoming(), NOW_MS).is_none() {
+        append(&mut log, batch(2, 400, NOW_MS));
+    }
+    const EMFILE: i32 = 24;
+    log.fail_roll(&io::Error::from_raw_os_error(EMFILE));
+    assert!(!log.is_offline());
+    let roll = log.needs_roll(&incoming(), NOW_MS).unwrap();
+    log.install_roll(roll.create().unwrap());
+    append(&mut log, batch(2, 400, NOW_MS));
+}

@@ -179,7 +179,7 @@ impl<'a> Opening<'a> {
                 (Active::empty(files, wall_clock_ms()), Offset(0))
             }
         };
-        self.keep_damage(sealed.iter().chain([&active.segment]));
+        self.keep_damage(sealed.iter().chain([&active.segment]))?;
         if self.proven != ALL {
             self.epochs.truncate(log_end);
         }
@@ -339,14 +339,14 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Makes the file say what is known now.
-    fn keep_damage<'s>(&self, segments: impl Iterator<Item = &'s Segment>) {
+    /// Makes the file say what is known now. Without it nobody could believe the point that follows: below it
+    /// nothing is looked at again.
+    fn keep_damage<'s>(&self, segments: impl Iterator<Item = &'s Segment>) -> Result<(), LogError> {
         let ranges: Vec<Damage> = segments.flat_map(|s| s.damage.all().to_vec()).collect();
-        if ranges != self.known
-            && let Err(error) = DamageFlush::new(self.dir, ranges.into_iter()).write()
-        {
-            tracing::error!(dir = %self.dir.display(), %error, "cannot write down what is damaged");
+        if ranges == self.known {
+            return Ok(());
         }
+        DamageFlush::new(self.dir, ranges.into_iter()).write().map_err(LogError::io(self.dir))
     }
 
     pub(crate) fn files(&self, base: Offset) -> Result<(Arc<SegmentFiles>, u64), LogError> {

@@ -355,12 +355,16 @@ impl Log {
     }
 
     /// What a look-up by time starts from: every segment, and what is in memory of the active one.
+    /// The segments that hold records, by rising offset. Not those below the log start: one whose deletion a
+    /// power cut has undone may hold anything.
     fn timestamp_sources(
         &self,
         mark: impl Fn(&Indexer) -> Option<TimeEntry>,
     ) -> VecDeque<TimestampSource> {
+        let begun = self.all_segments().take_while(|(s, _)| s.base() <= self.log_start).count();
         let mut sources: VecDeque<_> = self
             .all_segments()
+            .skip(begun.saturating_sub(1))
             .filter(|(segment, _)| segment.size_bytes > 0)
             .map(|(segment, sealed)| {
                 TimestampSource::of_files(segment.view(sealed), segment.newest)

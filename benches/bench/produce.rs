@@ -5,9 +5,12 @@
 //!                                      fsync   ├─ penstock ─┤├─ fio ───┤    MB/s, fio in writes of one group
 //! ```
 //!
-//! Every run begins with a file system that owes the disk nothing.
+//! Every run begins with a file system that owes the disk nothing, and with free memory that was in use a moment
+//! ago: a virtual machine gives memory that lies idle back to its host, and both servers would mostly pay for
+//! getting it anew.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 
 use anyhow::Context;
@@ -158,9 +161,14 @@ fn produce(
     witness::hear_well(plan, "produce", &flags)
 }
 
-/// Writes what is dirty, so that no run pays for the one before it.
+/// Writes what is dirty, so that no run pays for the one before it, and has as much memory touched as a run
+/// takes.
 fn settle(plan: &Plan) -> anyhow::Result<()> {
-    Ok(rustix::fs::syncfs(File::open(&plan.dir)?)?)
+    rustix::fs::syncfs(File::open(&plan.dir)?)?;
+    let scratch = plan.dir.join("touched");
+    let touched = 2.0 * BYTES_A_SECOND * plan.seconds;
+    io::copy(&mut io::repeat(1).take(touched as u64), &mut File::create(&scratch)?)?;
+    Ok(fs::remove_file(scratch)?)
 }
 
 fn number(value: &Value) -> anyhow::Result<f64> {

@@ -95,7 +95,7 @@ impl Penstock {
     /// It ends instead, or says nothing.
     pub fn start(mut command: Command) -> anyhow::Result<Penstock> {
         // Ours; a server would take them for settings that nobody knows.
-        for own in ["PENSTOCK_SOAK", "PENSTOCK_SEED", "PENSTOCK_SEEDS"] {
+        for own in ["PENSTOCK_SOAK", "PENSTOCK_SEED", "PENSTOCK_SEEDS", "PENSTOCK_BENCH"] {
             command.env_remove(own);
         }
         if std::env::var_os("PENSTOCK_LOG").is_none() {

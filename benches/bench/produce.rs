@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Every run begins with a file system that owes the disk nothing, and with free memory that was in use a moment
-//! ago: a virtual machine gives memory that lies idle back to its host, and both servers would mostly pay for
+//! ago: a virtual machine gives memory that lies idle back to its host, and both servers would pay for
 //! getting it anew.
 
 use std::fs::{self, File};

@@ -6,8 +6,8 @@ use std::path::Path;
 use penstock_tests::records::{batch, bytes_of, records_from};
 use penstock_tests::{Client, Penstock, Start};
 use penstock_wire::messages::{
-    CreatableTopic, CreatePartitionsRequest, CreatePartitionsTopic, CreateTopicsRequest,
-    DeleteTopicsRequest, MetadataRequest, MetadataRequestTopic, MetadataResponsePartition,
+    CreatePartitionsRequest, CreatePartitionsTopic, DeleteTopicsRequest, MetadataRequest,
+    MetadataRequestTopic, MetadataResponsePartition,
 };
 use penstock_wire::{ErrorCode, Request, Response};
 
@@ -51,20 +51,6 @@ fn produce(client: &mut Client, topic: &str, partition: i32) -> ErrorCode {
     client.produce(topic, partition, 1, batch(&[vec![7; 100]])).unwrap().error_code
 }
 
-fn create(client: &mut Client, topic: &str) -> ErrorCode {
-    let topic = CreatableTopic {
-        name: topic.into(),
-        num_partitions: 1,
-        replication_factor: 1,
-        ..CreatableTopic::default()
-    };
-    let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
-    match client.ask(&Request::CreateTopics(request)).unwrap() {
-        Response::CreateTopics(response) => response.topics[0].error_code,
-        _ => panic!("not an answer to CreateTopics"),
-    }
-}
-
 fn grow(client: &mut Client, topic: &str, count: i32) -> ErrorCode {
     let topic = CreatePartitionsTopic { name: topic.into(), count, ..Default::default() };
     let request = CreatePartitionsRequest { topics: vec![topic], ..Default::default() };
@@ -106,7 +92,7 @@ fn check_served(server: &Penstock) {
     let errors: Vec<_> = partitions.iter().map(|p| (p.partition_index, p.error_code)).collect();
     assert_eq!(errors, [(0, ErrorCode::NONE), (1, ErrorCode::LEADER_NOT_AVAILABLE)]);
     assert_eq!((partitions[1].leader_id, partitions[1].offline_replicas.len()), (-1, 1));
-    assert_eq!(create(&mut client, "bad"), ErrorCode::TOPIC_ALREADY_EXISTS);
+    assert_eq!(client.ask_for_topic("bad", 1, &[]).unwrap(), ErrorCode::TOPIC_ALREADY_EXISTS);
     assert_eq!(grow(&mut client, "bad", 2), ErrorCode::INVALID_PARTITIONS);
     let metrics = server.metrics().unwrap();
     assert_eq!(metrics.value("penstock_partitions_offline"), 1);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use penstock_tests::records::{batch, bytes_of, records_from};
 use penstock_tests::volume::Mount;
 use penstock_tests::{Client, Start};
-use penstock_wire::messages::{CreatableTopic, CreateTopicsRequest, DeleteTopicsRequest};
+use penstock_wire::messages::DeleteTopicsRequest;
 use penstock_wire::{ErrorCode, Request, Response};
 
 const MOUNT_BYTES: u64 = 1 << 20;
@@ -17,17 +17,7 @@ fn produce(client: &mut Client, partition: i32) -> ErrorCode {
 }
 
 fn create(client: &mut Client) -> ErrorCode {
-    let topic = CreatableTopic {
-        name: "t".into(),
-        num_partitions: 2,
-        replication_factor: 1,
-        ..CreatableTopic::default()
-    };
-    let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
-    match client.ask(&Request::CreateTopics(request)).unwrap() {
-        Response::CreateTopics(response) => response.topics[0].error_code,
-        _ => panic!("not an answer to CreateTopics"),
-    }
+    client.ask_for_topic("t", 2, &[]).unwrap()
 }
 
 fn delete(client: &mut Client) -> ErrorCode {

@@ -10,7 +10,7 @@ use penstock_wire::messages::{
     FetchTopic, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic, PartitionData,
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
 };
-use penstock_wire::{DecodeError, Records, Request, Response, decode_response, frame};
+use penstock_wire::{DecodeError, ErrorCode, Records, Request, Response, decode_response, frame};
 
 const ANSWER_MAX_BYTES: u32 = i32::MAX as u32;
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -158,6 +158,21 @@ impl Client {
         partitions: i32,
         configs: &[(&str, &str)],
     ) -> Result<(), ClientError> {
+        let error_code = self.ask_for_topic(name, partitions, configs)?;
+        assert!(error_code.is_none(), "{error_code:?}");
+        Ok(())
+    }
+
+    /// Asks for a topic and gives what is said of it.
+    ///
+    /// # Errors
+    /// As [`Client::ask_in`].
+    pub fn ask_for_topic(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<ErrorCode, ClientError> {
         let config = |(name, value): &(&str, &str)| CreatableTopicConfig {
             name: (*name).into(),
             value: Some((*value).into()),
@@ -173,14 +188,7 @@ impl Client {
         let Response::CreateTopics(response) = self.ask(&Request::CreateTopics(request))? else {
             panic!("not an answer to CreateTopics");
         };
-        let created = &response.topics[0];
-        assert!(
-            created.error_code.is_none(),
-            "{:?} {:?}",
-            created.error_code,
-            created.error_message
-        );
-        Ok(())
+        Ok(response.topics[0].error_code)
     }
 
     /// Produces batches to one partition and gives the partition's answer.

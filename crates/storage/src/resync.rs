@@ -7,7 +7,8 @@
 //!
 //! Lengths go first because a record may hold a whole batch as its value, which a search by bytes would
 //! take for one of the log's. What is found by bytes must have an offset near enough to what is missing,
-//! or be followed by what can follow it.
+//! or be followed by what can follow it. No batch is without an offset, so the unsound ones had one at least:
+//! what has the first that is missing is no batch behind them, but one whose offset was lost with them.
 //!
 //! The work is bounded whatever the bytes are: the magic byte, a header that can be one and an offset that
 //! may follow come before a CRC, and all CRCs that turn out wrong together are of at most 128 MiB and 4
@@ -39,9 +40,10 @@ pub(crate) fn next_sound(
     window: &mut WindowOn<'_>,
     walk: &HeaderWalk,
 ) -> io::Result<Option<BatchPlace>> {
-    match by_lengths(window, walk)? {
+    let behind = walk.clone().not_below(Offset(walk.lowest.0.saturating_add(1)));
+    match by_lengths(window, &behind)? {
         Some(place) => Ok(passed_over(window, walk, &place)?.or(Some(place))),
-        None => by_bytes(window, walk),
+        None => by_bytes(window, &behind),
     }
 }
 

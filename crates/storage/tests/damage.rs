@@ -219,6 +219,28 @@ fn a_length_that_leads_past_sound_batches_to_another_one_costs_its_own_batch_alo
     }
 }
 
+/// Where a group is torn between a batch's offset and the rest of it, the CRC is right and the offset is zero: that
+/// may be just the one expected, and what was lost would have had none.
+#[test]
+fn a_batch_that_begins_in_a_lost_sector_is_not_believed_to_have_the_lost_offsets() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::create(dir.path(), TopicId::random(), small_segments()).unwrap();
+    let value_len = (0..512).find(|len| batch(1, *len, NOW_MS).len() == 504).unwrap();
+    for len in [value_len, 10, 10] {
+        append(&mut log, batch(1, len, NOW_MS));
+    }
+    kill(log);
+    let all = naive_scan(dir.path());
+    let file = segment_of(dir.path(), 0);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[..512].fill(0);
+    fs::write(&file, bytes).unwrap();
+    let (log, _) = open(dir.path(), LastStop::Unclean);
+    let damage: Vec<_> = log.damage().map(|d| (d.len_bytes, d.first.0, d.end.0)).collect();
+    assert_eq!(damage, [(all[2].1, 0, 2)]);
+    assert_eq!(find(&log, 2).base_offset, Offset(2));
+}
+
 /// Thousands of records may be in a few bytes: the next offset is far, but what follows it fits.
 #[test]
 fn batches_behind_a_damaged_one_that_was_highly_compressed_are_found() {

@@ -5,7 +5,7 @@
 //!   ring.rs        what the server calls; one `Ring` a worker thread
 //!    ├─ perform.rs    performs a transfer ──── transfer.rs   the pure machine: what is next
 //!    │    ├─ route.rs, residency.rs                           which way it goes
-//!    │    └─ pipes.rs, stage.rs                              where its bytes are on the way
+//!XX its bytes are on the way
 //!    ├─ uring_calls.rs, uring.rs   operations as futures, the driver
 //!    │    ├─ operations.rs         who owns what while the kernel works
 //!    │    └─ sys.rs                all `unsafe`
@@ -35,6 +35,7 @@ mod sys;
 mod transfer;
 mod uring;
 mod uring_calls;
+mod workers;
 
 pub use config::*;
 pub use counters::{Counter, Counters};

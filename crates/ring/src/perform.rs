@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -18,7 +19,6 @@ use crate::counters::{Counter, Counters};
 use crate::error::TransferError;
 use crate::operations::Resources;
 use crate::pipes::Lease;
-use crate::residency;
 use crate::ring::{Kernel, Ring};
 use crate::route::{self, Way};
 use crate::socket::Socket;
@@ -53,7 +53,7 @@ pub(crate) async fn transfer(
             (Kernel::Uring(uring), Means::Chain { .. }) => perform_linked(uring, job).await,
             _ => perform_stepwise(ring, job).await,
         };
-        job.settle();
+        job.settle(ring);
     }
 }
 
@@ -122,8 +122,8 @@ impl Job {
         }
         let can_chain = matches!(ring.kernel(), Kernel::Uring(_));
         let is_cached = || {
-            let mut ranges = transfer.next_ranges(TURN_BYTES);
-            ranges.all(|range| residency::is_cached(&range))
+            let (mut ranges, now) = (transfer.next_ranges(TURN_BYTES), Instant::now());
+            ranges.all(|range| ring.residency().is_cached(&range, now))
         };
         let way = route::choose(transfer.rest_bytes(), can_chain, is_cached);
         transfer.set_means(means_of(way, ring));
@@ -170,9 +170,11 @@ impl Job {
     }
 
     /// Counts what happened, and gives the pipe up if the peer does not read and others may need it.
-    fn settle(&mut self) {
+    fn settle(&mut self, ring: &Ring) {
         self.count();
-        self.cold_place = None;
+        if self.cold_place.take().is_some() {
+            ring.workers().give_way(Instant::now());
+        }
         let Some(pipe) = &mut self.pipe else { return };
         if !self.transfer.is_blocked() {
             pipe.unpark();

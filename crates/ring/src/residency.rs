@@ -1,9 +1,20 @@
 //! Whether a range of a file is in the page cache: what decides if sending it inline can wait for a disk.
 //!
 //! Called by perform.rs for transfers that choose their own way. Never waits, never reads the range.
+//!
+//! ```text
+//!   window    |--------------------------------|    512 KiB, one verdict each
+//!   asked               |-----|                     covered by the verdict? else the kernel is asked
+//!                       |----------------------|    for all that readers who go on will want; and if
+//!                       |-----|                     that is not all there, for this alone
+//! ```
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::IoSliceMut;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use rustix::io::{ReadWriteFlags, preadv2};
 
@@ -11,20 +22,98 @@ use crate::config::PAGE_BYTES;
 use crate::sys;
 use crate::transfer::FileRange;
 
-/// Whether every byte of the range can be read without waiting. In doubt (a kernel before 6.5, a filter
-/// that forbids the call) it is not.
-///
+/// To ask for so much takes the kernel two to three times as long as for 64 KiB.
+const WINDOW_BYTES: u64 = 512 * 1024;
+
+/// How long a verdict holds. What somebody has just read or found is not what the kernel evicts first; if it
+/// does, one turn waits for the disk.
+const VERDICT_HOLDS: Duration = Duration::from_millis(10);
+
+/// Windows remembered; one that falls on the slot of another takes its place.
+const SLOTS: usize = 256;
+
+/// What a ring knows of the page cache for the moment.
+pub(crate) struct Residency {
+    verdicts: RefCell<[Option<Verdict>; SLOTS]>,
+}
+
+/// A part of a window that was in the page cache a moment ago.
+struct Verdict {
+    /// Keeps the address from becoming another file's, not the file open.
+    file: Weak<File>,
+    window: u64,
+    cached: Range<u64>,
+    found: Instant,
+}
+
+impl Residency {
+    pub(crate) fn new() -> Residency {
+        Residency { verdicts: RefCell::new([const { None }; SLOTS]) }
+    }
+
+    /// Whether every byte of the range can be read without waiting, by verdicts that hold at `now`. In doubt
+    /// (a kernel before 6.5, a filter that forbids the call) it is not.
+    pub(crate) fn is_cached(&self, range: &FileRange, now: Instant) -> bool {
+        let end = range.position + range.len_bytes;
+        let mut from = range.position;
+        while from < end {
+            let window = from / WINDOW_BYTES;
+            let to = end.min((window + 1) * WINDOW_BYTES);
+            if !self.is_part_cached(&range.file, window, from..to, now) {
+                return false;
+            }
+            from = to;
+        }
+        true
+    }
+
+    fn is_part_cached(
+        &self,
+        file: &Arc<File>,
+        window: u64,
+        part: Range<u64>,
+        now: Instant,
+    ) -> bool {
+        let slot = &mut self.verdicts.borrow_mut()[slot_of(file, window)];
+        let known = slot.as_ref().filter(|verdict| verdict.holds(file, window, now));
+        if known.is_some_and(|verdict| verdict.covers(&part)) {
+            return true;
+        }
+        // A verdict that covers less was given since the window was not cached to its end, or the file ends before.
+        let rest = known.is_none().then_some(part.start..(window + 1) * WINDOW_BYTES);
+        let Some(cached) = rest.into_iter().chain([part]).find(|part| is_cached_now(file, part))
+        else {
+            return false;
+        };
+        *slot = Some(Verdict { file: Arc::downgrade(file), window, cached, found: now });
+        true
+    }
+}
+
+impl Verdict {
+    fn holds(&self, file: &Arc<File>, window: u64, now: Instant) -> bool {
+        self.window == window
+            && std::ptr::eq(self.file.as_ptr(), Arc::as_ptr(file))
+            && now.saturating_duration_since(self.found) < VERDICT_HOLDS
+    }
+
+    fn covers(&self, part: &Range<u64>) -> bool {
+        self.cached.start <= part.start && part.end <= self.cached.end
+    }
+}
+
+fn slot_of(file: &Arc<File>, window: u64) -> usize {
+    // Windows of a file lie one behind the other; files begin anywhere.
+    (Arc::as_ptr(file).addr() / size_of::<usize>()).wrapping_add(window as usize) % SLOTS
+}
+
 /// cachestat(2) also counts pages whose read is still under way, and sending one of those would wait.
 /// Read-ahead ends with the last page, so that one is read, by a call that refuses to wait.
-pub(crate) fn is_cached(range: &FileRange) -> bool {
-    let &FileRange { ref file, position, len_bytes } = range;
-    if len_bytes == 0 {
-        return true;
-    }
-    let last = position + len_bytes - 1;
-    let pages = last / PAGE_BYTES - position / PAGE_BYTES + 1;
-    let all_there = sys::cached_pages(file, position, len_bytes).is_ok_and(|n| n >= pages);
-    all_there && is_readable_now(file, last)
+fn is_cached_now(file: &File, range: &Range<u64>) -> bool {
+    let last = range.end - 1;
+    let pages = last / PAGE_BYTES - range.start / PAGE_BYTES + 1;
+    let cached = sys::cached_pages(file, range.start, range.end - range.start);
+    cached.is_ok_and(|cached| cached >= pages) && is_readable_now(file, last)
 }
 
 fn is_readable_now(file: &File, position: u64) -> bool {
@@ -51,10 +140,7 @@ mod tests {
         let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         file.write_all(&vec![7; (PAGES * PAGE_BYTES) as usize]).unwrap();
         file.sync_all().unwrap();
-        // A page that somebody holds just now (its disk, another core's list of new pages) stays once.
-        while sys::cached_pages(&file, 0, PAGES * PAGE_BYTES).unwrap() > 0 {
-            fadvise(&file, 0, None, Advice::DontNeed).unwrap();
-        }
+        evict(&file);
         fadvise(&file, 0, None, Advice::Random).unwrap();
         for page in (0..PAGES).filter(|page| is_cached(*page)) {
             file.read_exact_at(&mut [0], page * PAGE_BYTES).unwrap();
@@ -62,8 +148,12 @@ mod tests {
         Arc::new(file)
     }
 
+    fn range(file: &Arc<File>, position: u64, len_bytes: u64) -> FileRange {
+        FileRange { file: Arc::clone(file), position, len_bytes }
+    }
+
     fn cached(file: &Arc<File>, position: u64, len_bytes: u64) -> bool {
-        is_cached(&FileRange { file: Arc::clone(file), position, len_bytes })
+        Residency::new().is_cached(&range(file, position, len_bytes), Instant::now())
     }
 
     #[test]
@@ -91,5 +181,51 @@ mod tests {
     #[test]
     fn an_empty_range_needs_nothing() {
         assert!(cached(&file(|_| false), 5, 0));
+    }
+
+    fn evict(file: &File) {
+        // A page that somebody holds just now (its disk, another core's list of new pages) stays once.
+        while sys::cached_pages(file, 0, 0).unwrap() > 0 {
+            fadvise(file, 0, None, Advice::DontNeed).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_verdict_holds_for_a_while_and_no_longer() {
+        let (file, residency, now) = (file(|_| true), Residency::new(), Instant::now());
+        let all = range(&file, 0, PAGES * PAGE_BYTES);
+        assert!(residency.is_cached(&all, now));
+        evict(&file);
+        assert!(residency.is_cached(&all, now + VERDICT_HOLDS / 2), "not asked again");
+        assert!(!residency.is_cached(&all, now + VERDICT_HOLDS));
+    }
+
+    #[test]
+    fn one_look_serves_those_who_read_on_if_the_window_is_cached_to_its_end() {
+        for (len_bytes, is_known) in [(2 * WINDOW_BYTES, true), (WINDOW_BYTES - PAGE_BYTES, false)]
+        {
+            let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+            file.write_all_at(&vec![7; len_bytes as usize], 0).unwrap();
+            file.sync_all().unwrap();
+            let (file, residency, now) = (Arc::new(file), Residency::new(), Instant::now());
+            assert!(residency.is_cached(&range(&file, 0, PAGE_BYTES), now));
+            evict(&file);
+            assert!(residency.is_cached(&range(&file, 0, PAGE_BYTES), now));
+            assert_eq!(residency.is_cached(&range(&file, PAGE_BYTES, PAGE_BYTES), now), is_known);
+            assert!(!residency.is_cached(&range(&file, WINDOW_BYTES, PAGE_BYTES), now), "another");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_one_file_says_nothing_of_another() {
+        let (hot, cold, residency) = (file(|_| true), file(|_| false), Residency::new());
+        let now = Instant::now();
+        for _ in 0..3 {
+            assert!(residency.is_cached(&range(&hot, 0, PAGE_BYTES), now));
+            assert!(!residency.is_cached(&range(&cold, 0, PAGE_BYTES), now));
+        }
+        drop(hot);
+        let opened: Vec<_> = (0..100).map(|_| file(|_| false)).collect();
+        assert!(!opened.iter().any(|file| residency.is_cached(&range(file, 0, PAGE_BYTES), now)));
     }
 }

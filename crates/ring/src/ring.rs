@@ -21,10 +21,12 @@ use crate::epoll;
 use crate::error::{RingError, TransferError, WriteError};
 use crate::perform;
 use crate::pipes::Pipes;
+use crate::residency::Residency;
 use crate::socket::Socket;
 use crate::sys::Gather;
 use crate::transfer::{Path, Piece};
 use crate::uring::Uring;
+use crate::workers::Workers;
 
 /// Room made in a receive buffer that has none: an empty receive would look like the peer's end.
 const RECEIVE_BYTES: usize = 4096;
@@ -56,6 +58,8 @@ pub struct Ring {
 struct Shared {
     kernel: Kernel,
     pipes: Pipes,
+    residency: Residency,
+    workers: Workers,
     /// A permit a chain that waits for a disk, first come first served.
     cold_chains: Arc<Semaphore>,
     config: RingConfig,
@@ -90,7 +94,16 @@ impl Ring {
         let pipes = Pipes::new(&config, Arc::clone(&counters));
         let cold_chains = Arc::new(Semaphore::new(config.cold_chains));
         Ok(Ring {
-            shared: Rc::new(Shared { kernel, pipes, cold_chains, config, counters, unavailable }),
+            shared: Rc::new(Shared {
+                kernel,
+                pipes,
+                residency: Residency::new(),
+                workers: Workers::of_this_thread(),
+                cold_chains,
+                config,
+                counters,
+                unavailable,
+            }),
         })
     }
 
@@ -322,6 +335,14 @@ impl Ring {
 
     pub(crate) fn pipes(&self) -> &Pipes {
         &self.shared.pipes
+    }
+
+    pub(crate) fn residency(&self) -> &Residency {
+        &self.shared.residency
+    }
+
+    pub(crate) fn workers(&self) -> &Workers {
+        &self.shared.workers
     }
 
     pub(crate) fn config(&self) -> &RingConfig {

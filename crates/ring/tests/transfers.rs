@@ -11,6 +11,8 @@ use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use penstock_ring::{Backend, Path, Piece, Ring, RingConfig, Socket, TransferError};
+use rustix::process::getpriority_process;
+use rustix::thread::gettid;
 use support::*;
 
 /// Transfers `pieces`, ends the stream and gives what the peer received.
@@ -135,6 +137,19 @@ fn a_scan_that_shall_leave_no_trace_drops_what_lies_behind_it() {
         while is_cached(0) {
             tokio::task::yield_now().await;
         }
+    });
+}
+
+#[test]
+fn a_worker_that_waits_for_a_disk_gives_way_to_the_event_loop() {
+    run(config(Backend::Uring), |ring| async move {
+        let file = file(1 << 20);
+        let nice = |thread| getpriority_process(Some(thread)).unwrap();
+        while ring.counters().chain_bytes.get() == 0 {
+            evict(&file);
+            received(&ring, vec![range(&file, 0, 1 << 20)], Path::Auto, tcp(), 1 << 20).await;
+        }
+        assert!(kernel_workers().into_iter().any(|worker| nice(worker) > nice(gettid())));
     });
 }
 
@@ -330,7 +345,7 @@ fn silent_peers_cost_no_threads_and_take_no_pipe_from_others() {
             silent.push((socket, peer, transfer));
         }
         until(|| counters.surrenders.get() as usize >= SILENT - 8).await;
-        let workers = kernel_workers();
+        let workers = kernel_workers().len();
         assert!((1..=8).contains(&workers), "{workers} kernel threads for {SILENT} silent peers");
         assert!(counters.pipes_open.get() <= 16);
 

@@ -137,11 +137,14 @@ pub fn evict(file: &File) {
 }
 
 /// Kernel workers of the calling thread's rings; the kernel names them after the thread.
-pub fn kernel_workers() -> usize {
+pub fn kernel_workers() -> Vec<rustix::process::Pid> {
     let name = format!("iou-wrk-{}\n", rustix::thread::gettid().as_raw_nonzero());
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
-    names.filter(|found| found.as_ref().is_ok_and(|found| *found == name)).count()
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap());
+    let is_worker = |task: &std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|found| found == name)
+    };
+    let id = |task: std::fs::DirEntry| task.file_name().to_str()?.parse().ok();
+    tasks.filter(is_worker).filter_map(|task| rustix::process::Pid::from_raw(id(task)?)).collect()
 }
 
 /// Lets other tasks run until `condition` holds; a test that never sees it runs out of patience.

@@ -92,6 +92,26 @@ fn scrub_makes_wrong_indexes_anew_only_when_told_to() {
     assert_eq!(run(&["scrub", "--data-dir", data_dir]).0, 0);
 }
 
+/// A link to itself cannot be opened, as what is on a bad sector cannot.
+#[test]
+fn scrub_says_what_cannot_be_read_and_reads_all_else() {
+    let dir = filled();
+    hit(dir.path());
+    let bad = dir.path().join("bad-0");
+    std::fs::create_dir(&bad).unwrap();
+    let segment = bad.join(first_segment(dir.path()).file_name().unwrap());
+    std::os::unix::fs::symlink(&segment, &segment).unwrap();
+    let scrub = ["scrub", "--data-dir", dir.path().to_str().unwrap()];
+    let output = Command::new(binary("penstock")).args(scrub).output().unwrap();
+    let (said, failed) = (String::from_utf8(output.stdout), String::from_utf8(output.stderr));
+    let (said, failed) = (said.unwrap(), failed.unwrap());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains(&format!("offsets {HIT} to before {}", HIT + 1)), "{said}");
+    assert!(failed.contains(bad.to_str().unwrap()), "{failed}");
+    assert!(failed.contains("symbolic links"), "the cause: {failed}");
+    assert!(failed.contains("2 partitions are not sound"), "{failed}");
+}
+
 #[test]
 fn scrub_is_refused_while_a_server_has_the_directory() {
     let dir = filled();

@@ -4,23 +4,31 @@
 //! What it finds damaged it writes down, so that the next start knows it; batches it never changes. Wrong
 //! indexes it replaces if told to. It leaves the page cache as it was.
 
-use std::io::Write;
+use std::{fmt::Display, io::Write, path::PathBuf};
 
 use anyhow::{Context, bail};
-use penstock_storage::{Damage, DataDir, PartitionName, Scrub, Scrubbed, keep_damage};
+use penstock_storage::{Damage, DataDir, Offset, PartitionName, Scrub, Scrubbed, keep_damage};
 
 use crate::cli::ScrubArguments;
 
-/// What is wrong with one partition.
+/// A partition, and what is known of its end.
+struct Partition {
+    name: PartitionName,
+    path: PathBuf,
+    /// The last server closed every log.
+    clean: bool,
+    /// Its recovery point: so far it has been.
+    log_end: Option<Offset>,
+}
+
+/// What became of it.
 #[derive(Default)]
 struct Findings {
-    segments: u64,
-    bytes: u64,
-    batches: u64,
-    damage: Vec<Damage>,
-    wrong_indexes: u64,
-    repaired: u64,
-    unreadable: u64,
+    /// Of the segments that could be read.
+    reports: Vec<Scrubbed>,
+    repaired: usize,
+    /// What could not be read or written.
+    failures: usize,
 }
 
 /// Runs the command.
@@ -39,11 +47,14 @@ pub(crate) fn run(arguments: &ScrubArguments) -> anyhow::Result<()> {
         "{:<32} {:>8} {:>12} {:>16} {:>8} {:>14} {:>14}",
         "partition", "segments", "batches", "bytes", "damaged", "damaged bytes", "wrong indexes"
     )?;
+    let clean = data_dir.was_stopped_cleanly();
+    let points = data_dir.recovery_points()?;
     let mut bad = 0;
     for name in data_dir.partitions()? {
-        let findings = scrub_partition(&data_dir, &name, arguments.repair_indexes)
-            .with_context(|| format!("partition {name}"))?;
-        show(&mut out, &name, &findings)?;
+        let log_end = points.get(&name).map(|point| point.offset);
+        let partition = Partition { path: data_dir.partition_path(&name), name, clean, log_end };
+        let findings = partition.scrub(arguments.repair_indexes);
+        show(&mut out, &partition.name, &findings)?;
         bad += u64::from(!findings.is_sound());
     }
     if bad > 0 {
@@ -52,28 +63,40 @@ pub(crate) fn run(arguments: &ScrubArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn scrub_partition(
-    data_dir: &DataDir,
-    name: &PartitionName,
-    repair_indexes: bool,
-) -> anyhow::Result<Findings> {
-    let path = data_dir.partition_path(name);
-    let clean = data_dir.was_stopped_cleanly();
-    let log_end = data_dir.recovery_points()?.get(name).map(|point| point.offset);
-    let mut findings = Findings::default();
-    let mut reports = Vec::new();
-    for (base, next) in Scrub::segments(&path)? {
-        let mut scrub = Scrub::open(&path, base, next)?;
-        findings.segments += 1;
-        if let Err(error) = read_all(&mut scrub) {
-            eprintln!("{name}: segment {base} cannot be read: {error}");
-            findings.unreadable += 1;
-            continue;
+impl Partition {
+    /// What cannot be read is said, and keeps nothing else from being read.
+    fn scrub(&self, repair_indexes: bool) -> Findings {
+        let mut findings = Findings::default();
+        let segments = Scrub::segments(&self.path).unwrap_or_else(|error| {
+            findings.fail(error);
+            Vec::new()
+        });
+        for (base, next) in segments {
+            if let Err(error) = self.scrub_segment(base, next, repair_indexes, &mut findings) {
+                findings.fail(format_args!("{}: segment {base}: {error:#}", self.path.display()));
+            }
         }
+        if let Err(error) = keep_damage(&self.path, &findings.reports) {
+            let path = self.path.display();
+            findings.fail(format_args!("{path}: cannot write down what is damaged: {error}"));
+        }
+        findings
+    }
+
+    fn scrub_segment(
+        &self,
+        base: Offset,
+        next: Option<Offset>,
+        repair_indexes: bool,
+        findings: &mut Findings,
+    ) -> anyhow::Result<()> {
+        let mut scrub = Scrub::open(&self.path, base, next).context("cannot be opened")?;
+        while scrub.step().context("cannot be read")?.is_some() {}
         let mut report = scrub.report().clone();
+        let Partition { name, log_end, .. } = self;
         match report.unsound_end {
             // Nothing was under way when the logs were closed, or it was synced: what is unsound was sound.
-            Some(tail) if clean || log_end.is_some_and(|end| end > tail.first) => {
+            Some(tail) if self.clean || log_end.is_some_and(|end| end > tail.first) => {
                 let end = tail.end.max(log_end.unwrap_or(tail.end));
                 report.damage.push(Damage { end, ..tail });
             }
@@ -83,36 +106,30 @@ fn scrub_partition(
             ),
             None => {}
         }
-        findings.add(&report);
-        if report.wrong_index_entries > 0 && repair_indexes {
+        let is_wrong = report.wrong_index_entries > 0;
+        findings.reports.push(report);
+        if is_wrong && repair_indexes {
             scrub.repair_indexes().context("cannot replace an index")?;
             findings.repaired += 1;
         }
-        reports.push(report);
+        Ok(())
     }
-    keep_damage(&path, &reports).context("cannot write down what is damaged")?;
-    Ok(findings)
-}
-
-fn read_all(scrub: &mut Scrub) -> std::io::Result<()> {
-    while scrub.step()?.is_some() {}
-    Ok(())
 }
 
 fn show(out: &mut impl Write, name: &PartitionName, findings: &Findings) -> std::io::Result<()> {
-    let damaged_bytes: u64 = findings.damage.iter().map(|damage| damage.len_bytes).sum();
+    let sum = |of: fn(&Scrubbed) -> u64| findings.reports.iter().map(of).sum::<u64>();
     writeln!(
         out,
         "{:<32} {:>8} {:>12} {:>16} {:>8} {:>14} {:>14}",
         name.to_string(),
-        findings.segments,
-        findings.batches,
-        findings.bytes,
-        findings.damage.len(),
-        damaged_bytes,
-        findings.wrong_indexes,
+        findings.reports.len(),
+        sum(|report| report.batches),
+        sum(|report| report.size_bytes),
+        findings.damage().count(),
+        findings.damage().map(|damage| damage.len_bytes).sum::<u64>(),
+        findings.wrong_indexes(),
     )?;
-    for Damage { segment, position, len_bytes, first, end } in &findings.damage {
+    for Damage { segment, position, len_bytes, first, end } in findings.damage() {
         writeln!(
             out,
             "  DAMAGED segment {segment} position {position} bytes {len_bytes} offsets {first} to before {end}"
@@ -120,7 +137,7 @@ fn show(out: &mut impl Write, name: &PartitionName, findings: &Findings) -> std:
     }
     if findings.repaired > 0 {
         writeln!(out, "  indexes of {} segments were made anew", findings.repaired)?;
-    } else if findings.wrong_indexes > 0 {
+    } else if findings.wrong_indexes() > 0 {
         writeln!(
             out,
             "  answers stay right, look-ups may be slow; --repair-indexes makes them anew"
@@ -130,14 +147,22 @@ fn show(out: &mut impl Write, name: &PartitionName, findings: &Findings) -> std:
 }
 
 impl Findings {
-    fn add(&mut self, report: &Scrubbed) {
-        self.bytes += report.size_bytes;
-        self.batches += report.batches;
-        self.damage.extend(&report.damage);
-        self.wrong_indexes += u64::from(report.wrong_index_entries > 0);
+    fn fail(&mut self, what: impl Display) {
+        eprintln!("{what}");
+        self.failures += 1;
+    }
+
+    fn damage(&self) -> impl Iterator<Item = &Damage> {
+        self.reports.iter().flat_map(|report| &report.damage)
+    }
+
+    fn wrong_indexes(&self) -> usize {
+        self.reports.iter().filter(|report| report.wrong_index_entries > 0).count()
     }
 
     fn is_sound(&self) -> bool {
-        self.damage.is_empty() && self.unreadable == 0 && self.wrong_indexes == self.repaired
+        self.damage().next().is_none()
+            && self.failures == 0
+            && self.wrong_indexes() == self.repaired
     }
 }

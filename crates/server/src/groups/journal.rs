@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use penstock_wire::Str;
 
 use super::offsets::{Commit, Committed, Offsets};
+use crate::durability::Durability;
 
 mod reading;
 
@@ -56,15 +57,20 @@ impl Journal {
     /// cut off. What is damaged before sound records is skipped and stays until the next compaction. Both are
     /// said.
     ///
+    /// With [`Durability::Fsync`] what was read is synced: a killed server may have left it in the page cache. If
+    /// that fails, which is said, it can be read all the same, and nothing is appended.
+    ///
     /// # Errors
     /// The disk fails, or a newer program wrote the file.
-    pub(crate) fn open(path: PathBuf) -> Result<(Journal, Offsets), JournalError> {
+    pub(crate) fn open(
+        path: PathBuf,
+        durability: Durability,
+    ) -> Result<(Journal, Offsets), JournalError> {
         let file =
             File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
         let file_bytes = file.metadata()?.len();
-        if file_bytes == 0 {
-            sync_directory_of(&path)?;
-        }
+        // Whoever made or renamed it may have died before its name was on the disk.
+        sync_directory_of(&path)?;
         let mut records = Records::of(&file, file_bytes);
         let mut offsets = Offsets::default();
         while let Some(Record { body, position, skipped_bytes }) = records.next()? {
@@ -82,7 +88,15 @@ impl Journal {
                 "cut a torn tail off the committed offsets");
             file.set_len(len_bytes)?;
         }
-        Ok((Journal { path, file, len_bytes, compact_from_bytes: 0, is_offline: false }, offsets))
+        let mut journal =
+            Journal { path, file, len_bytes, compact_from_bytes: 0, is_offline: false };
+        if durability == Durability::Fsync
+            && let Err(error) = journal.sync()
+        {
+            tracing::error!(path = %journal.path.display(), %error,
+                "cannot sync the committed offsets; none are taken until a restart");
+        }
+        Ok((journal, offsets))
     }
 
     /// Appends records that [`encode`] made.
@@ -248,7 +262,7 @@ mod tests {
     }
 
     fn open(dir: &tempfile::TempDir) -> (Journal, Offsets) {
-        Journal::open(dir.path().join("journal")).unwrap()
+        Journal::open(dir.path().join("journal"), Durability::Os).unwrap()
     }
 
     #[test]
@@ -277,6 +291,19 @@ mod tests {
                 journal.append(&encode(&commit("a", 0, 3))).unwrap();
                 assert_eq!(open(&dir).1.get("a", "topic", 0).unwrap().offset, 3);
             }
+        }
+    }
+
+    /// fdatasync(2) of /dev/null fails.
+    #[test]
+    fn what_a_killed_server_left_is_synced_before_it_is_shown_where_commits_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        for (durability, is_synced) in [(Durability::Fsync, true), (Durability::Os, false)] {
+            let (mut journal, _) = Journal::open(path.clone(), durability).unwrap();
+            let appended = journal.append(&encode(&commit("a", 0, 1)));
+            assert_eq!(appended.is_err(), is_synced, "{durability:?}");
         }
     }
 
@@ -328,7 +355,7 @@ mod tests {
         record[4..8].copy_from_slice(&crc.to_be_bytes());
         let path = dir.path().join("journal");
         std::fs::write(&path, &record).unwrap();
-        let refused = Journal::open(path.clone());
+        let refused = Journal::open(path.clone(), Durability::Os);
         assert!(matches!(refused, Err(JournalError::Record { position: 0, version: 2 })));
         assert_eq!(std::fs::read(path).unwrap(), record);
     }

@@ -53,7 +53,7 @@ impl OffsetStore {
     /// The journal cannot be used, or there is no thread to be had.
     pub(crate) fn open(data_dir: &Path, durability: Durability) -> anyhow::Result<Self> {
         let path = data_dir.join(FILE_NAME);
-        let opened = Journal::open(path.clone());
+        let opened = Journal::open(path.clone(), durability);
         let (journal, offsets) = opened.with_context(|| format!("in {}", path.display()))?;
         let offsets = Arc::new(Mutex::new(offsets));
         let (queue, queued) = mpsc::channel();
@@ -205,7 +205,7 @@ mod tests {
         store.commit(commit("g", 7)).await.unwrap();
         let copy = dir.path().join("as-after-sigkill");
         std::fs::copy(dir.path().join(FILE_NAME), &copy).unwrap();
-        let (_, offsets) = Journal::open(copy).unwrap();
+        let (_, offsets) = Journal::open(copy, Durability::Os).unwrap();
         assert_eq!(offsets.get("g", "topic", 0).unwrap().offset, 7);
     }
 }

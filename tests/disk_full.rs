@@ -145,6 +145,33 @@ fn below_the_reserve_produce_is_refused_and_fetch_goes_on() {
     server.stop().unwrap();
 }
 
+/// A start writes what it can do without, too.
+#[test]
+fn a_server_starts_on_a_full_disk_and_serves_what_is_there() {
+    for is_killed in [false, true] {
+        let Some(disk) = Disk::mount() else { return };
+        let start = Start::on(&disk.data_dir());
+        let server = start.start().unwrap();
+        let mut client = server.client().unwrap();
+        client.create_topic("t", 1, &[]).unwrap();
+        for _ in 0..100 {
+            assert!(!is_refused(&produce(&mut client, "t", 1000)));
+        }
+        if is_killed { server.kill() } else { server.stop() }.unwrap();
+        disk.take(0);
+
+        let server = start.start().unwrap();
+        let mut client = server.client().unwrap();
+        assert_eq!(client.offset_of("t", 0, -1).unwrap(), 100);
+        assert!(!records_from(&bytes_of(&client.fetch("t", 0, 0).unwrap()), 0).is_empty());
+        assert!(is_refused(&produce(&mut client, "t", 65536)));
+        assert_eq!(server.metrics().unwrap().value("penstock_partitions_offline"), 0);
+        disk.give_back();
+        until("there is room", || !is_refused(&produce(&mut client, "t", 65536)));
+        server.stop().unwrap();
+    }
+}
+
 /// All that was acknowledged is served, the files hold nothing else, and no partition is offline.
 fn check(server: &Penstock, load: &Load, data_dir: &Path) -> usize {
     assert_eq!(server.metrics().unwrap().value("penstock_partitions_offline"), 0);

@@ -319,18 +319,28 @@ impl Topics {
         if moved > 0
             && let Err(error) = self.write_recovery_points()
         {
-            tracing::warn!(%error, "cannot write the recovery points; a start after a crash reads more");
+            not_written(&error);
         }
     }
 
     fn write_recovery_points(&self) -> Result<(), DataDirError> {
+        self.data_dir.write_recovery_points(&self.recovery_points())
+    }
+
+    /// Whether a file with these points may stay.
+    fn bear_out(&self, written: &HashMap<PartitionName, RecoveryPoint>) -> bool {
+        let now = self.recovery_points();
+        written.iter().all(|(name, point)| now.get(name).is_none_or(|now| point.holds(now)))
+    }
+
+    fn recovery_points(&self) -> BTreeMap<PartitionName, RecoveryPoint> {
         let mut points = BTreeMap::new();
         for topic in self.all() {
             points.extend(topic.unopened.iter().map(|(index, at)| (topic.name_of(*index), *at)));
             let of_log = |p: Arc<Partition>| (p.name.clone(), p.log().recovery_point());
             points.extend(topic.partitions().into_iter().map(of_log));
         }
-        self.data_dir.write_recovery_points(&points)
+        points
     }
 
     /// Closes every log and, if all could be, marks the stop as clean. Blocks.
@@ -360,4 +370,8 @@ impl Topics {
     pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.all().iter().flat_map(|topic| topic.partitions()).collect()
     }
+}
+
+fn not_written(error: &DataDirError) {
+    tracing::warn!(%error, "cannot write the recovery points; a start after a crash reads more");
 }

@@ -21,6 +21,7 @@ use crate::{
     batch_place::{BatchPlace, HeaderWalk, Seen},
     damage::DamagedRanges,
     index_entry::{Entry, OffsetEntry},
+    is_no_room,
     log::{Active, wall_clock_ms},
     old_format,
     recovery::{ALL, Opening},
@@ -136,7 +137,13 @@ impl Opening<'_> {
         }
         let Proved { mut active, end, kept_bytes, .. } = proved;
         let files = active.segment.files.clone();
-        self.complete_indexes(&files, &active.indexer, kept_bytes)?;
+        match self.complete_indexes(&files, &active.indexer, kept_bytes) {
+            // The entries stay in memory until a flush finds room for them.
+            Err(LogError::Io { source, .. }) if is_no_room(&source) => tracing::warn!(
+                dir = %self.dir.display(), error = %source, "cannot write index entries"
+            ),
+            completed => completed?,
+        }
         active.indexer.offsets.forget_flushed();
         active.indexer.times.forget_flushed();
         Ok((active, end))

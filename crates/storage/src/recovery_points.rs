@@ -33,6 +33,12 @@ impl RecoveryPoint {
     pub(crate) fn of(&self, topic_id: Option<TopicId>) -> Offset {
         if self.topic_id == topic_id { self.offset } else { Offset(0) }
     }
+
+    /// Whether a file that says this may stay where `now` is what is so: who believes it reads more than it must,
+    /// and never less. One beyond the end of its log would be believed again once that has grown past it.
+    pub fn holds(&self, now: &RecoveryPoint) -> bool {
+        self.of(now.topic_id) <= now.offset
+    }
 }
 
 pub(crate) fn format(points: &BTreeMap<PartitionName, RecoveryPoint>) -> String {
@@ -97,5 +103,14 @@ mod tests {
         assert_eq!(point.of(Some(TopicId([7; 16]))), Offset(5));
         assert_eq!(point.of(Some(TopicId([8; 16]))), Offset(0));
         assert_eq!(point.of(None), Offset(0));
+    }
+
+    #[test]
+    fn a_point_holds_unless_it_says_more_of_the_same_log_than_is_so() {
+        let point =
+            |id, offset| RecoveryPoint { topic_id: Some(TopicId(id)), offset: Offset(offset) };
+        let held = [(7, 4), (7, 5), (7, 6), (8, 4)];
+        let held = held.map(|(id, now)| point([7; 16], 5).holds(&point([id; 16], now)));
+        assert_eq!(held, [false, true, true, true]);
     }
 }

@@ -17,7 +17,7 @@ use penstock_storage::{
     DataDir, Log, LogError, PartitionName, Recovery, RecoveryPoint, TopicId, is_out_of_descriptors,
 };
 
-use super::{Topic, Topics};
+use super::{Topic, Topics, not_written};
 use crate::durability::Durability;
 use crate::metrics::Metrics;
 use crate::overrides::OverridesFile;
@@ -88,8 +88,11 @@ impl Topics {
             // A killed server may leave a write that nobody had synced; what is shown from here on must last.
             topics.flush();
         }
-        // A point beyond the end of its log would be believed again once the log has grown past it.
-        topics.write_recovery_points()?;
+        match topics.write_recovery_points() {
+            // The disk is full, say: those that there are cost time only, after a crash.
+            Err(error) if topics.bear_out(&points) => not_written(&error),
+            written => written?,
+        }
         Ok(topics)
     }
 }

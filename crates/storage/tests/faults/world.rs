@@ -367,8 +367,10 @@ impl World {
         }
         // Segments whose unlinking a power cut has undone are to go again.
         log.raise_log_start(self.log_start);
-        // A point beyond the end would be believed again once the log has grown past it.
-        data.write_recovery_points(&[(partition(), log.recovery_point())].into())?;
+        match data.write_recovery_points(&[(partition(), log.recovery_point())].into()) {
+            Err(_) if point.holds(&log.recovery_point()) => {}
+            written => written?,
+        }
         self.found_missing = self.found_missing.map(|_| recovery.missing_offsets);
         self.running = Some((data, log));
         Ok(())

@@ -6,8 +6,7 @@ use std::path::Path;
 use penstock_tests::records::{batch, bytes_of, records_from};
 use penstock_tests::{Client, Penstock, Start};
 use penstock_wire::messages::{
-    CreatePartitionsRequest, CreatePartitionsTopic, DeleteTopicsRequest, MetadataRequest,
-    MetadataRequestTopic, MetadataResponsePartition,
+    DeleteTopicsRequest, MetadataRequest, MetadataRequestTopic, MetadataResponsePartition,
 };
 use penstock_wire::{ErrorCode, Request, Response};
 
@@ -51,15 +50,6 @@ fn produce(client: &mut Client, topic: &str, partition: i32) -> ErrorCode {
     client.produce(topic, partition, 1, batch(&[vec![7; 100]])).unwrap().error_code
 }
 
-fn grow(client: &mut Client, topic: &str, count: i32) -> ErrorCode {
-    let topic = CreatePartitionsTopic { name: topic.into(), count, ..Default::default() };
-    let request = CreatePartitionsRequest { topics: vec![topic], ..Default::default() };
-    match client.ask(&Request::CreatePartitions(request)).unwrap() {
-        Response::CreatePartitions(response) => response.results[0].error_code,
-        _ => panic!("not an answer to CreatePartitions"),
-    }
-}
-
 fn delete(client: &mut Client, topic: &str) -> ErrorCode {
     let request = DeleteTopicsRequest { topic_names: vec![topic.into()], ..Default::default() };
     match client.ask(&Request::DeleteTopics(request)).unwrap() {
@@ -93,7 +83,7 @@ fn check_served(server: &Penstock) {
     assert_eq!(errors, [(0, ErrorCode::NONE), (1, ErrorCode::LEADER_NOT_AVAILABLE)]);
     assert_eq!((partitions[1].leader_id, partitions[1].offline_replicas.len()), (-1, 1));
     assert_eq!(client.ask_for_topic("bad", 1, &[]).unwrap(), ErrorCode::TOPIC_ALREADY_EXISTS);
-    assert_eq!(grow(&mut client, "bad", 2), ErrorCode::INVALID_PARTITIONS);
+    assert_eq!(client.ask_for_partitions("bad", 2).unwrap(), ErrorCode::INVALID_PARTITIONS);
     let metrics = server.metrics().unwrap();
     assert_eq!(metrics.value("penstock_partitions_offline"), 1);
 }
@@ -116,7 +106,7 @@ fn a_partition_that_was_mended_is_served_after_the_next_start_with_all_it_had() 
     let server = start(dir.path());
     check_served(&server);
     let mut client = server.client().unwrap();
-    assert_eq!(grow(&mut client, "bad", 3), ErrorCode::NONE);
+    assert_eq!(client.ask_for_partitions("bad", 3).unwrap(), ErrorCode::NONE);
     assert_eq!(produce(&mut client, "bad", 2), ErrorCode::NONE);
     // Its log was not closed: what was said of the stop before is not said again.
     assert!(server.stop().is_err());

@@ -62,6 +62,34 @@ fn a_topic_whose_directory_cannot_be_moved_is_not_said_to_be_deleted() {
     server.stop().unwrap();
 }
 
+/// The new partition has the topic's id, as the one that is gone had: what was said of that one's recovery point was
+/// believed of it.
+#[test]
+fn a_partition_made_again_in_a_topic_deleted_in_part_begins_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = Start::on(dir.path());
+    let server = start.start().unwrap();
+    let mut client = server.client().unwrap();
+    assert_eq!(create(&mut client), ErrorCode::NONE);
+    for _ in 0..5 {
+        assert_eq!(produce(&mut client, 0), ErrorCode::NONE);
+    }
+    server.stop().unwrap();
+    let server = start.start().unwrap();
+    let mut client = server.client().unwrap();
+    let Some(_mount) = Mount::tmpfs(&dir.path().join("t-1"), MOUNT_BYTES).unwrap() else { return };
+    assert_eq!(delete(&mut client), ErrorCode::KAFKA_STORAGE_ERROR);
+    assert_eq!(client.ask_for_partitions("t", 2).unwrap(), ErrorCode::NONE);
+    assert_eq!(produce(&mut client, 0), ErrorCode::NONE);
+    server.kill().unwrap();
+
+    let server = start.start().unwrap();
+    let mut client = server.client().unwrap();
+    assert_eq!(client.offset_of("t", 0, -1).unwrap(), 1);
+    assert_eq!(server.metrics().unwrap().value("penstock_missing_offsets"), 0);
+    server.kill().unwrap();
+}
+
 #[test]
 fn what_cannot_be_removed_is_out_of_the_way_and_removed_by_a_later_start() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use penstock_wire::messages::{
-    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, FetchPartition, FetchRequest,
-    FetchTopic, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic, PartitionData,
-    PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
+    CreatableTopic, CreatableTopicConfig, CreatePartitionsRequest, CreatePartitionsTopic,
+    CreateTopicsRequest, FetchPartition, FetchRequest, FetchTopic, ListOffsetsPartition,
+    ListOffsetsRequest, ListOffsetsTopic, PartitionData, PartitionProduceData,
+    PartitionProduceResponse, ProduceRequest, TopicProduceData,
 };
 use penstock_wire::{DecodeError, ErrorCode, Records, Request, Response, decode_response, frame};
 
@@ -189,6 +190,20 @@ impl Client {
             panic!("not an answer to CreateTopics");
         };
         Ok(response.topics[0].error_code)
+    }
+
+    /// Asks for as many partitions of a topic and gives what is said of it.
+    ///
+    /// # Errors
+    /// As [`Client::ask_in`].
+    pub fn ask_for_partitions(&mut self, name: &str, count: i32) -> Result<ErrorCode, ClientError> {
+        let topic = CreatePartitionsTopic { name: name.into(), count, ..Default::default() };
+        let request = CreatePartitionsRequest { topics: vec![topic], ..Default::default() };
+        let Response::CreatePartitions(response) = self.ask(&Request::CreatePartitions(request))?
+        else {
+            panic!("not an answer to CreatePartitions");
+        };
+        Ok(response.results[0].error_code)
     }
 
     /// Produces batches to one partition and gives the partition's answer.

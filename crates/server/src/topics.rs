@@ -39,6 +39,8 @@ pub(crate) struct Topics {
     by_name: RwLock<HashMap<String, Arc<Topic>>>,
     /// Held by whoever creates, grows, reconfigures or deletes; and the file it must keep true.
     changes: Mutex<OverridesFile>,
+    /// Held while recovery points are gathered and written: none that are older replace newer ones.
+    points_file: Mutex<()>,
 }
 
 /// Why there is no partition to be had.
@@ -188,6 +190,9 @@ impl Topics {
         if count <= has {
             return Err(ChangeError::NotMore { has });
         }
+        // Of a topic that was deleted in part: what was said of a partition that is gone must not be believed of
+        // a new one, and its topic has the same id.
+        self.write_recovery_points().context("cannot forget what was said of deleted logs")?;
         self.grow_to(&topic, count)
     }
 
@@ -324,6 +329,7 @@ impl Topics {
     }
 
     fn write_recovery_points(&self) -> Result<(), DataDirError> {
+        let _writing = self.points_file.lock();
         self.data_dir.write_recovery_points(&self.recovery_points())
     }
 

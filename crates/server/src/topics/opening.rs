@@ -83,7 +83,8 @@ impl Topics {
         let by_name: HashMap<_, _> = by_topic.into_iter().map(topic).collect();
         let (by_name, changes) = (RwLock::new(by_name), Mutex::new(changes));
         let defaults = settings.log.clone();
-        let topics = Topics { data_dir, defaults, commits, by_name, changes };
+        let points_file = Mutex::default();
+        let topics = Topics { data_dir, defaults, commits, by_name, changes, points_file };
         if settings.durability == Durability::Fsync {
             // A killed server may leave a write that nobody had synced; what is shown from here on must last.
             topics.flush();

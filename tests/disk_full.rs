@@ -148,9 +148,9 @@ fn below_the_reserve_produce_is_refused_and_fetch_goes_on() {
 /// A start writes what it can do without, too.
 #[test]
 fn a_server_starts_on_a_full_disk_and_serves_what_is_there() {
-    for is_killed in [false, true] {
+    for (durability, is_killed) in [("os", false), ("os", true), ("fsync", true)] {
         let Some(disk) = Disk::mount() else { return };
-        let start = Start::on(&disk.data_dir());
+        let start = Start::on(&disk.data_dir()).with(&["--durability", durability]);
         let server = start.start().unwrap();
         let mut client = server.client().unwrap();
         client.create_topic("t", 1, &[]).unwrap();

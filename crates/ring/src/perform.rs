@@ -24,19 +24,19 @@ use crate::route::{self, Way};
 use crate::socket::Socket;
 use crate::stage::Stage;
 use crate::sys::{Advice, Request, Requests};
-use crate::transfer::{FileRange, Means, Next, Op, Path, Piece, Transfer};
+use crate::transfer::{FileRange, Means, Next, Op, Path, Pieces, Transfer};
 use crate::uring::{OnDrop, Uring};
 
 /// Runs a transfer to its end. The caller keeps transfers on one socket apart.
 pub(crate) async fn transfer(
     ring: &Ring,
-    pieces: Vec<Piece>,
+    pieces: Pieces,
     socket: &Rc<Socket>,
     path: Path,
 ) -> Result<(), TransferError> {
     let path = possible_path(ring, path);
     let unfinished = Unfinished(socket);
-    let mut job = Box::new(Job::new(ring, pieces, Rc::clone(socket), path));
+    let mut job = Job::new(ring, pieces, Rc::clone(socket), path);
     loop {
         job.route(ring);
         job.prepare(ring).await?;
@@ -49,10 +49,10 @@ pub(crate) async fn transfer(
             Next::Failed(error) => return Err(error),
             Next::Do(_) => {}
         }
-        job = match (ring.kernel(), job.transfer.means()) {
-            (Kernel::Uring(uring), Means::Chain { .. }) => perform_linked(uring, job).await,
-            _ => perform_stepwise(ring, job).await,
-        };
+        match (ring.kernel(), job.transfer.means()) {
+            (Kernel::Uring(uring), Means::Chain { .. }) => job = perform_linked(uring, job).await,
+            _ => perform_stepwise(ring, &mut job).await,
+        }
         job.settle(ring);
     }
 }
@@ -95,7 +95,7 @@ struct Job {
 }
 
 impl Job {
-    fn new(ring: &Ring, pieces: Vec<Piece>, socket: Rc<Socket>, path: Path) -> Job {
+    fn new(ring: &Ring, pieces: Pieces, socket: Rc<Socket>, path: Path) -> Job {
         let way = match path {
             Path::Chain => Way::Chain,
             Path::Sendfile => Way::Sendfile,
@@ -141,7 +141,7 @@ impl Job {
             self.read_ahead(ring);
         }
         if matches!(self.transfer.means(), Means::Copy { .. }) {
-            self.stage.prepare(self.transfer.rest_bytes());
+            self.stage.prepare(ring.spare_stage(), self.transfer.rest_bytes());
         }
         if self.pipe.is_none() && self.transfer.wants_pipe() {
             let lease = ring.pipes().lease().await;
@@ -169,9 +169,11 @@ impl Job {
         }
     }
 
-    /// Counts what happened, and gives the pipe up if the peer does not read and others may need it.
+    /// Counts what happened, and lets go of what others may need: the stage if it is empty, the pipe if the
+    /// peer does not read.
     fn settle(&mut self, ring: &Ring) {
         self.count();
+        self.stage.release(ring.spare_stage());
         if self.cold_place.take().is_some() {
             ring.workers().give_way(Instant::now());
         }
@@ -236,12 +238,12 @@ impl Drop for Job {
     }
 }
 
-/// The plan as one chain on the ring.
-async fn perform_linked(uring: &Rc<Uring>, job: Box<Job>) -> Box<Job> {
+/// The plan as one chain on the ring, which owns the job meanwhile.
+async fn perform_linked(uring: &Rc<Uring>, job: Job) -> Job {
     job.counters.chains.add(1);
-    let (mut job, results) = uring.start(job, OnDrop::LetFinish, requests).await;
+    let (mut job, results) = uring.start(Box::new(job), OnDrop::LetFinish, requests).await;
     job.transfer.apply(&results);
-    job
+    *job
 }
 
 fn requests(job: &mut Job) -> Requests<'_> {
@@ -268,12 +270,12 @@ fn requests(job: &mut Job) -> Requests<'_> {
 }
 
 /// The plan step by step, one turn of the event loop; reports like a chain.
-async fn perform_stepwise(ring: &Ring, mut job: Box<Job>) -> Box<Job> {
+async fn perform_stepwise(ring: &Ring, job: &mut Job) {
     let mut results = [-libc::ECANCELED; CHAIN_OPERATIONS];
     let results = &mut results[..job.transfer.plan().len()];
     for (index, result) in results.iter_mut().enumerate() {
         let op = job.transfer.plan()[index];
-        *result = perform_step(ring, &mut job, op).await;
+        *result = perform_step(ring, job, op).await;
         if is_broken(op, *result) {
             break;
         }
@@ -283,7 +285,6 @@ async fn perform_stepwise(ring: &Ring, mut job: Box<Job>) -> Box<Job> {
     if !job.transfer.is_blocked() && job.transfer.rest_bytes() > 0 {
         tokio::task::yield_now().await;
     }
-    job
 }
 
 /// One operation now, without waiting for anything but PollOut and a disk that a copy must read.

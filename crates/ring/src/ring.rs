@@ -4,6 +4,7 @@
 //! A `Ring` lives on one thread inside a tokio current-thread runtime with a `LocalSet` (or a
 //! tokio-uring one) and does nothing until [`Ring::drive`] was spawned.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -23,6 +24,7 @@ use crate::perform;
 use crate::pipes::Pipes;
 use crate::residency::Residency;
 use crate::socket::Socket;
+use crate::stage::Stage;
 use crate::sys::Gather;
 use crate::transfer::{Path, Piece};
 use crate::uring::Uring;
@@ -59,6 +61,7 @@ struct Shared {
     kernel: Kernel,
     pipes: Pipes,
     residency: Residency,
+    spare_stage: Cell<Stage>,
     workers: Workers,
     /// A permit a chain that waits for a disk, first come first served.
     cold_chains: Arc<Semaphore>,
@@ -98,6 +101,7 @@ impl Ring {
                 kernel,
                 pipes,
                 residency: Residency::new(),
+                spare_stage: Cell::default(),
                 workers: Workers::of_this_thread(),
                 cold_chains,
                 config,
@@ -298,7 +302,7 @@ impl Ring {
         count: u64,
         socket: &Rc<Socket>,
     ) -> Result<(), TransferError> {
-        let pieces = vec![Piece::File { file, position, len_bytes: count }];
+        let pieces = [Piece::File { file, position, len_bytes: count }];
         self.transfer(pieces, socket, Path::Chain).await
     }
 
@@ -313,11 +317,11 @@ impl Ring {
     /// [`Socket::sent_bytes`] tells whether it is needed.
     pub async fn transfer(
         &self,
-        pieces: Vec<Piece>,
+        pieces: impl IntoIterator<Item = Piece>,
         socket: &Rc<Socket>,
         path: Path,
     ) -> Result<(), TransferError> {
-        perform::transfer(self, pieces, socket, path).await
+        perform::transfer(self, pieces.into_iter().collect(), socket, path).await
     }
 
     pub(crate) fn kernel(&self) -> &Kernel {
@@ -339,6 +343,11 @@ impl Ring {
 
     pub(crate) fn residency(&self) -> &Residency {
         &self.shared.residency
+    }
+
+    /// What the last copying transfer left for the next.
+    pub(crate) fn spare_stage(&self) -> &Cell<Stage> {
+        &self.shared.spare_stage
     }
 
     pub(crate) fn workers(&self) -> &Workers {

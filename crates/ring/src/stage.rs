@@ -1,8 +1,11 @@
 //! The buffer of a copying transfer: filled when empty, drained until empty.
 //!
-//! Called by perform.rs. Its memory is made on first use, so other paths carry none.
+//! Called by perform.rs. A transfer has memory while it copies, so other paths carry none; where nobody
+//! waits for a peer or a disk, all transfers of a ring take turns with one.
 
-use crate::config::STAGE_BYTES;
+use std::cell::Cell;
+
+use crate::config::{COPY_MAX_BYTES, STAGE_BYTES};
 
 /// Bytes on their way through user space.
 #[derive(Debug, Default)]
@@ -13,11 +16,22 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Makes the memory, once: as much as the whole transfer needs, and no more than is moved at a time.
-    /// An answer of 4 KiB must not pay for clearing 64.
-    pub(crate) fn prepare(&mut self, rest_bytes: u64) {
-        if self.bytes.is_empty() {
-            self.bytes = vec![0; rest_bytes.min(STAGE_BYTES as u64) as usize].into();
+    /// Has memory from here on: the spare, if it is enough, else its own, which is enough for what else is
+    /// copied of this size. A small answer must not pay for clearing 64 KiB, nor hold them while it waits.
+    pub(crate) fn prepare(&mut self, spare: &Cell<Stage>, rest_bytes: u64) {
+        if self.bytes.is_empty() && rest_bytes > 0 {
+            *self = spare.take();
+            let len_bytes = rest_bytes.clamp(COPY_MAX_BYTES, STAGE_BYTES as u64) as usize;
+            if self.bytes.len() < len_bytes {
+                self.bytes = vec![0; len_bytes].into();
+            }
+        }
+    }
+
+    /// Leaves the memory to others, unless bytes wait in it.
+    pub(crate) fn release(&mut self, spare: &Cell<Stage>) {
+        if self.bytes().is_empty() && !self.bytes.is_empty() {
+            spare.set(std::mem::take(self));
         }
     }
 
@@ -45,5 +59,41 @@ impl Stage {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_is_left_to_others_when_it_is_empty_and_not_before() {
+        let spare = Cell::default();
+        let mut stage = Stage::default();
+        stage.prepare(&spare, 100);
+        stage.room(5).copy_from_slice(b"bytes");
+        stage.commit(5);
+        stage.consume(4);
+        stage.release(&spare);
+        assert_eq!(stage.bytes(), b"s");
+        stage.consume(1);
+        let memory = stage.bytes.as_ptr();
+        stage.release(&spare);
+
+        let mut next = Stage::default();
+        next.prepare(&spare, 100);
+        assert!(next.bytes().is_empty());
+        assert_eq!(next.bytes.as_ptr(), memory);
+    }
+
+    #[test]
+    fn a_stage_that_is_too_small_is_replaced() {
+        let spare = Cell::default();
+        let mut small = Stage::default();
+        small.prepare(&spare, 1);
+        small.release(&spare);
+        let mut large = Stage::default();
+        large.prepare(&spare, u64::MAX);
+        assert_eq!(large.room(STAGE_BYTES as u32).len(), STAGE_BYTES);
     }
 }

@@ -32,7 +32,7 @@ use smallvec::SmallVec;
 
 use crate::error::TransferError;
 
-pub(crate) use piece::FileRange;
+pub(crate) use piece::{FileRange, Pieces};
 pub use piece::{Path, Piece};
 
 /// Operations of a plan for an answer of one partition.
@@ -88,7 +88,7 @@ pub(crate) struct Tally {
 /// The state of one transfer.
 #[derive(Debug)]
 pub(crate) struct Transfer {
-    pieces: Vec<Piece>,
+    pieces: Pieces,
     means: Means,
     /// What the socket has taken.
     sent: Cursor,
@@ -109,9 +109,9 @@ struct Cursor {
 }
 
 impl Transfer {
-    pub(crate) fn new(pieces: Vec<Piece>, means: Means) -> Transfer {
+    pub(crate) fn new(pieces: impl Into<Pieces>, means: Means) -> Transfer {
         let mut transfer = Transfer {
-            pieces,
+            pieces: pieces.into(),
             means,
             sent: Cursor { piece: 0, at: 0 },
             staged: 0,

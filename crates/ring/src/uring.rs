@@ -28,6 +28,7 @@ use crate::counters::Counters;
 use crate::error::RingError;
 use crate::operations::{Abandoned, Completed, Key, NOBODY, Operations, Resources, Results};
 use crate::sys::{Queue, Requests, Watched, watch};
+use crate::uring_calls::OnSocket;
 
 /// One io_uring and what is in flight on it.
 pub(crate) struct Uring {
@@ -36,6 +37,10 @@ pub(crate) struct Uring {
     driver: Cell<Option<Waker>>,
     /// Completions on their way from the queue to the slab; kept for its allocation.
     reaped: Cell<Vec<(u64, i32)>>,
+    /// What receives and polls owned that are over; kept for its allocations, at most as many as were ever
+    /// in flight at once.
+    #[expect(clippy::vec_box, reason = "it is the boxes that are kept")]
+    pub(crate) spare: RefCell<Vec<Box<OnSocket>>>,
     stopping: Cell<Stopping>,
     /// Told of every operation that is over, once stopping has begun.
     settled: Notify,
@@ -76,6 +81,7 @@ impl Uring {
             }),
             driver: Cell::new(None),
             reaped: Cell::new(Vec::new()),
+            spare: RefCell::default(),
             stopping: Cell::new(Stopping::No),
             settled: Notify::new(),
             counters,

@@ -5,8 +5,9 @@
 
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,8 +21,10 @@ use crate::sys::{Advice, Gather, Request, adopt_accepted, extend_received};
 use crate::transfer::FileRange;
 use crate::uring::{OnDrop, Uring};
 
-struct Receive {
-    socket: Rc<Socket>,
+/// What a receive, or a poll without a buffer, owns.
+#[derive(Default)]
+pub(crate) struct OnSocket {
+    socket: Option<Rc<Socket>>,
     buffer: BytesMut,
 }
 
@@ -39,16 +42,13 @@ struct Sync(Arc<File>);
 
 struct Advised(Arc<File>);
 
-struct Watch(Rc<Socket>);
-
 struct Accept(Rc<TcpListener>);
 
-impl Resources for Receive {}
+impl Resources for OnSocket {}
 impl Resources for Read {}
 impl Resources for Write {}
 impl Resources for Sync {}
 impl Resources for Advised {}
-impl Resources for Watch {}
 
 impl Resources for Accept {
     /// Closes a connection that was accepted for somebody who no longer waits.
@@ -65,17 +65,13 @@ impl Uring {
         socket: Rc<Socket>,
         buffer: BytesMut,
     ) -> (io::Result<usize>, BytesMut) {
-        let (mut receive, results) = self
-            .start(Box::new(Receive { socket, buffer }), OnDrop::Cancel, |receive| {
-                let buffer = receive.buffer.spare_capacity_mut();
-                smallvec![Request::Receive { socket: receive.socket.as_fd(), buffer }]
-            })
+        let (result, mut buffer) = self
+            .on_socket(socket, buffer, |socket, buffer| Request::Receive { socket, buffer })
             .await;
-        let result = count(results[0]);
         if let Ok(len_bytes) = result {
-            extend_received(&mut receive.buffer, len_bytes);
+            extend_received(&mut buffer, len_bytes);
         }
-        (result, receive.buffer)
+        (result, buffer)
     }
 
     /// One read of up to `len_bytes` into the spare capacity of `buffer`.
@@ -146,12 +142,28 @@ impl Uring {
         socket: Rc<Socket>,
         events: i16,
     ) -> io::Result<usize> {
-        let (_, results) = self
-            .start(Box::new(Watch(socket)), OnDrop::Cancel, |watch| {
-                smallvec![Request::Poll { fd: watch.0.as_fd(), events }]
+        let no_buffer = BytesMut::new();
+        self.on_socket(socket, no_buffer, |fd, _| Request::Poll { fd, events }).await.0
+    }
+
+    /// A request to a socket and the spare capacity of `buffer`.
+    async fn on_socket(
+        self: &Rc<Self>,
+        socket: Rc<Socket>,
+        buffer: BytesMut,
+        request: impl for<'a> FnOnce(BorrowedFd<'a>, &'a mut [MaybeUninit<u8>]) -> Request<'a>,
+    ) -> (io::Result<usize>, BytesMut) {
+        let mut owned = self.spare.borrow_mut().pop().unwrap_or_default();
+        *owned = OnSocket { socket: Some(socket), buffer };
+        let (mut owned, results) = self
+            .start(owned, OnDrop::Cancel, |OnSocket { socket, buffer }| {
+                let socket = socket.as_ref().expect("put there above");
+                smallvec![request(socket.as_fd(), buffer.spare_capacity_mut())]
             })
             .await;
-        count(results[0])
+        let OnSocket { buffer, .. } = std::mem::take(&mut *owned);
+        self.spare.borrow_mut().push(owned);
+        (count(results[0]), buffer)
     }
 
     pub(crate) async fn accept(

@@ -4,6 +4,10 @@ use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
+
+/// Header, records and trailer of an answer of one partition.
+const USUAL_PIECES: usize = 3;
 
 /// One part of an answer.
 #[derive(Clone, Debug)]
@@ -20,6 +24,9 @@ pub enum Piece {
         len_bytes: u64,
     },
 }
+
+/// An answer.
+pub(crate) type Pieces = SmallVec<[Piece; USUAL_PIECES]>;
 
 impl Piece {
     pub(super) fn len_bytes(&self) -> u64 {

@@ -5,7 +5,8 @@
 //!   ring.rs        what the server calls; one `Ring` a worker thread
 //!    ├─ perform.rs    performs a transfer ──── transfer.rs   the pure machine: what is next
 //!    │    ├─ route.rs, residency.rs                           which way it goes
-//!XX its bytes are on the way
+//!    │    ├─ pipes.rs, stage.rs                              where its bytes are on the way
+//!    │    └─ workers.rs                                      who gives way to the event loop
 //!    ├─ uring_calls.rs, uring.rs   operations as futures, the driver
 //!    │    ├─ operations.rs         who owns what while the kernel works
 //!    │    └─ sys.rs                all `unsafe`

@@ -80,7 +80,9 @@ impl Residency {
             return true;
         }
         // A verdict that covers less was given since the window was not cached to its end, or the file ends before.
-        let rest = known.is_none().then_some(part.start..(window + 1) * WINDOW_BYTES);
+        let window_end = (window + 1) * WINDOW_BYTES;
+        let has_more = known.is_none() && part.end < window_end;
+        let rest = has_more.then_some(part.start..window_end);
         let Some(cached) = rest.into_iter().chain([part]).find(|part| is_cached_now(file, part))
         else {
             return false;

@@ -4,6 +4,7 @@
 //! the event loop that it shares a core with; a scan keeps several busy. The kernel has no setting for their
 //! priority, but they are threads of this process, named after the one that they work for, and any process
 //! may lower its own. Called by perform.rs after a cold chain, so that one who serves no cold data pays nothing.
+//! Workers that write and sync for this thread cannot be told from them, and give way as well.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -11,14 +12,16 @@ use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, setpriority_process};
+use rustix::process::{Pid, getpriority_process, setpriority_process};
 use rustix::thread::gettid;
 
 /// Where the threads of this process are listed.
 const THREADS: &str = "/proc/self/task";
 
-/// What workers get beside a busy event loop: about a tenth of the core (sched(7)). All of it while that sleeps.
-const NICE: i32 = 10;
+/// How much nicer workers are than the event loop. While that is busy they get about a tenth of the core
+/// (sched(7)), all of it while it sleeps.
+const NICER: i32 = 10;
+const NICEST: i32 = 19;
 
 /// New workers are looked for at most so often. The kernel ends them after 5 idle seconds.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -56,11 +59,12 @@ impl Workers {
         let threads = fs::read_dir(THREADS)?;
         let threads = threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         let threads: HashSet<i32> = threads.collect();
+        let nice = (getpriority_process(Some(gettid()))? + NICER).min(NICEST);
         for &thread in threads.difference(&known) {
             // One that has ended meanwhile has no name any more.
             let name = fs::read_to_string(format!("{THREADS}/{thread}/comm"));
             if name.is_ok_and(|name| name.trim_end() == self.name) {
-                setpriority_process(Pid::from_raw(thread), NICE)?;
+                setpriority_process(Pid::from_raw(thread), nice)?;
             }
         }
         *known = threads;

@@ -174,7 +174,7 @@ fn a_slow_reader_is_not_taken_for_a_silent_one() {
     let mut request = fetch_request(TOPIC, 0, 0);
     let partition_max_bytes = FETCH_BYTES;
     request.topics[0].partitions =
-        vec![FetchPartition { partition_max_bytes, ..FetchPartition::default() }];
+        [FetchPartition { partition_max_bytes, ..FetchPartition::default() }].into();
     let request = Request::Fetch(FetchRequest { max_bytes: FETCH_BYTES, ..request });
     client.send(&request, newest(&request)).unwrap();
     // 160 kB/s, for three times the time-out; then the rest at once.

@@ -40,7 +40,8 @@ fn sizes_of_two(client: &mut Client, max_bytes: i32, partition_max_bytes: i32) -
     });
     let request = FetchRequest {
         max_bytes,
-        topics: vec![FetchTopic { topic: TOPIC.into(), partitions: partitions.into() }],
+        topics: [FetchTopic { topic: TOPIC.into(), partitions: partitions.into_iter().collect() }]
+            .into(),
         ..fetch_request(TOPIC, 0, 0)
     };
     let response = fetch_with(client, request);

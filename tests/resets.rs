@@ -116,6 +116,6 @@ fn fetch_all(dice: &mut Dice) -> (Request, i64) {
         ..FetchPartition::default()
     };
     let partitions = (0..PARTITIONS as i32).map(partition).collect();
-    let topics = vec![FetchTopic { topic: TOPIC.into(), partitions }];
+    let topics = [FetchTopic { topic: TOPIC.into(), partitions }].into();
     (Request::Fetch(FetchRequest { topics, ..fetch_request(TOPIC, 0, 0) }), offset)
 }

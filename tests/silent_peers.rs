@@ -30,7 +30,7 @@ fn greedy() -> Request {
     let mut request = fetch_request(TOPIC, 0, 0);
     let partition_max_bytes = 50 << 20;
     request.topics[0].partitions =
-        vec![FetchPartition { partition_max_bytes, ..Default::default() }];
+        [FetchPartition { partition_max_bytes, ..Default::default() }].into();
     Request::Fetch(FetchRequest { max_bytes: partition_max_bytes, ..request })
 }
 

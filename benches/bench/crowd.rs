@@ -60,7 +60,7 @@ pub(crate) fn fetch(offset: u64, max_bytes: i32, max_wait_ms: i32) -> FetchReque
         partition_max_bytes: max_bytes,
         ..FetchPartition::default()
     };
-    let topics = vec![FetchTopic { topic: TOPIC.into(), partitions: vec![partition] }];
+    let topics = [FetchTopic { topic: TOPIC.into(), partitions: [partition].into() }].into();
     FetchRequest { max_wait_ms, min_bytes: 1, max_bytes, topics, ..FetchRequest::default() }
 }
 

@@ -284,7 +284,7 @@ pub fn fetch_request(topic: &str, partition: i32, offset: i64) -> FetchRequest {
         max_wait_ms: 0,
         min_bytes: 1,
         max_bytes: 50 << 20,
-        topics: vec![FetchTopic { topic: topic.into(), partitions: vec![partition] }],
+        topics: [FetchTopic { topic: topic.into(), partitions: [partition].into() }].into(),
         ..FetchRequest::default()
     }
 }

@@ -101,7 +101,7 @@ fn fetch_request(topic: &str, offset: u64, len_bytes: u32) -> Bytes {
         partition_max_bytes: len_bytes as i32,
         ..FetchPartition::default()
     };
-    let topics = vec![FetchTopic { topic: topic.into(), partitions: vec![partition] }];
+    let topics = [FetchTopic { topic: topic.into(), partitions: [partition].into() }].into();
     let request = FetchRequest { max_wait_ms: 500, min_bytes: 1, topics, ..Default::default() };
     Request::Fetch(request).encode(FETCH_VERSION, 0, "raw")
 }
@@ -171,8 +171,8 @@ mod tests {
 
     fn answer(records_len: usize, error_code: ErrorCode) -> Bytes {
         let records = Records::from(Bytes::from(vec![7; records_len]));
-        let partitions = vec![PartitionData { records, error_code, ..PartitionData::default() }];
-        let responses = vec![FetchableTopicResponse { topic: "bench".into(), partitions }];
+        let partitions = [PartitionData { records, error_code, ..PartitionData::default() }].into();
+        let responses = [FetchableTopicResponse { topic: "bench".into(), partitions }].into();
         let answer = Response::from(FetchResponse { responses, ..FetchResponse::default() });
         answer.encode(FETCH_VERSION, 1).into_bytes(|slot| panic!("{slot:?}"))
     }

@@ -127,8 +127,8 @@ impl Discard {
 /// Encodes an answer with one byte of records to see how much stands before it.
 fn head_len(topic: &Str, version: i16) -> usize {
     let records = Records::from(Bytes::from_static(&[0]));
-    let partitions = vec![PartitionData { records, ..PartitionData::default() }];
-    let responses = vec![FetchableTopicResponse { topic: topic.clone(), partitions }];
+    let partitions = [PartitionData { records, ..PartitionData::default() }].into();
+    let responses = [FetchableTopicResponse { topic: topic.clone(), partitions }].into();
     let answer = FetchResponse { responses, ..FetchResponse::default() };
     Response::from(answer).encode(version, 0).len_bytes as usize - 1
 }
@@ -299,8 +299,8 @@ mod tests {
         let topic = Str::from("load");
         for version in 4..=LAST_VERSION {
             let records = Records::from(Bytes::from_static(b"12345"));
-            let partitions = vec![PartitionData { records, ..PartitionData::default() }];
-            let responses = vec![FetchableTopicResponse { topic: topic.clone(), partitions }];
+            let partitions = [PartitionData { records, ..PartitionData::default() }].into();
+            let responses = [FetchableTopicResponse { topic: topic.clone(), partitions }].into();
             let answer = FetchResponse { responses, ..FetchResponse::default() };
             let answer = Response::from(answer).encode(version, 1);
             let frame = answer.into_bytes(|slot| panic!("{slot:?}"));

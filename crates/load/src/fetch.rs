@@ -89,10 +89,8 @@ impl Workload for Fetch {
             max_wait_ms: args.max_wait_ms,
             min_bytes: args.min_bytes,
             max_bytes: args.max_bytes,
-            topics: vec![FetchTopic {
-                topic: self.topic.name.clone(),
-                partitions: vec![partition],
-            }],
+            topics: [FetchTopic { topic: self.topic.name.clone(), partitions: [partition].into() }]
+                .into(),
             ..FetchRequest::default()
         };
         Ok(Fetcher {

@@ -5,11 +5,13 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use penstock_ring::Socket;
 use penstock_storage::Extent;
 use penstock_wire::messages::ApiVersionsResponse;
-use penstock_wire::{Answer, ApiKey, ErrorCode, Request, RequestError, Response, decode_request};
+use penstock_wire::{
+    Answer, ApiKey, ErrorCode, Few, Request, RequestError, Response, decode_request,
+};
 
 use crate::worker::Worker;
 use crate::{
@@ -19,7 +21,7 @@ use crate::{
 /// A laid-out answer and the file ranges its slots stand for.
 pub(crate) struct Reply {
     pub(crate) answer: Answer,
-    pub(crate) extents: Vec<Extent>,
+    pub(crate) extents: Few<Extent>,
 }
 
 /// Why a request gets no reply and its connection no second chance.
@@ -33,7 +35,8 @@ pub(crate) enum NoReply {
     Unacknowledged(ErrorCode),
 }
 
-/// Answers the request in `frame` (a whole frame without its prefix). `None`: none is expected.
+/// Answers the request in `frame` (a whole frame without its prefix), encoding into `buffer` (see
+/// [`Response::encode_into`]). `None`: no reply is expected.
 ///
 /// # Errors
 /// The connection must close; see [`NoReply`].
@@ -41,6 +44,7 @@ pub(crate) async fn answer(
     worker: &Worker,
     socket: &Rc<Socket>,
     frame: Bytes,
+    buffer: &mut BytesMut,
 ) -> Result<Option<Reply>, NoReply> {
     let started = Instant::now();
     let (header, request) = match decode_request(frame) {
@@ -51,8 +55,8 @@ pub(crate) async fn answer(
         {
             let response =
                 Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::UNSUPPORTED_VERSION));
-            let answer = response.encode(0, correlation_id);
-            return Ok(Some(Reply { answer, extents: Vec::new() }));
+            let answer = response.encode_into(0, correlation_id, buffer);
+            return Ok(Some(Reply { answer, extents: Few::new() }));
         }
         Err(error) => return Err(error.into()),
     };
@@ -63,7 +67,7 @@ pub(crate) async fn answer(
             return Ok(None);
         }
     };
-    let answer = response.encode(header.api_version, header.correlation_id);
+    let answer = response.encode_into(header.api_version, header.correlation_id, buffer);
     worker.server.metrics.request_done(header.api_key, started.elapsed());
     Ok(Some(Reply { answer, extents }))
 }
@@ -73,7 +77,7 @@ async fn respond(
     socket: &Rc<Socket>,
     api_version: i16,
     request: Request,
-) -> Result<Option<(Response, Vec<Extent>)>, NoReply> {
+) -> Result<Option<(Response, Few<Extent>)>, NoReply> {
     let response = match request {
         Request::Fetch(request) => {
             let fetched = fetch::fetch(worker, socket, &request).await;
@@ -141,7 +145,7 @@ async fn respond(
             Response::InitProducerId(producer_ids::init(worker, &request).await)
         }
     };
-    Ok(Some((response, Vec::new())))
+    Ok(Some((response, Few::new())))
 }
 
 /// Waits for an answer that may take long; a peer that leaves meanwhile needs none.

@@ -51,6 +51,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, vitals: &Rc<Vitals>, peer: Socket
         vitals: Rc::clone(vitals),
         socket: vitals.socket(),
         received: BytesMut::new(),
+        encoded: BytesMut::new(),
     };
     let end = connection.run().await;
     vitals.shut_down();
@@ -70,6 +71,8 @@ struct Connection {
     socket: Rc<Socket>,
     /// What has been received and not yet been taken as a frame.
     received: BytesMut,
+    /// Memory for the next answer, empty.
+    encoded: BytesMut,
 }
 
 /// A whole frame without its prefix, and its share of the budget of requests in flight.
@@ -90,7 +93,7 @@ impl Connection {
     async fn serve_one(&mut self) -> Result<(), End> {
         let Frame { bytes, budget } = self.next_frame().await?;
         self.vitals.enter(Phase::Working);
-        let reply = api::answer(&self.worker, &self.socket, bytes).await?;
+        let reply = api::answer(&self.worker, &self.socket, bytes, &mut self.encoded).await?;
         drop(budget);
         self.vitals.enter(Phase::Sending);
         if let Some(reply) = reply {
@@ -191,22 +194,21 @@ impl Connection {
 
     async fn send(&mut self, reply: Reply) -> Result<(), End> {
         let path = self.worker.server.settings.fetch_path.path();
-        let pieces = pieces_of(reply);
-        Ok(self.worker.ring.transfer(pieces, &self.socket, path).await?)
+        Ok(self.worker.ring.transfer(pieces_of(reply), &self.socket, path).await?)
     }
 }
 
 /// Puts the file ranges where the answer's layout has their slots.
-fn pieces_of(reply: Reply) -> Vec<Piece> {
+fn pieces_of(reply: Reply) -> impl Iterator<Item = Piece> {
     let Reply { answer, extents } = reply;
     let file_range = |extent: &Extent| Piece::File {
         file: Arc::clone(&extent.file),
         position: extent.position.0,
         len_bytes: extent.len_bytes,
     };
-    let piece = |piece| match piece {
+    let piece = move |piece| match piece {
         penstock_wire::Piece::Bytes(bytes) => Piece::Bytes(bytes),
         penstock_wire::Piece::Records(slot) => file_range(&extents[slot.id as usize]),
     };
-    answer.pieces.into_iter().map(piece).collect()
+    answer.pieces.into_iter().map(piece)
 }

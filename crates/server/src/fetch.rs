@@ -17,7 +17,7 @@ use penstock_storage::{Extent, FindError, Found, Offset};
 use penstock_wire::messages::{
     FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
-use penstock_wire::{ErrorCode, Records, RecordsSlot};
+use penstock_wire::{ErrorCode, Few, Records, RecordsSlot};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -36,7 +36,7 @@ const NO_SESSION: i32 = 0;
 /// The answer to a fetch, and the file ranges that its slots stand for, by slot id.
 pub(crate) struct Fetched {
     pub(crate) response: FetchResponse,
-    pub(crate) extents: Vec<Extent>,
+    pub(crate) extents: Few<Extent>,
 }
 
 /// Answers a fetch, at the latest after its max_wait.
@@ -101,8 +101,8 @@ fn register(worker: &Worker, request: &FetchRequest, more: &Arc<Notify>) -> Vec<
 /// What would be sent if the fetch were answered now.
 #[derive(Default)]
 struct Plan {
-    topics: Vec<FetchableTopicResponse>,
-    extents: Vec<Extent>,
+    topics: Few<FetchableTopicResponse>,
+    extents: Few<Extent>,
     record_bytes: u64,
     /// An error or old data: waiting would not make the answer better.
     is_final: bool,
@@ -113,7 +113,7 @@ impl Plan {
         let mut plan = Plan::default();
         let limit = worker.server.settings.fetch_max_bytes.min(request.max_bytes.max(0) as u64);
         for topic in &request.topics {
-            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            let mut partitions = Few::with_capacity(topic.partitions.len());
             for asked in &topic.partitions {
                 let found = worker.server.topics.partition(&topic.topic, asked.partition);
                 partitions.push(match found {
@@ -232,7 +232,7 @@ fn report(worker: &Worker, partition: &Partition, asked: &FetchPartition, error:
 impl Fetched {
     fn error(error_code: ErrorCode) -> Self {
         let response = FetchResponse { error_code, ..FetchResponse::default() };
-        Fetched { response, extents: Vec::new() }
+        Fetched { response, extents: Few::new() }
     }
 }
 
@@ -275,7 +275,7 @@ mod tests {
     fn a_fetch_waits_only_while_waiting_can_make_it_better() {
         let request = FetchRequest { min_bytes: 10, max_wait_ms: 100, ..FetchRequest::default() };
         let plan = |record_bytes, is_final| Plan {
-            topics: vec![FetchableTopicResponse::default()],
+            topics: [FetchableTopicResponse::default()].into(),
             record_bytes,
             is_final,
             ..Plan::default()

@@ -1,6 +1,7 @@
 //! An encoded frame in pieces, and the records field that makes the cuts.
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 
 /// The records of a partition, in a produce request or a fetch response.
 ///
@@ -53,11 +54,14 @@ pub struct RecordsSlot {
     pub len_bytes: u32,
 }
 
+/// The parts of a frame; those of a fetch of one partition need no memory of their own.
+pub type Pieces = SmallVec<[Piece; 3]>;
+
 /// A whole frame: send its pieces in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// None is empty; neighbours may both be bytes.
-    pub pieces: Vec<Piece>,
+    pub pieces: Pieces,
     /// The sum of the pieces, length prefix included.
     pub len_bytes: u64,
 }

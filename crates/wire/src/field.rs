@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use smallvec::SmallVec;
 
 use crate::ErrorCode;
 use crate::answer::{Records, RecordsSlot};
@@ -12,6 +13,9 @@ use crate::writer::Writer;
 /// A string that is a slice of the frame it came in, and keeps that frame in memory: what is stored
 /// for long should be copied (`Str::from(&*name)`).
 pub type Str = ByteString;
+
+/// An array that mostly has one element, which needs no memory of its own.
+pub type Few<T> = SmallVec<[T; 1]>;
 
 /// 16 bytes; all zero means none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -209,23 +213,33 @@ impl Prefixed for Bytes {
     }
 }
 
-impl<T: Field> Prefixed for Vec<T> {
-    const WIDTH: Width = Width::Long;
+macro_rules! arrays {
+    ($($array:ident)*) => { $(
+        impl<T: Field> Prefixed for $array<T> {
+            const WIDTH: Width = Width::Long;
 
-    fn length(&self) -> usize {
-        self.len()
-    }
-    fn decode_content(reader: &mut Reader, length: usize) -> Result<Self, DecodeError> {
-        reader.elements(length)
-    }
-    fn encode_content(&self, writer: &mut Writer) {
-        self.iter().for_each(|element| element.encode(writer));
-    }
-    #[cfg(test)]
-    fn sample_content(sampler: &mut crate::sample::Sampler) -> Self {
-        (0..sampler.number() & 3).map(|_| T::sample(sampler)).collect()
-    }
+            fn length(&self) -> usize {
+                self.len()
+            }
+            fn decode_content(reader: &mut Reader, length: usize) -> Result<Self, DecodeError> {
+                reader.admit_elements::<T>(length)?;
+                let mut elements = $array::with_capacity(length);
+                for _ in 0..length {
+                    elements.push(T::decode(reader)?);
+                }
+                Ok(elements)
+            }
+            fn encode_content(&self, writer: &mut Writer) {
+                self.iter().for_each(|element| element.encode(writer));
+            }
+            #[cfg(test)]
+            fn sample_content(sampler: &mut crate::sample::Sampler) -> Self {
+                (0..sampler.number() & 3).map(|_| T::sample(sampler)).collect()
+            }
+        }
+    )* };
 }
+arrays! { Vec Few }
 
 impl Field for Records {
     fn min_bytes(version: Version) -> usize {

@@ -25,12 +25,12 @@ mod reader;
 mod schema;
 mod writer;
 
-pub use answer::{Answer, Piece, Records, RecordsSlot};
+pub use answer::{Answer, Piece, Pieces, Records, RecordsSlot};
 pub use api::{
     ApiKey, Request, Response, SUPPORTED, SupportedApi, decode_request, decode_response, negotiate,
 };
 pub use error_code::ErrorCode;
-pub use field::{Str, Uuid};
+pub use field::{Few, Str, Uuid};
 pub use header::{RequestError, RequestHeader};
 pub use reader::{DecodeError, Problem};
 

@@ -84,17 +84,19 @@ fn the_fields_of_a_fetch_request_are_kafkas_by_name() {
         isolation_level: 1,
         session_id: 5,
         session_epoch: 6,
-        topics: vec![FetchTopic {
+        topics: [FetchTopic {
             topic: "topic".into(),
-            partitions: vec![FetchPartition {
+            partitions: [FetchPartition {
                 partition: 7,
                 current_leader_epoch: 8,
                 fetch_offset: 9,
                 last_fetched_epoch: 10,
                 log_start_offset: 11,
                 partition_max_bytes: 12,
-            }],
-        }],
+            }]
+            .into(),
+        }]
+        .into(),
         forgotten_topics_data: vec![],
         rack_id: "rack".into(),
     };
@@ -119,9 +121,9 @@ fn the_fields_of_a_fetch_response_are_kafkas_by_name() {
         throttle_time_ms: 1,
         error_code: ErrorCode(2),
         session_id: 3,
-        responses: vec![FetchableTopicResponse {
+        responses: [FetchableTopicResponse {
             topic: "topic".into(),
-            partitions: vec![PartitionData {
+            partitions: [PartitionData {
                 partition_index: 4,
                 error_code: ErrorCode(5),
                 high_watermark: 6,
@@ -136,8 +138,10 @@ fn the_fields_of_a_fetch_response_are_kafkas_by_name() {
                 }]),
                 preferred_read_replica: 17,
                 records: Bytes::from_static(b"records").into(),
-            }],
-        }],
+            }]
+            .into(),
+        }]
+        .into(),
     };
     let mut bytes = unframed(whole(Response::from(ours).encode(12, 0)));
     theirs::ResponseHeader::decode(&mut bytes, 1).unwrap();

@@ -77,8 +77,9 @@ impl Reader {
         }
     }
 
-    /// An array of `count` elements, each of which takes at least a byte on the wire.
-    pub(crate) fn elements<T: Field>(&mut self, count: usize) -> Result<Vec<T>, DecodeError> {
+    /// Refuses an array of `count` elements, each of which takes at least a byte on the wire, if it cannot be
+    /// in what is left or is more than the frame may have.
+    pub(crate) fn admit_elements<T: Field>(&mut self, count: usize) -> Result<(), DecodeError> {
         let least = T::min_bytes(self.version).max(1);
         if count > self.bytes.len() / least {
             let left_bytes = self.bytes.len();
@@ -88,11 +89,7 @@ impl Reader {
             .elements_left
             .checked_sub(count)
             .ok_or_else(|| self.error(Problem::TooManyElements { limit: self.max_elements }))?;
-        let mut elements = Vec::with_capacity(count);
-        for _ in 0..count {
-            elements.push(T::decode(self)?);
-        }
-        Ok(elements)
+        Ok(())
     }
 
     /// The next tagged field: its tag and a reader of its bytes alone.

@@ -9,8 +9,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use penstock_batch::varint;
 
-use crate::answer::{Answer, Piece, RecordsSlot};
-use crate::field::Field;
+use crate::answer::{Answer, Piece, Pieces, RecordsSlot};
+use crate::field::{Few, Field};
 use crate::frame;
 use crate::reader::Width;
 use crate::schema::Version;
@@ -18,19 +18,22 @@ use crate::schema::Version;
 /// Byte fields from this size on become a piece of their own instead of being copied.
 const SHARE_FROM_BYTES: usize = 4096;
 
+/// More than most frames need beside what goes in at their cuts.
+const USUAL_BYTES: usize = 512;
+
 pub(crate) struct Writer {
     pub(crate) version: Version,
     buffer: BytesMut,
     /// Pieces that go in at a position of the buffer, in order.
-    cuts: Vec<(usize, Piece)>,
+    cuts: Few<(usize, Piece)>,
 }
 
 impl Writer {
-    /// Begins a frame; its length is filled in by [`Writer::finish`].
-    pub(crate) fn new(version: Version) -> Writer {
-        let mut writer = Writer { version, buffer: BytesMut::with_capacity(512), cuts: Vec::new() };
-        writer.buffer.put_bytes(0, frame::PREFIX_LEN);
-        writer
+    /// Begins a frame in a buffer that is empty; its length is filled in by [`Writer::finish`].
+    pub(crate) fn new(version: Version, mut buffer: BytesMut) -> Writer {
+        buffer.reserve(USUAL_BYTES);
+        buffer.put_bytes(0, frame::PREFIX_LEN);
+        Writer { version, buffer, cuts: Few::new() }
     }
 
     pub(crate) fn put(&mut self, bytes: &[u8]) {
@@ -75,17 +78,17 @@ impl Writer {
         self.put(&tagged.encoded);
     }
 
-    /// Fills in the length and cuts the buffer into pieces. Over 2 GiB is a bug of the caller's,
-    /// who decides how many records an answer carries.
-    pub(crate) fn finish(mut self) -> Answer {
+    /// Fills in the length and cuts the buffer into pieces; gives back what is left of it, unless the frame
+    /// outgrew it. Over 2 GiB is a bug of the caller's, who decides how many records an answer carries.
+    pub(crate) fn finish(mut self) -> (Answer, BytesMut) {
         let foreign: u64 = self.cuts.iter().map(|(_, piece)| piece.len_bytes()).sum();
         let len_bytes = self.buffer.len() as u64 + foreign;
         let length =
             i32::try_from(len_bytes - frame::PREFIX_LEN as u64).expect("a frame is below 2 GiB");
         self.buffer[..frame::PREFIX_LEN].copy_from_slice(&length.to_be_bytes());
 
-        let buffer = self.buffer.freeze();
-        let mut pieces = Vec::with_capacity(2 * self.cuts.len() + 1);
+        let buffer = self.buffer.split().freeze();
+        let mut pieces = Pieces::with_capacity(2 * self.cuts.len() + 1);
         let mut from = 0;
         for (at, piece) in self.cuts {
             if from < at {
@@ -99,7 +102,8 @@ impl Writer {
         if from < buffer.len() {
             pieces.push(Piece::Bytes(buffer.slice(from..)));
         }
-        Answer { pieces, len_bytes }
+        let left = if buffer.len() > USUAL_BYTES { BytesMut::new() } else { self.buffer };
+        (Answer { pieces, len_bytes }, left)
     }
 }
 
@@ -118,7 +122,7 @@ impl Tagged {
     /// Tags must come in rising order.
     pub(crate) fn push(&mut self, tag: u32, value: &impl Field) {
         let mut writer =
-            Writer { version: self.version, buffer: BytesMut::new(), cuts: Vec::new() };
+            Writer { version: self.version, buffer: BytesMut::new(), cuts: Few::new() };
         value.encode(&mut writer);
         assert!(writer.cuts.is_empty(), "records and large byte fields are not tagged");
         varint::put_u32(&mut self.encoded, tag);
@@ -140,7 +144,7 @@ mod tests {
             .map(|records| PartitionData { records, ..PartitionData::default() })
             .collect();
         let topic = FetchableTopicResponse { topic: "t".into(), partitions };
-        Response::from(FetchResponse { responses: vec![topic], ..FetchResponse::default() })
+        Response::from(FetchResponse { responses: [topic].into(), ..FetchResponse::default() })
     }
 
     fn bytes_of(slot: RecordsSlot) -> Bytes {

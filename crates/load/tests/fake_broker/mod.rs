@@ -188,7 +188,7 @@ impl Session {
             ..PartitionData::default()
         };
         let topic = request.topics[0].topic.clone();
-        let responses = vec![FetchableTopicResponse { topic, partitions: vec![data] }];
+        let responses = [FetchableTopicResponse { topic, partitions: [data].into() }].into();
         FetchResponse { responses, ..FetchResponse::default() }
     }
 

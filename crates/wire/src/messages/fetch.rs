@@ -1,7 +1,7 @@
 //! Fetch (1).
 
 use crate::schema::schema;
-use crate::{ErrorCode, Records, Str};
+use crate::{ErrorCode, Few, Records, Str};
 
 schema! {
     /// Where to read on, partition by partition, and how much.
@@ -16,7 +16,7 @@ schema! {
         isolation_level: i8 [4..],
         session_id: i32 [7..],
         session_epoch: i32 [7..] = -1,
-        topics: Vec<FetchTopic> [0..],
+        topics: Few<FetchTopic> [0..],
         forgotten_topics_data: Vec<ForgottenTopic> [7..],
         rack_id: Str [11..],
     }
@@ -24,7 +24,7 @@ schema! {
     /// One topic's.
     FetchTopic {
         topic: Str [0..],
-        partitions: Vec<FetchPartition> [0..],
+        partitions: Few<FetchPartition> [0..],
     }
 
     /// One partition's.
@@ -50,13 +50,13 @@ schema! {
         error_code: ErrorCode [7..],
         /// 0 without a session.
         session_id: i32 [7..],
-        responses: Vec<FetchableTopicResponse> [0..],
+        responses: Few<FetchableTopicResponse> [0..],
     }
 
     /// One topic's.
     FetchableTopicResponse {
         topic: Str [0..],
-        partitions: Vec<PartitionData> [0..],
+        partitions: Few<PartitionData> [0..],
     }
 
     /// One partition's.

@@ -123,7 +123,8 @@ impl Job {
         let can_chain = matches!(ring.kernel(), Kernel::Uring(_));
         let is_cached = || {
             let (mut ranges, now) = (transfer.next_ranges(TURN_BYTES), Instant::now());
-            ranges.all(|range| ring.residency().is_cached(&range, now))
+            let goes_on = transfer.rest_bytes() > TURN_BYTES;
+            ranges.all(|range| ring.residency().is_cached(&range, goes_on, now))
         };
         let way = route::choose(transfer.rest_bytes(), can_chain, is_cached);
         transfer.set_means(means_of(way, ring));

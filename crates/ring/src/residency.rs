@@ -5,8 +5,8 @@
 //! ```text
 //!   window    |--------------------------------|    512 KiB, one verdict each
 //!   asked               |-----|                     covered by the verdict? else the kernel is asked
-//!                       |----------------------|    for all that readers who go on will want; and if
-//!                       |-----|                     that is not all there, for this alone
+//!                       |----------------------|    for all that readers who go on will want, where somebody
+//!                       |-----|                     does go on; and if that is not all there, for this alone
 //! ```
 
 use std::cell::RefCell;
@@ -44,6 +44,8 @@ struct Verdict {
     window: u64,
     cached: Range<u64>,
     found: Instant,
+    /// It is all there is to say: the window's end was asked for, too.
+    looked_further: bool,
 }
 
 impl Residency {
@@ -52,14 +54,15 @@ impl Residency {
     }
 
     /// Whether every byte of the range can be read without waiting, by verdicts that hold at `now`. In doubt
-    /// (a kernel before 6.5, a filter that forbids the call) it is not.
-    pub(crate) fn is_cached(&self, range: &FileRange, now: Instant) -> bool {
+    /// (a kernel before 6.5, a filter that forbids the call) it is not. `goes_on` says that the bytes behind it
+    /// will be asked for next.
+    pub(crate) fn is_cached(&self, range: &FileRange, goes_on: bool, now: Instant) -> bool {
         let end = range.position + range.len_bytes;
         let mut from = range.position;
         while from < end {
             let window = from / WINDOW_BYTES;
             let to = end.min((window + 1) * WINDOW_BYTES);
-            if !self.is_part_cached(&range.file, window, from..to, now) {
+            if !self.is_part_cached(&range.file, window, from..to, goes_on, now) {
                 return false;
             }
             from = to;
@@ -72,31 +75,39 @@ impl Residency {
         file: &Arc<File>,
         window: u64,
         part: Range<u64>,
+        goes_on: bool,
         now: Instant,
     ) -> bool {
         let slot = &mut self.verdicts.borrow_mut()[slot_of(file, window)];
-        let known = slot.as_ref().filter(|verdict| verdict.holds(file, window, now));
+        let earlier = slot.as_ref().filter(|verdict| verdict.is_of(file, window));
+        let known = earlier.filter(|verdict| verdict.holds(now));
         if known.is_some_and(|verdict| verdict.covers(&part)) {
             return true;
         }
-        // A verdict that covers less was given since the window was not cached to its end, or the file ends before.
+        let looked_further = known.is_some_and(|verdict| verdict.looked_further);
+        // Whoever reads here and there gains nothing by more than was asked.
+        let will_be_asked = goes_on || earlier.is_some();
         let window_end = (window + 1) * WINDOW_BYTES;
-        let has_more = known.is_none() && part.end < window_end;
-        let rest = has_more.then_some(part.start..window_end);
+        let looks_further = will_be_asked && !looked_further && part.end < window_end;
+        let rest = looks_further.then_some(part.start..window_end);
         let Some(cached) = rest.into_iter().chain([part]).find(|part| is_cached_now(file, part))
         else {
             return false;
         };
-        *slot = Some(Verdict { file: Arc::downgrade(file), window, cached, found: now });
+        let looked_further = looked_further || looks_further;
+        let file = Arc::downgrade(file);
+        *slot = Some(Verdict { file, window, cached, found: now, looked_further });
         true
     }
 }
 
 impl Verdict {
-    fn holds(&self, file: &Arc<File>, window: u64, now: Instant) -> bool {
-        self.window == window
-            && std::ptr::eq(self.file.as_ptr(), Arc::as_ptr(file))
-            && now.saturating_duration_since(self.found) < VERDICT_HOLDS
+    fn is_of(&self, file: &Arc<File>, window: u64) -> bool {
+        self.window == window && std::ptr::eq(self.file.as_ptr(), Arc::as_ptr(file))
+    }
+
+    fn holds(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.found) < VERDICT_HOLDS
     }
 
     fn covers(&self, part: &Range<u64>) -> bool {
@@ -155,7 +166,7 @@ mod tests {
     }
 
     fn cached(file: &Arc<File>, position: u64, len_bytes: u64) -> bool {
-        Residency::new().is_cached(&range(file, position, len_bytes), Instant::now())
+        Residency::new().is_cached(&range(file, position, len_bytes), false, Instant::now())
     }
 
     #[test]
@@ -196,26 +207,48 @@ mod tests {
     fn a_verdict_holds_for_a_while_and_no_longer() {
         let (file, residency, now) = (file(|_| true), Residency::new(), Instant::now());
         let all = range(&file, 0, PAGES * PAGE_BYTES);
-        assert!(residency.is_cached(&all, now));
+        assert!(residency.is_cached(&all, false, now));
         evict(&file);
-        assert!(residency.is_cached(&all, now + VERDICT_HOLDS / 2), "not asked again");
-        assert!(!residency.is_cached(&all, now + VERDICT_HOLDS));
+        assert!(residency.is_cached(&all, false, now + VERDICT_HOLDS / 2), "not asked again");
+        assert!(!residency.is_cached(&all, false, now + VERDICT_HOLDS));
+    }
+
+    fn written(len_bytes: u64) -> Arc<File> {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.write_all_at(&vec![7; len_bytes as usize], 0).unwrap();
+        file.sync_all().unwrap();
+        Arc::new(file)
     }
 
     #[test]
     fn one_look_serves_those_who_read_on_if_the_window_is_cached_to_its_end() {
         for (len_bytes, is_known) in [(2 * WINDOW_BYTES, true), (WINDOW_BYTES - PAGE_BYTES, false)]
         {
-            let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-            file.write_all_at(&vec![7; len_bytes as usize], 0).unwrap();
-            file.sync_all().unwrap();
-            let (file, residency, now) = (Arc::new(file), Residency::new(), Instant::now());
-            assert!(residency.is_cached(&range(&file, 0, PAGE_BYTES), now));
+            let (file, residency, now) = (written(len_bytes), Residency::new(), Instant::now());
+            let page = |n| range(&file, n * PAGE_BYTES, PAGE_BYTES);
+            assert!(residency.is_cached(&page(0), true, now));
             evict(&file);
-            assert!(residency.is_cached(&range(&file, 0, PAGE_BYTES), now));
-            assert_eq!(residency.is_cached(&range(&file, PAGE_BYTES, PAGE_BYTES), now), is_known);
-            assert!(!residency.is_cached(&range(&file, WINDOW_BYTES, PAGE_BYTES), now), "another");
+            assert!(residency.is_cached(&page(0), true, now));
+            assert_eq!(residency.is_cached(&page(1), true, now), is_known);
+            let of_another_window = range(&file, WINDOW_BYTES, PAGE_BYTES);
+            assert!(!residency.is_cached(&of_another_window, true, now));
         }
+    }
+
+    #[test]
+    fn the_first_who_reads_here_and_there_asks_for_no_more_and_the_next_does() {
+        let (file, residency, now) = (written(2 * WINDOW_BYTES), Residency::new(), Instant::now());
+        let page = |n| range(&file, n * PAGE_BYTES, PAGE_BYTES);
+        let next = |n| residency.is_cached(&page(n), false, now);
+        let known = |n| {
+            let verdicts = residency.verdicts.borrow();
+            let verdict = verdicts[slot_of(&file, 0)].as_ref();
+            verdict.is_some_and(|verdict| verdict.covers(&(n * PAGE_BYTES..(n + 1) * PAGE_BYTES)))
+        };
+        assert!(next(0) && !known(1));
+        assert!(next(1) && known(1) && known(2) && known(WINDOW_BYTES / PAGE_BYTES - 1));
+        let later = now + VERDICT_HOLDS;
+        assert!(residency.is_cached(&page(5), false, later) && known(6), "whoever asked before");
     }
 
     #[test]
@@ -223,11 +256,15 @@ mod tests {
         let (hot, cold, residency) = (file(|_| true), file(|_| false), Residency::new());
         let now = Instant::now();
         for _ in 0..3 {
-            assert!(residency.is_cached(&range(&hot, 0, PAGE_BYTES), now));
-            assert!(!residency.is_cached(&range(&cold, 0, PAGE_BYTES), now));
+            assert!(residency.is_cached(&range(&hot, 0, PAGE_BYTES), false, now));
+            assert!(!residency.is_cached(&range(&cold, 0, PAGE_BYTES), false, now));
         }
         drop(hot);
         let opened: Vec<_> = (0..100).map(|_| file(|_| false)).collect();
-        assert!(!opened.iter().any(|file| residency.is_cached(&range(file, 0, PAGE_BYTES), now)));
+        assert!(!opened.iter().any(|file| residency.is_cached(
+            &range(file, 0, PAGE_BYTES),
+            false,
+            now
+        )));
     }
 }

@@ -57,6 +57,11 @@ impl Learned {
         self.lock().places.iter().rev().find(holds).copied()
     }
 
+    /// What the batch found last takes in its file: others are often as large. `None`: nothing was found yet.
+    pub(crate) fn usual_batch_bytes(&self) -> Option<u64> {
+        self.lock().places.back().map(|place| place.len_bytes)
+    }
+
     /// The entries around an offset in a segment; else the page that may have them, if one is likely.
     pub(crate) fn bracket(
         &self,

@@ -351,7 +351,8 @@ impl Log {
             .chain(sealed.then_some((&self.active.segment, false)))
             .find(|(later, _)| later.may_hold_batches())
             .map(|(later, sealed)| later.view(sealed));
-        Ok(Lookup::new(offset, segment.view(sealed), next, start).teaching(&self.learned))
+        let learned = Some(Arc::clone(&self.learned));
+        Ok(Lookup::new(offset, segment.view(sealed), next, start, learned))
     }
 
     /// What a look-up by time starts from: every segment, and what is in memory of the active one.

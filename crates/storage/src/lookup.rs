@@ -46,7 +46,7 @@ pub struct Lookup {
     next: Option<SegmentView>,
     state: State,
     failed: Option<FindError>,
-    /// Who wants to know what is read.
+    /// Knows what was read before, and wants to know what is read now.
     learned: Option<Arc<Learned>>,
 }
 
@@ -90,19 +90,15 @@ impl Lookup {
         segment: SegmentView,
         next: Option<SegmentView>,
         begin: Begin,
+        learned: Option<Arc<Learned>>,
     ) -> Lookup {
         let state = match begin {
             Begin::Index { file, len_bytes, guess } => {
                 State::Index { file, search: IndexSearch::new(len_bytes, guess) }
             }
-            Begin::Between(bracket) => walk_between(&segment, target, bracket),
+            Begin::Between(bracket) => walk_between(&segment, target, bracket, learned.as_deref()),
         };
-        Lookup { target, segment, next, state, failed: None, learned: None }
-    }
-
-    /// Shares what it reads with the look-ups that come after.
-    pub(crate) fn teaching(self, learned: &Arc<Learned>) -> Lookup {
-        Lookup { learned: Some(learned.clone()), ..self }
+        Lookup { target, segment, next, state, failed: None, learned }
     }
 
     /// A look-up that is over before it began.
@@ -158,7 +154,8 @@ impl Lookup {
         if let State::Index { search, .. } = &self.state
             && search.need().is_none()
         {
-            self.state = walk_between(&self.segment, self.target, search.bracket());
+            let learned = self.learned.as_deref();
+            self.state = walk_between(&self.segment, self.target, search.bracket(), learned);
         }
         if let State::Walk { walk, .. } = &self.state
             && walk.is_over()
@@ -272,7 +269,12 @@ impl Lookup {
 }
 
 /// Begins where one read is likely to be enough.
-fn walk_between(segment: &SegmentView, target: Offset, bracket: Bracket<OffsetEntry>) -> State {
+fn walk_between(
+    segment: &SegmentView,
+    target: Offset,
+    bracket: Bracket<OffsetEntry>,
+    learned: Option<&Learned>,
+) -> State {
     const HEADER_BYTES: u64 = HEADER_LEN as u64;
     let Bracket { floor, next } = bracket;
     let names_target = |entry: OffsetEntry| segment.files.absolute(entry.relative_offset) == target;
@@ -283,11 +285,17 @@ fn walk_between(segment: &SegmentView, target: Offset, bracket: Bracket<OffsetEn
             walk_from(segment, target, floor, None, HEADER_BYTES)
         }
         None => walk_from(segment, target, floor, None, WINDOW_BYTES),
-        Some(apart @ ..=NEAR_BYTES) => {
+        Some(apart @ ..=NEAR_BYTES) if !has_own_entries(apart, learned) => {
             walk_from(segment, target, floor, None, apart + HEADER_BYTES)
         }
         Some(_) => walk_from(segment, target, next, floor, HEADER_BYTES),
     }
+}
+
+/// Whether every batch is likely to have an entry, so that the one behind the target leads to it.
+fn has_own_entries(entries_apart: u64, learned: Option<&Learned>) -> bool {
+    let usual_bytes = learned.and_then(Learned::usual_batch_bytes);
+    usual_bytes.is_some_and(|usual_bytes| entries_apart < 2 * usual_bytes)
 }
 
 /// From an entry, or the segment's start if it is none that could be. Reads so much at first.

@@ -257,7 +257,7 @@ impl TimestampLookup {
             },
         };
         let target = files.absolute(mark.relative_offset);
-        let lookup = Box::new(Lookup::new(target, source.view.clone(), None, start));
+        let lookup = Box::new(Lookup::new(target, source.view.clone(), None, start, None));
         self.state = State::Place { lookup, mark };
         Ok(())
     }

@@ -287,6 +287,19 @@ fn a_reader_who_reads_on_takes_each_page_of_the_index_once() {
 }
 
 #[test]
+fn where_every_batch_has_an_entry_one_header_leads_to_any_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = restarted_log(dir.path(), 500, 4200, true);
+    find(&log, 0);
+    for n in 0..400 {
+        let offset = n * 7919 % 996;
+        let (found, reads) = find_noting(&log, offset);
+        assert_eq!(found.base_offset, Offset(offset / 2 * 2));
+        assert!(reads.iter().all(|len| *len <= 128) && reads.len() <= 1, "{offset}: {reads:?}");
+    }
+}
+
+#[test]
 fn a_batch_found_lately_is_found_again_without_a_read() {
     let dir = tempfile::tempdir().unwrap();
     let log = restarted_log(dir.path(), 100, 5 << 10, true);

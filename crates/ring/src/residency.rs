@@ -11,6 +11,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::IoSliceMut;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -115,9 +116,11 @@ impl Verdict {
     }
 }
 
+/// Readers often go on side by side, each as many windows behind the next: they must not meet in a few slots.
 fn slot_of(file: &Arc<File>, window: u64) -> usize {
-    // Windows of a file lie one behind the other; files begin anywhere.
-    (Arc::as_ptr(file).addr() / size_of::<usize>()).wrapping_add(window as usize) % SLOTS
+    let mut hasher = DefaultHasher::new();
+    (Arc::as_ptr(file), window).hash(&mut hasher);
+    hasher.finish() as usize % SLOTS
 }
 
 /// cachestat(2) also counts pages whose read is still under way, and sending one of those would wait.
@@ -137,6 +140,7 @@ fn is_readable_now(file: &File, position: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::io::Write;
     use std::os::unix::fs::FileExt;
     use std::sync::Arc;
@@ -249,6 +253,15 @@ mod tests {
         assert!(next(1) && known(1) && known(2) && known(WINDOW_BYTES / PAGE_BYTES - 1));
         let later = now + VERDICT_HOLDS;
         assert!(residency.is_cached(&page(5), false, later) && known(6), "whoever asked before");
+    }
+
+    #[test]
+    fn readers_side_by_side_do_not_meet_in_a_few_slots() {
+        let file = file(|_| false);
+        for windows_apart in 1..1024 {
+            let slots: HashSet<_> = (0..16).map(|n| slot_of(&file, n * windows_apart)).collect();
+            assert!(slots.len() >= 8, "{} at {windows_apart}", slots.len());
+        }
     }
 
     #[test]

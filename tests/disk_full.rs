@@ -1,6 +1,7 @@
 //! A full disk: what finds no room is refused, nothing of it is seen, fetch goes on; with room again so does
 //! produce, without a restart. The disk is a small tmpfs, filled by the producers or by a foreign file.
 
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -158,6 +159,9 @@ fn a_server_starts_on_a_full_disk_and_serves_what_is_there() {
             assert!(!is_refused(&produce(&mut client, "t", 1000)));
         }
         if is_killed { server.kill() } else { server.stop() }.unwrap();
+        // Of a topic that was deleted and is not forgotten, for which the disk has no room now.
+        let log_starts = disk.data_dir().join("log-start-offset-checkpoint");
+        fs::write(log_starts, "0\n1\ngone 0 5\n").unwrap();
         disk.take(0);
 
         let server = start.start().unwrap();
@@ -168,6 +172,12 @@ fn a_server_starts_on_a_full_disk_and_serves_what_is_there() {
         assert_eq!(server.metrics().unwrap().value("penstock_partitions_offline"), 0);
         disk.give_back();
         until("there is room", || !is_refused(&produce(&mut client, "t", 65536)));
+        client.create_topic("gone", 1, &[]).unwrap();
+        assert!(!is_refused(&produce(&mut client, "gone", 1000)));
+        server.stop().unwrap();
+        let server = start.start().unwrap();
+        let mut client = server.client().unwrap();
+        assert_eq!(client.offset_of("gone", 0, -2).unwrap(), 0, "where the deleted one started");
         server.stop().unwrap();
     }
 }

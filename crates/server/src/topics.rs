@@ -197,6 +197,11 @@ impl Topics {
     }
 
     fn grow_to(&self, topic: &Topic, count: i32) -> Result<(), ChangeError> {
+        let is_there = |name: &PartitionName| {
+            name.topic != topic.name
+                || !matches!(topic.partition(name.partition), Err(Unserved::Unknown))
+        };
+        self.data_dir.retain_log_starts(is_there).context("cannot forget where logs started")?;
         let config = topic.overrides().apply(&self.defaults);
         for index in 0..count {
             if !matches!(topic.partition(index), Err(Unserved::Unknown)) {

@@ -44,7 +44,11 @@ impl Topics {
         let changes = OverridesFile::open(data_dir.path())?;
         let last_stop = data_dir.take_last_stop()?;
         let names = data_dir.partitions()?;
-        data_dir.retain_log_starts(|name| names.binary_search(name).is_ok())?;
+        let is_there = |name: &PartitionName| names.binary_search(name).is_ok();
+        if let Err(error) = data_dir.retain_log_starts(is_there) {
+            // The disk is full, say. They do no harm before there is a partition of that name.
+            tracing::warn!(%error, "cannot forget where deleted logs started");
+        }
         let log_starts = data_dir.log_starts()?;
         let config_of = |topic: &str| changes.of(topic).apply(&settings.log);
         let points = data_dir.recovery_points()?;

@@ -38,6 +38,8 @@ fn serves_without_io_uring(errno: u32) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "become_the_server_when_told_to", "--nocapture"]);
     command.env(BECOME_SERVER, format!("{errno} {}", arguments.join(" ")));
+    // With one thread, as on one core, the test's name would stand before the server's first line.
+    command.env("RUST_TEST_THREADS", "2");
     let server = Penstock::start(command).unwrap();
     let mut client = server.client().unwrap();
     client.create_topic("t", 1, &[]).unwrap();

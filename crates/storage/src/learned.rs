@@ -20,7 +20,7 @@ use std::{
 use crate::{
     Offset,
     batch_place::BatchPlace,
-    index_entry::OffsetEntry,
+    index_entry::{Entry, OffsetEntry},
     index_search::{Bracket, IndexSearch, page_entries},
     recent::RecentBatch,
 };
@@ -111,7 +111,9 @@ impl Learned {
 
 impl IndexPage {
     pub(crate) fn read(segment: Offset, sealed: bool, number: u64, bytes: &[u8]) -> IndexPage {
-        let entries: Box<[OffsetEntry]> = page_entries(number, bytes).collect();
+        let mut entries = Vec::with_capacity(bytes.len() / OffsetEntry::LEN);
+        entries.extend(page_entries::<OffsetEntry>(number, bytes));
+        let entries = entries.into_boxed_slice();
         let ends_index = sealed && !is_full(&entries);
         IndexPage { segment, number, entries, ends_index }
     }
@@ -145,7 +147,6 @@ fn is_full(entries: &[OffsetEntry]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index_entry::Entry;
 
     /// Page `number` of an index whose n-th entry is (10 n, 1000 n), n from 1.
     fn page(segment: i64, sealed: bool, number: u64, entries: u32) -> IndexPage {

@@ -19,7 +19,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use serde_json::Value;
 
 use crate::cold_table;
-use crate::disk::DiskLimit;
+use crate::disk::{self, DiskLimit};
 use crate::log::{HOT_TOPIC, TOPIC};
 use crate::plan::Plan;
 use crate::results::{Comparison, HotReaders, Pace, Pair, Reason, ThrownAway, Trial};
@@ -71,21 +71,8 @@ pub(crate) fn measure(
     Ok(())
 }
 
-/// `None`: nobody wants it, or nobody insists and it cannot be had.
 fn slow_disk(plan: &Plan, into: &mut Comparison) -> anyhow::Result<Option<(u64, DiskLimit)>> {
-    let bytes_per_s = plan.disk_bytes_per_s.unwrap_or(SLOW_DISK_BYTES_PER_S);
-    if bytes_per_s == 0 {
-        return Ok(None);
-    }
-    match DiskLimit::new(&plan.dir, bytes_per_s) {
-        Ok(limit) => Ok(Some((bytes_per_s, limit))),
-        Err(error) if plan.disk_bytes_per_s.is_some() => Err(error.context("no limit of the disk")),
-        Err(error) => {
-            plan.say(&format!("only the disk as it is: {error:#}"));
-            into.no_slow_disk = Some(format!("{error:#}"));
-            Ok(None)
-        }
-    }
+    disk::slow_disk(plan, SLOW_DISK_BYTES_PER_S, &mut into.no_slow_disk)
 }
 
 /// One disk's part.

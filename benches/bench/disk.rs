@@ -1,11 +1,13 @@
-//! A disk that reads no faster than it is told to, for some processes: a cgroup with a limit of the block layer.
+//! A disk that is no faster than it is told to be, for some processes: a cgroup with limits of the block layer.
 //!
-//! Virtual disks are often memory of their host, and then "cold" means little. `cold` holds the servers in
-//! such a group and lets them go afterwards. Both versions of cgroups are known; it takes root.
+//! Virtual disks are often memory of their host, and then "cold" means little, and a sync is over at once.
+//! `cold` and `produce` hold servers in such a group and let them go afterwards. Both versions of cgroups are
+//! known; it takes root.
 //!
 //! ```text
 //! v1   MOUNT/penstock-bench-PID/blkio.throttle.read_bps_device   ◀─ "254:0 400000000"
-//! v2   MOUNT/penstock-bench-PID/io.max                           ◀─ "254:0 rbps=400000000"
+//!                              /blkio.throttle.write_bps_device  ◀─ "254:0 400000000"
+//! v2   MOUNT/penstock-bench-PID/io.max                           ◀─ "254:0 rbps=400000000 wbps=400000000"
 //! ```
 
 use std::fs;
@@ -13,6 +15,33 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+
+use crate::plan::Plan;
+
+/// The slow disk that a plan has, of so many bytes a second unless it says how many. `None`: nobody wants it, or
+/// nobody insists and it cannot be had; `why_not` says why then.
+///
+/// # Errors
+/// Somebody insists and it cannot be had.
+pub(crate) fn slow_disk(
+    plan: &Plan,
+    usual_bytes_per_s: u64,
+    why_not: &mut Option<String>,
+) -> anyhow::Result<Option<(u64, DiskLimit)>> {
+    let bytes_per_s = plan.disk_bytes_per_s.unwrap_or(usual_bytes_per_s);
+    if bytes_per_s == 0 {
+        return Ok(None);
+    }
+    match DiskLimit::new(&plan.dir, bytes_per_s) {
+        Ok(limit) => Ok(Some((bytes_per_s, limit))),
+        Err(error) if plan.disk_bytes_per_s.is_some() => Err(error.context("no limit of the disk")),
+        Err(error) => {
+            plan.say(&format!("only the disk as it is: {error:#}"));
+            *why_not = Some(format!("{error:#}"));
+            Ok(None)
+        }
+    }
+}
 
 /// A group that exists as long as this does. Dropping it puts processes back where they were.
 #[derive(Debug)]
@@ -23,7 +52,7 @@ pub(crate) struct DiskLimit {
     held: Vec<(u32, PathBuf)>,
 }
 
-/// Where cgroups are that can limit reads.
+/// Where cgroups are that can limit a disk.
 #[derive(Debug, PartialEq, Eq)]
 struct Hierarchy {
     mount: PathBuf,
@@ -37,7 +66,7 @@ enum Version {
 }
 
 impl DiskLimit {
-    /// A group whose processes read that many bytes a second at most from the disk under `dir`.
+    /// A group whose processes read, and write, that many bytes a second at most on the disk under `dir`.
     ///
     /// # Errors
     /// No disk is under it, or there are no cgroups for that, or not for us.
@@ -47,10 +76,11 @@ impl DiskLimit {
         let group = hierarchy.mount.join(format!("penstock-bench-{}", std::process::id()));
         fs::create_dir(&group).with_context(|| format!("cannot make {}", group.display()))?;
         let limit = DiskLimit { hierarchy, group, held: Vec::new() };
-        let (file, rule) = limit.hierarchy.version.rule(&device, bytes_per_s);
-        let file = limit.group.join(file);
-        fs::write(&file, &rule)
-            .with_context(|| format!("cannot write {rule:?} to {}", file.display()))?;
+        for (file, rule) in limit.hierarchy.version.rules(&device, bytes_per_s) {
+            let file = limit.group.join(file);
+            fs::write(&file, &rule)
+                .with_context(|| format!("cannot write {rule:?} to {}", file.display()))?;
+        }
         Ok(limit)
     }
 
@@ -111,11 +141,15 @@ impl Hierarchy {
 }
 
 impl Version {
-    /// A file of a group, and what to write into it.
-    fn rule(self, device: &str, bytes_per_s: u64) -> (&'static str, String) {
+    /// Files of a group, and what to write into them.
+    fn rules(self, device: &str, bytes_per_s: u64) -> Vec<(&'static str, String)> {
         match self {
-            Version::One => ("blkio.throttle.read_bps_device", format!("{device} {bytes_per_s}")),
-            Version::Two => ("io.max", format!("{device} rbps={bytes_per_s}")),
+            Version::One => ["blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"]
+                .map(|file| (file, format!("{device} {bytes_per_s}")))
+                .into(),
+            Version::Two => {
+                vec![("io.max", format!("{device} rbps={bytes_per_s} wbps={bytes_per_s}"))]
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use penstock_tests::rig::machine::pinned;
 use serde_json::Value;
 
+use crate::disk::DiskLimit;
 use crate::plan::Plan;
 
 /// A job of fewer writes measures its start.
@@ -24,12 +25,13 @@ pub(crate) fn check() -> anyhow::Result<()> {
     found.map(|_| ()).context("fio is not installed; `make bench-produce` would have done it")
 }
 
-/// Bytes a second of `jobs` files that together take about `total_bytes`.
+/// Bytes a second of `jobs` files that together take about `total_bytes`, on a disk that may be limited.
 ///
 /// # Errors
 /// It fails.
 pub(crate) fn write(
     plan: &Plan,
+    limit: Option<&mut DiskLimit>,
     jobs: u32,
     block_bytes: u64,
     total_bytes: u64,
@@ -43,7 +45,13 @@ pub(crate) fn write(
     fio.arg(format!("--bs={block_bytes}")).arg(format!("--size={}", writes * block_bytes));
     fio.arg(format!("--numjobs={jobs}"));
     let mut fio = pinned(plan.machine.cores.map(|cores| cores.server), &fio);
-    let ended = fio.stdin(Stdio::null()).output().context("cannot start fio")?;
+    fio.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = fio.spawn().context("cannot start fio")?;
+    if let Some(limit) = limit {
+        // Before it has read its arguments; its jobs come later.
+        limit.hold(running.id())?;
+    }
+    let ended = running.wait_with_output()?;
     let said = String::from_utf8_lossy(&ended.stderr);
     ensure!(ended.status.success(), "{fio:?} ended with {}: {said}", ended.status);
     fs::remove_dir_all(&dir)?;

@@ -42,8 +42,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1.0, global = true)]
     seconds: f64,
 
-    /// What the slow disk of a cold scan reads (by a cgroup; takes root). 0: there is none. Not given:
-    /// 400 MB/s where that can be done
+    /// What a slow disk reads, or writes (by a cgroup; takes root). 0: there is none. Not given: 400 MB/s for cold
+    /// scans and 125 MB/s for syncs where that can be done
     #[arg(long, value_name = "N", global = true)]
     disk_bytes_per_second: Option<u64>,
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! a round, for 1 and 16 partitions     os      ├─ penstock ─┤├─ kafka ─┤    records a CPU-second
-//!                                      fsync   ├─ penstock ─┤├─ fio ───┤    MB/s, fio in writes of one group
+//!                                      fsync   ├─ penstock ─┤├─ fio ───┤    MB/s, fio in writes of one group,
+//!                                                                          on the disk as it is and on a slower one
 //! ```
 //!
 //! Every run begins with a file system that owes the disk nothing, and with free memory that was in use a moment
@@ -18,6 +19,7 @@ use penstock_tests::rig::usage;
 use penstock_tests::{Penstock, Start};
 use serde_json::Value;
 
+use crate::disk::{DiskLimit, slow_disk};
 use crate::plan::Plan;
 use crate::results::{Appending, Produced, Syncing};
 use crate::{fio, kafka, server, witness};
@@ -26,6 +28,8 @@ const PRODUCERS: u32 = 16;
 const RECORD_BYTES: u64 = 1 << 10;
 const BATCH_BYTES: u64 = 16 << 10;
 const PARTITIONS: [u32; 2] = [1, 16];
+/// A slow disk, when nobody says how slow: a volume as clouds rent it out by default.
+const SLOW_DISK_BYTES_PER_S: u64 = 125_000_000;
 /// What a run of `os` appends for each of the plan's seconds.
 const BYTES_A_SECOND: f64 = 256e6;
 /// A Java virtual machine compiles what it runs often; before that it is another program.
@@ -38,8 +42,12 @@ const KAFKA_WARM_UP_BYTES: u64 = 1 << 30;
 pub(crate) fn run(plan: &Plan) -> anyhow::Result<Produced> {
     fio::check()?;
     let mut results = Produced::default();
+    let slow_disk = slow_disk(plan, SLOW_DISK_BYTES_PER_S, &mut results.no_slow_disk)?;
     appending(plan, &mut results)?;
-    syncing(plan, &mut results)?;
+    syncing(plan, None, &mut results)?;
+    if slow_disk.is_some() {
+        syncing(plan, slow_disk, &mut results)?;
+    }
     Ok(results)
 }
 
@@ -87,14 +95,22 @@ fn appending(plan: &Plan, into: &mut Produced) -> anyhow::Result<()> {
 }
 
 /// Penstock with a sync a group, and fio with one a write of such a group's bytes.
-fn syncing(plan: &Plan, into: &mut Produced) -> anyhow::Result<()> {
+fn syncing(
+    plan: &Plan,
+    mut slow_disk: Option<(u64, DiskLimit)>,
+    into: &mut Produced,
+) -> anyhow::Result<()> {
     let penstock = penstock(plan, "fsync")?;
+    if let Some((_, limit)) = &mut slow_disk {
+        limit.hold(penstock.pid())?;
+    }
     for partitions in PARTITIONS {
         // Makes the topic.
         produce(plan, penstock.address(), partitions, total(BATCH_BYTES * 64))?;
     }
     for round in 0..plan.rounds {
-        plan.say(&format!("syncing, round {} of {}", round + 1, plan.rounds));
+        let disk = if slow_disk.is_some() { "on a slow disk, " } else { "" };
+        plan.say(&format!("syncing, {disk}round {} of {}", round + 1, plan.rounds));
         for partitions in PARTITIONS {
             settle(plan)?;
             let before = Synced::so_far(&penstock)?;
@@ -104,12 +120,15 @@ fn syncing(plan: &Plan, into: &mut Produced) -> anyhow::Result<()> {
             let group_bytes = group_bytes.context("nothing was synced")?;
             settle(plan)?;
             let bytes = number(&said["result"]["bytes"])?;
+            let limit = slow_disk.as_mut().map(|(_, limit)| limit);
+            let fio_bytes_per_s = fio::write(plan, limit, partitions, group_bytes, bytes as u64)?;
             into.syncing.push(Syncing {
+                disk_bytes_per_s: slow_disk.as_ref().map(|(bytes_per_s, _)| *bytes_per_s),
                 partitions,
                 round,
                 group_bytes,
                 penstock_bytes_per_s: number(&said["result"]["bytes_per_s"])?,
-                fio_bytes_per_s: fio::write(plan, partitions, group_bytes, bytes as u64)?,
+                fio_bytes_per_s,
             });
         }
     }

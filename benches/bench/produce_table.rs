@@ -18,10 +18,15 @@ pub(crate) fn words(results: &Produced) -> String {
          ### Acknowledged from the disk\n\n`--durability fsync` beside fio on the same file system, by \
          turns: `--rw=write --fdatasync=1 --iodepth=1`, as many bytes, in writes as large as the mean of \
          what one sync of the server carried, one growing file for each partition. What came before is \
-         on the disk when a run begins.\n\n{}",
+         on the disk when a run begins.\n\n{}{}",
         appending(&results.appending),
-        syncing(&results.syncing)
+        syncing(&results.syncing),
+        missing(results.no_slow_disk.as_deref())
     )
+}
+
+fn missing(why: Option<&str>) -> String {
+    why.map_or(String::new(), |why| format!("\nNothing was measured on a slower disk: {why}.\n"))
 }
 
 fn appending(runs: &[Appending]) -> String {
@@ -48,12 +53,14 @@ fn appending(runs: &[Appending]) -> String {
 }
 
 fn syncing(pairs: &[Syncing]) -> String {
-    let mut table = head(&["partitions", "KiB a sync", "penstock MB/s", "fio MB/s", "times fio"]);
-    for partitions in in_order(pairs.iter().map(|pair| pair.partitions)) {
-        let here = || pairs.iter().filter(|pair| pair.partitions == partitions);
+    let mut table =
+        head(&["disk", "partitions", "KiB a sync", "penstock MB/s", "fio MB/s", "times fio"]);
+    for (disk, partitions) in in_order(pairs.iter().map(of_row)) {
+        let here = || pairs.iter().filter(|pair| of_row(pair) == (disk, partitions));
         let of = |of: fn(&Syncing) -> f64| spread(here().map(of));
         let tenths = |value: f64| format!("{value:.1}");
         table += &row([
+            disk.map_or("as it is".to_owned(), |bytes| format!("{} MB/s", bytes / 1_000_000)),
             partitions.to_string(),
             median(of(|pair| pair.group_bytes as f64 / 1024.0), count),
             median(of(|pair| pair.penstock_bytes_per_s / 1e6), tenths),
@@ -62,6 +69,10 @@ fn syncing(pairs: &[Syncing]) -> String {
         ]);
     }
     table
+}
+
+fn of_row(pair: &Syncing) -> (Option<u64>, u32) {
+    (pair.disk_bytes_per_s, pair.partitions)
 }
 
 #[cfg(test)]
@@ -98,14 +109,24 @@ mod tests {
 
     #[test]
     fn a_sync_is_held_against_the_write_of_its_round() {
-        let pair = |round, penstock_bytes_per_s| Syncing {
+        let pair = |round, disk_bytes_per_s, penstock_bytes_per_s| Syncing {
+            disk_bytes_per_s,
             partitions: 16,
             round,
             group_bytes: 80 << 10,
             penstock_bytes_per_s,
             fio_bytes_per_s: 50e6,
         };
-        let table = syncing(&[pair(0, 40e6), pair(1, 45e6)]);
-        assert!(table.contains("| 16 | 80 | 42.5 | 50.0 | 0.85 (0.80–0.90) |"), "{table}");
+        let slow = Some(125_000_000);
+        let pairs = [pair(0, None, 40e6), pair(1, None, 45e6), pair(0, slow, 50e6)];
+        let table = syncing(&pairs);
+        assert!(
+            table.contains("| as it is | 16 | 80 | 42.5 | 50.0 | 0.85 (0.80–0.90) |"),
+            "{table}"
+        );
+        assert!(
+            table.contains("| 125 MB/s | 16 | 80 | 50.0 | 50.0 | 1.00 (1.00–1.00) |"),
+            "{table}"
+        );
     }
 }

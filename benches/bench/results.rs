@@ -141,6 +141,8 @@ pub(crate) struct Produced {
     pub(crate) appending: Vec<Appending>,
     /// Acknowledged from the disk.
     pub(crate) syncing: Vec<Syncing>,
+    /// Why nothing was measured on a slower disk.
+    pub(crate) no_slow_disk: Option<String>,
 }
 
 /// One load of producers on one server.
@@ -158,6 +160,8 @@ pub(crate) struct Appending {
 /// One load of producers on a server that syncs, then fio with writes as large.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Syncing {
+    /// `None`: the disk as it is.
+    pub(crate) disk_bytes_per_s: Option<u64>,
     /// Of the server; files of fio.
     pub(crate) partitions: u32,
     pub(crate) round: u32,

@@ -51,14 +51,15 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Produced> {
     Ok(results)
 }
 
-fn penstock(plan: &Plan, durability: &str) -> anyhow::Result<Penstock> {
-    let start = Start::on(&plan.fresh(durability)?).with(&["--durability", durability]);
+/// A server with a directory of that name.
+fn penstock(plan: &Plan, name: &str, durability: &str) -> anyhow::Result<Penstock> {
+    let start = Start::on(&plan.fresh(name)?).with(&["--durability", durability]);
     server::start_pinned(plan, &start)
 }
 
 /// Penstock and Apache Kafka, acknowledged from the page cache.
 fn appending(plan: &Plan, into: &mut Produced) -> anyhow::Result<()> {
-    let penstock = penstock(plan, "os")?;
+    let penstock = penstock(plan, "os", "os")?;
     let kafka = kafka::broker(plan)?;
     let servers = [
         ("penstock", penstock.address(), penstock.pid()),
@@ -100,7 +101,8 @@ fn syncing(
     mut slow_disk: Option<(u64, DiskLimit)>,
     into: &mut Produced,
 ) -> anyhow::Result<()> {
-    let penstock = penstock(plan, "fsync")?;
+    let name = if slow_disk.is_some() { "fsync-slow" } else { "fsync" };
+    let penstock = penstock(plan, name, "fsync")?;
     if let Some((_, limit)) = &mut slow_disk {
         limit.hold(penstock.pid())?;
     }

@@ -13,6 +13,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, bail};
 
@@ -84,6 +85,15 @@ impl DiskLimit {
         Ok(limit)
     }
 
+    /// A command that limits itself before it becomes `command`.
+    pub(crate) fn around(&self, command: &Command) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]);
+        shell.arg(self.group.join("cgroup.procs"));
+        shell.arg(command.get_program()).args(command.get_args());
+        shell
+    }
+
     /// Limits a process, with all of its threads.
     ///
     /// # Errors
@@ -101,7 +111,10 @@ impl DiskLimit {
 
 impl Drop for DiskLimit {
     fn drop(&mut self) {
-        for (pid, home) in &self.held {
+        // Not those that have ended: their numbers may be somebody else's by now.
+        let inside = fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default();
+        let inside: Vec<u32> = inside.lines().filter_map(|pid| pid.parse().ok()).collect();
+        for (pid, home) in self.held.iter().filter(|(pid, _)| inside.contains(pid)) {
             let _ = put(*pid, home);
         }
         if let Err(error) = fs::remove_dir(&self.group) {
@@ -116,7 +129,8 @@ impl Hierarchy {
             .context("no cgroups are mounted")?;
         if found.version == Version::Two {
             let controllers = found.mount.join("cgroup.subtree_control");
-            fs::write(&controllers, "+io").context("the io controller cannot be used")?;
+            // What a group writes is known by whose memory it was.
+            fs::write(&controllers, "+io +memory").context("the io controller cannot be used")?;
         }
         Ok(found)
     }

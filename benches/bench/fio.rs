@@ -31,7 +31,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
 /// It fails.
 pub(crate) fn write(
     plan: &Plan,
-    limit: Option<&mut DiskLimit>,
+    limit: Option<&DiskLimit>,
     jobs: u32,
     block_bytes: u64,
     total_bytes: u64,
@@ -45,13 +45,10 @@ pub(crate) fn write(
     fio.arg(format!("--bs={block_bytes}")).arg(format!("--size={}", writes * block_bytes));
     fio.arg(format!("--numjobs={jobs}"));
     let mut fio = pinned(plan.machine.cores.map(|cores| cores.server), &fio);
-    fio.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let running = fio.spawn().context("cannot start fio")?;
     if let Some(limit) = limit {
-        // Before it has read its arguments; its jobs come later.
-        limit.hold(running.id())?;
+        fio = limit.around(&fio);
     }
-    let ended = running.wait_with_output()?;
+    let ended = fio.stdin(Stdio::null()).output().context("cannot start fio")?;
     let said = String::from_utf8_lossy(&ended.stderr);
     ensure!(ended.status.success(), "{fio:?} ended with {}: {said}", ended.status);
     fs::remove_dir_all(&dir)?;

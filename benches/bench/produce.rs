@@ -6,12 +6,12 @@
 //!                                                                          on the disk as it is and on a slower one
 //! ```
 //!
-//! Every run begins with a file system that owes the disk nothing, and with free memory that was in use a moment
-//! ago: a virtual machine gives memory that lies idle back to its host, and both servers would pay for
-//! getting it anew.
+//! Every run begins with a file system that owes the disk nothing, on a machine whose memory is full of page
+//! cache, as it is where a server has run for a day: a virtual machine gives memory that lies idle back to its
+//! host, and getting it anew can cost more than all that a server does.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 
 use anyhow::Context;
@@ -33,7 +33,9 @@ const SLOW_DISK_BYTES_PER_S: u64 = 125_000_000;
 /// What a run of `os` appends for each of the plan's seconds.
 const BYTES_A_SECOND: f64 = 256e6;
 /// A Java virtual machine compiles what it runs often; before that it is another program.
-const KAFKA_WARM_UP_BYTES: u64 = 1 << 30;
+const KAFKA_WARM_UP_BYTES: u64 = 4 << 30;
+/// Of the memory that is available when all servers are warm: what is left for them to grow.
+const SPARE_BYTES: u64 = 1 << 30;
 
 /// All of it.
 ///
@@ -71,6 +73,7 @@ fn appending(plan: &Plan, into: &mut Produced) -> anyhow::Result<()> {
             produce(plan, address, partitions, total(KAFKA_WARM_UP_BYTES / 2))?;
         }
     }
+    fill_memory(plan)?;
     for round in 0..plan.rounds {
         plan.say(&format!("appending, round {} of {}", round + 1, plan.rounds));
         for partitions in PARTITIONS {
@@ -122,7 +125,7 @@ fn syncing(
             let group_bytes = group_bytes.context("nothing was synced")?;
             settle(plan)?;
             let bytes = number(&said["result"]["bytes"])?;
-            let limit = slow_disk.as_mut().map(|(_, limit)| limit);
+            let limit = slow_disk.as_ref().map(|(_, limit)| limit);
             let fio_bytes_per_s = fio::write(plan, limit, partitions, group_bytes, bytes as u64)?;
             into.syncing.push(Syncing {
                 disk_bytes_per_s: slow_disk.as_ref().map(|(bytes_per_s, _)| *bytes_per_s),
@@ -182,14 +185,20 @@ fn produce(
     witness::hear_well(plan, "produce", &flags)
 }
 
-/// Writes what is dirty, so that no run pays for the one before it, and has as much memory touched as a run
-/// takes.
+/// Writes what is dirty, so that no run pays for the one before it.
 fn settle(plan: &Plan) -> anyhow::Result<()> {
-    rustix::fs::syncfs(File::open(&plan.dir)?)?;
-    let scratch = plan.dir.join("touched");
-    let touched = 2.0 * BYTES_A_SECOND * plan.seconds;
-    io::copy(&mut io::repeat(1).take(touched as u64), &mut File::create(&scratch)?)?;
-    Ok(fs::remove_file(scratch)?)
+    Ok(rustix::fs::syncfs(File::open(&plan.dir)?)?)
+}
+
+/// Leaves no memory idle: reads a file that is all hole, which takes page cache and no disk.
+fn fill_memory(plan: &Plan) -> anyhow::Result<()> {
+    plan.say("filling the page cache");
+    let available = usage::available_memory_bytes()?;
+    let path = plan.dir.join("hole");
+    File::create(&path)?.set_len(available.saturating_sub(SPARE_BYTES))?;
+    let (mut hole, mut buffer) = (File::open(path)?, vec![0; 1 << 20]);
+    while hole.read(&mut buffer)? > 0 {}
+    Ok(())
 }
 
 fn number(value: &Value) -> anyhow::Result<f64> {

@@ -77,6 +77,15 @@ pub fn cpu_s(pid: u32) -> anyhow::Result<f64> {
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
+/// Memory that processes could have without swapping, in bytes: what is idle, and page cache.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn available_memory_bytes() -> anyhow::Result<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    Ok(kib_of(&meminfo, "MemAvailable:").context("no MemAvailable")? << 10)
+}
+
 /// Resident memory of a process, in bytes, and the most it ever was.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
 
@@ -27,6 +27,9 @@ use crate::measure::{Measurement, Turn};
 use crate::pace::Pacer;
 use crate::progress::{Done, Progress};
 use crate::schedule::Schedule;
+
+/// What threads in the background add to their nice value: they run when no other thread wants to.
+const BACKGROUND_NICE: i32 = 19;
 
 /// Between two looks of the progress bar.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -56,8 +59,8 @@ pub(crate) struct Plan {
     rate: f64,
     span: Span,
     timeout: Duration,
-    /// Whether a person is shown how it goes.
-    watched: bool,
+    /// Another run beside this one is what counts.
+    in_background: bool,
 }
 
 /// What came of a run, however it ended.
@@ -81,12 +84,13 @@ impl Plan {
         let timeout = common.target.timeout;
         // A thread without a connection would have nothing to do.
         let threads = common.threads.min(connections);
-        Plan { connections, threads, rate, span, timeout, watched: true }
+        Plan { connections, threads, rate, span, timeout, in_background: false }
     }
 
-    /// Draws no progress bar, because another run beside this one does.
-    pub(crate) fn unwatched(self) -> Plan {
-        Plan { watched: false, ..self }
+    /// Leaves the progress bar, and the processor when both want it, to a run beside this one: answers that
+    /// wait for their reader would be charged to the server.
+    pub(crate) fn in_background(self) -> Plan {
+        Plan { in_background: true, ..self }
     }
 }
 
@@ -116,7 +120,7 @@ pub(crate) async fn run<W: Workload>(workload: W, plan: Plan) -> Outcome {
     let mut threads = JoinSet::new();
     for thread in 0..plan.threads {
         let shared = Arc::clone(&shared);
-        threads.spawn_blocking(move || work(&shared, thread));
+        threads.spawn(on_own_thread(move || work(&shared, thread)));
     }
     let (interrupted, results) = attend(&shared, threads).await;
 
@@ -139,7 +143,7 @@ async fn attend<W: Workload>(
     shared: &Shared<W>,
     mut threads: JoinSet<ThreadResult>,
 ) -> (bool, Vec<ThreadResult>) {
-    let progress = Progress::new(shared.plan.watched);
+    let progress = Progress::new(!shared.plan.in_background);
     let mut interval = tokio::time::interval(PROGRESS_INTERVAL);
     let mut interrupted = false;
     let mut results = Vec::new();
@@ -166,8 +170,19 @@ async fn attend<W: Workload>(
     }
 }
 
+/// Runs `work` on a thread that ends with it: one whose priority was lowered is of no use to others.
+async fn on_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = oneshot::channel();
+    std::thread::spawn(move || done.send(work()));
+    result.await.expect("a load thread does not panic")
+}
+
 /// One thread's share of the connections, from connecting to the last answer.
 fn work<W: Workload>(shared: &Arc<Shared<W>>, thread: u32) -> ThreadResult {
+    if shared.plan.in_background {
+        // Linux gives every thread a priority of its own. A lower one is never refused.
+        let _ = rustix::process::nice(BACKGROUND_NICE);
+    }
     let ready = connect(shared, thread);
     if ready.is_err() {
         shared.stop.send_replace(true);
@@ -359,7 +374,7 @@ mod tests {
     fn plan(rate: f64, duration: Option<Duration>) -> Plan {
         let span = Span { warm_up: Duration::ZERO, duration };
         let timeout = Duration::from_secs(10);
-        Plan { connections: 6, threads: 2, rate, span, timeout, watched: false }
+        Plan { connections: 6, threads: 2, rate, span, timeout, in_background: true }
     }
 
     #[tokio::test]

@@ -45,8 +45,8 @@ struct Verdict {
     window: u64,
     cached: Range<u64>,
     found: Instant,
-    /// It is all there is to say: the window's end was asked for, too.
-    looked_further: bool,
+    /// The window is not cached to its end, or the file ends before.
+    looked_in_vain: bool,
 }
 
 impl Residency {
@@ -55,8 +55,8 @@ impl Residency {
     }
 
     /// Whether every byte of the range can be read without waiting, by verdicts that hold at `now`. In doubt
-    /// (a kernel before 6.5, a filter that forbids the call) it is not. `goes_on` says that the bytes behind it
-    /// will be asked for next.
+    /// (a kernel before 6.5, a filter that forbids the call) it is not. `goes_on` says that bytes behind it
+    /// are likely to be asked for next.
     pub(crate) fn is_cached(&self, range: &FileRange, goes_on: bool, now: Instant) -> bool {
         let end = range.position + range.len_bytes;
         let mut from = range.position;
@@ -85,19 +85,19 @@ impl Residency {
         if known.is_some_and(|verdict| verdict.covers(&part)) {
             return true;
         }
-        let looked_further = known.is_some_and(|verdict| verdict.looked_further);
+        let looked_in_vain = known.is_some_and(|verdict| verdict.looked_in_vain);
         // Whoever reads here and there gains nothing by more than was asked.
         let will_be_asked = goes_on || earlier.is_some();
         let window_end = (window + 1) * WINDOW_BYTES;
-        let looks_further = will_be_asked && !looked_further && part.end < window_end;
+        let looks_further = will_be_asked && !looked_in_vain && part.end < window_end;
         let rest = looks_further.then_some(part.start..window_end);
         let Some(cached) = rest.into_iter().chain([part]).find(|part| is_cached_now(file, part))
         else {
             return false;
         };
-        let looked_further = looked_further || looks_further;
+        let looked_in_vain = looked_in_vain || (looks_further && cached.end < window_end);
         let file = Arc::downgrade(file);
-        *slot = Some(Verdict { file, window, cached, found: now, looked_further });
+        *slot = Some(Verdict { file, window, cached, found: now, looked_in_vain });
         true
     }
 }
@@ -253,6 +253,16 @@ mod tests {
         assert!(next(1) && known(1) && known(2) && known(WINDOW_BYTES / PAGE_BYTES - 1));
         let later = now + VERDICT_HOLDS;
         assert!(residency.is_cached(&page(5), false, later) && known(6), "whoever asked before");
+    }
+
+    #[test]
+    fn a_reader_behind_another_looks_as_far_as_that_one_did() {
+        let (file, residency, now) = (written(2 * WINDOW_BYTES), Residency::new(), Instant::now());
+        let half = WINDOW_BYTES / 2;
+        assert!(residency.is_cached(&range(&file, half, PAGE_BYTES), true, now));
+        assert!(residency.is_cached(&range(&file, 0, PAGE_BYTES), true, now));
+        evict(&file);
+        assert!(residency.is_cached(&range(&file, 0, WINDOW_BYTES), true, now), "known");
     }
 
     #[test]

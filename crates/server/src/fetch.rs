@@ -15,7 +15,7 @@ use std::time::Duration;
 use penstock_ring::Socket;
 use penstock_storage::{Extent, FindError, Found, Offset};
 use penstock_wire::messages::{
-    FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchableTopicResponse, PartitionData,
 };
 use penstock_wire::{ErrorCode, Few, Records, RecordsSlot};
 use tokio::sync::Notify;
@@ -52,6 +52,7 @@ pub(crate) async fn fetch(
     if plan.answers(request) {
         return plan.into();
     }
+    drop(plan);
     wait(worker, socket, request).await.into()
 }
 
@@ -112,7 +113,9 @@ impl Plan {
     async fn make(worker: &Worker, request: &FetchRequest) -> Plan {
         let mut plan = Plan::default();
         let limit = worker.server.settings.fetch_max_bytes.min(request.max_bytes.max(0) as u64);
-        for topic in &request.topics {
+        // Like Kafka, which answers by partitions: a topic of which none is asked is not named.
+        let asked_of = |topic: &&FetchTopic| !topic.partitions.is_empty();
+        for topic in request.topics.iter().filter(asked_of) {
             let mut partitions = Few::with_capacity(topic.partitions.len());
             for asked in &topic.partitions {
                 let found = worker.server.topics.partition(&topic.topic, asked.partition);

@@ -15,8 +15,8 @@ pub(crate) const BATCH_MAX_BYTES: usize = MIB as usize + 12;
 /// Request bytes that all connections together may have in memory: `queued.max.request.bytes`.
 pub(crate) const REQUESTS_IN_FLIGHT_MAX_BYTES: u32 = 256 * MIB;
 
-/// The receive buffer of a connection between requests: holds a usual fetch request, and is what an idle
-/// connection costs.
+/// The receive buffer of a connection between requests: holds a usual fetch request, and is most of what an
+/// idle connection costs beside its task.
 pub(crate) const RECEIVE_MIN_BYTES: usize = 2048;
 
 /// The receive buffer grows by what has already been received, at least by this much once a

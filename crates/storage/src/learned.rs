@@ -57,7 +57,7 @@ impl Learned {
         self.lock().places.iter().rev().find(holds).copied()
     }
 
-    /// What the batch found last takes in its file: others are often as large. `None`: nothing was found yet.
+    /// The length of a batch that was met lately: others are often as long. `None`: nothing was found yet.
     pub(crate) fn usual_batch_bytes(&self) -> Option<u64> {
         self.lock().places.back().map(|place| place.len_bytes)
     }

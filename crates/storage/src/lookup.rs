@@ -20,6 +20,8 @@
 //!   ─────┤ batch │ batch │ batch │ batch ├───    near: one read from the floor to the next's header
 //!   ─────┤ batch                 │ batch ├───    far: the next's header; failing that, the floor's
 //! ```
+//!
+//! What lies near is taken for far where the entries are about as far apart as a batch met last is long.
 
 use std::{fs::File, sync::Arc};
 
@@ -295,7 +297,7 @@ fn walk_between(
 /// Whether every batch is likely to have an entry, so that the one behind the target leads to it.
 fn has_own_entries(entries_apart: u64, learned: Option<&Learned>) -> bool {
     let usual_bytes = learned.and_then(Learned::usual_batch_bytes);
-    usual_bytes.is_some_and(|usual_bytes| entries_apart < 2 * usual_bytes)
+    usual_bytes.is_some_and(|usual| (usual * 2 / 3..usual * 3 / 2).contains(&entries_apart))
 }
 
 /// From an entry, or the segment's start if it is none that could be. Reads so much at first.

@@ -165,7 +165,8 @@ impl Response {
     }
 
     /// Like [`Response::encode`], in the memory of `buffer`, which must be empty. It is left with what can be
-    /// used again once the answer is dropped: memory is allocated for the first answer and for large ones.
+    /// used again once the answer is dropped: memory is allocated for large answers, for the first one and for
+    /// one behind a large one.
     pub fn encode_into(
         &self,
         api_version: i16,

@@ -31,6 +31,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Begins a frame in a buffer that is empty; its length is filled in by [`Writer::finish`].
     pub(crate) fn new(version: Version, mut buffer: BytesMut) -> Writer {
+        assert!(buffer.is_empty(), "{} bytes of something else", buffer.len());
         buffer.reserve(USUAL_BYTES);
         buffer.put_bytes(0, frame::PREFIX_LEN);
         Writer { version, buffer, cuts: Few::new() }

@@ -143,7 +143,7 @@ impl<'a> Bench<'a> {
         let evictor = Evictor::start(Arc::clone(files), interval);
         let span = Span { warm_up: self.args.warm_up, duration: None };
         let cold = async {
-            let outcome = run::run(scan, Plan::new(&args.common, span).unwatched()).await;
+            let outcome = run::run(scan, Plan::new(&args.common, span).in_background()).await;
             progress.begun.notify_one();
             outcome
         };

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use parking_lot::{Mutex, RwLock};
 use penstock_storage::{
-    DataDir, Log, LogError, PartitionName, Recovery, RecoveryPoint, TopicId, is_out_of_descriptors,
+    DataDir, DataDirError, Log, LogError, PartitionName, Recovery, RecoveryPoint, TopicId,
+    is_no_room, is_out_of_descriptors,
 };
 
 use super::{Topic, Topics, not_written};
@@ -45,9 +46,12 @@ impl Topics {
         let last_stop = data_dir.take_last_stop()?;
         let names = data_dir.partitions()?;
         let is_there = |name: &PartitionName| names.binary_search(name).is_ok();
-        if let Err(error) = data_dir.retain_log_starts(is_there) {
-            // The disk is full, say. They do no harm before there is a partition of that name.
-            tracing::warn!(%error, "cannot forget where deleted logs started");
+        match data_dir.retain_log_starts(is_there) {
+            // They do no harm before there is a partition of that name.
+            Err(DataDirError::Io { path, source }) if is_no_room(&source) => {
+                tracing::warn!(path = %path.display(), error = %source, "cannot forget where deleted logs started");
+            }
+            forgotten => forgotten?,
         }
         let log_starts = data_dir.log_starts()?;
         let config_of = |topic: &str| changes.of(topic).apply(&settings.log);

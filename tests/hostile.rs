@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use penstock_tests::{Penstock, Start};
-use penstock_wire::messages::MetadataRequest;
-use penstock_wire::{Request, SUPPORTED};
+use penstock_wire::messages::{FetchRequest, FetchTopic, MetadataRequest};
+use penstock_wire::{Request, Response, SUPPORTED};
 
 /// What the process may grow by under all attacks of one kind, in bytes.
 const GROWTH_MAX_BYTES: u64 = 1 << 20;
@@ -132,6 +132,18 @@ fn hostile_bodies(api_key: i16, version: i16) -> Vec<Vec<u8>> {
         }
     }
     bodies
+}
+
+#[test]
+fn a_long_poll_for_no_partition_waits_for_nothing() {
+    let (_dir, mut server) = server();
+    let topics = (0..20_000).map(|_| FetchTopic::default()).collect();
+    let fetch =
+        FetchRequest { max_wait_ms: 300_000, min_bytes: 1, topics, ..FetchRequest::default() };
+    let mut client = server.client().unwrap();
+    let Response::Fetch(answer) = client.ask(&Request::Fetch(fetch)).unwrap() else { panic!() };
+    assert!(answer.responses.is_empty(), "{} topics", answer.responses.len());
+    assert_serves(&mut server);
 }
 
 #[test]

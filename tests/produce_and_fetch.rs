@@ -1,5 +1,7 @@
 //! What a client may rely on when it produces and fetches, over a real connection to a real server.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -206,6 +208,25 @@ fn pipelined_requests_are_answered_in_order() {
         let frame = client.receive().unwrap();
         assert_eq!(frame[..4], correlation_id.to_be_bytes());
     }
+}
+
+#[test]
+fn a_request_is_taken_whatever_pieces_it_comes_in() {
+    let (_dir, server, mut client) = with_topic(1, &[]);
+    let request = produce_request(TOPIC, 0, 1, batch_of(40_000));
+    let frame = request.encode(8, 1, "pieces");
+    // The smallest buffer holds 2048 bytes: those alone, one less and one more, and all but the last byte.
+    for first in [1, 2047, 2048, 2049, 4096, frame.len() - 1] {
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        stream.set_nodelay(true).unwrap();
+        for piece in [&frame[..first], &frame[first..]] {
+            stream.write_all(piece).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).unwrap();
+    }
+    assert_eq!(client.offset_of(TOPIC, 0, -1).unwrap(), 6);
 }
 
 #[test]

@@ -267,8 +267,8 @@ impl Client {
 /// A produce request for one partition.
 pub fn produce_request(topic: &str, partition: i32, acks: i16, batches: Bytes) -> Request {
     let partition_data =
-        vec![PartitionProduceData { index: partition, records: Records::from(batches) }];
-    let topic_data = vec![TopicProduceData { name: topic.into(), partition_data }];
+        [PartitionProduceData { index: partition, records: Records::from(batches) }].into();
+    let topic_data = [TopicProduceData { name: topic.into(), partition_data }].into();
     Request::Produce(ProduceRequest { acks, timeout_ms: 30_000, topic_data, ..Default::default() })
 }
 

@@ -75,10 +75,11 @@ impl Workload for Produce {
         let request = ProduceRequest {
             acks: *acks as i16,
             timeout_ms: common.target.timeout.as_millis().try_into().unwrap_or(i32::MAX),
-            topic_data: vec![TopicProduceData {
+            topic_data: [TopicProduceData {
                 name: self.topic.name.clone(),
-                partition_data: vec![PartitionProduceData::default()],
-            }],
+                partition_data: [PartitionProduceData::default()].into(),
+            }]
+            .into(),
             ..ProduceRequest::default()
         };
         Ok(Producer {

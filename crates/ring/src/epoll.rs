@@ -29,21 +29,20 @@ pub(crate) async fn recv(socket: &Socket, mut buffer: BytesMut) -> (io::Result<u
 async fn recv_into(socket: &Socket, buffer: &mut BytesMut) -> io::Result<usize> {
     loop {
         let mut guard = socket.readiness()?.readable().await?;
-        let received = guard.try_io(|fd| {
-            let (_, len_bytes) =
-                rustix::net::recv(fd, buffer.spare_capacity_mut(), RecvFlags::DONTWAIT)?;
-            Ok(len_bytes)
-        });
-        match received {
+        match guard.try_io(|_| recv_now(socket, buffer)) {
             Err(_would_block) => {}
             Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(Err(error)) => return Err(error),
-            Ok(Ok(len_bytes)) => {
-                extend_received(buffer, len_bytes);
-                return Ok(len_bytes);
-            }
+            Ok(received) => return received,
         }
     }
+}
+
+/// Receives what is there; `WouldBlock` if nothing is.
+pub(crate) fn recv_now(socket: &Socket, buffer: &mut BytesMut) -> io::Result<usize> {
+    let room = buffer.spare_capacity_mut();
+    let (_, len_bytes) = rustix::net::recv(socket, room, RecvFlags::DONTWAIT)?;
+    extend_received(buffer, len_bytes);
+    Ok(len_bytes)
 }
 
 /// Waits until the socket takes bytes or has failed. A send outside of the runtime's sight may have

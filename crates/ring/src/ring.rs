@@ -170,6 +170,18 @@ impl Ring {
         }
     }
 
+    /// Receives what is there into the spare capacity of `buffer`, which must have some, without ever waiting:
+    /// `None` if nothing is there, `Some(0)` at the end of the stream. No receive may be under way.
+    pub fn recv_now(&self, socket: &Socket, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
+        match epoll::recv_now(socket, buffer) {
+            Ok(len_bytes) => Ok(Some(len_bytes)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+
     /// Reads `len_bytes` at `position`; fewer only if the file ends before. The caller has decided
     /// that `len_bytes` is a size worth allocating.
     pub async fn read_at(

@@ -114,6 +114,7 @@ impl Connection {
         let limit = self.worker.server.settings.frame_max_bytes;
         let is_stopping = *self.worker.stop.borrow() >= Stop::Drain;
         let mut budget: Option<OwnedSemaphorePermit> = None;
+        let mut is_more_here = false;
         loop {
             let length = frame::length(&self.received, limit)?;
             match length {
@@ -129,7 +130,7 @@ impl Connection {
                 self.vitals.enter(phase);
             }
             self.make_room(length, &mut budget).await?;
-            self.receive(length).await?;
+            self.receive(length, &mut is_more_here).await?;
         }
     }
 
@@ -177,10 +178,25 @@ impl Connection {
         }
     }
 
-    async fn receive(&mut self, length: Option<u32>) -> Result<(), End> {
-        let buffer = std::mem::take(&mut self.received);
-        let (outcome, buffer) = self.worker.ring.recv(&self.socket, buffer).await;
-        self.received = buffer;
+    /// One receive. What fills its room has more behind it, as a rule: that is tried for once without waiting,
+    /// which spares a request that outgrows the smallest buffer a detour by the ring.
+    async fn receive(&mut self, length: Option<u32>, is_more_here: &mut bool) -> Result<(), End> {
+        let ring = &self.worker.ring;
+        let at_once = match std::mem::take(is_more_here) {
+            true => ring.recv_now(&self.socket, &mut self.received).transpose(),
+            false => None,
+        };
+        let outcome = match at_once {
+            Some(outcome) => outcome,
+            None => {
+                let room = self.received.capacity() - self.received.len();
+                let buffer = std::mem::take(&mut self.received);
+                let outcome;
+                (outcome, self.received) = ring.recv(&self.socket, buffer).await;
+                *is_more_here = matches!(outcome, Ok(len_bytes) if len_bytes == room);
+                outcome
+            }
+        };
         match outcome {
             Ok(0) if self.received.is_empty() => Err(End::PeerClosed),
             Ok(0) => Err(End::Torn {

@@ -11,7 +11,7 @@ use penstock_wire::messages::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
     TopicProduceResponse,
 };
-use penstock_wire::{ErrorCode, Records};
+use penstock_wire::{ErrorCode, Few, Records};
 
 use crate::errors;
 use crate::partition::{Partition, ProduceFailure};
@@ -37,9 +37,9 @@ pub(crate) async fn produce(
 ) -> Result<Option<ProduceResponse>, ErrorCode> {
     let acks = acks_of(request.acks);
     let refused = refusal(worker, &request, acks);
-    let mut responses = Vec::with_capacity(request.topic_data.len());
+    let mut responses = Few::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
-        let mut partition_responses = Vec::with_capacity(topic.partition_data.len());
+        let mut partition_responses = Few::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
             let index = data.index;
             let outcome = match &refused {

@@ -196,8 +196,8 @@ mod tests {
     #[test]
     fn produced_records_are_a_slice_of_the_frame() {
         let partition = PartitionProduceData { index: 0, records: Bytes::from("batch").into() };
-        let topic = TopicProduceData { name: "t".into(), partition_data: vec![partition] };
-        let request = ProduceRequest { topic_data: vec![topic], ..ProduceRequest::default() };
+        let topic = TopicProduceData { name: "t".into(), partition_data: [partition].into() };
+        let request = ProduceRequest { topic_data: [topic].into(), ..ProduceRequest::default() };
         let frame = unframed(Request::from(request).encode(8, 1, "c"));
         let Ok((_, Request::Produce(decoded))) = decode_request(frame.clone()) else {
             panic!("another message");

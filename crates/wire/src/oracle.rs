@@ -164,9 +164,9 @@ fn the_fields_of_a_fetch_response_are_kafkas_by_name() {
 #[test]
 fn the_fields_of_a_produce_response_are_kafkas_by_name() {
     let ours = ProduceResponse {
-        responses: vec![TopicProduceResponse {
+        responses: [TopicProduceResponse {
             name: "topic".into(),
-            partition_responses: vec![PartitionProduceResponse {
+            partition_responses: [PartitionProduceResponse {
                 index: 1,
                 error_code: ErrorCode(2),
                 base_offset: 3,
@@ -174,8 +174,10 @@ fn the_fields_of_a_produce_response_are_kafkas_by_name() {
                 log_start_offset: 5,
                 record_errors: vec![],
                 error_message: Some("why".into()),
-            }],
-        }],
+            }]
+            .into(),
+        }]
+        .into(),
         throttle_time_ms: 6,
     };
     let mut bytes = unframed(whole(Response::from(ours).encode(8, 0)));

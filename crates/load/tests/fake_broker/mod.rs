@@ -255,6 +255,7 @@ fn produce(state: &mut State, request: ProduceRequest) -> Option<Response> {
         ..PartitionProduceResponse::default()
     };
     let name = request.topic_data[0].name.clone();
-    let responses = vec![TopicProduceResponse { name, partition_responses: vec![partition] }];
+    let partition_responses = [partition].into();
+    let responses = [TopicProduceResponse { name, partition_responses }].into();
     (request.acks != 0).then(|| ProduceResponse { responses, ..ProduceResponse::default() }.into())
 }

@@ -1,7 +1,7 @@
 //! Produce (0).
 
 use crate::schema::schema;
-use crate::{ErrorCode, Records, Str};
+use crate::{ErrorCode, Few, Records, Str};
 
 schema! {
     /// Batches for partitions.
@@ -10,13 +10,13 @@ schema! {
         /// 0 (no answer at all), 1 (the leader has it) or -1 (all replicas in sync have it).
         acks: i16 [0..],
         timeout_ms: i32 [0..],
-        topic_data: Vec<TopicProduceData> [0..],
+        topic_data: Few<TopicProduceData> [0..],
     }
 
     /// One topic's.
     TopicProduceData {
         name: Str [0..],
-        partition_data: Vec<PartitionProduceData> [0..],
+        partition_data: Few<PartitionProduceData> [0..],
     }
 
     /// One partition's.
@@ -27,14 +27,14 @@ schema! {
 
     /// Where the batches went.
     ProduceResponse {
-        responses: Vec<TopicProduceResponse> [0..],
+        responses: Few<TopicProduceResponse> [0..],
         throttle_time_ms: i32 [1..],
     }
 
     /// One topic's.
     TopicProduceResponse {
         name: Str [0..],
-        partition_responses: Vec<PartitionProduceResponse> [0..],
+        partition_responses: Few<PartitionProduceResponse> [0..],
     }
 
     /// One partition's.

@@ -20,7 +20,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::{self, NoReply, Reply};
 use crate::connections::{Phase, Vitals};
-use crate::limits::{RECEIVE_FREE_BYTES, RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES};
+use crate::limits::{
+    RECEIVE_FREE_BYTES, RECEIVE_KEPT_BYTES, RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES,
+};
 use crate::worker::{Stop, Worker};
 
 /// Why a connection ended.
@@ -51,6 +53,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, vitals: &Rc<Vitals>, peer: Socket
         vitals: Rc::clone(vitals),
         socket: vitals.socket(),
         received: BytesMut::new(),
+        usual_bytes: RECEIVE_MIN_BYTES,
         encoded: BytesMut::new(),
     };
     let end = connection.run().await;
@@ -71,6 +74,8 @@ struct Connection {
     socket: Rc<Socket>,
     /// What has been received and not yet been taken as a frame.
     received: BytesMut,
+    /// Room for a frame like the last one.
+    usual_bytes: usize,
     /// Memory for the next answer, empty.
     encoded: BytesMut,
 }
@@ -137,9 +142,13 @@ impl Connection {
     fn take_frame(&mut self, length: usize) -> Bytes {
         self.received.advance(PREFIX_LEN);
         let frame = self.received.split_to(length).freeze();
-        if self.received.is_empty() && PREFIX_LEN + length > RECEIVE_MIN_BYTES {
-            // Let go of the frame's memory: an idle connection holds its smallest buffer only. That one
-            // is used again, once the frame has been answered.
+        let frame_bytes = PREFIX_LEN + length;
+        let is_kept = frame_bytes <= RECEIVE_KEPT_BYTES;
+        self.usual_bytes =
+            if is_kept { frame_bytes.max(RECEIVE_MIN_BYTES) } else { RECEIVE_MIN_BYTES };
+        if self.received.is_empty() && !is_kept {
+            // Let go of the frame's memory: an idle connection holds no large buffer. A small one is used
+            // again, once the frame has been answered.
             self.received = BytesMut::new();
         }
         frame
@@ -152,7 +161,7 @@ impl Connection {
         budget: &mut Option<OwnedSemaphorePermit>,
     ) -> Result<(), End> {
         let here = self.received.len();
-        let lacking = length.map_or(RECEIVE_MIN_BYTES, |n| PREFIX_LEN + n as usize - here);
+        let lacking = length.map_or(self.usual_bytes, |n| PREFIX_LEN + n as usize - here);
         let room = lacking.min(here.max(RECEIVE_STEP_BYTES));
         // What an earlier receive was granted and did not fill is still ours.
         let held = budget.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);

@@ -19,6 +19,10 @@ pub(crate) const REQUESTS_IN_FLIGHT_MAX_BYTES: u32 = 256 * MIB;
 /// idle connection costs beside its task.
 pub(crate) const RECEIVE_MIN_BYTES: usize = 2048;
 
+/// The receive buffer of a connection between requests is as large as its last request was, at most this: a batch
+/// of 16 KiB, which is what producers send unless told otherwise, is received at once and without new memory.
+pub(crate) const RECEIVE_KEPT_BYTES: usize = 20 * 1024;
+
 /// The receive buffer grows by what has already been received, at least by this much once a
 /// frame's first bytes are here.
 pub(crate) const RECEIVE_STEP_BYTES: usize = 64 * 1024;

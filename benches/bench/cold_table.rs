@@ -15,7 +15,8 @@ const PACES: [Pace; 3] = [Pace::Closed, Pace::HotPaced, Pace::BothPaced];
 pub(crate) fn words(section: &str, reference: &str, results: &Comparison) -> String {
     let mut text = format!(
         "\n### Hot beside cold\n\n8 hot readers of 64 KiB (64 MiB, all in the page cache before and after); \
-         4 cold readers of 1 MiB at random places of the whole log, which is evicted every 20 ms. \
+         4 cold readers of 1 MiB at random places of the whole log, which is evicted every 20 ms; on the \
+         core of the load they leave the hot ones the processor. \
          Quiet → beside the scan, medians. A pair of phases counts only if {:.0} % of what the cold readers \
          asked for was not in memory just before. Latency at a rate counts from when a fetch was due; \
          fetches that were due and never sent are in \"kept\" only.\n",

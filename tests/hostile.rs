@@ -5,7 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use penstock_tests::{Penstock, Start};
+use penstock_tests::records::batch_of;
+use penstock_tests::{Penstock, Start, produce_request};
 use penstock_wire::messages::{FetchRequest, FetchTopic, MetadataRequest};
 use penstock_wire::{Request, Response, SUPPORTED};
 
@@ -132,6 +133,31 @@ fn hostile_bodies(api_key: i16, version: i16) -> Vec<Vec<u8>> {
         }
     }
     bodies
+}
+
+#[test]
+fn what_comes_behind_a_large_request_does_not_keep_its_memory() {
+    let (_dir, mut server) = server();
+    assert_serves(&mut server);
+    let large = produce_request("nowhere", 0, 1, batch_of(1_500_000)).encode(8, 1, "large");
+    let small = Request::from(MetadataRequest::default()).encode(1, 2, "small");
+    let before = server.resident_bytes().unwrap();
+    let held: Vec<TcpStream> = (0..50)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address()).unwrap();
+            stream.write_all(&[&large[..], &small[..]].concat()).unwrap();
+            for _ in [&large, &small] {
+                let mut length = [0; 4];
+                stream.read_exact(&mut length).unwrap();
+                stream.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize]).unwrap();
+            }
+            stream
+        })
+        .collect();
+    let grown = server.resident_bytes().unwrap().saturating_sub(before);
+    // 75 MB went through.
+    assert!(grown < 16 * GROWTH_MAX_BYTES, "grew by {grown} bytes");
+    drop(held);
 }
 
 #[test]

@@ -129,8 +129,9 @@ impl Hierarchy {
             .context("no cgroups are mounted")?;
         if found.version == Version::Two {
             let controllers = found.mount.join("cgroup.subtree_control");
-            // What a group writes is known by whose memory it was.
-            fs::write(&controllers, "+io +memory").context("the io controller cannot be used")?;
+            fs::write(&controllers, "+io").context("the io controller cannot be used")?;
+            // What a group writes is known by whose memory it was; what it reads is known without.
+            let _ = fs::write(&controllers, "+memory");
         }
         Ok(found)
     }

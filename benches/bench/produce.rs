@@ -6,9 +6,9 @@
 //!                                                                          on the disk as it is and on a slower one
 //! ```
 //!
-//! Every run begins with a file system that owes the disk nothing, on a machine whose memory is full of page
-//! cache, as it is where a server has run for a day: a virtual machine gives memory that lies idle back to its
-//! host, and getting it anew can cost more than all that a server does.
+//! Every run begins with a file system that owes the disk nothing, those of `os` on a machine whose memory is
+//! full of page cache, as it is where a server has run for a day: a virtual machine gives memory that lies idle
+//! back to its host, and getting it anew can cost more than all that a server does.
 
 use std::fs::File;
 use std::io::Read;

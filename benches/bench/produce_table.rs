@@ -14,9 +14,9 @@ const REFERENCE: &str = "kafka";
 pub(crate) fn words(results: &Produced) -> String {
     format!(
         "16 producers, records of 1 KiB in batches of 16 KiB, acks=1, one request at a time each. When a \
-         run begins, what came before is on the disk, and all memory is in use, most of it by page \
-         cache.\n\n\
-         ### Acknowledged from the page cache\n\n`--durability os` beside Apache Kafka, by turns.\n\n{}\n\
+         run begins, what came before is on the disk.\n\n\
+         ### Acknowledged from the page cache\n\n`--durability os` beside Apache Kafka, by turns, \
+         with all memory in use, most of it by page cache.\n\n{}\n\
          ### Acknowledged from the disk\n\n`--durability fsync` beside fio on the same file system, by \
          turns: `--rw=write --fdatasync=1 --iodepth=1`, as many bytes, in writes as large as the mean of \
          what one sync of the server carried, one growing file for each partition.\n\n{}{}",

@@ -28,7 +28,7 @@ use crate::pace::Pacer;
 use crate::progress::{Done, Progress};
 use crate::schedule::Schedule;
 
-/// What threads in the background add to their nice value: they run when no other thread wants to.
+/// What threads in the background add to their nice value: they hardly run while another one wants to.
 const BACKGROUND_NICE: i32 = 19;
 
 /// Between two looks of the progress bar.

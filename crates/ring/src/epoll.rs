@@ -27,6 +27,8 @@ pub(crate) async fn recv(socket: &Socket, mut buffer: BytesMut) -> (io::Result<u
 }
 
 async fn recv_into(socket: &Socket, buffer: &mut BytesMut) -> io::Result<usize> {
+    // What is there is given at once: a peer that sends and sends would keep its thread for ever.
+    tokio::task::coop::consume_budget().await;
     loop {
         let mut guard = socket.readiness()?.readable().await?;
         match guard.try_io(|_| recv_now(socket, buffer)) {

@@ -107,9 +107,22 @@ impl Socket {
         }
     }
 
-    /// Keeps what the peer is sent from disk now, and gives what it was sent before.
+    /// Keeps what the peer is sent from disk now, and gives what it was sent before: nothing while that is of an
+    /// answer that goes on.
     pub(crate) fn replace_scanned(&self, ranges: Vec<FileRange>) -> Vec<FileRange> {
-        self.scanned.replace(ranges)
+        let mut scanned = self.scanned.borrow_mut();
+        let (more, new): (Vec<_>, Vec<_>) = ranges
+            .into_iter()
+            .partition(|range| scanned.iter().any(|earlier| earlier.overlaps(range)));
+        if more.is_empty() {
+            return std::mem::replace(&mut scanned, new);
+        }
+        for range in more {
+            let earlier = scanned.iter_mut().filter(|earlier| earlier.overlaps(&range));
+            earlier.for_each(|earlier| earlier.reach(range.end()));
+        }
+        scanned.extend(new);
+        Vec::new()
     }
 
     /// The socket in the runtime's epoll.
@@ -125,5 +138,28 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_was_scanned_is_given_once_the_answer_is_over_and_not_before() {
+        let socket = Socket::new(UnixStream::pair().unwrap().0, None).unwrap();
+        let file = std::sync::Arc::new(tempfile::tempfile().unwrap());
+        let range = |position, len_bytes| FileRange { file: file.clone(), position, len_bytes };
+        let replace = |ranges: Vec<FileRange>| -> Vec<(u64, u64)> {
+            let given = socket.replace_scanned(ranges).into_iter();
+            given.map(|range| (range.position, range.len_bytes)).collect()
+        };
+        assert_eq!(replace(vec![range(0, 100)]), []);
+        assert_eq!(replace(vec![range(30, 100)]), [], "the same answer, a full socket later");
+        assert_eq!(replace(vec![range(60, 70), range(500, 10)]), []);
+        assert_eq!(replace(vec![range(130, 50)]), [(0, 130), (500, 10)]);
+        assert_eq!(replace(vec![range(900, 1)]), [(130, 50)]);
     }
 }

@@ -172,7 +172,13 @@ impl Connection {
                 None => *budget = Some(granted),
             }
         }
-        self.received.reserve(room);
+        // No more than that: what is received beyond the frame would not have been granted, and would keep all
+        // of its memory.
+        if !self.received.try_reclaim(room) {
+            let mut grown = BytesMut::with_capacity(here + room);
+            grown.extend_from_slice(&self.received);
+            self.received = grown;
+        }
         Ok(())
     }
 
@@ -188,7 +194,7 @@ impl Connection {
     }
 
     /// One receive. What fills its room has more behind it, as a rule: that is tried for once without waiting,
-    /// which spares a request that outgrows the smallest buffer a detour by the ring.
+    /// which spares a request that outgrows the buffer a detour by the ring.
     async fn receive(&mut self, length: Option<u32>, is_more_here: &mut bool) -> Result<(), End> {
         let ring = &self.worker.ring;
         let at_once = match std::mem::take(is_more_here) {

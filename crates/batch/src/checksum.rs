@@ -1,5 +1,7 @@
 //! CRC-32C of a batch, and the two ways its bytes are changed in place on append.
 
+use crc_fast::{CrcAlgorithm, Digest};
+
 use crate::header::{
     ATTRIBUTES_AT, BatchError, CRC_AT, HEADER_LEN, LEADER_EPOCH_AT, LOG_APPEND_TIME_BIT,
     MAX_TIMESTAMP_AT,
@@ -42,7 +44,10 @@ pub fn stamp_log_append_time(header: &mut [u8], records: &[u8], now_ms: i64) {
     let attributes = attributes | LOG_APPEND_TIME_BIT;
     header[ATTRIBUTES_AT..][..2].copy_from_slice(&attributes.to_be_bytes());
     header[MAX_TIMESTAMP_AT..][..8].copy_from_slice(&now_ms.to_be_bytes());
-    let crc = crc32c::crc32c_append(compute(header), records);
+    let mut crc = Digest::new(CrcAlgorithm::Crc32Iscsi);
+    crc.update(&header[ATTRIBUTES_AT..]);
+    crc.update(records);
+    let crc = crc.finalize() as u32;
     header[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
 }
 
@@ -53,7 +58,7 @@ pub(crate) fn seal(batch: &mut [u8]) {
 }
 
 fn compute(batch: &[u8]) -> u32 {
-    crc32c::crc32c(&batch[ATTRIBUTES_AT..])
+    crc_fast::crc32_iscsi(&batch[ATTRIBUTES_AT..])
 }
 
 #[cfg(test)]

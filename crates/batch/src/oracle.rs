@@ -7,6 +7,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use crate::header::{ATTRIBUTES_AT, CRC_AT};
 use crate::*;
 
 type Blob = Option<Vec<u8>>;
@@ -127,6 +128,13 @@ proptest! {
             })
             .collect();
         assert_same(&all, &samples);
+    }
+
+    #[test]
+    fn the_crc_is_what_other_code_computes(mut batch in vec(any::<u8>(), HEADER_LEN..20_000)) {
+        let crc = crc32c::crc32c(&batch[ATTRIBUTES_AT..]);
+        batch[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
+        prop_assert_eq!(check_crc(&batch), Ok(()));
     }
 
     #[test]

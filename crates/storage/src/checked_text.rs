@@ -13,7 +13,7 @@ const LAST_LINE: &str = "crc32c ";
 
 /// Adds the last line.
 pub(crate) fn seal(mut text: String) -> String {
-    let crc = crc32c::crc32c(text.as_bytes());
+    let crc = crc_fast::crc32_iscsi(text.as_bytes());
     text += &format!("{LAST_LINE}{crc:08x}\n");
     text
 }
@@ -24,7 +24,7 @@ pub(crate) fn unseal(bytes: &[u8]) -> Option<&str> {
     let (body, last) = text.split_at(text.rfind(LAST_LINE)?);
     let digits = last.strip_prefix(LAST_LINE)?.strip_suffix('\n')?;
     let crc = u32::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 8)?;
-    (crc == crc32c::crc32c(body.as_bytes())).then_some(body)
+    (crc == crc_fast::crc32_iscsi(body.as_bytes())).then_some(body)
 }
 
 #[cfg(test)]

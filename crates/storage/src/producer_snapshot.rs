@@ -52,7 +52,7 @@ pub(crate) fn encode(entries: &[SnapshotEntry]) -> Vec<u8> {
         bytes.extend(entry.coordinator_epoch.to_be_bytes());
         bytes.extend(entry.transaction_start.to_be_bytes());
     }
-    let crc = crc32c::crc32c(&bytes[CHECKED_FROM..]);
+    let crc = crc_fast::crc32_iscsi(&bytes[CHECKED_FROM..]);
     bytes[2..CHECKED_FROM].copy_from_slice(&crc.to_be_bytes());
     bytes
 }
@@ -62,7 +62,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<SnapshotEntry>> {
     let mut fields = Fields(bytes);
     let version = i16::from_be_bytes(fields.take()?);
     let crc = u32::from_be_bytes(fields.take()?);
-    if version != VERSION || crc != crc32c::crc32c(fields.0) {
+    if version != VERSION || crc != crc_fast::crc32_iscsi(fields.0) {
         return None;
     }
     let count = i32::from_be_bytes(fields.take()?);

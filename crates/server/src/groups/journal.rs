@@ -204,7 +204,7 @@ pub(crate) fn encode(commit: &Commit) -> Vec<u8> {
         put_str(&mut record, &at.metadata);
     }
     let body = &record[PREFIX_BYTES..];
-    let (len_bytes, crc) = (body.len() as u32, crc32c::crc32c(body));
+    let (len_bytes, crc) = (body.len() as u32, crc_fast::crc32_iscsi(body));
     record[..4].copy_from_slice(&len_bytes.to_be_bytes());
     record[4..PREFIX_BYTES].copy_from_slice(&crc.to_be_bytes());
     record
@@ -351,7 +351,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut record = encode(&commit("a", 0, 1));
         record[PREFIX_BYTES] = 2;
-        let crc = crc32c::crc32c(&record[PREFIX_BYTES..]);
+        let crc = crc_fast::crc32_iscsi(&record[PREFIX_BYTES..]);
         record[4..8].copy_from_slice(&crc.to_be_bytes());
         let path = dir.path().join("journal");
         std::fs::write(&path, &record).unwrap();

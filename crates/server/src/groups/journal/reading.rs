@@ -127,7 +127,7 @@ impl<'a> Records<'a> {
         let mut body = vec![0; len_bytes as usize];
         self.reader.read_exact(&mut body)?;
         let [_, _, _, _, crc @ ..] = prefix;
-        let is_sound = crc32c::crc32c(&body) == u32::from_be_bytes(crc);
+        let is_sound = crc_fast::crc32_iscsi(&body) == u32::from_be_bytes(crc);
         Ok(is_sound.then_some(body))
     }
 }

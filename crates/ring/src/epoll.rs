@@ -4,6 +4,7 @@
 //! thinks they are ready, so a future dropped in between has given nothing to the kernel; file
 //! operations own what they touch on the thread that runs them.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::{TcpListener, TcpStream};
@@ -19,7 +20,7 @@ use tokio::io::Interest;
 
 use crate::ring::Then;
 use crate::socket::Socket;
-use crate::sys::{extend_received, watch};
+use crate::sys::{Gather, extend_received, watch};
 
 pub(crate) async fn recv(socket: &Socket, mut buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
     let result = recv_into(socket, &mut buffer).await;
@@ -101,18 +102,19 @@ pub(crate) async fn read(
 pub(crate) async fn write(
     file: Arc<File>,
     position: u64,
-    pieces: Vec<Bytes>,
+    pieces: VecDeque<Bytes>,
     then: Then,
-) -> (io::Result<usize>, Option<io::Result<()>>) {
+) -> (io::Result<usize>, Option<io::Result<()>>, VecDeque<Bytes>) {
     let write = move || {
-        let slices: Vec<IoSlice> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let first = pieces.iter().take(Gather::PIECES_MAX);
+        let slices: Vec<IoSlice> = first.map(|piece| IoSlice::new(piece)).collect();
         let len_bytes: usize = pieces.iter().map(Bytes::len).sum();
         let written = rustix::io::pwritev(&*file, &slices, position).map_err(io::Error::from);
         let is_due = then == Then::SyncData && written.as_ref().is_ok_and(|n| *n == len_bytes);
-        (written, is_due.then(|| file.sync_data()))
+        (written, is_due.then(|| file.sync_data()), pieces)
     };
     let done = tokio::task::spawn_blocking(write).await;
-    done.unwrap_or_else(|error| (Err(error.into()), None))
+    done.unwrap_or_else(|error| (Err(error.into()), None, VecDeque::new()))
 }
 
 pub(crate) async fn sync_data(file: Arc<File>) -> io::Result<()> {

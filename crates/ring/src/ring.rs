@@ -244,12 +244,11 @@ impl Ring {
             if rest.is_empty() {
                 break;
             }
-            let some: Vec<Bytes> = rest.iter().take(Gather::PIECES_MAX).cloned().collect();
-            let then = if some.len() == rest.len() { then } else { Then::Return };
-            let file = Arc::clone(&file);
-            let (written, synced) = match &self.shared.kernel {
-                Kernel::Uring(uring) => uring.write(file, position, some, then).await,
-                Kernel::Epoll { .. } => epoll::write(file, position, some, then).await,
+            let then = if rest.len() <= Gather::PIECES_MAX { then } else { Then::Return };
+            let (written, synced);
+            (written, synced, rest) = match &self.shared.kernel {
+                Kernel::Uring(uring) => uring.write(Arc::clone(&file), position, rest, then).await,
+                Kernel::Epoll { .. } => epoll::write(Arc::clone(&file), position, rest, then).await,
             };
             match written {
                 Ok(0) => return Err(WriteError::Write(io::ErrorKind::WriteZero.into())),

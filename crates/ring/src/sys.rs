@@ -67,24 +67,27 @@ pub(crate) enum Request<'a> {
     Raw(squeue::Entry, std::marker::PhantomData<&'a ()>),
 }
 
-/// Pieces of memory to be written one behind the other.
+/// Pieces of memory to be written one behind the other: as many of the first as one call takes.
 pub(crate) struct Gather {
     /// Where `slices` point: never changed, and not moved with the struct, since `Bytes` lie on the heap.
-    _pieces: Vec<Bytes>,
-    slices: Box<[libc::iovec]>,
+    pieces: VecDeque<Bytes>,
+    slices: SmallVec<[libc::iovec; 16]>,
 }
 
 impl Gather {
-    /// As many as one call takes.
     pub(crate) const PIECES_MAX: usize = libc::UIO_MAXIOV as usize;
 
-    pub(crate) fn new(pieces: Vec<Bytes>) -> Gather {
-        assert!(pieces.len() <= Gather::PIECES_MAX, "{} pieces", pieces.len());
+    pub(crate) fn new(pieces: VecDeque<Bytes>) -> Gather {
         let slice = |piece: &Bytes| libc::iovec {
             iov_base: piece.as_ptr().cast_mut().cast(),
             iov_len: piece.len(),
         };
-        Gather { slices: pieces.iter().map(slice).collect(), _pieces: pieces }
+        let slices = pieces.iter().take(Gather::PIECES_MAX).map(slice).collect();
+        Gather { pieces, slices }
+    }
+
+    pub(crate) fn into_pieces(self) -> VecDeque<Bytes> {
+        self.pieces
     }
 }
 

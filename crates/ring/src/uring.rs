@@ -41,6 +41,8 @@ pub(crate) struct Uring {
     /// in flight at once.
     #[expect(clippy::vec_box, reason = "it is the boxes that are kept")]
     pub(crate) spare: RefCell<Vec<Box<OnSocket>>>,
+    /// A sync has been queued.
+    gives_way: Cell<bool>,
     stopping: Cell<Stopping>,
     /// Told of every operation that is over, once stopping has begun.
     settled: Notify,
@@ -82,6 +84,7 @@ impl Uring {
             driver: Cell::new(None),
             reaped: Cell::new(Vec::new()),
             spare: RefCell::default(),
+            gives_way: Cell::new(false),
             stopping: Cell::new(Stopping::No),
             settled: Notify::new(),
             counters,
@@ -102,12 +105,19 @@ impl Uring {
         Operation { uring: Rc::clone(self), key: Some(key), on_drop, resources: PhantomData }
     }
 
+    /// Lets the kernel's worker begin what is queued before this thread goes on. Where both share a core it would
+    /// else begin when this thread sleeps, and a disk stand still meanwhile.
+    pub(crate) fn give_way(&self) {
+        self.gives_way.set(true);
+    }
+
     /// Submits and reaps until [`Uring::stop`] is done. Without it nothing completes.
     pub(crate) async fn drive(&self) -> io::Result<()> {
         let descriptor = self.state.borrow().queue.descriptor()?;
         let readiness = watch(Rc::new(descriptor), Interest::READABLE)?;
         while self.stopping.get() != Stopping::Done {
             match self.submit() {
+                Ok(()) if self.gives_way.take() => std::thread::yield_now(),
                 Ok(()) => {}
                 Err(error) if is_passing(&error) => tokio::task::yield_now().await,
                 Err(error) => return Err(error),

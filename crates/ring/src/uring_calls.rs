@@ -3,6 +3,7 @@
 //! Each is the same three lines: a record of what the kernel owns meanwhile, the request that
 //! borrows from it, and what its one result means. Called by ring.rs.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
@@ -95,17 +96,20 @@ impl Uring {
         (result, read.buffer)
     }
 
-    /// One write of up to all of `pieces`, one behind the other; at most [`Gather::PIECES_MAX`]. A sync is
-    /// linked to it: a short write breaks the chain, and there is no outcome of the sync then.
+    /// One write of `pieces`, one behind the other, or of the first of them ([`Gather::PIECES_MAX`]); gives them
+    /// back. A sync is linked to it: a short write breaks the chain, and there is no outcome of the sync then.
     pub(crate) async fn write(
         self: &Rc<Self>,
         file: Arc<File>,
         position: u64,
-        pieces: Vec<Bytes>,
+        pieces: VecDeque<Bytes>,
         then: Then,
-    ) -> (io::Result<usize>, Option<io::Result<()>>) {
+    ) -> (io::Result<usize>, Option<io::Result<()>>, VecDeque<Bytes>) {
+        if then == Then::SyncData {
+            self.give_way();
+        }
         let write = Box::new(Write { file, bytes: Gather::new(pieces) });
-        let (_, results) = self
+        let (write, results) = self
             .start(write, OnDrop::LetFinish, |write| {
                 let (file, bytes) = (write.file.as_fd(), &write.bytes);
                 let mut requests = smallvec![Request::Write { file, position, bytes }];
@@ -116,10 +120,12 @@ impl Uring {
             })
             .await;
         let synced = results.get(1).filter(|result| **result != -libc::ECANCELED);
-        (count(results[0]), synced.map(|result| count(*result).map(drop)))
+        let synced = synced.map(|result| count(*result).map(drop));
+        (count(results[0]), synced, write.bytes.into_pieces())
     }
 
     pub(crate) async fn sync_data(self: &Rc<Self>, file: Arc<File>) -> io::Result<()> {
+        self.give_way();
         let (_, results) = self
             .start(Box::new(Sync(file)), OnDrop::LetFinish, |sync| {
                 smallvec![Request::SyncData { file: sync.0.as_fd() }]

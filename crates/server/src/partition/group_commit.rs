@@ -83,6 +83,10 @@ impl Partition {
 
     /// Begins `first`, and what has queued up behind it and can be carried by the same write.
     fn gather(&self, first: ProducedBatches) -> Result<Group<'_>, AppendError> {
+        let requests_max = match self.commits.durability {
+            Durability::Fsync => self.queue.group_max(),
+            Durability::Os => GROUP_MAX_REQUESTS,
+        };
         let now_ms = clock::now_ms();
         let mut len_bytes = first.len_bytes();
         // Before the guard, so that it is dropped after it: it takes the log itself.
@@ -93,7 +97,7 @@ impl Partition {
         let mut waiting = self.queue.waiting();
         while let Some(next) = waiting.front() {
             len_bytes += next.batches.len_bytes();
-            let has_room = len_bytes <= GROUP_MAX_BYTES && group.appends.len() < GROUP_MAX_REQUESTS;
+            let has_room = len_bytes <= GROUP_MAX_BYTES && group.appends.len() < requests_max;
             if !has_room || !log.may_join(&next.batches, now_ms) {
                 break;
             }
@@ -120,21 +124,18 @@ impl Lead {
         partition.roll_if_due(&batches).await?;
         let mut group = partition.gather(batches)?;
         let began = Instant::now();
-        let settled = group.settle(ring).await;
+        let mut outcomes = Outcomes::of(group.settle(ring).await);
         partition.queue.note_group(1 + group.waiting.len(), began.elapsed());
-        let waiting = std::mem::take(&mut group.waiting);
+        let (own, waiting) = (outcomes.next(), std::mem::take(&mut group.waiting));
         drop((group, alone));
         let partition = Arc::clone(partition);
-        // The next group begins before this one is told.
+        let answers = Answers { partition: &partition, waiting, outcomes };
         drop(self);
-        partition.waiting.wake();
-        let mut outcomes = settled.map(Vec::into_iter);
-        let mut next = || match &mut outcomes {
-            Ok(appended) => Ok(appended.next().expect("each append of a group has an outcome")),
-            Err(failure) => Err(failure.clone()),
-        };
-        let own = next();
-        waiting.into_iter().for_each(|turn| tell(turn, next()));
+        if partition.commits.durability == Durability::Fsync && partition.queue.is_led() {
+            // The next group is on its way to the disk before these answers take the core.
+            tokio::task::yield_now().await;
+        }
+        drop(answers);
         own
     }
 }
@@ -218,6 +219,46 @@ impl Drop for Group<'_> {
         if let Some(first) = std::mem::take(&mut self.appends).into_iter().next() {
             let error = io::Error::other("whoever wrote ended before it knew what came of it");
             self.partition.log().fail_append(first, error);
+        }
+    }
+}
+
+/// What became of the appends of a group, in order.
+enum Outcomes {
+    Appended(std::vec::IntoIter<Appended>),
+    Failed(ProduceFailure),
+}
+
+impl Outcomes {
+    fn of(settled: Result<Vec<Appended>, ProduceFailure>) -> Outcomes {
+        match settled {
+            Ok(appended) => Outcomes::Appended(appended.into_iter()),
+            Err(failure) => Outcomes::Failed(failure),
+        }
+    }
+
+    fn next(&mut self) -> Outcome {
+        match self {
+            Outcomes::Appended(appended) => {
+                Ok(appended.next().expect("each append of a group has an outcome"))
+            }
+            Outcomes::Failed(failure) => Err(failure.clone()),
+        }
+    }
+}
+
+/// The answers of a group that is over. Given when dropped, however its leader ends.
+struct Answers<'a> {
+    partition: &'a Partition,
+    waiting: Vec<oneshot::Sender<Turn>>,
+    outcomes: Outcomes,
+}
+
+impl Drop for Answers<'_> {
+    fn drop(&mut self) {
+        self.partition.waiting.wake();
+        for turn in std::mem::take(&mut self.waiting) {
+            tell(turn, self.outcomes.next());
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The producers of one partition that wait for their turn, and whether somebody has it.
 //!
-//! Called by group_commit. Where a sync takes milliseconds, groups decide how much a disk carries. Producers that
-//! were answered together come back a moment later, and would find that the others have gone without
-//! them: two halves in turn, a sync each. So a leader waits a little for those who were here lately.
+//! Called by group_commit. Groups decide how much a disk carries in `fsync` mode. Producers that were answered together come back a
+//! moment later, one after the other, and find that the others have gone without them. What is best then depends on the disk:
 //!
 //! ```text
-//!   without:  │ A B C sync │ D E F sync │ A B C sync │ D E F sync │
-//!   with:     │ A B C sync │‥ A B C D E F sync  │‥ A B C D E F sync  │     ‥ at most PATIENCE_MAX
+//!   fast: half of them are a group, so that those who were      │ sync A B C │ sync D E F │ sync A B C │
+//!   answered come back while the others are synced              │   D E F ‥  │   A B C ‥  │   D E F ‥  │
+//!
+//!   slow: a leader waits a little for those who were            │ A B C D E F sync │‥│ A B C D E F sync │‥
+//!   here lately, and all of them share a sync                     ‥ at most PATIENCE_MAX
 //! ```
 
 use std::collections::VecDeque;
@@ -20,10 +22,10 @@ use tokio::sync::{Notify, oneshot};
 use super::group_commit::Turn;
 use crate::limits::{GROUP_MAX_BYTES, GROUP_MAX_REQUESTS};
 
-/// Of the last sync's time, what a leader waits for company.
+/// Of the last sync's time, what a leader waits for company on a slow disk.
 const PATIENCE_SHARE: u32 = 2;
 
-/// The runtime's timers are no finer: a disk that syncs faster is not waited for.
+/// The runtime's timers are no finer: a disk that syncs faster is a fast one.
 const PATIENCE_MIN: Duration = Duration::from_millis(1);
 
 /// A disk that takes longer to sync has trouble that no group mends.
@@ -71,6 +73,11 @@ impl Queue {
         Err(wait)
     }
 
+    /// Whether somebody leads.
+    pub(super) fn is_led(&self) -> bool {
+        self.state.lock().is_led
+    }
+
     /// Who leads next; nobody: the next one to enter.
     pub(super) fn next_leader(&self) -> Option<Waiter> {
         let mut state = self.state.lock();
@@ -96,8 +103,13 @@ impl Queue {
         state.patience = (took / PATIENCE_SHARE).min(PATIENCE_MAX);
     }
 
-    /// Waits until as many have come as were here lately, or a group is full; not for long. The caller leads
-    /// and brings `own_bytes`.
+    /// How many requests a group takes, in `fsync` mode: the caller's, who leads, and how many of those who wait.
+    pub(super) fn group_max(&self) -> usize {
+        self.state.lock().group_max()
+    }
+
+    /// On a slow disk, waits until as many have come as were here lately, or a group is full; not for long. The caller
+    /// leads and brings `own_bytes`.
     pub(super) async fn company(&self, own_bytes: u64) {
         let mut complete = pin!(self.complete.notified());
         // Before the look, so that whoever comes behind it is heard.
@@ -111,9 +123,20 @@ impl Queue {
 }
 
 impl State {
-    fn is_complete(&self) -> bool {
+    fn here(&self) -> usize {
         let leader = 1;
-        leader + self.waiting.len() >= self.expected
+        leader + self.waiting.len()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.here() >= self.expected
+    }
+
+    fn group_max(&self) -> usize {
+        match self.patience >= PATIENCE_MIN {
+            true => GROUP_MAX_REQUESTS,
+            false => self.expected.max(self.here()).div_ceil(2).min(GROUP_MAX_REQUESTS),
+        }
     }
 
     fn patience_for(&self, own_bytes: u64) -> Option<Duration> {
@@ -143,6 +166,18 @@ mod tests {
         assert_eq!(state(16, PATIENCE_MIN / 2).patience_for(100), None);
         assert_eq!(state(16, SLOW).patience_for(GROUP_MAX_BYTES), None, "the group is full");
         assert_eq!(state(16, SLOW).patience_for(100), Some(SLOW));
+    }
+
+    #[test]
+    fn groups_are_halves_on_a_fast_disk_and_all_who_are_here_on_a_slow_one() {
+        let fast = |expected| state(expected, PATIENCE_MIN / 2).group_max();
+        assert_eq!((fast(0), fast(1), fast(2), fast(16), fast(17)), (1, 1, 1, 8, 9));
+        assert_eq!(fast(10 * GROUP_MAX_REQUESTS), GROUP_MAX_REQUESTS);
+        assert_eq!(state(16, SLOW).group_max(), GROUP_MAX_REQUESTS);
+        let queue = Queue::default();
+        assert!(queue.enter(batches()).is_ok());
+        (0..20).for_each(|_| assert!(queue.enter(batches()).is_err()));
+        assert_eq!(queue.group_max(), 11, "more are here than were lately");
     }
 
     #[test]

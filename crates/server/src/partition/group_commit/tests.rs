@@ -185,23 +185,51 @@ fn a_group_takes_one_request_of_a_producer() {
     });
 }
 
+/// Its worker ends while it lets the next group go first.
+#[test]
+fn a_leader_that_leaves_when_all_is_done_has_told_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let partition = partition_in(dir.path(), Durability::Fsync);
+    on_worker(async |ring| {
+        let alone = partition.appending.lock().await;
+        let mut all = ["leads", "joins", "waits", "waits, too"]
+            .map(|text| Box::pin(partition.append(&ring, value(text))));
+        for append in &mut all {
+            begin(append).await;
+        }
+        drop(alone);
+        let [mut leader, joined, _waits, _waits_too] = all;
+        while partition.log().log_end() < Offset(2) {
+            begin(&mut leader).await;
+            tokio::task::yield_now().await;
+        }
+        drop(leader);
+        assert_eq!(joined.await.unwrap().base_offset, Offset(1));
+    });
+}
+
 /// fdatasync(2) of /dev/null fails, and its writes do not.
 #[test]
 fn a_failed_sync_fails_the_whole_group_and_is_never_tried_again() {
     let (partition, _dir) = partition_on("/dev/null", Durability::Fsync);
     on_worker(async |ring| {
         let alone = partition.appending.lock().await;
-        let mut group =
-            ["first", "second"].map(|text| Box::pin(partition.append(&ring, value(text))));
-        for append in &mut group {
+        // Half of them are one group.
+        let mut all = ["first", "second", "third", "fourth"]
+            .map(|text| Box::pin(partition.append(&ring, value(text))));
+        for append in &mut all {
             begin(append).await;
         }
         drop(alone);
-        let [first, second] = group;
-        for outcome in <[Outcome; 2]>::from(tokio::join!(first, second)) {
+        let [first, second, third, fourth] = all;
+        let (first, second, third, fourth) = tokio::join!(first, second, third, fourth);
+        for outcome in [first, second] {
             assert!(matches!(outcome, Err(ProduceFailure::Write(_))), "{outcome:?}");
         }
-        let refused = partition.append(&ring, value("third")).await.unwrap_err();
+        for outcome in [third, fourth] {
+            assert!(matches!(outcome, Err(ProduceFailure::Refused(AppendError::Offline))));
+        }
+        let refused = partition.append(&ring, value("fifth")).await.unwrap_err();
         assert!(matches!(refused, ProduceFailure::Refused(AppendError::Offline)), "{refused}");
         assert_eq!((partition.log().log_end(), partition.commits.syncs.get()), (Offset(0), 1));
     });

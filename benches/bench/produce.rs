@@ -6,9 +6,9 @@
 //!                                                                          on the disk as it is and on a slower one
 //! ```
 //!
-//! Every run begins with a file system that owes the disk nothing, those of `os` on a machine whose memory is
-//! full of page cache, as it is where a server has run for a day: a virtual machine gives memory that lies idle
-//! back to its host, and getting it anew can cost more than all that a server does.
+//! Every run begins with a file system that owes the disk nothing: those of `fsync`, and fio, with new files; those of
+//! `os` on a machine whose memory is full of page cache, as it is where a server has run for a day: a virtual machine
+//! gives memory that lies idle back to its host, and getting it anew can cost more than all that a server does.
 
 use std::fs::File;
 use std::io::Read;
@@ -70,7 +70,7 @@ fn appending(plan: &Plan, into: &mut Produced) -> anyhow::Result<()> {
     plan.say("warming Apache Kafka up");
     for partitions in PARTITIONS {
         for (_, address, _) in servers {
-            produce(plan, address, partitions, total(KAFKA_WARM_UP_BYTES / 2))?;
+            produce(plan, address, &Topic::kept(partitions), total(KAFKA_WARM_UP_BYTES / 2))?;
         }
     }
     fill_memory(plan)?;
@@ -81,7 +81,7 @@ fn appending(plan: &Plan, into: &mut Produced) -> anyhow::Result<()> {
                 settle(plan)?;
                 let cpu_before = usage::cpu_s(pid)?;
                 let bytes = (BYTES_A_SECOND * plan.seconds) as u64;
-                let said = produce(plan, address, partitions, total(bytes))?;
+                let said = produce(plan, address, &Topic::kept(partitions), total(bytes))?;
                 let cpu_s = usage::cpu_s(pid)? - cpu_before;
                 let number = |name: &str| number(&said["result"][name]);
                 into.appending.push(Appending {
@@ -109,18 +109,17 @@ fn syncing(
     if let Some((_, limit)) = &mut slow_disk {
         limit.hold(penstock.pid())?;
     }
-    for partitions in PARTITIONS {
-        // Makes the topic.
-        produce(plan, penstock.address(), partitions, total(BATCH_BYTES * 64))?;
-    }
     for round in 0..plan.rounds {
         let disk = if slow_disk.is_some() { "on a slow disk, " } else { "" };
         plan.say(&format!("syncing, {disk}round {} of {}", round + 1, plan.rounds));
         for partitions in PARTITIONS {
+            // New files, as fio has them: those that have grown large cost more to sync.
+            let topic = Topic { name: format!("produced-{partitions}-{round}"), partitions };
+            produce(plan, penstock.address(), &topic, total(BATCH_BYTES * 64))?;
             settle(plan)?;
             let before = Synced::so_far(&penstock)?;
             let seconds = [("--duration", plan.seconds.to_string()), ("--warm-up", "0".into())];
-            let said = produce(plan, penstock.address(), partitions, seconds)?;
+            let said = produce(plan, penstock.address(), &topic, seconds)?;
             let group_bytes = Synced::so_far(&penstock)?.a_group(&before);
             let group_bytes = group_bytes.context("nothing was synced")?;
             settle(plan)?;
@@ -166,16 +165,24 @@ fn total(bytes: u64) -> Flags {
     [("--total-bytes", bytes.to_string()), ("--warm-up", "0".to_owned())]
 }
 
-fn produce(
-    plan: &Plan,
-    address: SocketAddr,
+/// What is appended to.
+struct Topic {
+    name: String,
     partitions: u32,
-    until: Flags,
-) -> anyhow::Result<Value> {
+}
+
+impl Topic {
+    /// The one that all runs with so many partitions append to.
+    fn kept(partitions: u32) -> Topic {
+        Topic { name: format!("produced-{partitions}"), partitions }
+    }
+}
+
+fn produce(plan: &Plan, address: SocketAddr, topic: &Topic, until: Flags) -> anyhow::Result<Value> {
     let mut flags = vec![
         ("--bootstrap-server", address.to_string()),
-        ("--topic", format!("produced-{partitions}")),
-        ("--partitions", partitions.to_string()),
+        ("--topic", topic.name.clone()),
+        ("--partitions", topic.partitions.to_string()),
         ("--connections", PRODUCERS.to_string()),
         ("--record-bytes", RECORD_BYTES.to_string()),
         ("--batch-bytes", BATCH_BYTES.to_string()),

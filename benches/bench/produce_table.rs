@@ -19,7 +19,7 @@ pub(crate) fn words(results: &Produced) -> String {
          with all memory in use, most of it by page cache.\n\n{}\n\
          ### Acknowledged from the disk\n\n`--durability fsync` beside fio on the same file system, by \
          turns: `--rw=write --fdatasync=1 --iodepth=1`, as many bytes, in writes as large as the mean of \
-         what one sync of the server carried, one growing file for each partition.\n\n{}{}",
+         what one sync of the server carried, one file for each partition. Both begin with new files.\n\n{}{}",
         appending(&results.appending),
         syncing(&results.syncing),
         missing(results.no_slow_disk.as_deref())

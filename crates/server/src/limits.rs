@@ -19,7 +19,8 @@ pub(crate) const REQUESTS_IN_FLIGHT_MAX_BYTES: u32 = 256 * MIB;
 pub(crate) const RECEIVE_MIN_BYTES: usize = 2048;
 
 /// The receive buffer of a connection between requests is as large as the largest of its requests that were no
-/// larger than this: a batch of 16 KiB, which is what producers send unless told otherwise, is received at once and without new memory.
+/// larger than this: a batch of 16 KiB, which is what producers send unless told otherwise, is received at once and
+/// without new memory.
 pub(crate) const RECEIVE_KEPT_BYTES: usize = 20 * 1024;
 
 /// The receive buffer grows by what has already been received, at least by this much once a

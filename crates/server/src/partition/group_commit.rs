@@ -1,7 +1,7 @@
 //! Group commit: one write, and in `fsync` mode one sync, for all producers that wait for a partition.
 //!
 //! ```text
-//!   producer A ──leads──► append lock ─ roll? ─ begin A, B, C ─ write ─ sync ─ finish all ─► hand over, tell
+//!   producer A ──leads──► append lock ─ roll? ─ begin A, B, C ─ write ─ sync ─ finish all ─► hand over, then tell
 //!   producer B ──waits──────────────────────────┘                                    ├─► B: its offsets
 //!   producer C ──waits──────────────────────────┘                                    ├─► C: its offsets
 //!   producer D ──waits (came during the write) ──────────────────────────────────────┴─► D leads

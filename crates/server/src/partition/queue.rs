@@ -1,7 +1,8 @@
 //! The producers of one partition that wait for their turn, and whether somebody has it.
 //!
-//! Called by group_commit. Groups decide how much a disk carries in `fsync` mode. Producers that were answered together come back a
-//! moment later, one after the other, and find that the others have gone without them. What is best then depends on the disk:
+//! Called by group_commit. Groups decide how much a disk carries in `fsync` mode. Producers that were answered
+//! together come back a moment later, one after the other, and find that the others have gone without them. What
+//! is best then depends on the disk:
 //!
 //! ```text
 //!   fast: half of them are a group, so that those who were      │ sync A B C │ sync D E F │ sync A B C │

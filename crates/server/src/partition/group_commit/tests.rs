@@ -66,6 +66,22 @@ async fn begin<F: Future + Unpin>(append: &mut F) {
     .await;
 }
 
+type Appending<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
+
+/// Producers who are all there before the first one writes: half of them are a group in `fsync` mode.
+async fn queued<'a, const N: usize>(
+    partition: &'a Arc<Partition>,
+    ring: &'a Ring,
+    texts: [&str; N],
+) -> [Appending<'a>; N] {
+    let _alone = partition.appending.lock().await;
+    let mut all = texts.map(|text| Box::pin(partition.append(ring, value(text))) as Appending<'_>);
+    for append in &mut all {
+        begin(append).await;
+    }
+    all
+}
+
 #[test]
 fn producers_of_several_workers_each_hear_the_offset_their_record_has() {
     const WORKERS: usize = 3;
@@ -191,13 +207,7 @@ fn a_leader_that_leaves_when_all_is_done_has_told_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let partition = partition_in(dir.path(), Durability::Fsync);
     on_worker(async |ring| {
-        let alone = partition.appending.lock().await;
-        let mut all = ["leads", "joins", "waits", "waits, too"]
-            .map(|text| Box::pin(partition.append(&ring, value(text))));
-        for append in &mut all {
-            begin(append).await;
-        }
-        drop(alone);
+        let all = queued(&partition, &ring, ["leads", "joins", "waits", "waits, too"]).await;
         let [mut leader, joined, _waits, _waits_too] = all;
         while partition.log().log_end() < Offset(2) {
             begin(&mut leader).await;
@@ -213,14 +223,7 @@ fn a_leader_that_leaves_when_all_is_done_has_told_the_others() {
 fn a_failed_sync_fails_the_whole_group_and_is_never_tried_again() {
     let (partition, _dir) = partition_on("/dev/null", Durability::Fsync);
     on_worker(async |ring| {
-        let alone = partition.appending.lock().await;
-        // Half of them are one group.
-        let mut all = ["first", "second", "third", "fourth"]
-            .map(|text| Box::pin(partition.append(&ring, value(text))));
-        for append in &mut all {
-            begin(append).await;
-        }
-        drop(alone);
+        let all = queued(&partition, &ring, ["first", "second", "third", "fourth"]).await;
         let [first, second, third, fourth] = all;
         let (first, second, third, fourth) = tokio::join!(first, second, third, fourth);
         for outcome in [first, second] {

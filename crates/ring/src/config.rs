@@ -46,8 +46,8 @@ pub const DEFAULT_COLD_CHAINS: usize = 16;
 /// How far the disk is told to read before a cold chain: what one chain of whole hops moves.
 pub const READ_AHEAD_BYTES: u64 = CHAIN_OPERATIONS as u64 / 2 * DEFAULT_HOP_BYTES as u64;
 
-/// io-wq threads for work on regular files (buffered reads that miss, writes, fdatasync). Those that have nothing to
-/// do end; many syncs at once share flushes of the disk.
+/// io-wq threads for work on regular files (buffered reads that miss, writes, fdatasync). Those that have
+/// nothing to do end. Of many syncs at once a disk does more a second: docs/BENCHMARKS.md.
 pub const DEFAULT_BOUNDED_WORKERS: u32 = 32;
 
 /// io-wq threads for everything else. Splices count here (KERNEL.md row 20), so this is how many

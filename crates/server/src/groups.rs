@@ -16,7 +16,7 @@ mod journal;
 mod member;
 mod offset_answers;
 mod offset_store;
-mod offsets;
+pub(crate) mod offsets;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,8 @@
 //! This file is the program: read the command line, run the command, turn the outcome into an exit code.
 //! A fetch is found in connection → fetch → lookup → (ring) transfer → ring.
 
+#[allow(dead_code)]
+mod adopt;
 mod api;
 mod checkpoints;
 mod cli;

@@ -1,0 +1,161 @@
+//! How far groups have come, as Kafka keeps it: the log of `__consumer_offsets`, a compacted topic
+//! whose records say "group, topic, partition: this offset".
+//!
+//! All of a group's commits lie in one partition, and the newest of a key holds. What cannot be
+//! read is passed over, counted and logged: other commits are as true as they were. Never writes.
+
+mod record;
+mod replay;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use penstock_batch::{BatchHeader, Codec, HEADER_LEN};
+use penstock_storage::{PartitionName, SegmentPiece};
+use penstock_wire::Str;
+
+use self::replay::Replay;
+use super::segment_files;
+use crate::groups::offsets::{Commit, Committed};
+
+/// The topic.
+pub(crate) const TOPIC: &str = "__consumer_offsets";
+
+/// Lines a reading may log about what it cannot read; the count has the rest.
+const LINES_MAX: u64 = 20;
+
+/// Gives the records of a batch whose body is compressed.
+pub(crate) type Decompress<'a> = &'a dyn Fn(Codec, &[u8]) -> Result<Vec<u8>, String>;
+
+/// What was found, and how well it could be read.
+#[derive(Debug, Default)]
+pub(crate) struct CommittedOffsets {
+    /// One a group, in order of name.
+    pub(crate) commits: Vec<Commit>,
+    pub(crate) report: Report,
+}
+
+/// What a reading has to say beside the commits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) groups: u64,
+    /// Offsets taken over: one a group, topic and partition.
+    pub(crate) offsets: u64,
+    /// Left out, since the time that was committed with them is over.
+    pub(crate) expired: u64,
+    /// Left out, since their transactions have not ended.
+    pub(crate) undecided: u64,
+    /// Records, batches and ranges passed over; older commits may stand where these held newer
+    /// ones.
+    pub(crate) unreadable: u64,
+}
+
+/// The log could not be read at all.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+pub(crate) struct ReadError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What all partitions of the topic in `data_dir` say; nothing if there are none. Blocks.
+///
+/// # Errors
+/// The file system's.
+pub(crate) fn read(
+    data_dir: &Path,
+    decompress: Decompress<'_>,
+    now_ms: i64,
+) -> Result<CommittedOffsets, ReadError> {
+    let mut groups: BTreeMap<Str, Vec<(Str, i32, Committed)>> = BTreeMap::new();
+    let mut report = Report::default();
+    for directory in partitions(data_dir)? {
+        let replay = read_partition(&directory, decompress, &mut report)?;
+        for (key, value) in replay.finish(now_ms, &mut report) {
+            let entry = (key.topic.into(), key.partition, value.committed);
+            groups.entry(key.group.into()).or_default().push(entry);
+        }
+    }
+    report.groups = groups.len() as u64;
+    let commits = groups.into_iter().map(|(group, entries)| Commit { group, entries }).collect();
+    Ok(CommittedOffsets { commits, report })
+}
+
+fn partitions(data_dir: &Path) -> Result<Vec<PathBuf>, ReadError> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(data_dir).map_err(error_at(data_dir))? {
+        let entry = entry.map_err(error_at(data_dir))?;
+        let partition = entry.file_name().to_str().and_then(PartitionName::parse);
+        found.extend(partition.filter(|name| name.topic == TOPIC).map(|name| (name, entry.path())));
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+fn read_partition(
+    directory: &Path,
+    decompress: Decompress<'_>,
+    report: &mut Report,
+) -> Result<Replay, ReadError> {
+    let mut replay = Replay::default();
+    let segments = segment_files::segments(directory).map_err(error_at(directory))?;
+    for (index, segment) in segments.iter().enumerate() {
+        let (path, is_last) = (segment.path.display(), index + 1 == segments.len());
+        let read = segment_files::read(&segment.path, |piece| {
+            match piece {
+                SegmentPiece::Batch { position, bytes } => {
+                    if let Err(problem) = apply(&mut replay, &bytes, decompress, report) {
+                        let position = position.0;
+                        report.note_unreadable(&format_args!(
+                            "{path}, position {position}: {problem}"
+                        ));
+                    }
+                }
+                // A torn write at the end of the log was never acknowledged.
+                SegmentPiece::End(_) if is_last => {}
+                SegmentPiece::Damage(damage) | SegmentPiece::End(damage) => {
+                    let (position, len_bytes) = (damage.position.0, damage.len_bytes);
+                    report.note_unreadable(&format_args!(
+                        "{path}, position {position}: {len_bytes} bytes are no sound batch"
+                    ));
+                }
+            }
+            Ok::<_, io::Error>(())
+        });
+        read.map_err(error_at(&segment.path))?;
+    }
+    Ok(replay)
+}
+
+fn apply(
+    replay: &mut Replay,
+    batch: &[u8],
+    decompress: Decompress<'_>,
+    report: &mut Report,
+) -> Result<(), String> {
+    let header = BatchHeader::parse(batch).map_err(|error| error.to_string())?;
+    let body = batch.get(HEADER_LEN..).unwrap_or_default();
+    match header.codec() {
+        None => return Err("its codec is not known".to_owned()),
+        Some(Codec::None) => replay.apply(&header, body, report),
+        Some(codec) => replay.apply(&header, &decompress(codec, body)?, report),
+    }
+    Ok(())
+}
+
+impl Report {
+    fn note_unreadable(&mut self, what: &dyn Display) {
+        self.unreadable += 1;
+        if self.unreadable <= LINES_MAX {
+            tracing::warn!("committed offsets that cannot be read are passed over: {what}");
+        }
+    }
+}
+
+fn error_at(path: &Path) -> impl FnOnce(io::Error) -> ReadError {
+    move |source| ReadError { path: path.to_owned(), source }
+}

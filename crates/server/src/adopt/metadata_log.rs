@@ -1,0 +1,227 @@
+//! Kafka's own knowledge of its topics: `__cluster_metadata-0`, the log of a KRaft cluster's
+//! controllers, which every broker keeps.
+//!
+//! ```text
+//!   00000000000000000917-0000000003.checkpoint    all that is true at offset 917, if there is one
+//!   00000000000000000000.log                      records before 917 are passed over,
+//!   00000000000000000850.log                      those from it on change what the snapshot says
+//! ```
+//!
+//! Configs of unknown completeness must not be believed: a `retention.ms` that was not read would
+//! delete records. So whatever cannot be read is an error that names file and position; the one
+//! exception is a torn write at the log's end, which Kafka's own start cuts off as well. Never
+//! writes.
+
+mod record;
+mod replay;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use penstock_batch::{BatchHeader, Codec};
+use penstock_storage::{SegmentPiece, TopicId};
+
+use self::record::MetadataRecord;
+use self::replay::Replay;
+use super::segment_files::{self, OffsetFile};
+
+/// The metadata log's directory within a data directory.
+pub(crate) const DIRECTORY: &str = "__cluster_metadata-0";
+
+/// Key of the control record that ends a snapshot: version 0, type 4.
+const SNAPSHOT_FOOTER: [u8; 4] = [0, 0, 0, 4];
+
+/// What the cluster knew of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Metadata {
+    pub(crate) topics: BTreeMap<String, TopicMetadata>,
+    /// By node id; "" has what holds for all nodes.
+    pub(crate) broker_configs: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// What the cluster knew of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TopicMetadata {
+    pub(crate) id: TopicId,
+    /// By partition: the nodes that keep it, in the order of preference.
+    pub(crate) replicas: BTreeMap<i32, Vec<i32>>,
+    /// Only what differs from the brokers' defaults.
+    pub(crate) configs: BTreeMap<String, String>,
+}
+
+impl TopicMetadata {
+    /// The greatest partition id and one.
+    pub(crate) fn partition_count(&self) -> i32 {
+        self.replicas.last_key_value().map_or(0, |(last, _)| last.saturating_add(1))
+    }
+}
+
+/// Why the metadata cannot be believed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MetadataLogError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: {problem}")]
+    Directory { path: PathBuf, problem: String },
+    #[error("{path}, position {position}: {problem}")]
+    File { path: PathBuf, position: u64, problem: String },
+}
+
+/// What the metadata log in `data_dir` says; `None`: there is none. Blocks.
+///
+/// # Errors
+/// Something in it cannot be read, or is missing.
+pub(crate) fn read(data_dir: &Path) -> Result<Option<Metadata>, MetadataLogError> {
+    let directory = data_dir.join(DIRECTORY);
+    if !directory.is_dir() {
+        return Ok(None);
+    }
+    let io_error = |source| MetadataLogError::Io { path: directory.clone(), source };
+    let snapshots = segment_files::snapshots(&directory).map_err(io_error)?;
+    let segments = segment_files::segments(&directory).map_err(io_error)?;
+    if snapshots.is_empty() && segments.is_empty() {
+        let problem = "neither a snapshot nor a segment is in it".to_owned();
+        return Err(MetadataLogError::Directory { path: directory, problem });
+    }
+    let mut reading = Reading::default();
+    if let Some(latest) = snapshots.last() {
+        reading.snapshot(latest)?;
+    }
+    // A segment ends where the next one begins; what ends at or before the snapshot is in it.
+    let read_from = segments.iter().rposition(|segment| segment.offset <= reading.next_offset);
+    let segments = &segments[read_from.unwrap_or(0)..];
+    for (index, segment) in segments.iter().enumerate() {
+        reading.segment(segment, index + 1 == segments.len())?;
+    }
+    Ok(Some(reading.replay.finish()))
+}
+
+/// Where the reading is.
+#[derive(Default)]
+struct Reading {
+    replay: Replay,
+    /// Of the first record that has not been applied.
+    next_offset: i64,
+}
+
+impl Reading {
+    fn snapshot(&mut self, file: &OffsetFile) -> Result<(), MetadataLogError> {
+        let mut is_whole = false;
+        let mut end = 0;
+        read_file(file, |position, piece| {
+            let batch = sound(piece)?;
+            let header = header(&batch)?;
+            end = position + batch.len() as u64;
+            is_whole = header.is_control() && ends_snapshot(&batch)?;
+            self.batch(&header, &batch, i64::MIN)
+        })?;
+        if !is_whole {
+            let problem = "the snapshot has no footer, so it is not whole".to_owned();
+            return Err(MetadataLogError::File { path: file.path.clone(), position: end, problem });
+        }
+        self.next_offset = file.offset;
+        Ok(())
+    }
+
+    fn segment(&mut self, file: &OffsetFile, is_last: bool) -> Result<(), MetadataLogError> {
+        read_file(file, |position, piece| {
+            if let (true, SegmentPiece::End(torn)) = (is_last, &piece) {
+                let (path, len_bytes) = (file.path.display(), torn.len_bytes);
+                tracing::warn!(%path, position, len_bytes, "the metadata log ends in a torn write, which is left out");
+                return Ok(());
+            }
+            let batch = sound(piece)?;
+            let header = header(&batch)?;
+            if header.last_offset() < self.next_offset {
+                return Ok(());
+            }
+            // Nothing is ever compacted away here: a gap is a loss.
+            if header.base_offset > self.next_offset {
+                let (from, to) = (self.next_offset, header.base_offset);
+                return Err(format!("records {from} to before {to} are missing"));
+            }
+            self.batch(&header, &batch, self.next_offset)?;
+            self.next_offset = header.last_offset().saturating_add(1);
+            Ok(())
+        })
+    }
+
+    /// Applies the records from an offset on.
+    fn batch(&mut self, header: &BatchHeader, batch: &[u8], from: i64) -> Result<(), String> {
+        if header.is_control() {
+            return Ok(());
+        }
+        if header.codec() != Some(Codec::None) {
+            return Err("the batch is compressed, which Kafka's controllers never do".into());
+        }
+        for record in penstock_batch::records(batch).map_err(words)? {
+            let record = record.map_err(words)?;
+            if record.offset < from {
+                continue;
+            }
+            let value = record.value.ok_or("a record has no value");
+            let applied = value
+                .map_err(str::to_owned)
+                .and_then(MetadataRecord::decode)
+                .and_then(|change| self.replay.apply(change));
+            applied.map_err(|problem| format!("record {}: {problem}", record.offset))?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives each piece of a file with its position; an error gets the place.
+fn read_file(
+    file: &OffsetFile,
+    mut visit: impl FnMut(u64, SegmentPiece) -> Result<(), String>,
+) -> Result<(), MetadataLogError> {
+    segment_files::read(&file.path, |piece| {
+        let position = match &piece {
+            SegmentPiece::Batch { position, .. } => position.0,
+            SegmentPiece::Damage(damage) | SegmentPiece::End(damage) => damage.position.0,
+        };
+        visit(position, piece).map_err(|problem| Failure::Content { position, problem })
+    })
+    .map_err(|failure| match failure {
+        Failure::Io(source) => MetadataLogError::Io { path: file.path.clone(), source },
+        Failure::Content { position, problem } => {
+            MetadataLogError::File { path: file.path.clone(), position, problem }
+        }
+    })
+}
+
+enum Failure {
+    Io(io::Error),
+    Content { position: u64, problem: String },
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Io(error)
+    }
+}
+
+fn sound(piece: SegmentPiece) -> Result<Vec<u8>, String> {
+    match piece {
+        SegmentPiece::Batch { bytes, .. } => Ok(bytes),
+        SegmentPiece::Damage(damage) | SegmentPiece::End(damage) => {
+            Err(format!("{} bytes are no sound batch", damage.len_bytes))
+        }
+    }
+}
+
+fn header(batch: &[u8]) -> Result<BatchHeader, String> {
+    BatchHeader::parse(batch).map_err(words)
+}
+
+fn ends_snapshot(control_batch: &[u8]) -> Result<bool, String> {
+    let last = penstock_batch::records(control_batch).map_err(words)?.last();
+    Ok(matches!(last, Some(Ok(record)) if record.key == Some(&SNAPSHOT_FOOTER[..])))
+}
+
+fn words(error: penstock_batch::BatchError) -> String {
+    error.to_string()
+}

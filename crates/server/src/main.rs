@@ -13,6 +13,8 @@ mod clock;
 mod cluster;
 mod connection;
 mod connections;
+#[allow(dead_code, reason = "the verification of produced batches comes next")]
+mod decompress;
 mod disk;
 mod dump;
 mod durability;

@@ -116,9 +116,11 @@ async fn respond(
             Response::LeaveGroup(worker.server.groups.leave_group(request))
         }
         Request::OffsetCommit(request) => {
-            let topics = &worker.server.topics;
-            let exists = |topic: &str, index| topics.has_partition(topic, index);
-            Response::OffsetCommit(worker.server.groups.commit_offsets(request, exists).await)
+            let begin = |exists: &dyn Fn(&str, i32) -> bool| {
+                worker.server.groups.begin_commit(request, exists)
+            };
+            let begun = worker.server.topics.while_none_goes(begin);
+            Response::OffsetCommit(begun.answered().await)
         }
         Request::OffsetFetch(request) => {
             Response::OffsetFetch(worker.server.groups.fetch_offsets(request))

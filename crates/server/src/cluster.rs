@@ -9,8 +9,8 @@ use std::path::Path;
 use anyhow::Context;
 use penstock_storage::TopicId;
 
-use crate::overrides::replace_file;
 use crate::settings::Settings;
+use crate::small_file::replace_file;
 
 const FILE_NAME: &str = "meta.properties";
 
@@ -41,6 +41,12 @@ impl Cluster {
         };
         Ok(Cluster { id, node_id, advertised: settings.advertised(bound) })
     }
+}
+
+/// The node that a data directory belongs to, as text; `None` where that is not written down. Blocks.
+pub(crate) fn node_id_of(data_dir: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(data_dir.join(FILE_NAME)).ok()?;
+    Some(parse(&text).ok()?.1.to_string())
 }
 
 fn create(path: &Path) -> anyhow::Result<(String, i32)> {

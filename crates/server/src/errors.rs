@@ -22,6 +22,7 @@ pub(crate) fn of_unserved(why: Unserved) -> ErrorCode {
     match why {
         Unserved::Unknown => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
         Unserved::Unopened => ErrorCode::KAFKA_STORAGE_ERROR,
+        Unserved::Missing => ErrorCode::NOT_LEADER_OR_FOLLOWER,
     }
 }
 

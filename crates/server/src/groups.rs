@@ -21,7 +21,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,13 +28,13 @@ use parking_lot::Mutex;
 use penstock_wire::{ErrorCode, Str};
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::durability::Durability;
 use crate::server::Server;
 use crate::worker::{Stop, wait_for};
 pub(crate) use answers::find_coordinator;
 pub(crate) use member::GroupLimits;
 use member::{Caller, Join, JoinAnswer, Refused, SyncAnswer, SyncUp};
-use offset_store::{CommitError, OffsetStore};
+use offset_store::{CommitError, OnItsWay};
+pub(crate) use offset_store::{Foreign, OffsetStore};
 use offsets::Commit;
 use table::Table;
 
@@ -59,25 +58,18 @@ pub(crate) struct Groups {
     /// The first due time has come nearer.
     sooner: Notify,
     started: Instant,
-    offsets: OffsetStore,
+    offsets: Arc<OffsetStore>,
 }
 
 impl Groups {
-    /// Reads the committed offsets of the data directory. Blocks.
-    ///
-    /// # Errors
-    /// They cannot be read or understood.
-    pub(crate) fn open(
-        data_dir: &Path,
-        limits: GroupLimits,
-        durability: Durability,
-    ) -> anyhow::Result<Self> {
-        Ok(Groups {
+    /// A coordinator without members, of groups that have committed these offsets.
+    pub(crate) fn new(limits: GroupLimits, offsets: Arc<OffsetStore>) -> Self {
+        Groups {
             table: Mutex::new(Table::new(limits)),
             sooner: Notify::new(),
             started: Instant::now(),
-            offsets: OffsetStore::open(data_dir, durability)?,
-        })
+            offsets,
+        }
     }
 
     /// Ends sessions and rebalances when their time is over. Never returns.
@@ -146,8 +138,8 @@ impl Groups {
         })?
     }
 
-    /// Returns when the commit is in the page cache.
-    async fn commit(&self, caller: &Caller, commit: Commit) -> Result<(), ErrorCode> {
+    /// Puts a commit on its way to the journal; `None`: there is nothing to commit.
+    fn commit(&self, caller: &Caller, commit: Commit) -> Result<Option<OnItsWay>, ErrorCode> {
         self.locked(|table, now_ms| {
             table.check_open()?;
             let told = table.tell(&commit.group, |group| group.may_commit(caller, now_ms));
@@ -158,13 +150,9 @@ impl Groups {
             })
         })?;
         if commit.entries.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        self.offsets.commit(commit).await.map_err(|error| match error {
-            CommitError::Full => ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
-            // Clients look for the coordinator and try again: the disk may have room then.
-            CommitError::Disk => ErrorCode::COORDINATOR_NOT_AVAILABLE,
-        })
+        self.offsets.commit(commit).map(Some).map_err(refusal)
     }
 
     /// Decides something under the lock; wakes the timekeeper if it must come sooner for that.
@@ -190,6 +178,14 @@ pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
     tokio::select! {
         () = server.groups.keep_time() => {}
         () = wait_for(&mut stop, Stop::Drain) => server.groups.close(),
+    }
+}
+
+fn refusal(error: CommitError) -> ErrorCode {
+    match error {
+        CommitError::Full => ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
+        // Clients look for the coordinator and try again: the disk may have room then.
+        CommitError::Disk => ErrorCode::COORDINATOR_NOT_AVAILABLE,
     }
 }
 

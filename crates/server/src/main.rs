@@ -4,7 +4,6 @@
 //! This file is the program: read the command line, run the command, turn the outcome into an exit code.
 //! A fetch is found in connection → fetch → lookup → (ring) transfer → ring.
 
-#[allow(dead_code)]
 mod adopt;
 mod api;
 mod checkpoints;
@@ -33,11 +32,13 @@ mod overrides;
 mod partition;
 mod produce;
 mod producer_ids;
+mod registry;
 mod route;
 mod scrub_command;
 mod scrubber;
 mod server;
 mod settings;
+mod small_file;
 mod topic_admin;
 mod topic_command;
 mod topic_configs;

@@ -111,7 +111,7 @@ fn describe(worker: &Worker, topic: &Topic) -> MetadataResponseTopic {
             ..MetadataResponsePartition::default()
         };
     // As a Kafka of one broker says of a partition whose disk it has lost.
-    let describe_unopened = |index| MetadataResponsePartition {
+    let describe_absent = |index| MetadataResponsePartition {
         error_code: ErrorCode::LEADER_NOT_AVAILABLE,
         partition_index: index,
         leader_id: NO_LEADER,
@@ -120,7 +120,7 @@ fn describe(worker: &Worker, topic: &Topic) -> MetadataResponseTopic {
         ..MetadataResponsePartition::default()
     };
     let mut partitions: Vec<_> = topic.partitions().iter().map(describe_partition).collect();
-    partitions.extend(topic.unopened().map(describe_unopened));
+    partitions.extend(topic.absent().map(describe_absent));
     partitions.sort_by_key(|partition| partition.partition_index);
     MetadataResponseTopic {
         name: topic.name.as_str().into(),

@@ -1,29 +1,18 @@
-//! What topics set differently from the server's defaults, and the file that keeps it.
+//! What a topic sets differently from the server's defaults: Kafka's topic-level names, values as text.
 //!
-//! `<data-dir>/penstock-topics.toml`: one table a topic, Kafka's topic-level names, values as text. It is
-//! replaced whole by rename, so a crash leaves the old or the new one.
+//! Kept in the registry of topics.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use penstock_storage::LogConfig;
+use serde::{Deserialize, Serialize};
 
 use crate::settings::set_log_config;
 
-const FILE_NAME: &str = "penstock-topics.toml";
-
 /// One topic's own configuration, under Kafka's names.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(crate) struct Overrides(BTreeMap<String, String>);
-
-/// Every topic's, as it stands in the file.
-#[derive(Debug)]
-pub(crate) struct OverridesFile {
-    path: PathBuf,
-    topics: BTreeMap<String, Overrides>,
-}
 
 impl Overrides {
     /// Sets one value.
@@ -39,6 +28,11 @@ impl Overrides {
             Ok(None) => Err(format!("unknown topic config `{key}`")),
             Err(reason) => Err(format!("topic config `{key}`: `{value}` {reason}")),
         }
+    }
+
+    /// Takes a value over from a Kafka: it is kept, also where this server could not take it from a client.
+    pub(crate) fn adopt(&mut self, key: &str, value: &str) {
+        self.0.insert(key.to_owned(), value.to_owned());
     }
 
     /// Back to the default.
@@ -65,83 +59,6 @@ impl Overrides {
     }
 }
 
-impl OverridesFile {
-    /// Reads the file; none is the same as an empty one.
-    ///
-    /// # Errors
-    /// It cannot be read, or says something that cannot be taken.
-    pub(crate) fn open(data_dir: &Path) -> anyhow::Result<Self> {
-        let path = data_dir.join(FILE_NAME);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-        };
-        let topics = parse(&text).with_context(|| format!("in {}", path.display()))?;
-        Ok(OverridesFile { path, topics })
-    }
-
-    pub(crate) fn of(&self, topic: &str) -> Overrides {
-        self.topics.get(topic).cloned().unwrap_or_default()
-    }
-
-    /// Keeps a topic's overrides; empty ones are forgotten. Blocks until they are on disk.
-    ///
-    /// # Errors
-    /// The file cannot be replaced; then it and memory say what they said before.
-    pub(crate) fn set(&mut self, topic: &str, overrides: Overrides) -> anyhow::Result<()> {
-        if self.of(topic) == overrides {
-            return Ok(());
-        }
-        let mut topics = self.topics.clone();
-        if overrides.0.is_empty() {
-            topics.remove(topic);
-        } else {
-            topics.insert(topic.to_owned(), overrides);
-        }
-        replace_file(&self.path, &text_of(&topics))
-            .with_context(|| format!("cannot replace {}", self.path.display()))?;
-        self.topics = topics;
-        Ok(())
-    }
-}
-
-fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Overrides>> {
-    let tables: BTreeMap<String, BTreeMap<String, String>> = toml::from_str(text)?;
-    let mut topics = BTreeMap::new();
-    for (topic, table) in tables {
-        let mut overrides = Overrides::default();
-        for (key, value) in table {
-            let outcome = overrides.set(&key, &value);
-            outcome.map_err(|reason| anyhow::anyhow!("topic {topic}: {reason}"))?;
-        }
-        topics.insert(topic, overrides);
-    }
-    Ok(topics)
-}
-
-fn text_of(topics: &BTreeMap<String, Overrides>) -> String {
-    let tables: BTreeMap<&str, &BTreeMap<String, String>> =
-        topics.iter().map(|(topic, overrides)| (topic.as_str(), &overrides.0)).collect();
-    toml::to_string(&tables).expect("a map of maps of strings is TOML")
-}
-
-/// Replaces a small file of the data directory, so that a crash leaves the old or the new one. Blocks.
-///
-/// # Errors
-/// The file system's; the old file is still there then.
-pub(crate) fn replace_file(path: &Path, text: &str) -> std::io::Result<()> {
-    let beside = path.with_added_extension("new");
-    let mut file = std::fs::File::create(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    let directory = path.parent().expect("the file is in the data directory");
-    std::fs::File::open(directory)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,26 +72,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_set_is_there_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut file = OverridesFile::open(dir.path()).unwrap();
+    fn overrides_go_over_the_defaults() {
         let small = overrides(&[("segment.bytes", "4096"), ("retention.ms", "-1")]);
-        file.set("a.b", small.clone()).unwrap();
-        file.set("gone", overrides(&[("segment.ms", "5")])).unwrap();
-        file.set("gone", Overrides::default()).unwrap();
-
-        let again = OverridesFile::open(dir.path()).unwrap();
-        assert_eq!(again.of("a.b"), small);
-        assert_eq!(again.of("gone"), Overrides::default());
-        let config = again.of("a.b").apply(&LogConfig::default());
+        let config = small.apply(&LogConfig::default());
         assert_eq!((config.segment_bytes, config.retention_ms), (4096, None));
     }
 
     #[test]
-    fn an_unknown_name_in_the_file_is_an_error_not_a_default() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(FILE_NAME), "[t]\n\"segment.byte\" = \"1\"\n").unwrap();
-        let error = OverridesFile::open(dir.path()).unwrap_err();
-        assert!(format!("{error:#}").contains("segment.byte"), "{error:#}");
+    fn an_unknown_name_is_refused() {
+        let error = Overrides::default().set("segment.byte", "1").unwrap_err();
+        assert!(error.contains("segment.byte"), "{error}");
     }
 }

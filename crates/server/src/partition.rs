@@ -114,13 +114,27 @@ impl Partition {
     ///
     /// # Errors
     /// Those of `take_away`; the partition goes on then.
-    pub(crate) fn give_up_directory<E>(
+    pub(crate) fn give_up_directory<T, E>(
         &self,
-        take_away: impl FnOnce() -> Result<(), E>,
+        take_away: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut is_gone = self.directory.is_gone.lock();
+        let taken = take_away()?;
+        *is_gone = true;
+        Ok(taken)
+    }
+
+    /// Gives the directory its name back with `put_back`, after which jobs touch its files again. Blocks.
+    ///
+    /// # Errors
+    /// Those of `put_back`; the partition has no directory then.
+    pub(crate) fn take_directory_back<E>(
+        &self,
+        put_back: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
         let mut is_gone = self.directory.is_gone.lock();
-        take_away()?;
-        *is_gone = true;
+        put_back()?;
+        *is_gone = false;
         Ok(())
     }
 

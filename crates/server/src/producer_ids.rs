@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use penstock_wire::ErrorCode;
 use penstock_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
-use crate::overrides::replace_file;
+use crate::small_file::replace_file;
 use crate::worker::Worker;
 
 const FILE_NAME: &str = "penstock-producer-ids";

@@ -15,7 +15,7 @@ use penstock_storage::DataDir;
 use tokio::sync::{Semaphore, watch};
 
 use crate::cluster::Cluster;
-use crate::groups::Groups;
+use crate::groups::{Groups, OffsetStore};
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::settings::Settings;
@@ -47,8 +47,9 @@ impl Server {
     ) -> anyhow::Result<Arc<Server>> {
         let metrics = Metrics::new();
         let cluster = Cluster::open(&settings, bound)?;
-        let groups = Groups::open(&settings.data_dir, settings.groups, settings.durability)?;
-        let topics = Topics::open(&settings, data_dir, &metrics)?;
+        let offsets = Arc::new(OffsetStore::open(&settings.data_dir, settings.durability)?);
+        let topics = Topics::open(&settings, data_dir, &offsets, &metrics)?;
+        let groups = Groups::new(settings.groups, offsets);
         let known = topics.greatest_producer_id();
         let producer_ids = ProducerIds::open(&settings.data_dir, known)?;
         Ok(Arc::new(Server {

@@ -61,12 +61,13 @@ fn configs_of(
         _ => return Err(ErrorCode::INVALID_REQUEST),
     }
     let topic = worker.server.topics.get(&resource.resource_name);
-    let overrides = topic.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?.overrides();
+    let topic = topic.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+    let overrides = topic.overrides();
     let is_asked = |key: &str| match &resource.configuration_keys {
         Some(keys) => keys.iter().any(|asked| **asked == *key),
         None => true,
     };
-    let config = overrides.apply(&worker.server.settings.log);
+    let config = overrides.apply(&topic.defaults(&worker.server.settings.log));
     let described = values(&config).into_iter().filter(|(key, _)| is_asked(key));
     let result = |(key, value): (&'static str, String)| DescribeConfigsResourceResult {
         config_source: if overrides.get(key).is_some() { OF_THE_TOPIC } else { DEFAULT },

@@ -1,7 +1,8 @@
-//! All topics and their partitions: found by name, created, grown, deleted, closed.
+//! All topics and their partitions: found by name, expired, flushed, closed.
 //!
 //! Called by requests (look-ups are a read lock and a clone of an `Arc`), by housekeeping and by server.
-//! What changes files says so: it must run where blocking is allowed. Opening is in opening.rs.
+//! What changes files says so: it must run where blocking is allowed. Creating, growing, configuring and
+//! deleting are in changes.rs, opening is in opening.rs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,11 +14,16 @@ use penstock_storage::{
     AgeRead, DataDir, DataDirError, LogConfig, PartitionName, RecoveryPoint, TopicId,
 };
 
+use crate::groups::OffsetStore;
 use crate::log_budget::LogBudget;
-use crate::overrides::{Overrides, OverridesFile};
+use crate::overrides::Overrides;
 use crate::partition::{Commits, Partition, ProduceFailure};
+use crate::registry::{Entry, Registry};
 
+mod changes;
+mod interrupted;
 mod opening;
+mod taking_over;
 
 /// One topic. Its partitions are numbered, but a directory that came from a cluster of several
 /// brokers may hold only some of them.
@@ -25,10 +31,20 @@ pub(crate) struct Topic {
     pub(crate) name: String,
     pub(crate) id: TopicId,
     partitions: RwLock<BTreeMap<i32, Arc<Partition>>>,
-    /// Partitions that are there and could not be opened. Their files stay as they are; so does what is
-    /// known of how far they were on the disk.
-    unopened: BTreeMap<i32, RecoveryPoint>,
+    /// Partitions of the topic that cannot be served.
+    absent: BTreeMap<i32, Absent>,
     overrides: RwLock<Overrides>,
+    /// The server's retention does not apply to it: see `Entry::retention_held`.
+    retention_held: bool,
+}
+
+/// Why a partition of a topic is not served. Its files, if it has any, stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    /// It could not be opened. What is known of how far it was on the disk is kept.
+    Unopened(RecoveryPoint),
+    /// It has no directory here.
+    Missing,
 }
 
 /// All topics of the data directory.
@@ -37,8 +53,10 @@ pub(crate) struct Topics {
     defaults: LogConfig,
     commits: Arc<Commits>,
     by_name: RwLock<HashMap<String, Arc<Topic>>>,
-    /// Held by whoever creates, grows, reconfigures or deletes; and the file it must keep true.
-    changes: Mutex<OverridesFile>,
+    /// Held by whoever creates, grows, reconfigures or deletes: it says which topics there are.
+    registry: Mutex<Registry>,
+    /// Offsets end with their topic.
+    offsets: Arc<OffsetStore>,
     /// Held while recovery points are gathered and written: none that are older replace newer ones.
     points_file: Mutex<()>,
 }
@@ -50,8 +68,11 @@ pub(crate) enum Unserved {
     #[error("no such topic or partition")]
     Unknown,
     /// It is there, and its files could not be used when the server started.
-    #[error("the partition could not be opened when the server started")]
+    #[error("the partition's files could not be opened when the server started")]
     Unopened,
+    /// The topic has it, and this data directory does not.
+    #[error("the partition is not in this server's data directory")]
+    Missing,
 }
 
 /// Why topics did not change.
@@ -68,11 +89,40 @@ pub(crate) enum ChangeError {
 }
 
 impl Topic {
+    /// A topic as the registry has it, with the partitions that could be opened.
+    fn new(
+        name: &str,
+        entry: &Entry,
+        partitions: BTreeMap<i32, Arc<Partition>>,
+        absent: BTreeMap<i32, Absent>,
+    ) -> Topic {
+        Topic {
+            name: name.to_owned(),
+            id: entry.id,
+            partitions: RwLock::new(partitions),
+            absent,
+            overrides: RwLock::new(entry.config.clone()),
+            retention_held: entry.retention_held,
+        }
+    }
+
+    /// What holds where the topic sets nothing.
+    pub(crate) fn defaults(&self, of_server: &LogConfig) -> LogConfig {
+        defaults(of_server, self.retention_held)
+    }
+
+    fn config(&self, of_server: &LogConfig) -> LogConfig {
+        self.overrides().apply(&self.defaults(of_server))
+    }
+
     pub(crate) fn partition(&self, index: i32) -> Result<Arc<Partition>, Unserved> {
         match self.partitions.read().get(&index) {
             Some(partition) => Ok(Arc::clone(partition)),
-            None if self.unopened.contains_key(&index) => Err(Unserved::Unopened),
-            None => Err(Unserved::Unknown),
+            None => Err(match self.absent.get(&index) {
+                Some(Absent::Unopened(_)) => Unserved::Unopened,
+                Some(Absent::Missing) => Unserved::Missing,
+                None => Unserved::Unknown,
+            }),
         }
     }
 
@@ -80,14 +130,23 @@ impl Topic {
         self.partitions.read().values().cloned().collect()
     }
 
-    /// Numbers of those that could not be opened.
-    pub(crate) fn unopened(&self) -> impl Iterator<Item = i32> {
-        self.unopened.keys().copied()
+    /// Numbers of those that cannot be served.
+    pub(crate) fn absent(&self) -> impl Iterator<Item = i32> {
+        self.absent.keys().copied()
     }
 
-    /// Partitions of it, served or not.
+    fn unopened(&self) -> impl Iterator<Item = (i32, RecoveryPoint)> {
+        self.absent.iter().filter_map(|(index, why)| match why {
+            Absent::Unopened(point) => Some((*index, *point)),
+            Absent::Missing => None,
+        })
+    }
+
+    /// Partitions of it, served or not: their numbers are below this.
     pub(crate) fn partition_count(&self) -> i32 {
-        (self.partitions.read().len() + self.unopened.len()) as i32
+        let served = self.partitions.read().last_key_value().map(|(index, _)| *index);
+        let absent = self.absent.last_key_value().map(|(index, _)| *index);
+        served.max(absent).map_or(0, |last| last + 1)
     }
 
     fn name_of(&self, index: i32) -> PartitionName {
@@ -108,9 +167,16 @@ impl Topics {
         self.by_name.read().get(topic).ok_or(Unserved::Unknown)?.partition(index)
     }
 
-    /// Whether it is there, served or not.
-    pub(crate) fn has_partition(&self, topic: &str, index: i32) -> bool {
-        !matches!(self.partition(topic, index), Err(Unserved::Unknown))
+    /// Runs something that relies on partitions being there, served or not: none goes meanwhile.
+    pub(crate) fn while_none_goes<T>(
+        &self,
+        run: impl FnOnce(&dyn Fn(&str, i32) -> bool) -> T,
+    ) -> T {
+        let by_name = self.by_name.read();
+        run(&|topic, index| {
+            let topic = by_name.get(topic);
+            topic.is_some_and(|topic| !matches!(topic.partition(index), Err(Unserved::Unknown)))
+        })
     }
 
     /// All topics, by name.
@@ -128,7 +194,7 @@ impl Topics {
     /// Partitions that take no records until restart.
     pub(crate) fn offline_count(&self) -> usize {
         let failed = self.partitions().iter().filter(|p| p.log().is_offline()).count();
-        failed + self.all().iter().map(|topic| topic.unopened.len()).sum::<usize>()
+        failed + self.all().iter().map(|topic| topic.absent.len()).sum::<usize>()
     }
 
     /// The greatest producer id that any log remembers.
@@ -144,129 +210,6 @@ impl Topics {
             })
         };
         self.partitions().iter().fold((0, 0), of_one)
-    }
-
-    /// Creates a topic with partitions 0 to `count` - 1. Blocks.
-    ///
-    /// # Errors
-    /// It exists, or the disk fails; then nothing of it is left, or the log says what.
-    pub(crate) fn create(
-        &self,
-        name: &str,
-        count: i32,
-        overrides: Overrides,
-    ) -> Result<Arc<Topic>, ChangeError> {
-        let mut changes = self.changes.lock();
-        if self.get(name).is_some() {
-            return Err(ChangeError::Exists);
-        }
-        let topic = Arc::new(Topic {
-            name: name.to_owned(),
-            id: TopicId::random(),
-            partitions: RwLock::default(),
-            unopened: BTreeMap::new(),
-            overrides: RwLock::new(overrides.clone()),
-        });
-        changes.set(name, overrides)?;
-        if let Err(error) = self.grow_to(&topic, count) {
-            let forgotten = changes.set(name, Overrides::default()).map_err(ChangeError::from);
-            if let Err(error) = self.delete_partitions(&topic).and(forgotten) {
-                tracing::error!(name, %error, "cannot remove what there is of a topic that could not be created");
-            }
-            return Err(error);
-        }
-        self.by_name.write().insert(name.to_owned(), Arc::clone(&topic));
-        Ok(topic)
-    }
-
-    /// Adds partitions to a topic until it has `count`. Blocks.
-    ///
-    /// # Errors
-    /// Unknown, has as many already, or the disk fails.
-    pub(crate) fn add_partitions(&self, name: &str, count: i32) -> Result<(), ChangeError> {
-        let _changing = self.changes.lock();
-        let topic = self.get(name).ok_or(ChangeError::Unknown)?;
-        let has = topic.partition_count();
-        if count <= has {
-            return Err(ChangeError::NotMore { has });
-        }
-        // Of a topic that was deleted in part: what was said of a partition that is gone must not be believed of
-        // a new one, and its topic has the same id.
-        self.write_recovery_points().context("cannot forget what was said of deleted logs")?;
-        self.grow_to(&topic, count)
-    }
-
-    fn grow_to(&self, topic: &Topic, count: i32) -> Result<(), ChangeError> {
-        let is_there = |name: &PartitionName| {
-            name.topic != topic.name
-                || !matches!(topic.partition(name.partition), Err(Unserved::Unknown))
-        };
-        self.data_dir.retain_log_starts(is_there).context("cannot forget where logs started")?;
-        let config = topic.overrides().apply(&self.defaults);
-        for index in 0..count {
-            if !matches!(topic.partition(index), Err(Unserved::Unknown)) {
-                continue;
-            }
-            let name = topic.name_of(index);
-            let log = self
-                .data_dir
-                .create_partition(&name, topic.id, config.clone())
-                .with_context(|| format!("cannot create partition {name}"))?;
-            let partition = Partition::new(name, log, Arc::clone(&self.commits));
-            topic.partitions.write().insert(index, partition);
-        }
-        Ok(())
-    }
-
-    /// Changes a topic's configuration. Blocks.
-    ///
-    /// # Errors
-    /// Unknown, or the disk fails.
-    pub(crate) fn reconfigure(&self, name: &str, overrides: Overrides) -> Result<(), ChangeError> {
-        let mut changes = self.changes.lock();
-        let topic = self.get(name).ok_or(ChangeError::Unknown)?;
-        changes.set(name, overrides.clone())?;
-        let config = overrides.apply(&self.defaults);
-        *topic.overrides.write() = overrides;
-        for partition in topic.partitions() {
-            partition.log().set_config(config.clone());
-        }
-        Ok(())
-    }
-
-    /// Deletes a topic. Fetches and appends that hold it finish on files that are unlinked. Blocks.
-    ///
-    /// # Errors
-    /// Unknown, or the disk fails. Partitions that are deleted by then stay so, the others are served on, the
-    /// name is taken until a later call deletes the rest.
-    pub(crate) fn delete(&self, name: &str) -> Result<(), ChangeError> {
-        let mut changes = self.changes.lock();
-        let topic = self.get(name).ok_or(ChangeError::Unknown)?;
-        self.delete_partitions(&topic)?;
-        // Before the name is free: it is all that the file knows.
-        let others = |partition: &PartitionName| partition.topic != name;
-        self.data_dir.retain_log_starts(others).context("cannot forget where its logs start")?;
-        self.by_name.write().remove(name);
-        if let Err(error) = changes.set(name, Overrides::default()) {
-            // They mean nothing without the topic, and a new one of its name replaces them.
-            tracing::warn!(name, "cannot forget the configuration of a deleted topic: {error:#}");
-        }
-        Ok(())
-    }
-
-    /// Stops at the first one that cannot be deleted.
-    fn delete_partitions(&self, topic: &Topic) -> Result<(), ChangeError> {
-        let delete = |name: &PartitionName| {
-            let deleted = self.data_dir.delete_partition(name);
-            deleted.with_context(|| format!("cannot delete partition {name}"))
-        };
-        for partition in topic.partitions() {
-            partition.give_up_directory(|| delete(&partition.name))?;
-            topic.partitions.write().remove(&partition.name.partition);
-            partition.waiting().wake();
-        }
-        topic.unopened().try_for_each(|index| delete(&topic.name_of(index)))?;
-        Ok(())
     }
 
     /// Seals active segments that have expired whole.
@@ -347,7 +290,7 @@ impl Topics {
     fn recovery_points(&self) -> BTreeMap<PartitionName, RecoveryPoint> {
         let mut points = BTreeMap::new();
         for topic in self.all() {
-            points.extend(topic.unopened.iter().map(|(index, at)| (topic.name_of(*index), *at)));
+            points.extend(topic.unopened().map(|(index, at)| (topic.name_of(index), at)));
             let of_log = |p: Arc<Partition>| (p.name.clone(), p.log().recovery_point());
             points.extend(topic.partitions().into_iter().map(of_log));
         }
@@ -366,7 +309,7 @@ impl Topics {
             closed = closed.and(outcome);
         }
         for topic in self.all() {
-            if let Some(index) = topic.unopened().next() {
+            if let Some((index, _)) = topic.unopened().next() {
                 // Whether it was left cleanly is not known any more: its next opening must look.
                 let name = topic.name_of(index);
                 closed = closed.and(Err(anyhow::anyhow!("{name} could not be opened")));
@@ -380,6 +323,14 @@ impl Topics {
     /// All partitions of all topics, by name.
     pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.all().iter().flat_map(|topic| topic.partitions()).collect()
+    }
+}
+
+/// The server's defaults, as they apply to a topic.
+fn defaults(of_server: &LogConfig, retention_held: bool) -> LogConfig {
+    match retention_held {
+        true => LogConfig { retention_ms: None, retention_bytes: None, ..of_server.clone() },
+        false => of_server.clone(),
     }
 }
 

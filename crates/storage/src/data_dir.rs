@@ -22,7 +22,7 @@ use rustix::{fs::FlockOperation, io::Errno};
 
 use crate::{
     DirEntry, Directory, Disk, DiskFile, LastStop, Log, LogConfig, LogError, Offset, PartitionName,
-    RecoveryPoint, TopicId, recovery_points,
+    RecoveryPoint, TopicId, partition_metadata, recovery_points,
 };
 
 const LOCK: &str = ".lock";
@@ -38,6 +38,13 @@ pub struct DataDir {
     dir: Directory,
     /// Locked as long as it is open.
     _lock: Box<dyn DiskFile>,
+}
+
+/// A partition's directory without its name.
+#[derive(Debug)]
+pub struct TakenAway {
+    from: PathBuf,
+    to: PathBuf,
 }
 
 /// Why a data directory cannot be used.
@@ -112,20 +119,35 @@ impl DataDir {
         written.map_err(io_error(&self.dir.join(CLEAN_SHUTDOWN)))
     }
 
-    /// The partitions to serve, in order of name. Finishes deletions that a crash or an error interrupted.
+    /// Whether a Kafka has used the directory since the last `take_last_stop`.
+    pub fn was_kafkas(&self) -> bool {
+        self.disk().open(&self.dir.join(KAFKAS_POINTS)).is_ok()
+    }
+
+    /// Whether a Penstock has used the directory.
+    pub fn was_ours(&self) -> bool {
+        self.disk().open(&self.dir.join(recovery_points::FILE_NAME)).is_ok()
+    }
+
+    /// The partitions that have a directory, in order of name.
     pub fn partitions(&self) -> Result<Vec<PartitionName>, DataDirError> {
-        let mut names = Vec::new();
-        let entries = self.disk().list(&self.dir).map_err(io_error(&self.dir))?;
-        for DirEntry { path, is_dir } in entries {
-            let name = path.file_name().and_then(|name| name.to_str());
-            let Some(name) = name.filter(|_| is_dir) else { continue };
-            if name.ends_with("-delete") {
-                self.remove_deleted(&path);
-            }
-            names.extend(PartitionName::parse(name));
-        }
+        let paths = self.directories()?;
+        let names = paths.iter().filter_map(|path| PartitionName::parse(name_of(path)?));
+        let mut names: Vec<_> = names.collect();
         names.sort();
         Ok(names)
+    }
+
+    /// Directories that a Kafka has set aside because it knew no topic of that id.
+    pub fn strays(&self) -> Result<Vec<PathBuf>, DataDirError> {
+        let mut paths = self.directories()?;
+        paths.retain(|path| name_of(path).is_some_and(|name| name.ends_with("-stray")));
+        Ok(paths)
+    }
+
+    /// The topic that a partition's directory belongs to; `None` in those from before Kafka 2.8.
+    pub fn topic_id(&self, name: &PartitionName) -> Result<Option<TopicId>, LogError> {
+        partition_metadata::read(&self.dir.subdirectory(&name.to_string()))
     }
 
     /// Where a partition's log is, or would be.
@@ -151,25 +173,52 @@ impl DataDir {
         created
     }
 
-    /// Deletes a partition: gone by name when this returns; what of its content cannot be removed, the next start
-    /// tries again. Fetches under way finish. One that is not there is no error.
-    ///
-    /// After an error it is there as before, although it may be gone after a power cut.
-    pub fn delete_partition(&self, name: &PartitionName) -> Result<(), DataDirError> {
+    /// Takes a partition's name away, which is how a deletion begins. Fetches under way finish. The caller syncs
+    /// the directory (`sync`) when all partitions of the topic have lost their names. One that is not there is no
+    /// error.
+    pub fn take_away(&self, name: &PartitionName) -> Result<TakenAway, DataDirError> {
         let (from, to) = (self.partition_path(name), self.dir.join(name.deleted()));
         match self.disk().rename(&from, &to) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.sync(),
-            renamed => renamed.map_err(io_error(&from))?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&from)(error)),
+            _ => Ok(TakenAway { from, to }),
         }
-        self.sync().inspect_err(|_| drop(self.disk().rename(&to, &from)))?;
-        self.remove_deleted(&to);
+    }
+
+    /// Gives a partition its name back.
+    pub fn put_back(&self, taken: &TakenAway) -> Result<(), DataDirError> {
+        match self.disk().rename(&taken.to, &taken.from) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error(&taken.to)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what was taken away, now or by a server that is gone. What cannot be removed is out of the way; it
+    /// is logged, and the next call tries again.
+    pub fn remove_taken_away(&self) -> Result<(), DataDirError> {
+        for path in self.directories()? {
+            if name_of(&path).is_some_and(|name| name.ends_with("-delete"))
+                && let Err(error) = self.disk().remove_dir_all(&path)
+            {
+                tracing::warn!(path = %path.display(), %error, "cannot remove what was deleted; the next start tries again");
+            }
+        }
         Ok(())
     }
 
-    fn remove_deleted(&self, path: &Path) {
-        if let Err(error) = self.disk().remove_dir_all(path) {
-            tracing::warn!(path = %path.display(), %error, "cannot remove what was deleted; the next start tries again");
+    /// Whether a partition's directory has a segment that is not empty.
+    pub fn holds_records(&self, name: &PartitionName) -> Result<bool, DataDirError> {
+        let dir = self.partition_path(name);
+        for DirEntry { path, .. } in self.disk().list(&dir).map_err(io_error(&dir))? {
+            if path.extension().is_some_and(|suffix| suffix == "log") {
+                let log = self.disk().open(&path).map_err(io_error(&path))?;
+                if log.len_bytes().map_err(io_error(&path))? > 0 {
+                    return Ok(true);
+                }
+            }
         }
+        Ok(false)
     }
 
     /// Log starts that lie above the first segment's base, for `Log::raise_log_start` after opening.
@@ -240,13 +289,23 @@ impl DataDir {
         written.map_err(io_error(&self.dir.join(recovery_points::FILE_NAME)))
     }
 
-    fn sync(&self) -> Result<(), DataDirError> {
+    /// Makes the names of partitions survive a power cut. Blocks.
+    pub fn sync(&self) -> Result<(), DataDirError> {
         self.dir.sync().map_err(io_error(&self.dir))
+    }
+
+    fn directories(&self) -> Result<Vec<PathBuf>, DataDirError> {
+        let entries = self.disk().list(&self.dir).map_err(io_error(&self.dir))?;
+        Ok(entries.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.path).collect())
     }
 
     fn disk(&self) -> &dyn Disk {
         self.dir.disk()
     }
+}
+
+fn name_of(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
 }
 
 /// Against another Penstock by flock(2), also within this process; against a Kafka by the record lock of
@@ -305,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_are_listed_until_deleted_and_a_cut_short_deletion_is_finished() {
+    fn partitions_are_listed_until_they_are_taken_away() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         for partition in [1, 0] {
@@ -315,10 +374,15 @@ mod tests {
         let half_gone = dir.path().join("u-0.00000000000000000000000000000000-delete");
         fs::create_dir(&half_gone).unwrap();
         assert_eq!(data.partitions().unwrap(), [name("t", 0), name("t", 1)]);
-        assert!(!half_gone.exists());
-        data.delete_partition(&name("t", 0)).unwrap();
+        let taken = data.take_away(&name("t", 0)).unwrap();
         assert_eq!(data.partitions().unwrap(), [name("t", 1)]);
-        assert!(!data.partition_path(&name("t", 0)).exists());
+        data.put_back(&taken).unwrap();
+        assert_eq!(data.partitions().unwrap(), [name("t", 0), name("t", 1)]);
+        data.take_away(&name("t", 0)).unwrap();
+        data.take_away(&name("not-there", 0)).unwrap();
+        data.remove_taken_away().unwrap();
+        assert!(!half_gone.exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the lock and t-1");
     }
 
     #[test]
@@ -331,8 +395,10 @@ mod tests {
         fs::write(&segment, "records").unwrap();
         assert!(make().is_err());
         assert_eq!(fs::read(&segment).unwrap(), b"records", "it is left as it was");
-        data.delete_partition(&name("t", 0)).unwrap();
+        assert!(data.holds_records(&name("t", 0)).unwrap());
+        data.take_away(&name("t", 0)).unwrap();
         make().unwrap();
+        assert!(!data.holds_records(&name("t", 0)).unwrap());
     }
 
     #[test]

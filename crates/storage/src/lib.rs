@@ -53,7 +53,7 @@ mod units;
 pub use append::{Append, AppendError, Appended};
 pub use config::{LogConfig, TimestampType};
 pub use damage::{Damage, DamageFlush};
-pub use data_dir::{DataDir, DataDirError};
+pub use data_dir::{DataDir, DataDirError, TakenAway};
 pub use disk::{DirEntry, Directory, Disk, DiskFile, Files, is_no_room, is_out_of_descriptors};
 pub use epochs::EpochStart;
 pub use flush::IndexFlush;

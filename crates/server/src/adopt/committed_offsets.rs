@@ -9,18 +9,16 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use penstock_batch::{BatchHeader, Codec, HEADER_LEN};
 use penstock_storage::{PartitionName, SegmentPiece};
-use penstock_wire::Str;
 
 use self::replay::Replay;
 use super::segment_files;
-use crate::groups::offsets::{Commit, Committed};
+use crate::groups::Foreign;
 
 /// The topic.
 pub(crate) const TOPIC: &str = "__consumer_offsets";
@@ -34,17 +32,14 @@ pub(crate) type Decompress<'a> = &'a dyn Fn(Codec, &[u8]) -> Result<Vec<u8>, Str
 /// What was found, and how well it could be read.
 #[derive(Debug, Default)]
 pub(crate) struct CommittedOffsets {
-    /// One a group, in order of name.
-    pub(crate) commits: Vec<Commit>,
+    /// One a group, topic and partition.
+    pub(crate) offsets: Vec<Foreign>,
     pub(crate) report: Report,
 }
 
-/// What a reading has to say beside the commits.
+/// What a reading has to say beside the offsets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Report {
-    pub(crate) groups: u64,
-    /// Offsets taken over: one a group, topic and partition.
-    pub(crate) offsets: u64,
     /// Left out, since the time that was committed with them is over.
     pub(crate) expired: u64,
     /// Left out, since their transactions have not ended.
@@ -71,18 +66,19 @@ pub(crate) fn read(
     decompress: Decompress<'_>,
     now_ms: i64,
 ) -> Result<CommittedOffsets, ReadError> {
-    let mut groups: BTreeMap<Str, Vec<(Str, i32, Committed)>> = BTreeMap::new();
-    let mut report = Report::default();
+    let (mut offsets, mut report) = (Vec::new(), Report::default());
     for directory in partitions(data_dir)? {
         let replay = read_partition(&directory, decompress, &mut report)?;
-        for (key, value) in replay.finish(now_ms, &mut report) {
-            let entry = (key.topic.into(), key.partition, value.committed);
-            groups.entry(key.group.into()).or_default().push(entry);
-        }
+        let found = replay.finish(now_ms, &mut report);
+        offsets.extend(found.map(|(key, value)| Foreign {
+            group: key.group.into(),
+            topic: key.topic.into(),
+            partition: key.partition,
+            at: value.committed,
+            committed_ms: value.committed_ms,
+        }));
     }
-    report.groups = groups.len() as u64;
-    let commits = groups.into_iter().map(|(group, entries)| Commit { group, entries }).collect();
-    Ok(CommittedOffsets { commits, report })
+    Ok(CommittedOffsets { offsets, report })
 }
 
 fn partitions(data_dir: &Path) -> Result<Vec<PathBuf>, ReadError> {

@@ -1,8 +1,9 @@
-//! `penstock-offsets.journal`: every commit of offsets, in the order they were acknowledged.
+//! `penstock-offsets.journal`: every change of committed offsets, in the order they were acknowledged.
 //!
 //! ```text
 //! record:  length u32 · crc32c u32 · body                       length and crc are the body's
-//! body:    version u8 (1) · group str · count u32 · count × entry
+//! body:    kind u8 (1, a commit) · group str · count u32 · count × entry
+//!          kind u8 (2, a topic is forgotten) · topic str
 //! entry:   topic str · partition i32 · offset i64 · leader_epoch i32 · metadata str
 //! str:     length u16 · UTF-8                                       integers are big-endian
 //! ```
@@ -19,14 +20,16 @@ use std::path::{Path, PathBuf};
 
 use penstock_wire::Str;
 
-use super::offsets::{Commit, Committed, Offsets};
+use super::offsets::{Change, Commit, Committed, Offsets};
 use crate::durability::Durability;
 
 mod reading;
 
 use reading::{Record, Records};
 
-const VERSION: u8 = 1;
+const COMMIT: u8 = 1;
+const FORGET: u8 = 2;
+const KINDS: [u8; 2] = [COMMIT, FORGET];
 const PREFIX_BYTES: usize = 8;
 
 /// A file smaller than this is not worth compacting.
@@ -48,8 +51,8 @@ pub(crate) struct Journal {
 pub(crate) enum JournalError {
     #[error("cannot read or write the journal: {0}")]
     Io(#[from] io::Error),
-    #[error("the record at byte {position} is sound but not understood: version {version}")]
-    Record { position: u64, version: u8 },
+    #[error("the record at byte {position} is sound but not understood: kind {kind}")]
+    Record { position: u64, kind: u8 },
 }
 
 impl Journal {
@@ -74,8 +77,8 @@ impl Journal {
         let mut records = Records::of(&file, file_bytes);
         let mut offsets = Offsets::default();
         while let Some(Record { body, position, skipped_bytes }) = records.next()? {
-            let version = body[0];
-            offsets.apply(decode(&body).ok_or(JournalError::Record { position, version })?);
+            let kind = body[0];
+            offsets.apply(decode(&body).ok_or(JournalError::Record { position, kind })?);
             if skipped_bytes > 0 {
                 tracing::error!(path = %path.display(), position = position - skipped_bytes, skipped_bytes,
                     "committed offsets are damaged; groups may find older ones");
@@ -161,7 +164,7 @@ impl Journal {
         let mut writer = BufWriter::new(&file);
         let mut len_bytes = 0;
         for commit in commits {
-            let record = encode(&commit);
+            let record = encode_commit(&commit);
             writer.write_all(&record)?;
             len_bytes += record.len() as u64;
         }
@@ -191,18 +194,34 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
 }
 
 /// A whole record. Strings come out of frames or this file: they fit 16 bits.
-pub(crate) fn encode(commit: &Commit) -> Vec<u8> {
-    let mut record = vec![0; PREFIX_BYTES];
-    record.push(VERSION);
-    put_str(&mut record, &commit.group);
-    record.extend((commit.entries.len() as u32).to_be_bytes());
-    for (topic, partition, at) in &commit.entries {
-        put_str(&mut record, topic);
-        record.extend(partition.to_be_bytes());
-        record.extend(at.offset.to_be_bytes());
-        record.extend(at.leader_epoch.to_be_bytes());
-        put_str(&mut record, &at.metadata);
+pub(crate) fn encode(change: &Change) -> Vec<u8> {
+    match change {
+        Change::Commit(commit) => encode_commit(commit),
+        Change::Forget { topic } => framed(|record| {
+            record.push(FORGET);
+            put_str(record, topic);
+        }),
     }
+}
+
+fn encode_commit(commit: &Commit) -> Vec<u8> {
+    framed(|record| {
+        record.push(COMMIT);
+        put_str(record, &commit.group);
+        record.extend((commit.entries.len() as u32).to_be_bytes());
+        for (topic, partition, at) in &commit.entries {
+            put_str(record, topic);
+            record.extend(partition.to_be_bytes());
+            record.extend(at.offset.to_be_bytes());
+            record.extend(at.leader_epoch.to_be_bytes());
+            put_str(record, &at.metadata);
+        }
+    })
+}
+
+fn framed(put_body: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut record = vec![0; PREFIX_BYTES];
+    put_body(&mut record);
     let body = &record[PREFIX_BYTES..];
     let (len_bytes, crc) = (body.len() as u32, crc_fast::crc32_iscsi(body));
     record[..4].copy_from_slice(&len_bytes.to_be_bytes());
@@ -216,25 +235,31 @@ fn put_str(record: &mut Vec<u8>, text: &str) {
     record.extend(text.as_bytes());
 }
 
-/// `None`: not a body of this version.
-fn decode(body: &[u8]) -> Option<Commit> {
+/// `None`: not a body of a kind that is known here.
+fn decode(body: &[u8]) -> Option<Change> {
     let mut rest = body;
-    let [version] = take(&mut rest)?;
-    if version != VERSION {
-        return None;
-    }
-    let group = take_str(&mut rest)?;
-    let count = u32::from_be_bytes(take(&mut rest)?);
+    let [kind] = take(&mut rest)?;
+    let change = match kind {
+        COMMIT => Change::Commit(decode_commit(&mut rest)?),
+        FORGET => Change::Forget { topic: take_str(&mut rest)? },
+        _ => return None,
+    };
+    rest.is_empty().then_some(change)
+}
+
+fn decode_commit(rest: &mut &[u8]) -> Option<Commit> {
+    let group = take_str(rest)?;
+    let count = u32::from_be_bytes(take(rest)?);
     let mut entries = Vec::new();
     for _ in 0..count {
-        let topic = take_str(&mut rest)?;
-        let partition = i32::from_be_bytes(take(&mut rest)?);
-        let offset = i64::from_be_bytes(take(&mut rest)?);
-        let leader_epoch = i32::from_be_bytes(take(&mut rest)?);
-        let metadata = take_str(&mut rest)?;
+        let topic = take_str(rest)?;
+        let partition = i32::from_be_bytes(take(rest)?);
+        let offset = i64::from_be_bytes(take(rest)?);
+        let leader_epoch = i32::from_be_bytes(take(rest)?);
+        let metadata = take_str(rest)?;
         entries.push((topic, partition, Committed { offset, leader_epoch, metadata }));
     }
-    rest.is_empty().then_some(Commit { group, entries })
+    Some(Commit { group, entries })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -256,9 +281,13 @@ mod tests {
 
     use super::*;
 
-    fn commit(group: &str, partition: i32, offset: i64) -> Commit {
+    fn commit_of(group: &str, partition: i32, offset: i64) -> Commit {
         let at = Committed { offset, leader_epoch: 3, metadata: "m".into() };
         Commit { group: group.into(), entries: vec![("topic".into(), partition, at)] }
+    }
+
+    fn commit(group: &str, partition: i32, offset: i64) -> Change {
+        Change::Commit(commit_of(group, partition, offset))
     }
 
     fn open(dir: &tempfile::TempDir) -> (Journal, Offsets) {
@@ -273,8 +302,22 @@ mod tests {
         journal.append(&encode(&commit("a", 0, 20))).unwrap();
         journal.append(&encode(&commit("b", 7, 30))).unwrap();
         let (_, offsets) = open(&dir);
-        assert_eq!(offsets.get("a", "topic", 0), Some(&commit("a", 0, 20).entries[0].2));
+        assert_eq!(offsets.get("a", "topic", 0), Some(&commit_of("a", 0, 20).entries[0].2));
         assert_eq!(offsets.get("b", "topic", 7).unwrap().offset, 30);
+    }
+
+    #[test]
+    fn a_forgotten_topic_stays_forgotten_and_can_be_committed_to_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = open(&dir);
+        journal.append(&encode(&commit("a", 0, 10))).unwrap();
+        journal.append(&encode(&commit("b", 1, 20))).unwrap();
+        journal.append(&encode(&Change::Forget { topic: "topic".into() })).unwrap();
+        journal.append(&encode(&commit("b", 0, 1))).unwrap();
+        let (_, offsets) = open(&dir);
+        assert_eq!(offsets.get("a", "topic", 0), None);
+        assert_eq!(offsets.get("b", "topic", 1), None);
+        assert_eq!(offsets.get("b", "topic", 0).unwrap().offset, 1);
     }
 
     #[test]
@@ -347,16 +390,16 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_refused_and_not_cut() {
+    fn a_record_of_a_newer_program_is_refused_and_not_cut() {
         let dir = tempfile::tempdir().unwrap();
         let mut record = encode(&commit("a", 0, 1));
-        record[PREFIX_BYTES] = 2;
+        record[PREFIX_BYTES] = 3;
         let crc = crc_fast::crc32_iscsi(&record[PREFIX_BYTES..]);
         record[4..8].copy_from_slice(&crc.to_be_bytes());
         let path = dir.path().join("journal");
         std::fs::write(&path, &record).unwrap();
         let refused = Journal::open(path.clone(), Durability::Os);
-        assert!(matches!(refused, Err(JournalError::Record { position: 0, version: 2 })));
+        assert!(matches!(refused, Err(JournalError::Record { position: 0, kind: 3 })));
         assert_eq!(std::fs::read(path).unwrap(), record);
     }
 
@@ -388,7 +431,7 @@ mod tests {
         assert!(journal.needs_compaction(&offsets));
         let beside = dir.path().join("journal").with_extension("journal.new");
         std::os::unix::fs::symlink("/dev/full", &beside).unwrap();
-        journal.compact(vec![commit("a", 0, 1)]).unwrap_err();
+        journal.compact(vec![commit_of("a", 0, 1)]).unwrap_err();
         assert!(!beside.is_symlink());
         assert!(!journal.needs_compaction(&offsets));
         journal.len_bytes += COMPACT_MIN_BYTES;
@@ -399,9 +442,9 @@ mod tests {
         #[test]
         fn bytes_that_nobody_wrote_never_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&body);
-            let mut versioned = vec![VERSION];
-            versioned.extend(&body);
-            let _ = decode(&versioned);
+            for kind in KINDS {
+                let _ = decode(&[&[kind], &body[..]].concat());
+            }
         }
     }
 }

@@ -6,8 +6,9 @@ use penstock_wire::ErrorCode;
 use penstock_wire::messages::*;
 
 use super::answers::{caller, code};
+use super::offset_store::OnItsWay;
 use super::offsets::{Commit, Committed};
-use super::{Groups, owned};
+use super::{Groups, owned, refusal};
 
 /// A client's own words with an offset: Kafka's `offset.metadata.max.bytes`.
 pub(super) const OFFSET_METADATA_MAX_BYTES: usize = 4096;
@@ -19,41 +20,25 @@ const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
 const PARTITION_BYTES: usize = 96;
 
 impl Groups {
-    /// Answers when what can be committed is in the page cache. `exists` tells topics' partitions.
-    pub(crate) async fn commit_offsets(
+    /// Puts what can be committed on its way to the journal. `exists` tells topics' partitions; none of them may go
+    /// before this returns, or the commit would outlive its topic.
+    pub(crate) fn begin_commit(
         &self,
         request: OffsetCommitRequest,
-        exists: impl Fn(&str, i32) -> bool,
-    ) -> OffsetCommitResponse {
+        exists: &dyn Fn(&str, i32) -> bool,
+    ) -> BegunCommit {
         let caller = caller(
             &request.member_id,
             request.group_instance_id.as_ref(),
             request.generation_id_or_member_epoch,
         );
         let mut commit = Commit { group: owned(&request.group_id), entries: Vec::new() };
-        let mut topics = Vec::with_capacity(request.topics.len());
-        for topic in request.topics {
-            let name = owned(&topic.name);
-            let mut partitions = Vec::with_capacity(topic.partitions.len());
-            for asked in topic.partitions {
-                let partition_index = asked.partition_index;
-                let checked = committed(&name, asked, &exists);
-                let error_code = code(checked.map(|committed| {
-                    commit.entries.push((name.clone(), partition_index, committed));
-                }));
-                partitions.push(OffsetCommitResponsePartition { partition_index, error_code });
-            }
-            topics.push(OffsetCommitResponseTopic { name, partitions });
-        }
-        let made = match commit.group.is_empty() {
+        let answers = sorted(&mut commit, request.topics, exists);
+        let on_its_way = match commit.group.is_empty() {
             true => Err(ErrorCode::INVALID_GROUP_ID),
-            false => self.commit(&caller, commit).await,
+            false => self.commit(&caller, commit),
         };
-        if let Err(error_code) = made {
-            let partitions = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-            partitions.for_each(|partition| partition.error_code = error_code);
-        }
-        OffsetCommitResponse { topics, ..OffsetCommitResponse::default() }
+        BegunCommit { answers, on_its_way }
     }
 
     pub(crate) fn fetch_offsets(&self, request: OffsetFetchRequest) -> OffsetFetchResponse {
@@ -106,10 +91,55 @@ impl Groups {
     }
 }
 
+/// A commit on its way to the journal.
+pub(crate) struct BegunCommit {
+    answers: Vec<OffsetCommitResponseTopic>,
+    on_its_way: Result<Option<OnItsWay>, ErrorCode>,
+}
+
+impl BegunCommit {
+    /// Answers when it is in the page cache, or on the disk. Dropped, it may be made all the same.
+    pub(crate) async fn answered(self) -> OffsetCommitResponse {
+        let BegunCommit { answers: mut topics, on_its_way } = self;
+        let made = match on_its_way {
+            Ok(Some(on_its_way)) => on_its_way.done().await.map_err(refusal),
+            Ok(None) => Ok(()),
+            Err(error_code) => Err(error_code),
+        };
+        if let Err(error_code) = made {
+            let partitions = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+            partitions.for_each(|partition| partition.error_code = error_code);
+        }
+        OffsetCommitResponse { topics, ..OffsetCommitResponse::default() }
+    }
+}
+
+/// Puts what can be committed into `commit`, and answers for all.
+fn sorted(
+    commit: &mut Commit,
+    asked: Vec<OffsetCommitRequestTopic>,
+    exists: &dyn Fn(&str, i32) -> bool,
+) -> Vec<OffsetCommitResponseTopic> {
+    let answers = asked.into_iter().map(|topic| {
+        let name = owned(&topic.name);
+        let partitions = topic.partitions.into_iter().map(|asked| {
+            let partition_index = asked.partition_index;
+            let checked = committed(&name, asked, exists);
+            let error_code = code(checked.map(|committed| {
+                commit.entries.push((name.clone(), partition_index, committed));
+            }));
+            OffsetCommitResponsePartition { partition_index, error_code }
+        });
+        let partitions = partitions.collect();
+        OffsetCommitResponseTopic { name, partitions }
+    });
+    answers.collect()
+}
+
 fn committed(
     topic: &str,
     asked: OffsetCommitRequestPartition,
-    exists: impl Fn(&str, i32) -> bool,
+    exists: &dyn Fn(&str, i32) -> bool,
 ) -> Result<Committed, ErrorCode> {
     let metadata = asked.committed_metadata.unwrap_or_default();
     if metadata.len() > OFFSET_METADATA_MAX_BYTES {

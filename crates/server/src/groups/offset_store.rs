@@ -4,18 +4,20 @@
 //! take no one by surprise. It takes all that has queued up in one write. What is queued is bounded
 //! by the connections: each has one request in the works.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use anyhow::Context;
 use parking_lot::{Mutex, MutexGuard};
+use penstock_wire::Str;
 use tokio::sync::oneshot;
 
 use super::journal::{self, Journal};
-use super::offsets::{Commit, OFFSETS_MAX_BYTES, Offsets};
+use super::offsets::{Change, Commit, Committed, OFFSETS_MAX_BYTES, Offsets};
 use crate::durability::Durability;
 use crate::log_budget::LogBudget;
 
@@ -29,6 +31,19 @@ pub(crate) struct OffsetStore {
     offsets: Arc<Mutex<Offsets>>,
     queue: Option<mpsc::Sender<Queued>>,
     thread: Option<JoinHandle<()>>,
+    /// When the journal was written last, in milliseconds since 1970; `None`: there was nothing in it.
+    written_ms: Option<i64>,
+}
+
+/// What a group had committed to a Kafka.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Foreign {
+    pub(crate) group: Str,
+    pub(crate) topic: Str,
+    pub(crate) partition: i32,
+    pub(crate) at: Committed,
+    /// When it was committed, in milliseconds since 1970.
+    pub(crate) committed_ms: i64,
 }
 
 /// Why a commit was not made.
@@ -42,8 +57,29 @@ pub(crate) enum CommitError {
 
 #[derive(Debug)]
 struct Queued {
-    commit: Commit,
-    done: oneshot::Sender<Result<(), CommitError>>,
+    change: Change,
+    done: oneshot::Sender<Outcome>,
+}
+
+type Outcome = Result<(), CommitError>;
+
+/// A change on its way into the journal. Dropped, the change may be made all the same.
+#[derive(Debug)]
+pub(crate) struct OnItsWay(oneshot::Receiver<Outcome>);
+
+impl OnItsWay {
+    /// Returns when the change is in the page cache, or on the disk, and visible.
+    ///
+    /// # Errors
+    /// It was not made.
+    pub(crate) async fn done(self) -> Outcome {
+        self.0.await.unwrap_or(Err(CommitError::Disk))
+    }
+
+    /// The same where blocking is allowed.
+    fn wait(self) -> Outcome {
+        self.0.blocking_recv().unwrap_or(Err(CommitError::Disk))
+    }
 }
 
 impl OffsetStore {
@@ -53,6 +89,7 @@ impl OffsetStore {
     /// The journal cannot be used, or there is no thread to be had.
     pub(crate) fn open(data_dir: &Path, durability: Durability) -> anyhow::Result<Self> {
         let path = data_dir.join(FILE_NAME);
+        let written_ms = written_ms(&path);
         let opened = Journal::open(path.clone(), durability);
         let (journal, offsets) = opened.with_context(|| format!("in {}", path.display()))?;
         let offsets = Arc::new(Mutex::new(offsets));
@@ -61,7 +98,7 @@ impl OffsetStore {
         let writer = Writer { journal, offsets: map, durability, lines };
         let thread = std::thread::Builder::new().name("offset-commits".to_owned());
         let thread = thread.spawn(move || writer.run(&queued)).context("cannot start a thread")?;
-        Ok(OffsetStore { offsets, queue: Some(queue), thread: Some(thread) })
+        Ok(OffsetStore { offsets, queue: Some(queue), thread: Some(thread), written_ms })
     }
 
     /// For reading; held for a decision only.
@@ -69,16 +106,73 @@ impl OffsetStore {
         self.offsets.lock()
     }
 
-    /// Returns when the commit is in the page cache, or on the disk, and visible. Dropped, the commit may be made all the same.
+    /// Puts a commit behind all changes before it.
     ///
     /// # Errors
-    /// It was not made.
-    pub(crate) async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
+    /// The thread has ended.
+    pub(crate) fn commit(&self, commit: Commit) -> Result<OnItsWay, CommitError> {
+        self.enqueue(Change::Commit(commit))
+    }
+
+    /// Forgets what all groups have committed of a topic; on the disk when it returns. Blocks.
+    ///
+    /// # Errors
+    /// The journal cannot be written; nothing is forgotten then.
+    pub(crate) fn forget(&self, topic: &str) -> Outcome {
+        self.enqueue(Change::Forget { topic: topic.into() })?.wait()
+    }
+
+    /// Forgets topics that are not there, for a start. Blocks.
+    ///
+    /// # Errors
+    /// As [`OffsetStore::forget`].
+    pub(crate) fn retain_topics(&self, is_there: impl Fn(&str) -> bool) -> Outcome {
+        let topics = self.read().topics();
+        let gone: Vec<_> = topics.into_iter().filter(|topic| !is_there(topic)).collect();
+        gone.iter().try_for_each(|topic| {
+            tracing::info!(topic = &**topic, "forgetting offsets of a topic that is not there");
+            self.forget(topic)
+        })
+    }
+
+    /// Takes over what groups had committed to a Kafka, unless they have committed something here since. Returns
+    /// how many offsets were taken. Blocks.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub(crate) fn take_over(&self, foreign: Vec<Foreign>) -> Result<usize, CommitError> {
+        let is_newer = |foreign: &Foreign| {
+            let ours = self.read().get(&foreign.group, &foreign.topic, foreign.partition).cloned();
+            ours.is_none_or(|ours| {
+                ours != foreign.at && self.written_ms.is_none_or(|ms| foreign.committed_ms > ms)
+            })
+        };
+        let mut by_group: BTreeMap<Str, Vec<(Str, i32, Committed)>> = BTreeMap::new();
+        let mut taken = 0;
+        for foreign in foreign.into_iter().filter(is_newer) {
+            let Foreign { group, topic, partition, at, .. } = foreign;
+            by_group.entry(group).or_default().push((topic, partition, at));
+            taken += 1;
+        }
+        let changes = by_group.into_iter().map(|(group, entries)| Commit { group, entries });
+        let on_their_way: Vec<_> = changes.map(|commit| self.commit(commit)).collect();
+        on_their_way.into_iter().try_for_each(|change| change?.wait())?;
+        Ok(taken)
+    }
+
+    fn enqueue(&self, change: Change) -> Result<OnItsWay, CommitError> {
         let (done, outcome) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(CommitError::Disk)?;
-        queue.send(Queued { commit, done }).map_err(|_| CommitError::Disk)?;
-        outcome.await.unwrap_or(Err(CommitError::Disk))
+        queue.send(Queued { change, done }).map_err(|_| CommitError::Disk)?;
+        Ok(OnItsWay(outcome))
     }
+}
+
+/// When a file that is not empty was written last.
+fn written_ms(path: &Path) -> Option<i64> {
+    let metadata = std::fs::metadata(path).ok().filter(|metadata| metadata.len() > 0)?;
+    let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).ok()
 }
 
 impl Drop for OffsetStore {
@@ -109,39 +203,46 @@ impl Writer {
         }
     }
 
-    /// Writes `first` and what has queued up behind it, syncs if it must, then makes it visible, then says so.
+    /// Writes `first` and what has queued up behind it, syncs if it must, then makes it visible, then reports.
     fn write(&mut self, first: Queued, queue: &mpsc::Receiver<Queued>) {
         let (mut records, mut taken) = (Vec::new(), Vec::new());
+        let mut must_last = self.durability == Durability::Fsync;
         let mut next = Some(first);
-        while let Some(Queued { commit, done }) = next {
-            // Those taken together do not see one another's room: the bound is kept up to WRITE_BYTES.
-            if self.offsets.lock().has_room_for(&commit, OFFSETS_MAX_BYTES) {
-                records.extend(journal::encode(&commit));
-                taken.push(Queued { commit, done });
+        while let Some(Queued { change, done }) = next {
+            if self.has_room_for(&change) {
+                // A topic's name is free for a new one after this: its offsets must not come back.
+                must_last |= matches!(change, Change::Forget { .. });
+                records.extend(journal::encode(&change));
+                taken.push(Queued { change, done });
             } else {
-                // Nobody waits any more where sending fails, here and below.
+                // Sending fails where the receiver has gone, here and below.
                 let _ = done.send(Err(CommitError::Full));
             }
             next = if records.len() < WRITE_BYTES { queue.try_recv().ok() } else { None };
         }
-        let outcome = self.make_durable(&records).map_err(|error| {
+        let written = match must_last {
+            true => self.journal.append_durably(&records),
+            false => self.journal.append(&records),
+        };
+        let outcome = written.map_err(|error| {
             if let Some(held_back) = self.lines.take(Instant::now()) {
                 tracing::error!(%error, held_back, "cannot write committed offsets");
             }
             CommitError::Disk
         });
-        for Queued { commit, done } in taken {
+        for Queued { change, done } in taken {
             if outcome.is_ok() {
-                self.offsets.lock().apply(commit);
+                self.offsets.lock().apply(change);
             }
             let _ = done.send(outcome);
         }
     }
 
-    fn make_durable(&mut self, records: &[u8]) -> std::io::Result<()> {
-        match self.durability {
-            Durability::Os => self.journal.append(records),
-            Durability::Fsync => self.journal.append_durably(records),
+    /// Those taken together do not see one another's room: the bound is kept up to WRITE_BYTES.
+    fn has_room_for(&self, change: &Change) -> bool {
+        match change {
+            Change::Commit(commit) => self.offsets.lock().has_room_for(commit, OFFSETS_MAX_BYTES),
+            Change::Forget { .. } => true,
         }
     }
 
@@ -163,7 +264,6 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::groups::offsets::Committed;
 
     fn commit(group: &str, offset: i64) -> Commit {
         let at = Committed { offset, leader_epoch: -1, metadata: "".into() };
@@ -175,7 +275,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = OffsetStore::open(dir.path(), Durability::Os).unwrap();
         for offset in 0..100 {
-            store.commit(commit("g", offset)).await.unwrap();
+            store.commit(commit("g", offset)).unwrap().done().await.unwrap();
             assert_eq!(store.read().get("g", "topic", 0).unwrap().offset, offset);
         }
         drop(store);
@@ -190,22 +290,55 @@ mod tests {
         std::os::unix::fs::symlink("/dev/null", dir.path().join(FILE_NAME)).unwrap();
         let store = OffsetStore::open(dir.path(), Durability::Fsync).unwrap();
         for offset in 0..3 {
-            assert_eq!(store.commit(commit("g", offset)).await, Err(CommitError::Disk));
+            let outcome = store.commit(commit("g", offset)).unwrap().done().await;
+            assert_eq!(outcome, Err(CommitError::Disk));
             assert!(store.read().get("g", "topic", 0).is_none(), "nothing of it is visible");
         }
         drop(store);
         let store = OffsetStore::open(dir.path(), Durability::Os).unwrap();
-        store.commit(commit("g", 7)).await.unwrap();
+        store.commit(commit("g", 7)).unwrap().done().await.unwrap();
     }
 
     #[tokio::test]
     async fn an_acknowledged_commit_is_in_the_file_before_the_store_is_closed() {
         let dir = tempfile::tempdir().unwrap();
         let store = OffsetStore::open(dir.path(), Durability::Os).unwrap();
-        store.commit(commit("g", 7)).await.unwrap();
+        store.commit(commit("g", 7)).unwrap().done().await.unwrap();
         let copy = dir.path().join("as-after-sigkill");
         std::fs::copy(dir.path().join(FILE_NAME), &copy).unwrap();
         let (_, offsets) = Journal::open(copy, Durability::Os).unwrap();
         assert_eq!(offsets.get("g", "topic", 0).unwrap().offset, 7);
+    }
+
+    fn foreign(group: &str, offset: i64, committed_ms: i64) -> Foreign {
+        let at = Committed { offset, leader_epoch: -1, metadata: "".into() };
+        Foreign { group: group.into(), topic: "topic".into(), partition: 0, at, committed_ms }
+    }
+
+    #[test]
+    fn what_was_committed_here_since_is_not_overridden_by_what_a_kafka_knows() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = OffsetStore::open(dir.path(), Durability::Os).unwrap();
+        let first = vec![foreign("a", 5, 1_000), foreign("b", 6, 1_000)];
+        assert_eq!(store.take_over(first), Ok(2));
+        drop(store);
+        let store = OffsetStore::open(dir.path(), Durability::Os).unwrap();
+        let again = vec![foreign("a", 4, 1_000), foreign("b", 9, i64::MAX), foreign("c", 7, 1_000)];
+        assert_eq!(store.take_over(again), Ok(2));
+        let offset = |group| store.read().get(group, "topic", 0).unwrap().offset;
+        assert_eq!((offset("a"), offset("b"), offset("c")), (5, 9, 7));
+    }
+
+    #[test]
+    fn a_start_forgets_the_offsets_of_topics_that_are_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = OffsetStore::open(dir.path(), Durability::Os).unwrap();
+        assert_eq!(store.take_over(vec![foreign("a", 5, 1_000)]), Ok(1));
+        store.retain_topics(|topic| topic == "topic").unwrap();
+        assert!(store.read().get("a", "topic", 0).is_some());
+        store.retain_topics(|_| false).unwrap();
+        drop(store);
+        let store = OffsetStore::open(dir.path(), Durability::Os).unwrap();
+        assert!(store.read().get("a", "topic", 0).is_none());
     }
 }

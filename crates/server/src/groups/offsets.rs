@@ -1,9 +1,9 @@
 //! How far every group has come: the committed offsets in memory.
 //!
-//! Pure. Changed by the journal's thread alone, after a commit is in the file; read by OffsetFetch.
-//! Offsets stay until their group is deleted: there is no expiry.
+//! Pure. Changed by the journal's thread alone, after the change is in the file; read by OffsetFetch.
+//! Offsets stay until their topic is deleted: there is no expiry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_wire::Str;
 
@@ -30,6 +30,16 @@ pub(crate) struct Commit {
     pub(crate) group: Str,
     /// Topic, partition, offset.
     pub(crate) entries: Vec<(Str, i32, Committed)>,
+}
+
+/// What happens to committed offsets, in the journal and in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    Commit(Commit),
+    /// The topic is deleted, and what all groups have committed of it.
+    Forget {
+        topic: Str,
+    },
 }
 
 type Topics = BTreeMap<Str, BTreeMap<i32, Committed>>;
@@ -84,7 +94,33 @@ impl Offsets {
         self.size_bytes + OVERHEAD_BYTES + commit.group.len() + added <= max_bytes
     }
 
-    pub(crate) fn apply(&mut self, commit: Commit) {
+    /// Topics of which any group has committed an offset.
+    pub(crate) fn topics(&self) -> BTreeSet<Str> {
+        self.groups.values().flat_map(|topics| topics.keys().cloned()).collect()
+    }
+
+    pub(crate) fn apply(&mut self, change: Change) {
+        match change {
+            Change::Commit(commit) => self.commit(commit),
+            Change::Forget { topic } => self.forget(&topic),
+        }
+    }
+
+    /// A group that has committed nothing else is forgotten, too.
+    fn forget(&mut self, topic: &str) {
+        let size_bytes = &mut self.size_bytes;
+        self.groups.retain(|group, topics| {
+            for at in topics.remove(topic).iter().flat_map(BTreeMap::values) {
+                *size_bytes -= size_of_entry(topic, at);
+            }
+            if topics.is_empty() {
+                *size_bytes -= OVERHEAD_BYTES + group.len();
+            }
+            !topics.is_empty()
+        });
+    }
+
+    fn commit(&mut self, commit: Commit) {
         if commit.entries.is_empty() {
             return;
         }
@@ -126,9 +162,9 @@ mod tests {
     #[test]
     fn the_last_commit_counts_and_takes_the_place_of_the_one_before() {
         let mut offsets = Offsets::default();
-        offsets.apply(commit(&[("t", 0, 5), ("t", 1, 6), ("u", 0, 7)]));
+        offsets.commit(commit(&[("t", 0, 5), ("t", 1, 6), ("u", 0, 7)]));
         let size = offsets.size_bytes();
-        offsets.apply(commit(&[("t", 1, 9)]));
+        offsets.commit(commit(&[("t", 1, 9)]));
         assert_eq!(offsets.get("g", "t", 1).unwrap().offset, 9);
         assert_eq!(offsets.get("g", "t", 0).unwrap().offset, 5);
         assert_eq!(offsets.get("other", "t", 0), None);
@@ -136,9 +172,23 @@ mod tests {
     }
 
     #[test]
+    fn a_deleted_topic_takes_its_offsets_along_and_a_group_of_nothing_else() {
+        let mut offsets = Offsets::default();
+        offsets.commit(commit(&[("t", 0, 5), ("t", 1, 6), ("u", 0, 7)]));
+        let other = Commit { group: "other".into(), ..commit(&[("t", 0, 8)]) };
+        offsets.commit(other);
+        offsets.apply(Change::Forget { topic: "t".into() });
+        assert_eq!(offsets.of_group("g").map(|(topic, _)| &**topic).collect::<Vec<_>>(), ["u"]);
+        assert_eq!(offsets.snapshot().count(), 1);
+        offsets.apply(Change::Forget { topic: "u".into() });
+        offsets.apply(Change::Forget { topic: "not-there".into() });
+        assert_eq!((offsets.size_bytes(), offsets.topics().len()), (0, 0));
+    }
+
+    #[test]
     fn a_full_store_still_takes_new_offsets_for_what_it_knows() {
         let mut offsets = Offsets::default();
-        offsets.apply(commit(&[("t", 0, 5)]));
+        offsets.commit(commit(&[("t", 0, 5)]));
         let room = offsets.size_bytes() + OVERHEAD_BYTES + 1;
         assert!(offsets.has_room_for(&commit(&[("t", 0, 6)]), room));
         assert!(!offsets.has_room_for(&commit(&[("t", 1, 6)]), room));
@@ -147,9 +197,9 @@ mod tests {
     #[test]
     fn a_snapshot_makes_the_same_offsets_again() {
         let mut offsets = Offsets::default();
-        offsets.apply(commit(&[("t", 0, 5), ("u", 3, 6)]));
+        offsets.commit(commit(&[("t", 0, 5), ("u", 3, 6)]));
         let mut again = Offsets::default();
-        offsets.snapshot().for_each(|commit| again.apply(commit));
+        offsets.snapshot().for_each(|commit| again.commit(commit));
         assert_eq!(again.groups, offsets.groups);
         assert_eq!(again.size_bytes(), offsets.size_bytes());
     }

@@ -5,12 +5,16 @@ use penstock_wire::messages::*;
 
 use super::answers::MEMBER_ID_REQUIRED_SINCE;
 use super::offset_answers::OFFSET_METADATA_MAX_BYTES;
-use super::{Durability, GroupLimits, Groups};
+use std::sync::Arc;
+
+use super::{GroupLimits, Groups, OffsetStore};
+use crate::durability::Durability;
 
 fn coordinator() -> (Groups, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let at_once = GroupLimits { initial_delay_ms: 0, ..GroupLimits::default() };
-    (Groups::open(dir.path(), at_once, Durability::Os).unwrap(), dir)
+    let offsets = OffsetStore::open(dir.path(), Durability::Os).unwrap();
+    (Groups::new(at_once, Arc::new(offsets)), dir)
 }
 
 fn join(member_id: &str) -> JoinGroupRequest {
@@ -46,7 +50,7 @@ fn commit(generation: i32, member_id: &str, metadata: &str) -> OffsetCommitReque
 
 /// Commits where the topic has partition 0 alone; gives the error of each partition asked.
 async fn commit_errors(groups: &Groups, request: OffsetCommitRequest) -> Vec<ErrorCode> {
-    let response = groups.commit_offsets(request, |_, index| index == 0).await;
+    let response = groups.begin_commit(request, &|_, index| index == 0).answered().await;
     response.topics[0].partitions.iter().map(|partition| partition.error_code).collect()
 }
 

@@ -1,8 +1,9 @@
 //! Opening all topics of a data directory: what can be opened is served, what cannot keeps its place.
 //!
 //! ```text
+//!   registry ────► finish what a crash interrupted ──► take over topics that came from elsewhere
 //!   directories ──► open each log, as many at a time as there are cores ──► its topic's `partitions`
-//!                       └── cannot: one line with path and cause ─────────► its topic's `unopened`
+//!                       └── cannot, or there is none: one line ───────────► its topic's `absent`
 //! ```
 //!
 //! Called at start, by server. It blocks. What concerns the data directory as a whole still refuses the start:
@@ -14,22 +15,25 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use parking_lot::{Mutex, RwLock};
 use penstock_storage::{
-    DataDir, DataDirError, Log, LogError, PartitionName, Recovery, RecoveryPoint, TopicId,
-    is_no_room, is_out_of_descriptors,
+    DataDir, DataDirError, Log, LogError, PartitionName, Recovery, RecoveryPoint, is_no_room,
+    is_out_of_descriptors,
 };
 
-use super::{Topic, Topics, not_written};
+use super::interrupted::finish_all;
+use super::taking_over::{report_held, take_over};
+use super::{Absent, Topic, Topics, defaults, not_written};
 use crate::durability::Durability;
+use crate::groups::OffsetStore;
 use crate::metrics::Metrics;
-use crate::overrides::OverridesFile;
 use crate::partition::{Commits, Partition};
+use crate::registry::{Entry, Registry};
 use crate::settings::Settings;
 
 /// What came of one topic's directories.
 #[derive(Default)]
 struct Found {
     logs: BTreeMap<i32, Log>,
-    unopened: BTreeMap<i32, RecoveryPoint>,
+    absent: BTreeMap<i32, Absent>,
 }
 
 impl Topics {
@@ -40,11 +44,20 @@ impl Topics {
     pub(crate) fn open(
         settings: &Settings,
         data_dir: DataDir,
+        offsets: &Arc<OffsetStore>,
         metrics: &Metrics,
     ) -> anyhow::Result<Topics> {
-        let changes = OverridesFile::open(data_dir.path())?;
+        let mut registry = Registry::open(data_dir.path())?;
+        finish_all(&mut registry, &data_dir, offsets);
+        data_dir.remove_taken_away()?;
+        // Before the mark of a Kafka's visit goes, which is how a start that was killed here is repeated.
+        take_over(&mut registry, &data_dir, offsets)?;
+        report_held(&registry);
+        let is_known = |topic: &str| registry.get(topic).is_some();
+        offsets.retain_topics(is_known).context("cannot forget offsets of topics that are gone")?;
         let last_stop = data_dir.take_last_stop()?;
-        let names = data_dir.partitions()?;
+        let mut names = data_dir.partitions()?;
+        names.retain(|name| registry.get(&name.topic).is_some_and(|entry| !entry.deleting));
         let is_there = |name: &PartitionName| names.binary_search(name).is_ok();
         match data_dir.retain_log_starts(is_there) {
             // They do no harm before there is a partition of that name.
@@ -54,14 +67,19 @@ impl Topics {
             forgotten => forgotten?,
         }
         let log_starts = data_dir.log_starts()?;
-        let config_of = |topic: &str| changes.of(topic).apply(&settings.log);
+        let config_of =
+            |entry: &Entry| entry.config.apply(&defaults(&settings.log, entry.retention_held));
         let points = data_dir.recovery_points()?;
         let point_of = |name: &PartitionName| points.get(name).copied();
         let open = |name: &PartitionName| {
             let point = point_of(name).unwrap_or(RecoveryPoint::NONE);
             let path = data_dir.partition_path(name);
-            let (mut log, recovery) =
-                Log::open_from(&path, config_of(&name.topic), last_stop, point)?;
+            let entry = registry.get(&name.topic).expect("names are of topics with an entry");
+            let (mut log, recovery) = Log::open_from(&path, config_of(entry), last_stop, point)?;
+            if let Some(id) = log.topic_id().filter(|id| *id != entry.id) {
+                let what = format!("is of topic id {id}, the topic's is {}", entry.id);
+                return Err(LogError::Metadata { path, what });
+            }
             metrics.missing_offsets.inc_by(recovery.missing_offsets as i64);
             if let Some(log_start) = log_starts.get(name) {
                 log.raise_log_start(*log_start);
@@ -74,7 +92,7 @@ impl Topics {
             let found = by_topic.entry(name.topic).or_default();
             match opened {
                 Some(log) => drop(found.logs.insert(name.partition, log)),
-                None => drop(found.unopened.insert(name.partition, point)),
+                None => drop(found.absent.insert(name.partition, Absent::Unopened(point))),
             }
         }
 
@@ -84,15 +102,17 @@ impl Topics {
             groups: metrics.append_groups.clone(),
             syncs: metrics.log_syncs.clone(),
         });
-        let topic = |(name, found): (String, Found)| {
-            let overrides = changes.of(&name);
-            (name.clone(), Arc::new(found.into_topic(name, overrides, &commits)))
+        let there = registry.entries().iter().filter(|(_, entry)| !entry.deleting);
+        let topic = |(name, entry): (&String, &Entry)| {
+            let found = by_topic.remove(name).unwrap_or_default();
+            (name.clone(), Arc::new(found.into_topic(name, entry, &commits)))
         };
-        let by_name: HashMap<_, _> = by_topic.into_iter().map(topic).collect();
-        let (by_name, changes) = (RwLock::new(by_name), Mutex::new(changes));
+        let by_name: HashMap<_, _> = there.map(topic).collect();
+        let (by_name, registry) = (RwLock::new(by_name), Mutex::new(registry));
         let defaults = settings.log.clone();
-        let points_file = Mutex::default();
-        let topics = Topics { data_dir, defaults, commits, by_name, changes, points_file };
+        let (offsets, points_file) = (Arc::clone(offsets), Mutex::default());
+        let topics =
+            Topics { data_dir, defaults, commits, by_name, registry, offsets, points_file };
         if settings.durability == Durability::Fsync {
             // A killed server may leave a write that nobody had synced; what is shown from here on must last.
             topics.flush();
@@ -107,28 +127,37 @@ impl Topics {
 }
 
 impl Found {
-    fn into_topic(
-        self,
-        name: String,
-        overrides: crate::overrides::Overrides,
-        commits: &Arc<Commits>,
-    ) -> Topic {
-        let ids = self.logs.values().filter_map(Log::topic_id);
-        let mut ids = ids.chain(self.unopened.values().filter_map(|point| point.topic_id));
-        let id = ids.next().unwrap_or_else(TopicId::random);
+    fn into_topic(mut self, name: &str, entry: &Entry, commits: &Arc<Commits>) -> Topic {
+        let is_there =
+            |index: &i32| self.logs.contains_key(index) || self.absent.contains_key(index);
+        let missing: Vec<i32> = (0..entry.partitions).filter(|index| !is_there(index)).collect();
+        if !missing.is_empty() {
+            tracing::error!(
+                topic = name,
+                of = entry.partitions,
+                missing = ranges(&missing),
+                "partitions of a topic are not in this data directory; they have no leader"
+            );
+        }
+        self.absent.extend(missing.into_iter().map(|index| (index, Absent::Missing)));
         let partition = |(index, log)| {
-            let name = PartitionName { topic: name.clone(), partition: index };
+            let name = PartitionName { topic: name.to_owned(), partition: index };
             (index, Partition::new(name, log, Arc::clone(commits)))
         };
         let partitions = self.logs.into_iter().map(partition).collect();
-        Topic {
-            name: name.clone(),
-            id,
-            partitions: RwLock::new(partitions),
-            unopened: self.unopened,
-            overrides: RwLock::new(overrides),
-        }
+        Topic::new(name, entry, partitions, self.absent)
     }
+}
+
+/// Ascending numbers in few words: `0, 4-7`.
+fn ranges(numbers: &[i32]) -> String {
+    let runs = numbers.chunk_by(|before, after| before + 1 == *after);
+    let words = runs.map(|run| match run {
+        [one] => one.to_string(),
+        [first, .., last] => format!("{first}-{last}"),
+        [] => String::new(),
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 /// Opens logs on as many threads as there are cores and says what recovery found. `None`: it cannot be

@@ -25,6 +25,8 @@ pub(super) struct CommitKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CommitValue {
     pub(super) committed: Committed,
+    /// When, in milliseconds since 1970.
+    pub(super) committed_ms: i64,
     /// When the client wanted it to be forgotten, in milliseconds since 1970.
     pub(super) expires_ms: Option<i64>,
 }
@@ -52,12 +54,13 @@ impl CommitValue {
         let leader_epoch = if version >= 3 { fields.i32()? } else { -1 };
         let metadata = if version >= 4 { fields.compact_string()? } else { fields.string()? };
         let metadata = metadata.to_owned().into();
-        let _committed_at_ms = fields.i64()?;
+        let committed_ms = fields.i64()?;
         let expires_ms = if version == 1 { Some(fields.i64()?) } else { None };
         if offset < 0 {
             return Err("its offset is negative");
         }
         let committed = Committed { offset, leader_epoch, metadata };
-        Ok(CommitValue { committed, expires_ms: expires_ms.filter(|at| *at >= 0) })
+        let expires_ms = expires_ms.filter(|at| *at >= 0);
+        Ok(CommitValue { committed, committed_ms, expires_ms })
     }
 }

@@ -92,7 +92,6 @@ impl Replay {
             .into_iter()
             .partition(|(_, (_, value))| value.expires_ms.is_some_and(|at| at <= now_ms));
         report.expired += expired.len() as u64;
-        report.offsets += commits.len() as u64;
         commits.into_iter().map(|(key, (_, value))| (key, value))
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   [ sound ][ sound ][ unsound      ][ sound ][ sound ]│[ torn, garbage or zeros ]
 //!                      └ skipped: 1. as far as its length says, if a sound record is there
-//!                                 2. else byte by byte, to the next one of this version
+//!                                 2. else byte by byte, to the next one of a known kind
 //! ```
 //!
 //! A record depends on no other one, so what is behind a damaged one is as true as it was. Called by journal
@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
-use super::{PREFIX_BYTES, VERSION, decode};
+use super::{KINDS, PREFIX_BYTES, decode};
 
 /// Looked at in one go for where a record may begin.
 const WINDOW_BYTES: usize = 64 * 1024;
@@ -32,7 +32,7 @@ pub(super) struct Records<'a> {
 
 /// A sound record.
 pub(super) struct Record {
-    /// Never empty; of whatever version.
+    /// Never empty; of whatever kind.
     pub(super) body: Vec<u8>,
     pub(super) position: u64,
     /// Before it, and no record.
@@ -82,7 +82,7 @@ impl<'a> Records<'a> {
             let len_bytes = (self.end - from).min(WINDOW_BYTES as u64) as usize;
             self.file.read_exact_at(&mut window[..len_bytes], from)?;
             for (at, head) in window[..len_bytes].windows(SHORTEST).enumerate() {
-                if head[PREFIX_BYTES] != VERSION || length_in(head) == 0 {
+                if !KINDS.contains(&head[PREFIX_BYTES]) || length_in(head) == 0 {
                     continue;
                 }
                 let position = from + at as u64;

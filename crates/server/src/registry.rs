@@ -1,0 +1,331 @@
+//! Which topics there are: the one file that decides, also about a change that a crash interrupted.
+//!
+//! `<data dir>/penstock-topics.toml`, replaced whole by rename:
+//!
+//! ```toml
+//! version = 2
+//!
+//! [topics.orders]
+//! id = "AAECA_v_BgcICQoLDA0O_w"
+//! partitions = 3
+//! growing-to = 6               # 3, 4 and 5 are being made; a start that finds this removes them
+//!
+//! [topics.orders.config]
+//! "segment.bytes" = "1048576"
+//! ```
+//!
+//! A change is written here before the first directory of the topic changes and once more when the last
+//! one has:
+//!
+//! ```text
+//!   creation   partitions = 0, growing-to = n ── make directories ── partitions = n        start: undo
+//!   growth     partitions = m, growing-to = n ── make directories ── partitions = n        start: undo
+//!   deletion   deleting = true ── rename directories ── forget offsets ── no entry         start: finish
+//!   config     the new values, in one step
+//! ```
+//!
+//! Called by topics alone. A directory that no entry names has come from elsewhere: see adopt.rs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use penstock_storage::TopicId;
+use serde::{Deserialize, Serialize};
+
+use crate::overrides::Overrides;
+use crate::small_file::replace_file;
+
+pub(crate) const FILE_NAME: &str = "penstock-topics.toml";
+
+/// Of the file. Version 1 had no such line: it was a table of values for each topic that had any.
+const VERSION: i64 = 2;
+
+/// All topics, by name, as they stand in the file.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    path: PathBuf,
+    entries: BTreeMap<String, Entry>,
+    /// What a file of version 1 had. It did not list the topics.
+    former: BTreeMap<String, Overrides>,
+}
+
+/// One topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Entry {
+    #[serde(with = "id_as_text")]
+    pub(crate) id: TopicId,
+    /// Those that are there for good: 0 to `partitions` - 1.
+    pub(crate) partitions: i32,
+    /// Those from `partitions` on are being made, up to this number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) growing_to: Option<i32>,
+    /// Its deletion has begun.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) deleting: bool,
+    /// It came from a Kafka whose retention is not known: the server's defaults do not apply to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) retention_held: bool,
+    #[serde(default)]
+    pub(crate) config: Overrides,
+}
+
+impl Entry {
+    /// A topic that is there, whole.
+    pub(crate) fn whole(id: TopicId, partitions: i32, config: Overrides) -> Entry {
+        let (growing_to, deleting, retention_held) = (None, false, false);
+        Entry { id, partitions, growing_to, deleting, retention_held, config }
+    }
+
+    /// A topic of which nothing is there yet.
+    pub(crate) fn new(id: TopicId, config: Overrides) -> Entry {
+        Entry::whole(id, 0, config)
+    }
+
+    /// The same topic while it is made larger, or made at all.
+    pub(crate) fn growing(&self, to: i32) -> Entry {
+        Entry { growing_to: Some(to), ..self.clone() }
+    }
+
+    /// The same topic with as many partitions as were being made.
+    pub(crate) fn grown(&self) -> Entry {
+        let partitions = self.growing_to.unwrap_or(self.partitions);
+        Entry { partitions, growing_to: None, ..self.clone() }
+    }
+
+    /// The same topic without those that were being made; `None` if there were no others.
+    pub(crate) fn not_grown(&self) -> Option<Entry> {
+        (self.partitions > 0).then(|| Entry { growing_to: None, ..self.clone() })
+    }
+
+    /// It keeps its records although its owner has not asked for that.
+    pub(crate) fn keeps_unasked(&self) -> bool {
+        self.retention_held && !self.deleting && self.config.get("retention.ms").is_none()
+    }
+
+    /// Numbers of the partitions that are being made.
+    pub(crate) fn being_made(&self) -> std::ops::Range<i32> {
+        self.partitions..self.growing_to.unwrap_or(self.partitions)
+    }
+}
+
+/// Version 2 of the file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: i64,
+    #[serde(default)]
+    topics: BTreeMap<String, Entry>,
+}
+
+impl Registry {
+    /// Reads the file; none is the same as an empty one. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be read or understood: which topics there are is then not known.
+    pub(crate) fn open(data_dir: &Path) -> anyhow::Result<Registry> {
+        let path = data_dir.join(FILE_NAME);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let (entries, former) = parse(&text).with_context(|| format!("in {}", path.display()))?;
+        Ok(Registry { path, entries, former })
+    }
+
+    pub(crate) fn get(&self, topic: &str) -> Option<&Entry> {
+        self.entries.get(topic)
+    }
+
+    /// All of them, by name.
+    pub(crate) fn entries(&self) -> &BTreeMap<String, Entry> {
+        &self.entries
+    }
+
+    /// What version 1 of the file says of a topic.
+    pub(crate) fn former_overrides(&self, topic: &str) -> Option<&Overrides> {
+        self.former.get(topic)
+    }
+
+    /// Puts an entry in the place of the topic's own, or takes that away. Blocks until it is on the disk.
+    ///
+    /// # Errors
+    /// The file cannot be replaced; then it and memory are as before.
+    pub(crate) fn set(&mut self, topic: &str, entry: Option<Entry>) -> anyhow::Result<()> {
+        if self.entries.get(topic) == entry.as_ref() {
+            return Ok(());
+        }
+        let mut entries = self.entries.clone();
+        match entry {
+            Some(entry) => drop(entries.insert(topic.to_owned(), entry)),
+            None => drop(entries.remove(topic)),
+        }
+        self.replace(entries)
+    }
+
+    /// Changes a topic's entry, if it has one.
+    ///
+    /// # Errors
+    /// As [`Registry::set`].
+    pub(crate) fn update(
+        &mut self,
+        topic: &str,
+        change: impl FnOnce(&mut Entry),
+    ) -> anyhow::Result<()> {
+        let Some(entry) = self.entries.get(topic) else { return Ok(()) };
+        let mut entry = entry.clone();
+        change(&mut entry);
+        self.set(topic, Some(entry))
+    }
+
+    /// Replaces all entries. Blocks until they are on the disk.
+    ///
+    /// # Errors
+    /// As [`Registry::set`].
+    pub(crate) fn replace(&mut self, entries: BTreeMap<String, Entry>) -> anyhow::Result<()> {
+        if let Err(error) = replace_file(&self.path, &text_of(&entries)) {
+            self.put_back();
+            let path = self.path.display();
+            return Err(error).with_context(|| format!("cannot replace {path}"));
+        }
+        self.entries = entries;
+        self.former.clear();
+        Ok(())
+    }
+
+    /// Replaces all entries in memory; the file keeps what it has. For a start on a disk without room.
+    pub(crate) fn replace_in_memory(&mut self, entries: BTreeMap<String, Entry>) {
+        self.entries = entries;
+    }
+
+    /// A replacement that failed at its last step, the sync of the directory, has its new text in place.
+    fn put_back(&self) {
+        let text = text_of(&self.entries);
+        let is_old = std::fs::read_to_string(&self.path).is_ok_and(|there| there == text);
+        let was_empty = self.entries.is_empty() && !self.path.exists();
+        if !is_old && !was_empty && self.former.is_empty() {
+            // What is wrong was reported; the next change tries to write the whole file again.
+            let _ = replace_file(&self.path, &text);
+        }
+    }
+}
+
+type Parsed = (BTreeMap<String, Entry>, BTreeMap<String, Overrides>);
+
+fn parse(text: &str) -> anyhow::Result<Parsed> {
+    let table: toml::Table = text.parse()?;
+    match table.get("version") {
+        Some(toml::Value::Integer(VERSION)) => {
+            let file: File = table.try_into()?;
+            Ok((file.topics, BTreeMap::new()))
+        }
+        Some(toml::Value::Integer(version)) => {
+            bail!("version {version}; this program knows versions up to {VERSION}")
+        }
+        // A topic may be named `version`.
+        _ => Ok((BTreeMap::new(), table.try_into()?)),
+    }
+}
+
+fn text_of(entries: &BTreeMap<String, Entry>) -> String {
+    let file = File { version: VERSION, topics: entries.clone() };
+    toml::to_string(&file).expect("maps of strings, numbers and truth values are TOML")
+}
+
+mod id_as_text {
+    use penstock_storage::TopicId;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(id: &TopicId, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<TopicId, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(pairs: &[(&str, &str)]) -> Overrides {
+        let mut config = Overrides::default();
+        for (key, value) in pairs {
+            config.set(key, value).unwrap();
+        }
+        config
+    }
+
+    #[test]
+    fn what_was_set_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut registry = Registry::open(dir.path()).unwrap();
+        let whole = Entry {
+            retention_held: true,
+            ..Entry::whole(TopicId::random(), 3, config(&[("segment.bytes", "4096")]))
+        };
+        registry.set("a.b", Some(whole.clone())).unwrap();
+        let growing = Entry::new(TopicId::random(), Overrides::default()).growing(5);
+        registry.set("version", Some(growing.clone())).unwrap();
+        registry.set("gone", Some(whole.clone())).unwrap();
+        registry.set("gone", None).unwrap();
+        registry.update("a.b", |entry| entry.deleting = true).unwrap();
+
+        let again = Registry::open(dir.path()).unwrap();
+        assert_eq!(again.get("a.b"), Some(&Entry { deleting: true, ..whole }));
+        assert_eq!(again.get("version"), Some(&growing));
+        assert_eq!(again.entries().len(), 2);
+    }
+
+    #[test]
+    fn an_entry_knows_what_a_start_must_undo() {
+        let new = Entry::new(TopicId::random(), Overrides::default());
+        assert_eq!(new.growing(3).being_made(), 0..3);
+        assert_eq!(new.growing(3).not_grown(), None);
+        let whole = new.growing(3).grown();
+        assert_eq!((whole.partitions, whole.being_made()), (3, 3..3));
+        assert_eq!(whole.growing(5).being_made(), 3..5);
+        assert_eq!(whole.growing(5).not_grown(), Some(whole));
+    }
+
+    #[test]
+    fn a_file_of_version_1_has_overrides_and_no_topics() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "[version]\n\"segment.bytes\" = \"4096\"\n";
+        std::fs::write(dir.path().join(FILE_NAME), text).unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        assert!(registry.entries().is_empty());
+        let expected = config(&[("segment.bytes", "4096")]);
+        assert_eq!(registry.former_overrides("version"), Some(&expected));
+    }
+
+    #[test]
+    fn a_file_of_a_newer_program_or_with_unknown_words_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in
+            ["version = 3", "version = 2\n[topics.t]\npartitions = 1\n", "version = 2\nx = 1"]
+        {
+            std::fs::write(dir.path().join(FILE_NAME), text).unwrap();
+            assert!(Registry::open(dir.path()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_replacement_that_fails_leaves_file_and_memory_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut registry = Registry::open(dir.path()).unwrap();
+        let entry = Entry::whole(TopicId::random(), 1, Overrides::default());
+        registry.set("t", Some(entry.clone())).unwrap();
+        // The file that would be renamed over cannot be made.
+        let beside = dir.path().join(format!("{FILE_NAME}.new"));
+        std::fs::create_dir(&beside).unwrap();
+        assert!(registry.set("t", None).is_err());
+        assert_eq!(registry.get("t"), Some(&entry));
+        assert_eq!(Registry::open(dir.path()).unwrap().get("t"), Some(&entry));
+    }
+}

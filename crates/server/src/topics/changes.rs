@@ -1,0 +1,190 @@
+//! Creating, growing, configuring and deleting topics: whole or not at all.
+//!
+//! The registry has the intent before the first directory changes, and the outcome after the last one has;
+//! interrupted.rs says what a start makes of an intent. Nothing is visible to clients before the outcome is on
+//! the disk. Called by requests, on the blocking pool; one change at a time.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use anyhow::Context;
+use penstock_storage::{PartitionName, TakenAway, TopicId};
+
+use super::interrupted::{finish_deletion, undo_growth};
+use super::{ChangeError, Topic, Topics};
+use crate::overrides::Overrides;
+use crate::partition::Partition;
+use crate::registry::{Entry, Registry};
+
+impl Topics {
+    /// Creates a topic with partitions 0 to `count` - 1. Blocks.
+    ///
+    /// # Errors
+    /// It exists, or the disk fails; then nothing of it is left, or the next start removes it.
+    pub(crate) fn create(
+        &self,
+        name: &str,
+        count: i32,
+        overrides: Overrides,
+    ) -> Result<Arc<Topic>, ChangeError> {
+        let mut registry = self.registry.lock();
+        if self.get(name).is_some() {
+            return Err(ChangeError::Exists);
+        }
+        // Of an earlier topic of the name, should its deletion have failed half-way.
+        finish_deletion(&mut registry, &self.data_dir, &self.offsets, name)?;
+        let entry = Entry::new(TopicId::random(), overrides);
+        let topic = Arc::new(Topic::new(name, &entry, BTreeMap::new(), BTreeMap::new()));
+        registry.set(name, Some(entry.growing(count)))?;
+        self.grow(&mut registry, &topic)?;
+        self.by_name.write().insert(name.to_owned(), Arc::clone(&topic));
+        Ok(topic)
+    }
+
+    /// Adds partitions to a topic until it has `count`. Blocks.
+    ///
+    /// # Errors
+    /// Unknown, has as many already, or the disk fails; then it has as many as before.
+    pub(crate) fn add_partitions(&self, name: &str, count: i32) -> Result<(), ChangeError> {
+        let mut registry = self.registry.lock();
+        let topic = self.get(name).ok_or(ChangeError::Unknown)?;
+        let has = topic.partition_count();
+        if count <= has {
+            return Err(ChangeError::NotMore { has });
+        }
+        let entry = registry.get(name).context("the topic has no entry in the registry")?;
+        let growing = Entry { partitions: has, ..entry.clone() }.growing(count);
+        registry.set(name, Some(growing))?;
+        self.grow(&mut registry, &topic)
+    }
+
+    /// Makes the partitions that the registry says are being made.
+    fn grow(&self, registry: &mut Registry, topic: &Topic) -> Result<(), ChangeError> {
+        let name = &topic.name;
+        let entry = registry.get(name).context("the topic has no entry in the registry")?.clone();
+        let made = self.make(topic, entry.being_made()).and_then(|made| {
+            registry.set(name, Some(entry.grown()))?;
+            Ok(made)
+        });
+        match made {
+            Ok(made) => {
+                topic.partitions.write().extend(made);
+                Ok(())
+            }
+            Err(error) => {
+                if let Err(error) = undo_growth(registry, &self.data_dir, name) {
+                    tracing::error!(
+                        name,
+                        "cannot remove what there is of new partitions; the next start does: {error:#}"
+                    );
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    fn make(
+        &self,
+        topic: &Topic,
+        indexes: Range<i32>,
+    ) -> anyhow::Result<BTreeMap<i32, Arc<Partition>>> {
+        let is_other =
+            |name: &PartitionName| name.topic != topic.name || !indexes.contains(&name.partition);
+        self.data_dir.retain_log_starts(is_other).context("cannot forget where logs started")?;
+        let config = topic.config(&self.defaults);
+        let make_one = |index| {
+            let name = topic.name_of(index);
+            let log = self
+                .data_dir
+                .create_partition(&name, topic.id, config.clone())
+                .with_context(|| format!("cannot create partition {name}"))?;
+            Ok((index, Partition::new(name, log, Arc::clone(&self.commits))))
+        };
+        indexes.clone().map(make_one).collect()
+    }
+
+    /// Changes a topic's configuration. Blocks.
+    ///
+    /// # Errors
+    /// Unknown, or the disk fails.
+    pub(crate) fn reconfigure(&self, name: &str, overrides: Overrides) -> Result<(), ChangeError> {
+        let mut registry = self.registry.lock();
+        let topic = self.get(name).ok_or(ChangeError::Unknown)?;
+        registry.update(name, |entry| entry.config = overrides.clone())?;
+        *topic.overrides.write() = overrides;
+        let config = topic.config(&self.defaults);
+        for partition in topic.partitions() {
+            partition.log().set_config(config.clone());
+        }
+        Ok(())
+    }
+
+    /// Deletes a topic, and with it the offsets that groups have committed. Fetches and appends that hold it finish
+    /// on files that are unlinked. Blocks.
+    ///
+    /// # Errors
+    /// Unknown, or the disk fails. If a partition's name cannot be taken away, the topic is served on, whole. If
+    /// that has been done and the rest fails, the topic is gone; the next start, or the next creation of a
+    /// topic of the name, finishes.
+    pub(crate) fn delete(&self, name: &str) -> Result<(), ChangeError> {
+        let mut registry = self.registry.lock();
+        let topic = self.get(name).ok_or(ChangeError::Unknown)?;
+        registry.update(name, |entry| entry.deleting = true)?;
+        if let Err(failed) = self.take_away(&topic) {
+            let kept = match failed.is_whole {
+                true => registry.update(name, |entry| entry.deleting = false),
+                false => Err(anyhow::anyhow!("some of its partitions have lost their names")),
+            };
+            if let Err(error) = kept {
+                // The next start goes on deleting it, so it must take no records until then.
+                tracing::error!(name, "a deletion can neither go on nor be taken back: {error:#}");
+                self.by_name.write().remove(name);
+            }
+            return Err(failed.error.into());
+        }
+        self.by_name.write().remove(name);
+        topic.partitions().iter().for_each(|partition| partition.waiting().wake());
+        finish_deletion(&mut registry, &self.data_dir, &self.offsets, name)?;
+        let others = |partition: &PartitionName| partition.topic != name;
+        if let Err(error) = self.data_dir.retain_log_starts(others) {
+            // A new topic of the name forgets them as well.
+            tracing::warn!(name, %error, "cannot forget where the logs of a deleted topic start");
+        }
+        Ok(())
+    }
+
+    /// Takes away the names of all partitions, or of none.
+    fn take_away(&self, topic: &Topic) -> Result<(), NotTaken> {
+        let mut served: Vec<(Arc<Partition>, TakenAway)> = Vec::new();
+        let mut unserved: Vec<TakenAway> = Vec::new();
+        let mut take_all = || {
+            for partition in topic.partitions() {
+                let take = || self.data_dir.take_away(&partition.name);
+                let taken = partition.give_up_directory(take)?;
+                served.push((partition, taken));
+            }
+            for index in topic.absent() {
+                unserved.push(self.data_dir.take_away(&topic.name_of(index))?);
+            }
+            self.data_dir.sync()
+        };
+        let Err(error) = take_all() else { return Ok(()) };
+        let mut is_whole = true;
+        for (partition, taken) in served {
+            is_whole &= partition.take_directory_back(|| self.data_dir.put_back(&taken)).is_ok();
+        }
+        for taken in unserved {
+            is_whole &= self.data_dir.put_back(&taken).is_ok();
+        }
+        let error = anyhow::Error::from(error).context("cannot take a partition's name away");
+        Err(NotTaken { error, is_whole })
+    }
+}
+
+/// A deletion that came to nothing.
+struct NotTaken {
+    error: anyhow::Error,
+    /// Every partition has its name again.
+    is_whole: bool,
+}

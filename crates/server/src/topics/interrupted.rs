@@ -1,0 +1,92 @@
+//! Finishing a change of topics that was begun, by a server that is gone or by this one.
+//!
+//! ```text
+//!   growing-to    the partitions that were being made go: no client has heard of them
+//!   deleting      every partition goes, then the offsets, then the entry: the name is free
+//! ```
+//!
+//! Each step may be done again, so a crash in the middle costs nothing but time. Called by opening for all
+//! entries, by changes for the topic that it deletes. Blocks.
+
+use anyhow::{Context, bail};
+use penstock_storage::{DataDir, PartitionName};
+
+use crate::groups::OffsetStore;
+use crate::registry::{Entry, Registry};
+
+/// Finishes what the registry says was begun. What cannot be finished is logged, keeps its entry and its
+/// name, and is tried again by the next start.
+pub(super) fn finish_all(registry: &mut Registry, data_dir: &DataDir, offsets: &OffsetStore) {
+    let begun = |entry: &Entry| entry.deleting || !entry.being_made().is_empty();
+    let topics = registry.entries().iter().filter(|(_, entry)| begun(entry));
+    for topic in topics.map(|(topic, _)| topic.clone()).collect::<Vec<_>>() {
+        let finished = undo_growth(registry, data_dir, &topic)
+            .and_then(|()| finish_deletion(registry, data_dir, offsets, &topic));
+        if let Err(error) = finished {
+            tracing::error!(topic, "cannot finish an interrupted change of a topic: {error:#}");
+        }
+    }
+}
+
+/// Removes the partitions that were being made, and the topic if there were no others.
+pub(super) fn undo_growth(
+    registry: &mut Registry,
+    data_dir: &DataDir,
+    topic: &str,
+) -> anyhow::Result<()> {
+    let Some(entry) = registry.get(topic).cloned() else { return Ok(()) };
+    let being_made = entry.being_made();
+    if being_made.is_empty() || entry.deleting {
+        return Ok(());
+    }
+    let names = partitions_of(data_dir, topic)?;
+    let made: Vec<_> = names.into_iter().filter(|n| being_made.contains(&n.partition)).collect();
+    for name in &made {
+        // They were never served, so nothing of Penstock's own can be in them.
+        if data_dir.holds_records(name)? {
+            bail!("{name} was only being made and has records: it is left as it is");
+        }
+    }
+    take_away(data_dir, &made)?;
+    let before = entry.not_grown();
+    let (from, to) = (entry.partitions, being_made.end);
+    tracing::warn!(topic, from, to, "undid an interrupted creation of partitions");
+    registry.set(topic, before)?;
+    data_dir.remove_taken_away()?;
+    Ok(())
+}
+
+/// Removes what there still is of a topic whose deletion has begun. Its name is free when this returns.
+pub(super) fn finish_deletion(
+    registry: &mut Registry,
+    data_dir: &DataDir,
+    offsets: &OffsetStore,
+    topic: &str,
+) -> anyhow::Result<()> {
+    if !registry.get(topic).is_some_and(|entry| entry.deleting) {
+        return Ok(());
+    }
+    let left = partitions_of(data_dir, topic)?;
+    if !left.is_empty() {
+        tracing::warn!(topic, partitions = left.len(), "finishing an interrupted deletion");
+    }
+    take_away(data_dir, &left)?;
+    offsets.forget(topic).context("cannot forget the offsets of a deleted topic")?;
+    registry.set(topic, None)?;
+    data_dir.remove_taken_away()?;
+    Ok(())
+}
+
+/// Their names are gone, on the disk as well, when this returns.
+fn take_away(data_dir: &DataDir, names: &[PartitionName]) -> anyhow::Result<()> {
+    for name in names {
+        data_dir.take_away(name).with_context(|| format!("cannot delete partition {name}"))?;
+    }
+    Ok(data_dir.sync()?)
+}
+
+fn partitions_of(data_dir: &DataDir, topic: &str) -> anyhow::Result<Vec<PartitionName>> {
+    let mut names = data_dir.partitions()?;
+    names.retain(|name| name.topic == topic);
+    Ok(names)
+}

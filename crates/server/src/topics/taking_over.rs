@@ -1,0 +1,288 @@
+//! Topics that came from elsewhere get their entries in the registry: from a Kafka, or from a Penstock that had
+//! no registry.
+//!
+//! ```text
+//!   directory without an entry, or of another topic id     ──► an entry, with the configs that Kafka's metadata
+//!                                                              log has for name and id
+//!   a Kafka has used the directory since the last start    ──► configs of all topics again; entries without a
+//!                                                              directory go if Kafka deleted the topic
+//!   either of them                                         ──► offsets that groups committed to the Kafka
+//! ```
+//!
+//! **Nothing expires by a default that was not meant for it.** What a topic's owner set is in the metadata log; what
+//! a broker's configuration file set is not. So a topic whose retention is not known keeps everything
+//! until its operator decides (`penstock adopt`, or `retention.ms` of the topic).
+//!
+//! Called by opening and by the command `adopt`, before any log is opened. Blocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use penstock_batch::Codec;
+use penstock_storage::{DataDir, TopicId, is_no_room};
+
+use crate::adopt::committed_offsets::{self, TOPIC as CONSUMER_OFFSETS};
+use crate::adopt::metadata_log::{self, Metadata, TopicMetadata};
+use crate::decompress::decompressed;
+use crate::groups::OffsetStore;
+use crate::overrides::Overrides;
+use crate::registry::{Entry, Registry};
+
+/// What a topic has in the data directory.
+#[derive(Debug, Default)]
+struct Directories {
+    indexes: BTreeSet<i32>,
+    /// Of the first partition that has one.
+    id: Option<TopicId>,
+}
+
+/// Where the directory came from.
+#[derive(Debug, Default)]
+struct Origin {
+    /// What its Kafka knew.
+    kafka: Option<Metadata>,
+    /// The node that the directory belongs to there.
+    node_id: Option<String>,
+    /// A Penstock without a registry has served it.
+    was_ours: bool,
+}
+
+/// Gives every topic that has a directory an entry. Blocks.
+///
+/// # Errors
+/// The data directory cannot be listed, or the registry cannot be written for another reason than a lack of room.
+pub(crate) fn take_over(
+    registry: &mut Registry,
+    data_dir: &DataDir,
+    offsets: &OffsetStore,
+) -> anyhow::Result<()> {
+    let found = directories(data_dir)?;
+    let is_stranger = |(topic, directories): &(&String, &Directories)| {
+        let entry = registry.get(topic);
+        entry.is_none_or(|entry| !entry.deleting && directories.id.is_some_and(|id| id != entry.id))
+    };
+    let strangers: BTreeSet<&String> =
+        found.iter().filter(is_stranger).map(|(topic, _)| topic).collect();
+    let was_kafkas = data_dir.was_kafkas();
+    if strangers.is_empty() && !was_kafkas {
+        return Ok(());
+    }
+    let origin = Origin::of(data_dir, registry);
+    let mut entries = registry.entries().clone();
+    for (topic, directories) in &found {
+        let known = registry.get(topic);
+        let is_stranger = strangers.contains(topic);
+        if is_stranger || (was_kafkas && known.is_some_and(|entry| !entry.deleting)) {
+            let known = known.filter(|_| !is_stranger);
+            let former = registry.former_overrides(topic);
+            let entry = origin.entry(topic, directories, known, former);
+            if is_stranger {
+                report(topic, &entry);
+            }
+            entries.insert(topic.clone(), entry);
+        }
+    }
+    if was_kafkas {
+        entries.retain(|topic, entry| {
+            entry.deleting || found.contains_key(topic) || !is_gone(topic, &origin, data_dir)
+        });
+    }
+    if found.contains_key(CONSUMER_OFFSETS)
+        && let Err(error) = take_offsets_over(data_dir, offsets, &entries)
+    {
+        tracing::error!(
+            "committed offsets cannot be taken over; the next start tries again: {error:#}"
+        );
+        entries.remove(CONSUMER_OFFSETS);
+    }
+    keep(registry, entries)
+}
+
+/// Warns of topics that keep everything because their retention is not known.
+pub(crate) fn report_held(registry: &Registry) {
+    let held = registry.entries().iter().filter(|(_, entry)| entry.keeps_unasked());
+    let held: Vec<&str> = held.map(|(topic, _)| topic.as_str()).collect();
+    if !held.is_empty() {
+        let shown = held[..held.len().min(10)].join(", ");
+        tracing::warn!(
+            topics = held.len(),
+            first = shown,
+            "the retention of topics that came from elsewhere is not known: nothing of them expires until `penstock adopt` or a retention.ms of their own decides"
+        );
+    }
+}
+
+fn directories(data_dir: &DataDir) -> anyhow::Result<BTreeMap<String, Directories>> {
+    let mut found: BTreeMap<String, Directories> = BTreeMap::new();
+    for name in data_dir.partitions()? {
+        let directories = found.entry(name.topic.clone()).or_default();
+        if directories.id.is_none() {
+            // One that cannot be read is an error of its partition, found when that is opened.
+            directories.id = data_dir.topic_id(&name).unwrap_or_default();
+        }
+        directories.indexes.insert(name.partition);
+    }
+    Ok(found)
+}
+
+impl Origin {
+    fn of(data_dir: &DataDir, registry: &Registry) -> Origin {
+        let kafka = metadata_log::read(data_dir.path()).unwrap_or_else(|error| {
+            tracing::error!("the configs of Kafka's topics cannot be read: {error}");
+            None
+        });
+        let node_id = crate::cluster::node_id_of(data_dir.path());
+        let was_ours = registry.entries().is_empty() && data_dir.was_ours();
+        Origin { kafka, node_id, was_ours }
+    }
+
+    /// The entry of a topic: what is known of it here, overridden by what its Kafka knows.
+    fn entry(
+        &self,
+        topic: &str,
+        found: &Directories,
+        known: Option<&Entry>,
+        former: Option<&Overrides>,
+    ) -> Entry {
+        let in_kafka = self.kafka.as_ref().and_then(|kafka| kafka.topics.get(topic));
+        let in_kafka = in_kafka.filter(|there| found.id.is_none_or(|id| id == there.id));
+        let known_id = known.map(|entry| entry.id);
+        let id = found.id.or(known_id).or(in_kafka.map(|there| there.id));
+        let highest = found.indexes.last().map_or(0, |last| last.saturating_add(1));
+        let partitions = highest
+            .max(known.map_or(0, |entry| entry.partitions))
+            .max(in_kafka.map_or(0, TopicMetadata::partition_count));
+        let mut config = match (in_kafka, known) {
+            (Some(there), _) => self.config(there),
+            (None, Some(entry)) => entry.config.clone(),
+            (None, None) => Overrides::default(),
+        };
+        for (key, value) in former.into_iter().flat_map(Overrides::iter) {
+            config.adopt(key, value);
+        }
+        let was_held = known.map_or(!self.was_ours || in_kafka.is_some(), |e| e.retention_held);
+        let retention_held = was_held && config.get("retention.ms").is_none();
+        let id = id.unwrap_or_else(TopicId::random);
+        Entry { retention_held, ..Entry::whole(id, partitions, config) }
+    }
+
+    /// The topic's own configs, and what decides on its records in those of the brokers that can be known.
+    fn config(&self, there: &TopicMetadata) -> Overrides {
+        const BROKERS: [(&str, &str, i64); 5] = [
+            ("log.retention.hours", "retention.ms", 3_600_000),
+            ("log.retention.minutes", "retention.ms", 60_000),
+            ("log.retention.ms", "retention.ms", 1),
+            ("log.retention.bytes", "retention.bytes", 1),
+            ("log.cleanup.policy", "cleanup.policy", 0),
+        ];
+        let mut config = Overrides::default();
+        let brokers = self.kafka.as_ref().map(|kafka| &kafka.broker_configs);
+        let own = self.node_id.as_deref().unwrap_or_default();
+        // What is set later goes over what was set before: Kafka's own order.
+        for node in ["", own] {
+            let Some(set) = brokers.and_then(|brokers| brokers.get(node)) else { continue };
+            for (broker_key, key, unit) in BROKERS {
+                match (set.get(broker_key), unit) {
+                    (Some(value), 0) => config.adopt(key, value),
+                    (Some(value), unit) => {
+                        if let Ok(number) = value.trim().parse::<i64>() {
+                            let number = if number < 0 { -1 } else { number.saturating_mul(unit) };
+                            config.adopt(key, &number.to_string());
+                        }
+                    }
+                    (None, _) => {}
+                }
+            }
+        }
+        for (key, value) in &there.configs {
+            config.adopt(key, value);
+        }
+        config
+    }
+}
+
+/// Whether a topic without directories was deleted by the Kafka that used the directory.
+fn is_gone(topic: &str, origin: &Origin, data_dir: &DataDir) -> bool {
+    let Some(kafka) = &origin.kafka else { return false };
+    if kafka.topics.contains_key(topic) {
+        return false;
+    }
+    let of_topic = |path: &std::path::PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| name.rsplit_once('.')).is_some_and(|(name, _)| {
+            name.rsplit_once('-').is_some_and(|(set_aside, _)| set_aside == topic)
+        })
+    };
+    if data_dir.strays().is_ok_and(|strays| strays.iter().any(of_topic)) {
+        tracing::error!(
+            topic,
+            "a Kafka that did not know the topic has renamed its directories to *-stray; with their names back they are served again"
+        );
+        return false;
+    }
+    tracing::warn!(topic, "the topic was deleted while a Kafka used the directory");
+    true
+}
+
+fn take_offsets_over(
+    data_dir: &DataDir,
+    offsets: &OffsetStore,
+    entries: &BTreeMap<String, Entry>,
+) -> anyhow::Result<()> {
+    let read = committed_offsets::read(data_dir.path(), &decompress, crate::clock::now_ms())?;
+    let is_there = |topic: &str, partition: i32| {
+        entries.get(topic).is_some_and(|entry| (0..entry.partitions).contains(&partition))
+    };
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        read.offsets.into_iter().partition(|offset| is_there(&offset.topic, offset.partition));
+    let groups: BTreeSet<_> = here.iter().map(|offset| offset.group.clone()).collect();
+    let found = here.len();
+    let taken = offsets.take_over(here)?;
+    tracing::info!(
+        taken,
+        found,
+        groups = groups.len(),
+        report = ?read.report,
+        of_topics_elsewhere = elsewhere.len(),
+        "took committed offsets over from __consumer_offsets"
+    );
+    Ok(())
+}
+
+/// A group's metadata beside the commits may be large; a batch is no larger than this in any Kafka.
+fn decompress(codec: Codec, body: &[u8]) -> Result<Vec<u8>, String> {
+    const RECORDS_MAX_BYTES: usize = 128 << 20;
+    decompressed(codec, body, RECORDS_MAX_BYTES).map_err(|error| error.to_string())
+}
+
+fn report(topic: &str, entry: &Entry) {
+    let retention = match (entry.config.get("retention.ms"), entry.retention_held) {
+        (Some(ms), _) => ms.to_owned(),
+        (None, true) => "not known: kept".to_owned(),
+        (None, false) => "the server's".to_owned(),
+    };
+    let configs: Vec<&str> = entry.config.iter().map(|(key, _)| key).collect();
+    tracing::info!(
+        topic,
+        partitions = entry.partitions,
+        retention_ms = retention,
+        configs = configs.join(" "),
+        "took a topic over"
+    );
+}
+
+/// A disk without room does not keep a server from starting: the next start takes over again.
+fn keep(registry: &mut Registry, entries: BTreeMap<String, Entry>) -> anyhow::Result<()> {
+    if *registry.entries() == entries {
+        return Ok(());
+    }
+    match registry.replace(entries.clone()) {
+        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(is_no_room) => {
+            tracing::warn!(
+                "cannot write down which topics there are; the next start does: {error:#}"
+            );
+            registry.replace_in_memory(entries);
+            Ok(())
+        }
+        written => written,
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use penstock_tests::footprint::Footprint;
 use penstock_tests::records::batch;
 use penstock_tests::rounds::{Dice, rounds, say};
 use penstock_tests::stamp::Stamp;
-use penstock_tests::{Client, ClientError, Penstock, Start, fetch_request};
+use penstock_tests::{Client, ClientError, Penstock, Start, binary, fetch_request};
 use penstock_wire::messages::{FetchResponse, PartitionData};
 use penstock_wire::{ApiKey, ErrorCode, Request, Response, decode_response};
 
@@ -80,6 +81,38 @@ fn readers_inside_of_a_deleted_segment_finish_and_the_others_are_told() {
     before.assert_back(&server, 0);
     say(format_args!("{sequence} records of {VALUE_BYTES} bytes; {met:?}"));
     server.stop().unwrap();
+}
+
+#[test]
+fn each_expiry_is_logged_with_its_reason_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = tempfile::NamedTempFile::new().unwrap();
+    let start = Start::on(dir.path()).set(&SETTINGS);
+    let mut command = Command::new(binary("penstock"));
+    command.args(start.arguments()).env("PENSTOCK_LOG", "info");
+    command.stderr(lines.reopen().unwrap());
+    let server = Penstock::start(command).unwrap();
+    let mut client = server.client().unwrap();
+    client.create_topic(TOPIC, 1, &[("retention.bytes", "100000")]).unwrap();
+    for sequence in 0..120 {
+        produce(&mut client, sequence, &mut Dice::of("expiry"));
+    }
+    while client.offset_of(TOPIC, 0, -2).unwrap() == 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The metric is counted, and the line written, behind the move of the log start.
+    let series = "penstock_expired_segments_total{reason=\"size\"}";
+    while server.metrics().unwrap().value(series) == 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let metrics = server.metrics().unwrap();
+    assert!(metrics.value("penstock_expired_bytes_total{reason=\"size\"}") > 1_000_000);
+    server.stop().unwrap();
+    let lines = std::fs::read_to_string(lines.path()).unwrap();
+    let line = lines.lines().find(|line| line.contains("expired segments")).unwrap();
+    for word in ["partition=passing-0", "segments=", "bytes=", "retention.bytes is 100000"] {
+        assert!(line.contains(word), "{line}");
+    }
 }
 
 fn produce(client: &mut Client, sequence: u64, dice: &mut Dice) {

@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Dump(DumpArguments),
     /// Proves every batch and index of a data directory that no server uses.
     Scrub(ScrubArguments),
+    /// Lets topics that came from a Kafka expire by this server's retention where theirs is not known.
+    Adopt(AdoptArguments),
 }
 
 /// Flags go over the environment, the environment over the file.
@@ -124,6 +126,19 @@ pub(crate) struct ScrubArguments {
     /// Make indexes that do not fit their batches anew.
     #[arg(long)]
     pub(crate) repair_indexes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdoptArguments {
+    /// Where the partitions live.
+    #[arg(long, value_name = "DIR", default_value = "./penstock-data")]
+    pub(crate) data_dir: PathBuf,
+    /// Show the topics and whose retention applies to them; change none.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// These topics only.
+    #[arg(value_name = "TOPIC")]
+    pub(crate) topics: Vec<String>,
 }
 
 impl ServeArguments {

@@ -38,7 +38,7 @@ pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
         }
         let work = tokio::task::spawn_blocking(move || {
             if retention {
-                server.topics.expire(clock::now_ms());
+                server.topics.expire(clock::now_ms(), &server.metrics);
             }
             if indexes {
                 server.topics.flush_indexes();

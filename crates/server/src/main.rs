@@ -5,6 +5,7 @@
 //! A fetch is found in connection → fetch → lookup → (ring) transfer → ring.
 
 mod adopt;
+mod adopt_command;
 mod api;
 mod checkpoints;
 mod cli;
@@ -68,6 +69,10 @@ fn main() -> ExitCode {
         Command::Topic(arguments) => topic_command::run(arguments),
         Command::Dump(arguments) => dump::run(&arguments),
         Command::Scrub(arguments) => scrub_command::run(&arguments),
+        Command::Adopt(arguments) => {
+            start_log(cli::LogFormat::Text);
+            adopt_command::run(&arguments)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,7 +21,7 @@ const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 const NO_LEADER: i32 = -1;
 
 /// Topics of Kafka's own, which clients leave out of subscriptions by pattern.
-const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+pub(crate) const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 
 /// Answers a Metadata request.
 pub(crate) async fn metadata(worker: &Worker, request: MetadataRequest) -> MetadataResponse {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use penstock_ring::{Counter as RingCounter, Counters};
+use penstock_storage::Expiry;
 use penstock_wire::{ApiKey, SUPPORTED};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -24,6 +25,12 @@ use prometheus_client::registry::Registry;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Api {
     api: &'static str,
+}
+
+/// The label of what retention did.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
 }
 
 /// What is counted of one API's requests; found by index, since every request does.
@@ -57,6 +64,9 @@ pub(crate) struct Metrics {
     pub(crate) damaged_bytes: Gauge,
     /// Offsets that this start found missing between segments.
     pub(crate) missing_offsets: Gauge,
+    /// Segments that retention no longer kept, and bytes in them.
+    expired_segments: Family<Reason, Counter>,
+    expired_bytes: Family<Reason, Counter>,
     /// Bytes that the background scrubber has read.
     pub(crate) scrubbed_bytes: Counter,
     is_ready: AtomicBool,
@@ -80,6 +90,8 @@ impl Metrics {
             damaged_ranges: Gauge::default(),
             damaged_bytes: Gauge::default(),
             missing_offsets: Gauge::default(),
+            expired_segments: Family::default(),
+            expired_bytes: Family::default(),
             scrubbed_bytes: Counter::default(),
             is_ready: AtomicBool::new(false),
             registry: Registry::default(),
@@ -114,6 +126,10 @@ impl Metrics {
         );
         let help = "Offsets that this start found missing between segments";
         registry.register("missing_offsets", help, metrics.missing_offsets.clone());
+        let help = "Segments that retention no longer kept";
+        registry.register("expired_segments", help, metrics.expired_segments.clone());
+        let help = "Bytes in segments that retention no longer kept";
+        registry.register("expired_bytes", help, metrics.expired_bytes.clone());
         let help = "Bytes read by the background scrubber";
         registry.register("scrubbed_bytes", help, metrics.scrubbed_bytes.clone());
         registry.register_collector(Box::new(RingCollector { rings }));
@@ -123,6 +139,17 @@ impl Metrics {
     /// Adds a ring to those whose counters are shown.
     pub(crate) fn watch_ring(&self, counters: Arc<Counters>) {
         self.rings.lock().push(counters);
+    }
+
+    pub(crate) fn note_expired(&self, why: Expiry, segments: u64, bytes: u64) {
+        let reason = match why {
+            Expiry::LogStart => "log_start",
+            Expiry::Size => "size",
+            Expiry::Time => "time",
+        };
+        let reason = Reason { reason };
+        self.expired_segments.get_or_create(&reason).inc_by(segments);
+        self.expired_bytes.get_or_create(&reason).inc_by(bytes);
     }
 
     pub(crate) fn request_done(&self, api: ApiKey, took: Duration) {

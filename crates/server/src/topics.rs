@@ -1,29 +1,28 @@
-//! All topics and their partitions: found by name, expired, flushed, closed.
+//! All topics and their partitions: found by name, flushed, closed.
 //!
 //! Called by requests (look-ups are a read lock and a clone of an `Arc`), by housekeeping and by server.
 //! What changes files says so: it must run where blocking is allowed. Creating, growing, configuring and
-//! deleting are in changes.rs, opening is in opening.rs.
+//! deleting are in changes.rs, what retention does is in expiry.rs, opening in opening.rs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Context;
 use parking_lot::{Mutex, RwLock};
-use penstock_storage::{
-    AgeRead, DataDir, DataDirError, LogConfig, PartitionName, RecoveryPoint, TopicId,
-};
+use penstock_storage::{DataDir, DataDirError, LogConfig, PartitionName, RecoveryPoint, TopicId};
 
 use crate::groups::OffsetStore;
-use crate::log_budget::LogBudget;
 use crate::overrides::Overrides;
-use crate::partition::{Commits, Partition, ProduceFailure};
+use crate::partition::{Commits, Partition};
 use crate::registry::{Entry, Registry};
 
 mod changes;
+mod expiry;
 mod interrupted;
 mod opening;
 mod taking_over;
+
+pub(crate) use taking_over::take_over;
 
 /// One topic. Its partitions are numbered, but a directory that came from a cluster of several
 /// brokers may hold only some of them.
@@ -210,46 +209,6 @@ impl Topics {
             })
         };
         self.partitions().iter().fold((0, 0), of_one)
-    }
-
-    /// Seals active segments that have expired whole.
-    pub(crate) async fn roll_expired(&self) {
-        let lines = LogBudget::new(Instant::now());
-        for partition in self.partitions() {
-            match partition.roll_if_expired().await {
-                Ok(()) | Err(ProduceFailure::Deleted) => {}
-                Err(error) if lines.take(Instant::now()).is_some() => {
-                    tracing::error!(partition = %partition.name, %error, "cannot roll an expired segment");
-                }
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// Lets go of the segments that retention no longer keeps. Blocks.
-    pub(crate) fn expire(&self, now_ms: i64) {
-        for partition in self.partitions() {
-            partition.touch_files(|| {
-                // Each guard ends with its statement: files are read and unlinked without it.
-                loop {
-                    let expired = partition.log().expire(now_ms);
-                    for segment in expired {
-                        if let Err(error) = segment.unlink() {
-                            tracing::error!(%error, "cannot unlink an expired segment");
-                        }
-                    }
-                    let unread = partition.log().unread_age();
-                    match unread.map(AgeRead::run) {
-                        Some(Ok(age)) => partition.log().note_age(age),
-                        Some(Err(error)) => {
-                            tracing::warn!(%error, "cannot tell how old a segment is");
-                            break;
-                        }
-                        None => break,
-                    }
-                }
-            });
-        }
     }
 
     /// Writes index entries that are in memory only. Blocks.

@@ -64,7 +64,7 @@ pub use produced::{ProduceError, ProducedBatches};
 pub use read::{Extent, FindError, Found, Need, Step};
 pub use recovery::Recovery;
 pub use recovery_points::RecoveryPoint;
-pub use retention::{Age, AgeRead, ExpiredSegment};
+pub use retention::{Age, AgeRead, ExpiredSegment, Expiry};
 pub use roll::{NewSegment, Roll};
 pub use scrub::{Scrub, Scrubbed, keep_damage};
 pub use segment_reader::{SegmentPiece, SegmentReader};

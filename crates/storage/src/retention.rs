@@ -24,15 +24,25 @@ pub struct ExpiredSegment {
     pub base_offset: Offset,
     /// Bytes of its log file.
     pub size_bytes: u64,
+    /// Why it goes.
+    pub why: Expiry,
+}
+
+/// Why a segment is no longer kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Expiry {
+    /// All its records lie below the log start.
+    LogStart,
+    /// The log is larger than `retention.bytes` without it.
+    Size,
+    /// Its newest record is older than `retention.ms`.
+    Time,
 }
 
 impl ExpiredSegment {
-    pub(crate) fn new(
-        dir: &Arc<Directory>,
-        base_offset: Offset,
-        size_bytes: u64,
-    ) -> ExpiredSegment {
-        ExpiredSegment { dir: dir.clone(), base_offset, size_bytes }
+    fn new(dir: &Arc<Directory>, segment: &Segment, why: Expiry) -> ExpiredSegment {
+        let (base_offset, size_bytes) = (segment.base(), segment.size_bytes);
+        ExpiredSegment { dir: dir.clone(), base_offset, size_bytes, why }
     }
 
     /// Removes its files. Blocks. Fetches that hold the file go on reading it.
@@ -119,10 +129,10 @@ impl Log {
     pub fn expire(&mut self, now_ms: i64) -> Vec<ExpiredSegment> {
         let mut expired = Vec::new();
         let mut size_bytes = self.size_bytes();
-        while self.first_is_due(size_bytes, now_ms) {
+        while let Some(why) = self.why_first_is_due(size_bytes, now_ms) {
             let Some(segment) = self.sealed.pop_front() else { break };
             size_bytes -= segment.size_bytes;
-            expired.push(ExpiredSegment::new(&self.dir, segment.base(), segment.size_bytes));
+            expired.push(ExpiredSegment::new(&self.dir, &segment, why));
             let first = self.sealed.front().unwrap_or(&self.active.segment).base();
             self.log_start = self.log_start.max(first);
             self.learned.forget_before(first);
@@ -146,16 +156,20 @@ impl Log {
         }
     }
 
-    fn first_is_due(&self, size_bytes: u64, now_ms: i64) -> bool {
+    fn why_first_is_due(&self, size_bytes: u64, now_ms: i64) -> Option<Expiry> {
         let next_base = self.sealed.get(1).unwrap_or(&self.active.segment).base();
-        let below_start = next_base <= self.log_start;
-        let Some(first) = self.sealed.front() else { return false };
+        let first = self.sealed.front()?;
         let keep_bytes = self.config.retention_bytes.unwrap_or(u64::MAX);
-        let too_much = size_bytes.saturating_sub(first.size_bytes) >= keep_bytes;
-        let too_old = self.config.retention_ms.is_some_and(|retention_ms| {
+        let is_too_old = self.config.retention_ms.is_some_and(|retention_ms| {
             now_ms.saturating_sub(first.age_ms().unwrap_or(now_ms)) > retention_ms
         });
-        below_start || too_much || too_old
+        if next_base <= self.log_start {
+            Some(Expiry::LogStart)
+        } else if size_bytes.saturating_sub(first.size_bytes) >= keep_bytes {
+            Some(Expiry::Size)
+        } else {
+            is_too_old.then_some(Expiry::Time)
+        }
     }
 }
 

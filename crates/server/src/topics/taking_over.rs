@@ -167,35 +167,39 @@ impl Origin {
 
     /// The topic's own configs, and what decides on its records in those of the brokers that can be known.
     fn config(&self, there: &TopicMetadata) -> Overrides {
-        const BROKERS: [(&str, &str, i64); 5] = [
-            ("log.retention.hours", "retention.ms", 3_600_000),
-            ("log.retention.minutes", "retention.ms", 60_000),
-            ("log.retention.ms", "retention.ms", 1),
-            ("log.retention.bytes", "retention.bytes", 1),
-            ("log.cleanup.policy", "cleanup.policy", 0),
+        // By rising weight, as in Kafka; with the milliseconds of their units.
+        const RETENTION: [(&str, i64); 3] = [
+            ("log.retention.hours", 3_600_000),
+            ("log.retention.minutes", 60_000),
+            ("log.retention.ms", 1),
         ];
+        const SAME: [(&str, &str); 2] =
+            [("log.retention.bytes", "retention.bytes"), ("log.cleanup.policy", "cleanup.policy")];
+        let brokers = self.broker_config();
         let mut config = Overrides::default();
-        let brokers = self.kafka.as_ref().map(|kafka| &kafka.broker_configs);
-        let own = self.node_id.as_deref().unwrap_or_default();
-        // What is set later goes over what was set before: Kafka's own order.
-        for node in ["", own] {
-            let Some(set) = brokers.and_then(|brokers| brokers.get(node)) else { continue };
-            for (broker_key, key, unit) in BROKERS {
-                match (set.get(broker_key), unit) {
-                    (Some(value), 0) => config.adopt(key, value),
-                    (Some(value), unit) => {
-                        if let Ok(number) = value.trim().parse::<i64>() {
-                            let number = if number < 0 { -1 } else { number.saturating_mul(unit) };
-                            config.adopt(key, &number.to_string());
-                        }
-                    }
-                    (None, _) => {}
-                }
+        for (key, unit_ms) in RETENTION {
+            if let Some(number) = brokers.get(key).and_then(|value| value.trim().parse().ok()) {
+                let ms = if number < 0 { -1 } else { i64::saturating_mul(number, unit_ms) };
+                config.adopt("retention.ms", &ms.to_string());
+            }
+        }
+        for (broker_key, key) in SAME {
+            if let Some(value) = brokers.get(broker_key) {
+                config.adopt(key, value);
             }
         }
         for (key, value) in &there.configs {
             config.adopt(key, value);
         }
+        config
+    }
+
+    /// What was set for all brokers of the Kafka, overridden by what was set for the one of this directory.
+    fn broker_config(&self) -> BTreeMap<String, String> {
+        let Some(kafka) = &self.kafka else { return BTreeMap::new() };
+        let of_node = |node: &str| kafka.broker_configs.get(node).cloned().unwrap_or_default();
+        let mut config = of_node("");
+        config.extend(self.node_id.as_deref().map(of_node).unwrap_or_default());
         config
     }
 }
@@ -284,5 +288,95 @@ fn keep(registry: &mut Registry, entries: BTreeMap<String, Entry>) -> anyhow::Re
             Ok(())
         }
         written => written,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: TopicId = TopicId([7; 16]);
+
+    fn overrides(pairs: &[(&str, &str)]) -> Overrides {
+        let mut overrides = Overrides::default();
+        pairs.iter().for_each(|(key, value)| overrides.adopt(key, value));
+        overrides
+    }
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn directories(indexes: &[i32]) -> Directories {
+        Directories { indexes: indexes.iter().copied().collect(), id: Some(ID) }
+    }
+
+    fn kafka(configs: &[(&str, &str)], brokers: &[(&str, &[(&str, &str)])]) -> Origin {
+        let replicas = (0..4).map(|index| (index, vec![1])).collect();
+        let there = TopicMetadata { id: ID, replicas, configs: map(configs) };
+        let broker_configs =
+            brokers.iter().map(|(node, configs)| ((*node).to_owned(), map(configs))).collect();
+        let topics = BTreeMap::from([("t".to_owned(), there)]);
+        let kafka = Some(Metadata { topics, broker_configs });
+        Origin { kafka, node_id: Some("1".to_owned()), was_ours: false }
+    }
+
+    #[test]
+    fn a_topic_of_a_kafka_has_its_configs_and_all_its_partitions() {
+        let configs = [("retention.ms", "-1"), ("cleanup.policy", "compact"), ("x.y", "z")];
+        let entry = kafka(&configs, &[]).entry("t", &directories(&[1]), None, None);
+        assert_eq!((entry.id, entry.partitions, entry.retention_held), (ID, 4, false));
+        assert_eq!(entry.config, overrides(&configs));
+    }
+
+    #[test]
+    fn a_retention_that_is_not_known_is_held() {
+        let of = |origin: Origin| origin.entry("t", &directories(&[0, 2]), None, None);
+        assert!(of(Origin::default()).retention_held, "no metadata at all");
+        assert_eq!(of(Origin::default()).partitions, 3);
+        assert!(of(kafka(&[("segment.bytes", "1048576")], &[])).retention_held);
+        let entry = kafka(&[], &[]).entry("other", &directories(&[0]), None, None);
+        assert!(entry.retention_held, "the metadata log does not know the topic");
+        let other_id = Directories { id: Some(TopicId([8; 16])), ..directories(&[0]) };
+        let entry = kafka(&[("retention.ms", "1")], &[]).entry("t", &other_id, None, None);
+        assert!(entry.retention_held, "it knows another topic of the name");
+        assert_eq!(entry.config, Overrides::default());
+    }
+
+    #[test]
+    fn what_is_set_for_all_brokers_or_for_this_one_counts_as_the_topics_own() {
+        let brokers: [(&str, &[(&str, &str)]); 3] = [
+            ("", &[("log.retention.hours", "2"), ("log.cleanup.policy", "compact")]),
+            ("1", &[("log.retention.ms", "77"), ("log.retention.minutes", "9")]),
+            ("2", &[("log.retention.ms", "1")]),
+        ];
+        let entry = |configs| kafka(configs, &brokers).entry("t", &directories(&[0]), None, None);
+        let expected = [("retention.ms", "77"), ("cleanup.policy", "compact")];
+        assert_eq!((entry(&[]).config, entry(&[]).retention_held), (overrides(&expected), false));
+        assert_eq!(entry(&[("retention.ms", "5")]).config.get("retention.ms"), Some("5"));
+        let hours = kafka(&[], &brokers[..1]).entry("t", &directories(&[0]), None, None);
+        assert_eq!(hours.config.get("retention.ms"), Some("7200000"));
+    }
+
+    #[test]
+    fn a_directory_of_a_penstock_without_a_registry_keeps_its_overrides_and_is_not_held() {
+        let origin = Origin { was_ours: true, ..Origin::default() };
+        let former = overrides(&[("segment.bytes", "4096")]);
+        let entry = origin.entry("t", &directories(&[0]), None, Some(&former));
+        assert_eq!((&entry.config, entry.retention_held), (&former, false));
+        let adopted = Origin { was_ours: true, ..kafka(&[], &[]) };
+        let entry = adopted.entry("t", &directories(&[0]), None, Some(&former));
+        assert!(entry.retention_held, "that Penstock had it from a Kafka");
+    }
+
+    #[test]
+    fn back_from_a_kafka_its_configs_count_and_the_operators_word_stays() {
+        let known = Entry::whole(ID, 6, overrides(&[("retention.ms", "5"), ("a", "b")]));
+        let back = |configs| kafka(configs, &[]).entry("t", &directories(&[0]), Some(&known), None);
+        let entry = back(&[("retention.ms", "9")]);
+        assert_eq!((entry.partitions, &entry.config), (6, &overrides(&[("retention.ms", "9")])));
+        assert!(!back(&[]).retention_held);
+        let entry = Origin::default().entry("t", &directories(&[0]), Some(&known), None);
+        assert_eq!(entry, known, "without a metadata log what is known here stays");
     }
 }

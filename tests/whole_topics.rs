@@ -1,0 +1,330 @@
+//! Creations, growths and deletions of topics that a SIGKILL interrupts at any moment: whole or not at all after the
+//! next start, and a deleted topic takes its groups' offsets along.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use penstock_tests::records::batch;
+use penstock_tests::rounds::{Dice, rounds, say};
+use penstock_tests::{Client, Penstock, Start, binary};
+use penstock_wire::messages::{
+    CreatableTopic, CreatePartitionsRequest, CreatePartitionsTopic, CreateTopicsRequest,
+    DeleteTopicsRequest, MetadataRequest, MetadataRequestTopic, OffsetCommitRequest,
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetFetchRequest,
+    OffsetFetchRequestTopic,
+};
+use penstock_wire::{ErrorCode, Request, Response};
+
+const TOPIC: &str = "t";
+const PARTITIONS: i32 = 30;
+const GROWN: i32 = 60;
+const GROUP: &str = "g";
+
+fn create() -> Request {
+    let topic = CreatableTopic {
+        name: TOPIC.into(),
+        num_partitions: PARTITIONS,
+        replication_factor: 1,
+        ..Default::default()
+    };
+    Request::CreateTopics(CreateTopicsRequest { topics: vec![topic], ..Default::default() })
+}
+
+fn grow() -> Request {
+    let topic = CreatePartitionsTopic { name: TOPIC.into(), count: GROWN, ..Default::default() };
+    Request::CreatePartitions(CreatePartitionsRequest { topics: vec![topic], ..Default::default() })
+}
+
+fn delete() -> Request {
+    let topic_names = vec![TOPIC.into()];
+    Request::DeleteTopics(DeleteTopicsRequest { topic_names, ..Default::default() })
+}
+
+fn commit(client: &mut Client, offset: i64) -> ErrorCode {
+    let partition = OffsetCommitRequestPartition {
+        partition_index: 0,
+        committed_offset: offset,
+        ..Default::default()
+    };
+    let topic = OffsetCommitRequestTopic { name: TOPIC.into(), partitions: vec![partition] };
+    let request = OffsetCommitRequest {
+        group_id: GROUP.into(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![topic],
+        ..Default::default()
+    };
+    match client.ask(&Request::OffsetCommit(request)).unwrap() {
+        Response::OffsetCommit(response) => response.topics[0].partitions[0].error_code,
+        _ => panic!("not an answer to OffsetCommit"),
+    }
+}
+
+/// What the group has committed of partition 0; -1: nothing. And in how many topics it has committed anything.
+fn committed(client: &mut Client) -> (i64, usize) {
+    let mut ask = |topics| {
+        let request = OffsetFetchRequest { group_id: GROUP.into(), topics, ..Default::default() };
+        match client.ask_in(7, &Request::OffsetFetch(request)).unwrap() {
+            Response::OffsetFetch(response) => response.topics,
+            _ => panic!("not an answer to OffsetFetch"),
+        }
+    };
+    let topic = OffsetFetchRequestTopic { name: TOPIC.into(), partition_indexes: vec![0] };
+    let offset = ask(Some(vec![topic]))[0].partitions[0].committed_offset;
+    (offset, ask(None).len())
+}
+
+/// Its partitions with a leader, and those without.
+fn partitions(client: &mut Client) -> (i32, i32) {
+    let topic = MetadataRequestTopic { name: TOPIC.into() };
+    let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
+    let Response::Metadata(response) = client.ask(&Request::Metadata(request)).unwrap() else {
+        panic!("not an answer to Metadata");
+    };
+    let partitions = &response.topics[0].partitions;
+    let led = partitions.iter().filter(|partition| partition.leader_id >= 0).count() as i32;
+    (led, partitions.len() as i32 - led)
+}
+
+fn directories(data_dir: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(data_dir).unwrap().map(|entry| entry.unwrap());
+    let names = entries.filter(|entry| entry.path().is_dir());
+    names.map(|entry| entry.file_name().into_string().unwrap()).collect()
+}
+
+struct Life {
+    _dir: tempfile::TempDir,
+    start: Start,
+}
+
+impl Life {
+    fn new() -> Life {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = [("auto.create.topics.enable", "false")];
+        let start = Start::on(dir.path()).set(&settings);
+        Life { _dir: dir, start }
+    }
+
+    fn path(&self) -> &Path {
+        self._dir.path()
+    }
+
+    fn start(&self) -> (Penstock, Client) {
+        let server = self.start.start().unwrap();
+        let client = server.client().unwrap();
+        (server, client)
+    }
+
+    /// Starts it with its warnings in a file, and returns those.
+    fn start_and_listen(&self) -> (Penstock, Client, String) {
+        let lines = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new(binary("penstock"));
+        command.args(self.start.arguments()).env("PENSTOCK_LOG", "warn");
+        command.stderr(lines.reopen().unwrap());
+        let server = Penstock::start(command).unwrap();
+        let client = server.client().unwrap();
+        (server, client, std::fs::read_to_string(lines.path()).unwrap())
+    }
+
+    /// Sends a request and kills the server at some moment after: before, during or behind the change, which takes
+    /// `took` when nobody kills.
+    fn kill_during(&self, request: &Request, took: Duration, dice: &mut Dice) {
+        let (server, mut client) = self.start();
+        client.send(request, request.api_key().supported().max_version).unwrap();
+        let moment_us = dice.within(0..took.as_micros() as usize * 3 / 2);
+        std::thread::sleep(Duration::from_micros(moment_us as u64));
+        server.kill().unwrap();
+    }
+
+    /// How long a change takes when nobody kills.
+    fn time(&self, request: &Request) -> Duration {
+        let (server, mut client) = self.start();
+        let began = Instant::now();
+        client.ask(request).unwrap();
+        let took = began.elapsed();
+        server.stop().unwrap();
+        took
+    }
+
+    /// Changes the registry as it stands in the file.
+    fn edit_registry(&self, from: &str, to: &str) {
+        let path = self.path().join("penstock-topics.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    /// Makes the topic as `request` wants it, on a quiet server.
+    fn prepare(&self, count: i32) -> (Penstock, Client) {
+        let (server, mut client) = self.start();
+        assert_eq!(client.ask_for_topic(TOPIC, count, &[]).unwrap(), ErrorCode::NONE);
+        (server, client)
+    }
+
+    fn remove(&self) {
+        let (server, mut client) = self.start();
+        client.ask(&delete()).unwrap();
+        assert_eq!(directories(self.path()), BTreeSet::new());
+        server.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_killed_creation_leaves_a_whole_topic_or_none() {
+    let mut dice = Dice::of("killed creations");
+    let (life, mut whole) = (Life::new(), 0);
+    let kills = rounds(15, 300);
+    let took = life.time(&create());
+    life.remove();
+    for _ in 0..kills {
+        life.kill_during(&create(), took, &mut dice);
+        let (server, mut client) = life.start();
+        let there = partitions(&mut client);
+        assert!(there == (PARTITIONS, 0) || there == (0, 0), "{there:?}");
+        assert_eq!(directories(life.path()).len(), there.0 as usize);
+        if there.0 > 0 {
+            whole += 1;
+            let produced = client.produce(TOPIC, PARTITIONS - 1, 1, batch(&[vec![7]])).unwrap();
+            assert_eq!((produced.error_code, produced.base_offset), (ErrorCode::NONE, 0));
+            client.ask(&delete()).unwrap();
+        }
+        server.stop().unwrap();
+    }
+    say(format_args!("{kills} killed creations of {took:?}, {whole} whole"));
+}
+
+#[test]
+fn a_killed_growth_leaves_as_many_partitions_as_before_or_as_were_asked_for() {
+    let mut dice = Dice::of("killed growths");
+    let (life, mut whole) = (Life::new(), 0);
+    let kills = rounds(8, 300);
+    life.prepare(PARTITIONS).0.stop().unwrap();
+    let took = life.time(&grow());
+    life.remove();
+    for _ in 0..kills {
+        let (server, mut client) = life.prepare(PARTITIONS);
+        client.produce(TOPIC, 3, 1, batch(&[vec![7]])).unwrap();
+        server.stop().unwrap();
+        life.kill_during(&grow(), took, &mut dice);
+        let (server, mut client) = life.start();
+        let there = partitions(&mut client);
+        assert!(there == (PARTITIONS, 0) || there == (GROWN, 0), "{there:?}");
+        assert_eq!(directories(life.path()).len(), there.0 as usize);
+        assert_eq!(client.offset_of(TOPIC, 3, -1).unwrap(), 1, "what was there is there");
+        whole += usize::from(there.0 == GROWN);
+        server.stop().unwrap();
+        life.remove();
+    }
+    say(format_args!("{kills} killed growths of {took:?}, {whole} whole"));
+}
+
+#[test]
+fn a_killed_deletion_leaves_the_whole_topic_or_nothing_and_no_offset_outlives_it() {
+    let mut dice = Dice::of("killed deletions");
+    let (life, mut gone) = (Life::new(), 0);
+    let kills = rounds(8, 300);
+    life.prepare(PARTITIONS).0.stop().unwrap();
+    let took = life.time(&delete());
+    for _ in 0..kills {
+        let (server, mut client) = life.prepare(PARTITIONS);
+        for partition in 0..PARTITIONS {
+            client.produce(TOPIC, partition, 1, batch(&[vec![7]])).unwrap();
+        }
+        assert_eq!(commit(&mut client, 1), ErrorCode::NONE);
+        server.stop().unwrap();
+        life.kill_during(&delete(), took, &mut dice);
+        let (server, mut client) = life.start();
+        match partitions(&mut client) {
+            (0, 0) => {
+                gone += 1;
+                assert_eq!(directories(life.path()), BTreeSet::new());
+                assert_eq!(committed(&mut client), (-1, 0));
+                client.ask(&create()).unwrap();
+                assert_eq!(committed(&mut client), (-1, 0), "nor does it come back");
+            }
+            (PARTITIONS, 0) => {
+                for partition in 0..PARTITIONS {
+                    assert_eq!(client.offset_of(TOPIC, partition, -1).unwrap(), 1);
+                }
+                assert_eq!(committed(&mut client), (1, 1));
+            }
+            other => panic!("{other:?}"),
+        }
+        server.stop().unwrap();
+        life.remove();
+    }
+    say(format_args!("{kills} killed deletions of {took:?}, {gone} topics gone"));
+}
+
+#[test]
+fn what_a_start_makes_of_an_interrupted_change_is_logged() {
+    let life = Life::new();
+    let (server, mut client) = life.prepare(3);
+    client.produce(TOPIC, 0, 1, batch(&[vec![7]])).unwrap();
+    server.stop().unwrap();
+    life.edit_registry("partitions = 3", "partitions = 1\ngrowing-to = 3");
+    let (server, mut client, lines) = life.start_and_listen();
+    assert!(lines.contains("undid an interrupted creation of partitions"), "{lines}");
+    assert_eq!(partitions(&mut client), (1, 0));
+    assert_eq!(client.offset_of(TOPIC, 0, -1).unwrap(), 1);
+    server.stop().unwrap();
+    life.edit_registry("partitions = 1", "partitions = 1\ndeleting = true");
+    let (server, mut client, lines) = life.start_and_listen();
+    assert!(lines.contains("finishing an interrupted deletion"), "{lines}");
+    assert_eq!((partitions(&mut client), directories(life.path()).len()), ((0, 0), 0));
+    server.stop().unwrap();
+}
+
+/// No creation of Penstock's can have left records in a partition that was only being made.
+#[test]
+fn a_partition_that_was_being_made_is_kept_if_it_has_records() {
+    let life = Life::new();
+    let (server, mut client) = life.prepare(2);
+    client.produce(TOPIC, 1, 1, batch(&[vec![7]])).unwrap();
+    server.stop().unwrap();
+    life.edit_registry("partitions = 2", "partitions = 1\ngrowing-to = 2");
+    let (server, mut client, lines) = life.start_and_listen();
+    assert!(lines.contains("t-1 was only being made and has records"), "{lines}");
+    assert_eq!(client.offset_of(TOPIC, 1, -1).unwrap(), 1);
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_topic_made_again_knows_no_offset_of_the_one_before() {
+    let life = Life::new();
+    let (server, mut client) = life.prepare(1);
+    client.produce(TOPIC, 0, 1, batch(&[vec![1], vec![2]])).unwrap();
+    assert_eq!(commit(&mut client, 2), ErrorCode::NONE);
+    assert_eq!(committed(&mut client), (2, 1));
+    client.ask(&delete()).unwrap();
+    assert_eq!(committed(&mut client), (-1, 0));
+    assert_eq!(commit(&mut client, 2), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    client.ask(&create()).unwrap();
+    assert_eq!(committed(&mut client), (-1, 0));
+    assert_eq!(commit(&mut client, 0), ErrorCode::NONE);
+    server.kill().unwrap();
+    let (server, mut client) = life.start();
+    assert_eq!(committed(&mut client), (0, 1));
+    server.stop().unwrap();
+}
+
+/// A broker's share of a cluster, or a directory that somebody removed.
+#[test]
+fn partitions_that_are_not_here_are_listed_without_a_leader_and_refused_at_once() {
+    let life = Life::new();
+    let (server, _) = life.prepare(4);
+    server.stop().unwrap();
+    std::fs::remove_dir_all(life.path().join("t-0")).unwrap();
+    std::fs::remove_dir_all(life.path().join("t-2")).unwrap();
+    let (server, mut client) = life.start();
+    assert_eq!(partitions(&mut client), (2, 2));
+    let mut produce =
+        |partition| client.produce(TOPIC, partition, 1, batch(&[vec![7]])).unwrap().error_code;
+    assert_eq!(produce(0), ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    assert_eq!(produce(1), ErrorCode::NONE);
+    assert_eq!(server.metrics().unwrap().value("penstock_partitions_offline"), 2);
+    assert_eq!(client.ask_for_partitions(TOPIC, 6).unwrap(), ErrorCode::NONE);
+    assert_eq!(partitions(&mut client), (4, 2), "growing makes none of those that are missing");
+    server.stop().unwrap();
+}

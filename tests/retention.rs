@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use penstock_tests::footprint::Footprint;
 use penstock_tests::records::batch;
 use penstock_tests::rounds::{Dice, rounds, say};
 use penstock_tests::stamp::Stamp;
-use penstock_tests::{Client, ClientError, Penstock, Start, binary, fetch_request};
+use penstock_tests::{Client, ClientError, Penstock, Start, fetch_request};
 use penstock_wire::messages::{FetchResponse, PartitionData};
 use penstock_wire::{ApiKey, ErrorCode, Request, Response, decode_response};
 
@@ -88,10 +87,7 @@ fn each_expiry_is_logged_with_its_reason_and_counted() {
     let dir = tempfile::tempdir().unwrap();
     let lines = tempfile::NamedTempFile::new().unwrap();
     let start = Start::on(dir.path()).set(&SETTINGS);
-    let mut command = Command::new(binary("penstock"));
-    command.args(start.arguments()).env("PENSTOCK_LOG", "info");
-    command.stderr(lines.reopen().unwrap());
-    let server = Penstock::start(command).unwrap();
+    let server = start.start_with_log("info", lines.path()).unwrap();
     let mut client = server.client().unwrap();
     client.create_topic(TOPIC, 1, &[("retention.bytes", "100000")]).unwrap();
     for sequence in 0..120 {

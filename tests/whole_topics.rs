@@ -3,12 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use penstock_tests::records::batch;
 use penstock_tests::rounds::{Dice, rounds, say};
-use penstock_tests::{Client, Penstock, Start, binary};
+use penstock_tests::{Client, Penstock, Start};
 use penstock_wire::messages::{
     CreatableTopic, CreatePartitionsRequest, CreatePartitionsTopic, CreateTopicsRequest,
     DeleteTopicsRequest, MetadataRequest, MetadataRequestTopic, OffsetCommitRequest,
@@ -119,10 +118,7 @@ impl Life {
     /// Starts it with its warnings in a file, and returns those.
     fn start_and_listen(&self) -> (Penstock, Client, String) {
         let lines = tempfile::NamedTempFile::new().unwrap();
-        let mut command = Command::new(binary("penstock"));
-        command.args(self.start.arguments()).env("PENSTOCK_LOG", "warn");
-        command.stderr(lines.reopen().unwrap());
-        let server = Penstock::start(command).unwrap();
+        let server = self.start.start_with_log("warn", lines.path()).unwrap();
         let client = server.client().unwrap();
         (server, client, std::fs::read_to_string(lines.path()).unwrap())
     }

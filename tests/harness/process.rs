@@ -69,6 +69,17 @@ impl Start {
         Penstock::start(command)
     }
 
+    /// Starts it with its log of this level (info, warn, …) in `lines`.
+    ///
+    /// # Errors
+    /// As [`Start::start`], or the file cannot be made.
+    pub fn start_with_log(&self, level: &str, lines: &Path) -> anyhow::Result<Penstock> {
+        let mut command = Command::new(binary("penstock"));
+        command.args(self.arguments()).env("PENSTOCK_LOG", level);
+        command.stderr(std::fs::File::create(lines)?);
+        Penstock::start(command)
+    }
+
     /// The server's command line, for those who start it in a way of their own.
     pub fn arguments(&self) -> Vec<String> {
         let data_dir = self.data_dir.display().to_string();
@@ -98,7 +109,8 @@ impl Penstock {
         for own in ["PENSTOCK_SOAK", "PENSTOCK_SEED", "PENSTOCK_SEEDS", "PENSTOCK_BENCH"] {
             command.env_remove(own);
         }
-        if std::env::var_os("PENSTOCK_LOG").is_none() {
+        let has_level = command.get_envs().any(|(name, _)| name == "PENSTOCK_LOG");
+        if !has_level && std::env::var_os("PENSTOCK_LOG").is_none() {
             command.env("PENSTOCK_LOG", "error");
         }
         let mut child = command

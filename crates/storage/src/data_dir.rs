@@ -92,14 +92,17 @@ impl DataDir {
     /// Takes away Kafka's recovery points, too. From here on logs change that those were said of, be it that
     /// a topic is deleted and made again, and a Kafka that gets the directory back would believe them:
     /// without them it reads every log as from its start.
+    ///
+    /// A Kafka makes that file when it starts. So where there is one, a Kafka has had the directory since, and
+    /// our own points go first: what they were said of may have been compacted, or cut and written again.
     pub fn take_last_stop(&self) -> Result<LastStop, DataDirError> {
-        let kafkas = self.dir.join(KAFKAS_POINTS);
-        match self.disk().remove_file(&kafkas) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error(&kafkas)(error));
-            }
-            _ => self.sync()?,
+        let entries = self.disk().list(&self.dir).map_err(io_error(&self.dir))?;
+        if entries.iter().any(|entry| entry.path.ends_with(KAFKAS_POINTS)) {
+            self.remove_if_there(recovery_points::FILE_NAME)?;
+            self.sync()?;
+            self.remove_if_there(KAFKAS_POINTS)?;
         }
+        self.sync()?;
         let path = self.dir.join(CLEAN_SHUTDOWN);
         match self.disk().remove_file(&path) {
             Ok(()) => self.sync().map(|()| LastStop::Clean),
@@ -287,6 +290,14 @@ impl DataDir {
         let text = recovery_points::format(points);
         let written = self.dir.replace_file(recovery_points::FILE_NAME, text.as_bytes());
         written.map_err(io_error(&self.dir.join(recovery_points::FILE_NAME)))
+    }
+
+    fn remove_if_there(&self, name: &str) -> Result<(), DataDirError> {
+        let path = self.dir.join(name);
+        match self.disk().remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(io_error(&path)),
+        }
     }
 
     /// Makes the names of partitions survive a power cut. Blocks.

@@ -14,18 +14,19 @@ use std::{collections::BTreeSet, io};
 use penstock_batch::BatchHeader;
 
 use crate::{
-    Log, LogError, Offset,
+    Log, LogError, Offset, Recovery, Transactions,
     batch_place::BatchPlace,
     epochs::Epochs,
+    listing::list_segments,
     producer_snapshot::{self, SUFFIX},
     prove::Begin,
-    recovery::{ALL, list_segments},
+    recovery::ALL,
     scan::{Scan, Scanned},
     segment::{Segment, segment_file},
 };
 
 /// Completes what a log knows of epochs and producers. Blocks.
-pub(crate) fn restore(log: &mut Log) -> Result<(), LogError> {
+pub(crate) fn restore(log: &mut Log, recovery: &mut Recovery) -> Result<(), LogError> {
     let dir = log.dir.clone();
     if !log.epochs.was_read() {
         let epochs = epochs_of_batches(log).map_err(LogError::io(&dir))?;
@@ -33,7 +34,11 @@ pub(crate) fn restore(log: &mut Log) -> Result<(), LogError> {
     }
     let snapshots = list_segments(&dir)?.snapshots;
     let from = load_snapshot(log, &snapshots).map_err(LogError::io(&dir))?;
-    note_producers(log, from).map_err(LogError::io(&dir))
+    let seen = &mut recovery.transactions;
+    note_producers(log, from, seen).map_err(LogError::io(&dir))?;
+    seen.open = log.producers.open_transactions();
+    seen.has_ended |= log.producers.has_ended_transactions();
+    Ok(())
 }
 
 /// Epochs ascend: a segment that begins in the epoch that the next one begins in is all of that one.
@@ -94,7 +99,7 @@ fn load_snapshot(log: &mut Log, snapshots: &BTreeSet<Offset>) -> io::Result<Offs
     Ok(from.unwrap_or(log.active.segment.base().min(log.recovery_point)))
 }
 
-fn note_producers(log: &mut Log, from: Offset) -> io::Result<()> {
+fn note_producers(log: &mut Log, from: Offset, seen: &mut Transactions) -> io::Result<()> {
     if from >= log.log_end {
         return Ok(());
     }
@@ -103,6 +108,7 @@ fn note_producers(log: &mut Log, from: Offset) -> io::Result<()> {
     for segment in segments {
         visit(segment, from, |header, place| {
             log.producers.note(header, place.base);
+            seen.note(header);
             true
         })?;
     }

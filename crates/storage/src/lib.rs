@@ -6,7 +6,7 @@
 //! by `Append`s, and slow work is handed out as owned jobs.
 //!
 //! A reader's path: log.rs → lookup.rs → index_search.rs → learned.rs. A writer's: produced.rs → append.rs →
-//! segment.rs. Starting: data_dir.rs → recovery.rs → scan.rs. Under all of them: disk.rs.
+//! segment.rs. Starting: data_dir.rs → recovery.rs → swap.rs → scan.rs. Under all of them: disk.rs.
 
 mod append;
 mod batch_place;
@@ -23,6 +23,7 @@ mod index_entry;
 mod index_file;
 mod index_search;
 mod learned;
+mod listing;
 mod log;
 mod log_flush;
 mod lookup;
@@ -45,9 +46,11 @@ mod scan;
 mod scrub;
 mod segment;
 mod segment_reader;
+mod swap;
 mod timestamp_lookup;
 mod timestamp_source;
 mod topic;
+mod transactions;
 mod units;
 
 pub use append::{Append, AppendError, Appended};
@@ -60,6 +63,7 @@ pub use flush::IndexFlush;
 pub use log::{Find, LastStop, Log, LogError, SegmentInfo};
 pub use log_flush::{FlushError, LogFlush, WriteAgain};
 pub use lookup::Lookup;
+pub use old_format::OldSegments;
 pub use produced::{ProduceError, ProducedBatches};
 pub use read::{Extent, FindError, Found, Need, Step};
 pub use recovery::Recovery;
@@ -70,4 +74,5 @@ pub use scrub::{Scrub, Scrubbed, keep_damage};
 pub use segment_reader::{SegmentPiece, SegmentReader};
 pub use timestamp_lookup::{TimestampFound, TimestampLookup};
 pub use topic::{NameError, PartitionName, TopicId, validate_topic_name};
+pub use transactions::Transactions;
 pub use units::{Offset, Position};

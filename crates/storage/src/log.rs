@@ -23,19 +23,19 @@ use std::{
 
 use crate::{
     Damage, Directory, EpochStart, FindError, Found, IndexFlush, LogConfig, Lookup, Offset,
-    TimestampLookup, TopicId, WriteAgain,
+    OldSegments, TimestampLookup, TopicId, WriteAgain,
     batch_place::BatchPlace,
     damage::DamagedRanges,
     epochs::Epochs,
     index_entry::TimeEntry,
     index_search::Bracket,
     learned::{IndexPage, Learned},
+    listing::list_segments,
     lookup::Begin,
     outstanding::Outstanding,
     partition_metadata,
     producers::Producers,
     recent::RecentBatches,
-    recovery::list_segments,
     segment::{Indexer, Segment, SegmentFiles, segment_file},
     timestamp_source::TimestampSource,
 };
@@ -59,6 +59,8 @@ pub struct Log {
     /// Of the latest producers' snapshot; 0 without one.
     pub(crate) snapshot: Offset,
     pub(crate) writing: Writing,
+    /// What of it is too old to be served, from its start on.
+    pub(crate) old: Option<OldSegments>,
     /// Nobody knows what is on the disk.
     pub(crate) sync_failed: bool,
 }
@@ -105,8 +107,12 @@ pub enum LogError {
         /// What it said.
         source: io::Error,
     },
-    /// The log is written in the message format of before 2017, which is not served.
-    #[error("{path}: message format {magic}; convert it by letting Kafka rewrite the topic")]
+    /// The log is written in the message format of before 2017, which is not served, as a whole or in a place where
+    /// it cannot be passed over.
+    #[error(
+        "{path}: messages of format {magic} (before Kafka 0.11) are not served; let a Kafka serve this directory, \
+         copy the topic there into a new one, and bring that"
+    )]
     OldFormat {
         /// The segment.
         path: PathBuf,
@@ -179,6 +185,7 @@ impl Log {
             recovery_point: Offset(0),
             snapshot: Offset(0),
             writing: Writing::Idle,
+            old: None,
             dir,
         })
     }
@@ -201,6 +208,9 @@ impl Log {
     /// Forbids what lies before `offset`, and lets `expire` delete it. Never moves back, nor past the end.
     /// The caller keeps it over restarts (`DataDir::write_log_starts`).
     pub fn raise_log_start(&mut self, offset: Offset) {
+        if let Some(old) = &mut self.old {
+            old.first = old.first.max(offset);
+        }
         self.log_start = self.log_start.max(offset.min(self.log_end));
     }
 
@@ -262,6 +272,9 @@ impl Log {
         }
         if offset < self.log_start || offset > self.log_end {
             let (start, end) = (self.log_start, self.log_end);
+            if let Some(OldSegments { magic, .. }) = self.old.filter(|old| old.has(offset)) {
+                return Err(FindError::OldFormat { asked: offset, magic, start });
+            }
             return Err(FindError::OutOfRange { asked: offset, start, end });
         }
         if let Some((segment, _)) = self.segment_of(offset)

@@ -55,6 +55,16 @@ impl Producers {
         }
     }
 
+    /// Those whose transaction has not ended.
+    pub(crate) fn open_transactions(&self) -> u64 {
+        self.by_id.values().filter(|producer| producer.transaction_start != NONE).count() as u64
+    }
+
+    /// Whether a transaction of any has ended.
+    pub(crate) fn has_ended_transactions(&self) -> bool {
+        self.by_id.values().any(|producer| producer.coordinator_epoch >= 0)
+    }
+
     pub(crate) fn greatest_id(&self) -> Option<i64> {
         self.by_id.keys().max().copied()
     }

@@ -22,11 +22,12 @@ use crate::{
     damage::DamagedRanges,
     index_entry::{Entry, OffsetEntry},
     is_no_room,
+    listing::LOG,
     log::{Active, wall_clock_ms},
     old_format,
     recovery::{ALL, Opening},
     scan::{Scan, Scanned},
-    segment::{Indexer, MAX_SEGMENT_BYTES, Segment, SegmentFiles, segment_file},
+    segment::{Indexer, MAX_SEGMENT_BYTES, Segment, SegmentFiles},
 };
 
 /// A segment that was read, and may become the active one.
@@ -88,10 +89,11 @@ impl Opening<'_> {
                     active.commit(&place, self.config.index_interval_bytes);
                     self.recent.push(&place);
                     self.epochs.note(header.leader_epoch, place.base);
+                    self.recovery.transactions.note(&header);
                     batches += 1;
                 }
                 Scanned::Damage(found) => {
-                    self.refuse_old_format(&files, found.position, file_bytes)?;
+                    self.refuse_old_message(&files, found.position, file_bytes)?;
                     self.add_damage(&mut active.segment.damage, found);
                     found_damage = true;
                 }
@@ -100,7 +102,7 @@ impl Opening<'_> {
         }
         let (end, end_position) = (scan.lowest(), scan.position());
         if end_position.0 < file_bytes {
-            self.refuse_old_format(&files, end_position, file_bytes)?;
+            self.refuse_old_message(&files, end_position, file_bytes)?;
         }
         self.recovery.segments_scanned += u64::from(self.proven != ALL);
         self.recovery.bytes_scanned += scan.read_bytes();
@@ -217,20 +219,16 @@ impl Opening<'_> {
         self.recovery.missing_offsets += missing_offsets;
     }
 
-    /// A segment that does not begin with a v2 batch is damaged, unless it is older than those.
-    fn refuse_old_format(
+    /// Bytes that are no batch are damaged, or cut, unless they are an old message: that has worth.
+    fn refuse_old_message(
         &self,
         files: &SegmentFiles,
         position: Position,
         file_bytes: u64,
     ) -> Result<(), LogError> {
-        if position.0 > 0 {
-            return Ok(());
-        }
-        match old_format::magic(&*files.log, file_bytes).map_err(self.io(files.base, "log"))? {
-            Some(magic) => {
-                Err(LogError::OldFormat { path: segment_file(self.dir, files.base, "log"), magic })
-            }
+        let magic = old_format::magic(&*files.log, position.0, file_bytes);
+        match magic.map_err(self.io(files.base, LOG))? {
+            Some(magic) => Err(LogError::OldFormat { path: self.path(files.base, LOG), magic }),
             None => Ok(()),
         }
     }

@@ -111,6 +111,18 @@ pub enum FindError {
         /// The first offset that can be read again.
         end: Offset,
     },
+    /// It lies in segments of before Kafka 0.11, which are kept and not served.
+    #[error(
+        "offset {asked} is in messages of format {magic}, which are not served; the log is served from {start} on"
+    )]
+    OldFormat {
+        /// Sought.
+        asked: Offset,
+        /// 0 or 1.
+        magic: i8,
+        /// The log start.
+        start: Offset,
+    },
     /// The log does not hold a batch where one must start.
     #[error("no sound batch at byte {position} of segment {segment}")]
     Corrupt {

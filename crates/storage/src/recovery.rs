@@ -13,27 +13,25 @@
 //! from the start. Proving is in prove.rs; epochs and producers, where their files do not say, are in
 //! derived.rs. Recovery is the one place where a segment is shortened, before anything of it was served.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 
 use crate::{
-    Damage, DamageFlush, DirEntry, Directory, LastStop, Log, LogConfig, LogError, Offset, Position,
-    RecoveryPoint,
+    Damage, DamageFlush, Directory, LastStop, Log, LogConfig, LogError, Offset, OldSegments,
+    Position, RecoveryPoint, Transactions,
     batch_place::HeaderWalk,
     damage::{self, DamagedRanges},
     derived,
     epochs::Epochs,
     index_entry::{Entry, OffsetEntry, TimeEntry},
+    listing::{LOG, Listing},
     log::{Active, Writing, wall_clock_ms},
-    partition_metadata, producer_snapshot,
+    partition_metadata,
     producers::Producers,
     prove::Proved,
     recent::RecentBatches,
     scan::{Scan, Scanned},
     segment::{Indexer, MAX_SEGMENT_BYTES, Segment, SegmentFiles, segment_file},
+    swap, transactions,
 };
 
 /// Everything is believed, to the end.
@@ -57,6 +55,12 @@ pub struct Recovery {
     /// Offsets between the last batch of a segment and the next segment, or the recovery point: a power cut took
     /// them, or a Kafka that compacts. They are stepped over, and never used again.
     pub missing_offsets: u64,
+    /// Files of segments that a Kafka was about to exchange when it was killed, and that are in place now.
+    pub swapped_files: u64,
+    /// Segments that are too old to be served.
+    pub old_segments: Option<OldSegments>,
+    /// Signs of transactions, which are not served as such.
+    pub transactions: Transactions,
 }
 
 impl Log {
@@ -81,15 +85,23 @@ impl Log {
     ) -> Result<(Log, Recovery), LogError> {
         let dir: Arc<Directory> = Arc::new(dir.into());
         let topic_id = partition_metadata::read(&dir)?;
-        let written = point.of(topic_id);
+        let mut recovery = Recovery::default();
+        let listing = tidied(&dir, &mut recovery)?;
+        let old = recovery.old_segments;
+        let is_served = |base: &Offset| old.is_none_or(|old| !old.holds(*base));
+        let bases: Vec<Offset> = listing.segments.iter().copied().filter(is_served).collect();
+        let (stop, written) = match recovery.swapped_files {
+            0 => (stop, point.of(topic_id)),
+            // What the point was said of is not what is there now.
+            _ => (LastStop::Unclean, Offset(0)),
+        };
         let beliefs: &[Offset] = match stop {
             LastStop::Clean => &[ALL, written, Offset(0)],
             LastStop::Unclean => &[written, Offset(0)],
         };
-        let mut recovery = Recovery::default();
         let mut opened = None;
         for proven in beliefs {
-            opened = Opening::new(&dir, &config, *proven, written, &mut recovery)?.run()?;
+            opened = Opening::new(&dir, &config, *proven, written, &mut recovery)?.run(&bases)?;
             if opened.is_some() {
                 break;
             }
@@ -97,10 +109,25 @@ impl Log {
         let opened = opened.expect("where nothing is believed, nothing can contradict it");
         // Whoever made the last files may have died before their names were on the disk.
         dir.sync().map_err(LogError::io(&dir))?;
-        let mut log = opened.into_log(dir, topic_id, config);
-        derived::restore(&mut log)?;
+        let mut log = opened.into_log(dir, topic_id, config, old);
+        derived::restore(&mut log, &mut recovery)?;
         Ok((log, recovery))
     }
+}
+
+/// Finishes what was begun with whole files. Says what there is then, and what of it is too old.
+fn tidied(dir: &Directory, recovery: &mut Recovery) -> Result<Listing, LogError> {
+    let (listing, swapped_files) = swap::finish(dir)?;
+    recovery.swapped_files = swapped_files;
+    for path in &listing.orphans {
+        dir.disk().remove_file(path).map_err(LogError::io(path))?;
+    }
+    recovery.old_segments = OldSegments::among(dir, &listing.segments)?;
+    if let Some(OldSegments { magic, first, served_from: None, .. }) = recovery.old_segments {
+        return Err(LogError::OldFormat { path: segment_file(dir, first, LOG), magic });
+    }
+    recovery.transactions.aborted = transactions::aborted(dir, &listing.txn_indexes)?;
+    Ok(listing)
 }
 
 /// A log while it is being opened.
@@ -145,12 +172,7 @@ impl<'a> Opening<'a> {
     }
 
     /// `None` when the files contradict what was believed.
-    fn run(mut self) -> Result<Option<Opened>, LogError> {
-        let listing = list_segments(self.dir)?;
-        for path in &listing.orphans {
-            self.dir.disk().remove_file(path).map_err(LogError::io(path))?;
-        }
-        let bases = Vec::from_iter(listing.segments);
+    fn run(mut self, bases: &[Offset]) -> Result<Option<Opened>, LogError> {
         let mut sealed = VecDeque::new();
         // Ends with those that hold nothing sound, so far.
         let mut proving: Vec<Proved> = Vec::new();
@@ -250,7 +272,7 @@ impl<'a> Opening<'a> {
             let mut scan = Scan::new(base, walk, ALL);
             let mut indexer = Indexer::empty(&segment.files);
             loop {
-                match scan.next(&*segment.files.log).map_err(self.io(base, "log"))? {
+                match scan.next(&*segment.files.log).map_err(self.io(base, LOG))? {
                     Scanned::Batch(_, place) => {
                         indexer.note(&place, self.config.index_interval_bytes);
                     }
@@ -350,13 +372,17 @@ impl<'a> Opening<'a> {
     }
 
     pub(crate) fn files(&self, base: Offset) -> Result<(Arc<SegmentFiles>, u64), LogError> {
-        let files = SegmentFiles::open(self.dir, base).map_err(self.io(base, "log"))?;
-        let size_bytes = files.log.len_bytes().map_err(self.io(base, "log"))?;
+        let files = SegmentFiles::open(self.dir, base).map_err(self.io(base, LOG))?;
+        let size_bytes = files.log.len_bytes().map_err(self.io(base, LOG))?;
         if size_bytes > MAX_SEGMENT_BYTES {
             let what = format!("{size_bytes} bytes; a segment has at most {MAX_SEGMENT_BYTES}");
-            return Err(LogError::Metadata { path: segment_file(self.dir, base, "log"), what });
+            return Err(LogError::Metadata { path: self.path(base, LOG), what });
         }
         Ok((Arc::new(files), size_bytes))
+    }
+
+    pub(crate) fn path(&self, base: Offset, suffix: &str) -> PathBuf {
+        segment_file(self.dir, base, suffix)
     }
 
     pub(crate) fn io(
@@ -364,7 +390,7 @@ impl<'a> Opening<'a> {
         base: Offset,
         suffix: &str,
     ) -> impl FnOnce(std::io::Error) -> LogError + use<> {
-        let path = segment_file(self.dir, base, suffix);
+        let path = self.path(base, suffix);
         move |source| LogError::Io { path, source }
     }
 }
@@ -375,56 +401,18 @@ impl Opened {
         dir: Arc<Directory>,
         topic_id: Option<crate::TopicId>,
         config: LogConfig,
+        old: Option<OldSegments>,
     ) -> Log {
         let Opened { sealed, active, log_start, log_end, recovery_point, epochs, recent } = self;
         let (producers, writing) = (Producers::default(), Writing::Idle);
         #[rustfmt::skip]
         let log = Log {
             dir, topic_id, config, sealed, active, log_start, log_end, recovery_point,
-            recent, epochs, producers, writing,
+            recent, epochs, producers, writing, old,
             sync_failed: false,
             snapshot: Offset(0),
             learned: Arc::default(),
         };
         log
     }
-}
-
-/// What is in a partition's directory, by base offset.
-#[derive(Default)]
-pub(crate) struct Listing {
-    pub(crate) segments: BTreeSet<Offset>,
-    pub(crate) snapshots: BTreeSet<Offset>,
-    /// Indexes without a log: what an interrupted expiry or roll left behind.
-    orphans: Vec<PathBuf>,
-}
-
-/// Lists segments and what is beside them.
-pub(crate) fn list_segments(dir: &Directory) -> Result<Listing, LogError> {
-    let mut listing = Listing::default();
-    let mut companions = Vec::new();
-    for DirEntry { path, .. } in dir.disk().list(dir).map_err(LogError::io(dir))? {
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let Some((base, suffix)) = segment_name(name) else { continue };
-        match suffix {
-            "log" => {
-                listing.segments.insert(base);
-            }
-            producer_snapshot::SUFFIX => {
-                listing.snapshots.insert(base);
-            }
-            OffsetEntry::SUFFIX | TimeEntry::SUFFIX => companions.push((base, path)),
-            _ => {}
-        }
-    }
-    companions.retain(|(base, _)| !listing.segments.contains(base));
-    listing.orphans = companions.into_iter().map(|(_, path)| path).collect();
-    Ok(listing)
-}
-
-/// `<20 digits>.<suffix>`.
-fn segment_name(name: &str) -> Option<(Offset, &str)> {
-    let (digits, suffix) = name.split_once('.')?;
-    let all_digits = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    Some((Offset(digits.parse().ok().filter(|_| all_digits)?), suffix))
 }

@@ -16,8 +16,8 @@ use crate::{
     batch_place::HeaderWalk,
     damage,
     index_check::IndexCheck,
+    listing::list_segments,
     quiet_file::QuietFile,
-    recovery::list_segments,
     scan::{Scan, Scanned},
     segment::{Indexer, SegmentFiles},
 };
@@ -85,7 +85,8 @@ impl Scrub {
         })
     }
 
-    /// The segments of a directory that nobody serves, each with the base offset of the next. Blocks.
+    /// The segments of a directory that nobody serves, each with the base offset of the next. Blocks. Those of
+    /// `OldSegments::of` cannot be read.
     pub fn segments(dir: impl Into<Directory>) -> Result<Vec<(Offset, Option<Offset>)>, LogError> {
         let bases = Vec::from_iter(list_segments(&dir.into())?.segments);
         let nexts = bases.iter().skip(1).copied().map(Some).chain([None]);

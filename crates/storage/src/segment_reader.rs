@@ -5,6 +5,7 @@ use std::{io, path::Path};
 use crate::{
     Damage, Disk, DiskFile, Files, Offset, Position,
     batch_place::HeaderWalk,
+    old_format,
     scan::{Scan, Scanned},
 };
 
@@ -42,6 +43,11 @@ impl SegmentReader {
         let base = Offset(name.and_then(|name| name.parse().ok()).filter(|n| *n >= 0).unwrap_or(0));
         let walk = HeaderWalk::new(base, Position(0), Position(size_bytes));
         Ok(SegmentReader { file, base, size_bytes, scan: Scan::new(base, walk, Offset(0)) })
+    }
+
+    /// The magic of the old message that it begins with, if it does: such segments cannot be read. Blocks.
+    pub fn old_magic(&self) -> io::Result<Option<i8>> {
+        old_format::magic(&*self.file, 0, self.size_bytes)
     }
 
     /// Bytes of the file.

@@ -175,6 +175,36 @@ fn a_fetch_waits_for_min_bytes_no_longer_than_max_wait() {
 }
 
 #[test]
+fn a_fetch_does_not_wait_for_more_than_its_limits_let_through() {
+    let (_dir, _server, mut client) = server(|start| start.set(&[("fetch.max.bytes", "6000")]));
+    client.create_topic(TOPIC, 2, &[]).unwrap();
+    for partition in [0, 1] {
+        client.produce(TOPIC, partition, 1, batch_of(4000)).unwrap();
+    }
+    // Limits of the answer, of the server, of each partition; of the answer where the next batch does not fit.
+    let limits = [(3000, 1 << 20), (1 << 20, 1 << 20), (1 << 20, 1000), (5000, 1 << 20)];
+    for (max_bytes, partition_max_bytes) in limits {
+        let partitions = [0, 1].map(|partition| FetchPartition {
+            partition,
+            partition_max_bytes,
+            ..FetchPartition::default()
+        });
+        let partitions = partitions.into_iter().collect();
+        let request = FetchRequest {
+            max_wait_ms: 30_000,
+            min_bytes: 10_000,
+            max_bytes,
+            topics: [FetchTopic { topic: TOPIC.into(), partitions }].into(),
+            ..fetch_request(TOPIC, 0, 0)
+        };
+        let started = Instant::now();
+        let response = fetch_with(&mut client, request);
+        assert!(!bytes_of(&response.responses[0].partitions[0]).is_empty());
+        assert!(started.elapsed() < Duration::from_secs(10), "{max_bytes} {partition_max_bytes}");
+    }
+}
+
+#[test]
 fn an_error_or_an_older_segment_is_answered_at_once() {
     let (_dir, _server, mut client) = with_topic(1, &[("segment.bytes", "2048")]);
     for _ in 0..4 {

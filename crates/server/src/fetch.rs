@@ -107,12 +107,16 @@ struct Plan {
     record_bytes: u64,
     /// An error or old data: waiting would not make the answer better.
     is_final: bool,
+    /// A partition has less than it may give: an append to it would make the answer larger.
+    may_grow: bool,
+    /// What the request and the server let through in all.
+    limit: u64,
 }
 
 impl Plan {
     async fn make(worker: &Worker, request: &FetchRequest) -> Plan {
-        let mut plan = Plan::default();
         let limit = worker.server.settings.fetch_max_bytes.min(request.max_bytes.max(0) as u64);
+        let mut plan = Plan { limit, ..Plan::default() };
         // Like Kafka, which answers by partitions: a topic of which none is asked is not named.
         let asked_of = |topic: &&FetchTopic| !topic.partitions.is_empty();
         for topic in request.topics.iter().filter(asked_of) {
@@ -120,7 +124,7 @@ impl Plan {
             for asked in &topic.partitions {
                 let found = worker.server.topics.partition(&topic.topic, asked.partition);
                 partitions.push(match found {
-                    Ok(partition) => plan.take(worker, &partition, asked, limit).await,
+                    Ok(partition) => plan.take(worker, &partition, asked).await,
                     Err(why) => plan.fail(asked, errors::of_unserved(why), None),
                 });
             }
@@ -129,12 +133,14 @@ impl Plan {
         plan
     }
 
-    /// Whether this is what the peer should get now.
+    /// Whether this is what the peer should get now. `min_bytes` may be more than the limits let through: an answer
+    /// that waiting does not make larger is sent.
     fn answers(&self, request: &FetchRequest) -> bool {
+        let min_bytes = self.limit.min(request.min_bytes.max(0) as u64);
         self.is_final
+            || !self.may_grow
             || request.max_wait_ms <= 0
-            || self.topics.is_empty()
-            || self.record_bytes >= request.min_bytes.max(0) as u64
+            || self.record_bytes >= min_bytes
     }
 
     /// Adds one partition: an extent, nothing yet, or an error.
@@ -143,7 +149,6 @@ impl Plan {
         worker: &Worker,
         partition: &Partition,
         asked: &FetchPartition,
-        limit: u64,
     ) -> PartitionData {
         let bounds = partition.bounds();
         if let Err(error) = check_epoch(asked.current_leader_epoch, bounds.leader_epoch) {
@@ -151,8 +156,10 @@ impl Plan {
         }
         match partition.find(&worker.ring, Offset(asked.fetch_offset)).await {
             Ok(found) => {
-                let left = limit.saturating_sub(self.record_bytes);
-                let extent = found.and_then(|found| self.extent(&found, asked, left));
+                let left = self.limit.saturating_sub(self.record_bytes);
+                let max_bytes = left.min(asked.partition_max_bytes.max(0) as u64);
+                let extent = found.as_ref().and_then(|found| self.extent(found, max_bytes));
+                self.may_grow |= may_grow(found.is_some(), extent.as_ref(), max_bytes);
                 PartitionData { records: self.slot(extent), ..partition_data(asked, bounds) }
             }
             Err(error) => {
@@ -164,8 +171,7 @@ impl Plan {
 
     /// How much of what was found goes out. The first partition that has data gives at least one
     /// batch, whatever the limits (KIP-74).
-    fn extent(&self, found: &Found, asked: &FetchPartition, left: u64) -> Option<Extent> {
-        let max_bytes = left.min(asked.partition_max_bytes.max(0) as u64);
+    fn extent(&self, found: &Found, max_bytes: u64) -> Option<Extent> {
         found.extent(max_bytes, self.record_bytes == 0)
     }
 
@@ -194,6 +200,15 @@ impl Plan {
             leader_epoch: -1,
         });
         PartitionData { error_code: error, ..partition_data(asked, bounds) }
+    }
+}
+
+/// Whether an append would add to what a partition gives: nothing does once its limit is reached, or its next batch
+/// does not fit.
+fn may_grow(has_data: bool, extent: Option<&Extent>, max_bytes: u64) -> bool {
+    match extent {
+        Some(extent) => extent.len_bytes < max_bytes,
+        None => !has_data,
     }
 }
 
@@ -277,10 +292,12 @@ mod tests {
     #[test]
     fn a_fetch_waits_only_while_waiting_can_make_it_better() {
         let request = FetchRequest { min_bytes: 10, max_wait_ms: 100, ..FetchRequest::default() };
+        let (may_grow, limit) = (true, 100);
         let plan = |record_bytes, is_final| Plan {
-            topics: [FetchableTopicResponse::default()].into(),
             record_bytes,
             is_final,
+            may_grow,
+            limit,
             ..Plan::default()
         };
         assert!(!plan(9, false).answers(&request));
@@ -288,6 +305,10 @@ mod tests {
         assert!(plan(0, true).answers(&request));
         assert!(plan(0, false).answers(&FetchRequest { max_wait_ms: 0, ..request.clone() }));
         assert!(Plan::default().answers(&request), "no partitions: nothing to wait for");
+        let full = Plan { may_grow: false, ..plan(9, false) };
+        assert!(full.answers(&request), "each partition gives as much as it may");
+        let small = Plan { limit: 9, ..plan(9, false) };
+        assert!(small.answers(&request), "min_bytes lies above the limit of the answer");
     }
 
     #[test]

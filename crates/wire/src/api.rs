@@ -228,6 +228,31 @@ mod tests {
     }
 
     #[test]
+    fn labels_that_are_no_utf_8_are_taken_and_names_are_not() {
+        let frame = |client_id: &[u8], software: &[u8]| {
+            let mut frame = vec![0, 18, 0, 3, 0, 0, 0, 7, 0, client_id.len() as u8];
+            frame.extend_from_slice(client_id);
+            frame.extend([0, software.len() as u8 + 1]);
+            frame.extend_from_slice(software);
+            frame.extend([2, b'1', 0]);
+            frame.into()
+        };
+        let (header, request) = decode_request(frame(b"Z\xfcrich", b"caf\xe9")).unwrap();
+        assert_eq!(header.client_id.as_deref(), Some("Z\u{fffd}rich"));
+        let Request::ApiVersions(request) = request else { panic!("another message") };
+        assert_eq!(&**request.client_software_name, "caf\u{fffd}");
+        let (header, _) = decode_request(frame("Zürich".as_bytes(), b"")).unwrap();
+        assert_eq!(header.client_id.as_deref(), Some("Zürich"));
+
+        let latin = [0, 10, 0, 0, 0, 0, 0, 7, 0xff, 0xff, 0, 2, b'g', 0xfc];
+        let Err(RequestError::Body { error, .. }) = decode_request(latin[..].to_vec().into())
+        else {
+            panic!("two groups may become one");
+        };
+        assert_eq!(error, DecodeError { field: "key", problem: Problem::Utf8 });
+    }
+
+    #[test]
     fn null_where_the_version_has_none_is_refused_with_the_fields_name() {
         let null_topics = Request::from(MetadataRequest { topics: None, ..Default::default() });
         let frame = null_topics.encode(1, 0, "c");

@@ -14,6 +14,32 @@ use crate::writer::Writer;
 /// for long should be copied (`Str::from(&*name)`).
 pub type Str = ByteString;
 
+/// Text that is kept or passed on and identifies nothing. Bytes in it that are no UTF-8 are replaced, as Kafka does:
+/// a host name in Latin-1 is no reason to close a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Label(Str);
+
+impl Label {
+    /// The text.
+    pub fn into_str(self) -> Str {
+        self.0
+    }
+}
+
+impl std::ops::Deref for Label {
+    type Target = Str;
+
+    fn deref(&self) -> &Str {
+        &self.0
+    }
+}
+
+impl<T: Into<Str>> From<T> for Label {
+    fn from(text: T) -> Label {
+        Label(text.into())
+    }
+}
+
 /// An array that mostly has one element, which needs no memory of its own.
 pub type Few<T> = SmallVec<[T; 1]>;
 
@@ -172,10 +198,7 @@ impl Prefixed for Str {
         cut(self).len()
     }
     fn decode_content(reader: &mut Reader, len_bytes: usize) -> Result<Self, DecodeError> {
-        if len_bytes > MAX_STRING_BYTES {
-            return Err(reader.error(Problem::StringTooLong { len_bytes }));
-        }
-        Str::try_from(reader.take(len_bytes)?).map_err(|_| reader.error(Problem::Utf8))
+        Str::try_from(string_bytes(reader, len_bytes)?).map_err(|_| reader.error(Problem::Utf8))
     }
     fn encode_content(&self, writer: &mut Writer) {
         writer.put(cut(self).as_bytes());
@@ -183,6 +206,36 @@ impl Prefixed for Str {
     #[cfg(test)]
     fn sample_content(sampler: &mut crate::sample::Sampler) -> Self {
         sampler.string().into()
+    }
+}
+
+impl Prefixed for Label {
+    const WIDTH: Width = Width::Short;
+
+    fn length(&self) -> usize {
+        self.0.length()
+    }
+    fn decode_content(reader: &mut Reader, len_bytes: usize) -> Result<Self, DecodeError> {
+        let bytes = string_bytes(reader, len_bytes)?;
+        // Asked first, because the conversion does not give back what it refuses. Valid text is not copied.
+        match std::str::from_utf8(&bytes) {
+            Ok(_) => Str::try_from(bytes).map(Label).map_err(|_| reader.error(Problem::Utf8)),
+            Err(_) => Ok(Label(String::from_utf8_lossy(&bytes).into_owned().into())),
+        }
+    }
+    fn encode_content(&self, writer: &mut Writer) {
+        self.0.encode_content(writer);
+    }
+    #[cfg(test)]
+    fn sample_content(sampler: &mut crate::sample::Sampler) -> Self {
+        Label(Str::sample_content(sampler))
+    }
+}
+
+fn string_bytes(reader: &mut Reader, len_bytes: usize) -> Result<Bytes, DecodeError> {
+    match len_bytes <= MAX_STRING_BYTES {
+        true => reader.take(len_bytes),
+        false => Err(reader.error(Problem::StringTooLong { len_bytes })),
     }
 }
 

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::api::ApiKey;
-use crate::field::{Field, Str};
+use crate::field::{Field, Label, Str};
 use crate::reader::{DecodeError, Reader};
 use crate::schema::Version;
 use crate::writer::Writer;
@@ -42,12 +42,12 @@ impl RequestStart {
         let version = reader.version;
         reader.version = Version { flexible: false, ..version };
         reader.field = "client_id";
-        let client_id = Field::decode(reader)?;
+        let client_id: Option<Label> = Field::decode(reader)?;
         reader.version = version;
         if version.flexible {
             reader.skip_tagged()?;
         }
-        Ok(client_id)
+        Ok(client_id.map(Label::into_str))
     }
 }
 

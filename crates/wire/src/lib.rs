@@ -30,7 +30,7 @@ pub use api::{
     ApiKey, Request, Response, SUPPORTED, SupportedApi, decode_request, decode_response, negotiate,
 };
 pub use error_code::ErrorCode;
-pub use field::{Few, Str, Uuid};
+pub use field::{Few, Label, Str, Uuid};
 pub use header::{RequestError, RequestHeader};
 pub use reader::{DecodeError, Problem};
 

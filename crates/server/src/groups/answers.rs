@@ -14,6 +14,12 @@ use crate::cluster::Cluster;
 const PROTOCOLS_MAX: usize = 32;
 
 const KEY_IS_A_GROUP: i8 = 0;
+const KEY_IS_A_TRANSACTION: i8 = 1;
+
+/// From this version on, FindCoordinator asks for several keys at once (KIP-699).
+const KEYS_SINCE: i16 = 4;
+
+const NO_TRANSACTIONS: &str = "transactions are not supported by this server";
 
 /// From this version on, a member must come back with the id it was given (KIP-394).
 pub(super) const MEMBER_ID_REQUIRED_SINCE: i16 = 4;
@@ -24,10 +30,11 @@ const SKIP_ASSIGNMENT_SINCE: i16 = 9;
 /// Who coordinates a group: this server, all of them.
 pub(crate) fn find_coordinator(
     cluster: &Cluster,
+    api_version: i16,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     if request.key_type != KEY_IS_A_GROUP {
-        return nobody(request);
+        return nobody(api_version, request);
     }
     let (node_id, (host, port)) = (cluster.node_id, &cluster.advertised);
     let (host, port) = (Str::from(host.as_str()), i32::from(*port));
@@ -42,18 +49,30 @@ pub(crate) fn find_coordinator(
     }
 }
 
-fn nobody(request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+/// Refuses at once, and for good: a producer must not look for what there is not until its time is over.
+fn nobody(api_version: i16, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     const NOBODY: i32 = -1;
-    let error_code = ErrorCode::COORDINATOR_NOT_AVAILABLE;
+    let (error_code, words) = match request.key_type {
+        // The only code on which librdkafka gives up at once. It asks key by key, and shows the message.
+        KEY_IS_A_TRANSACTION if api_version < KEYS_SINCE => {
+            (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, NO_TRANSACTIONS)
+        }
+        // Java gives up on any code that promises no better, and shows the message unless it is the one above.
+        KEY_IS_A_TRANSACTION => (ErrorCode::UNSUPPORTED_VERSION, NO_TRANSACTIONS),
+        _ => (ErrorCode::INVALID_REQUEST, "only groups have a coordinator here"),
+    };
+    let error_message = Some(Str::from_static(words));
     let coordinator = |key| Coordinator {
         key,
         node_id: NOBODY,
         port: NOBODY,
         error_code,
+        error_message: error_message.clone(),
         ..Coordinator::default()
     };
     FindCoordinatorResponse {
         error_code,
+        error_message: error_message.clone(),
         node_id: NOBODY,
         port: NOBODY,
         coordinators: request.coordinator_keys.into_iter().map(coordinator).collect(),

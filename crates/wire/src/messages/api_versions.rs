@@ -2,13 +2,13 @@
 
 use crate::api::SUPPORTED;
 use crate::schema::schema;
-use crate::{ErrorCode, Str};
+use crate::{ErrorCode, Label, Str};
 
 schema! {
     /// Who asks.
     ApiVersionsRequest {
-        client_software_name: Str [3..],
-        client_software_version: Str [3..],
+        client_software_name: Label [3..],
+        client_software_version: Label [3..],
     }
 
     /// What there is.

@@ -1,7 +1,7 @@
 //! Fetch (1).
 
 use crate::schema::schema;
-use crate::{ErrorCode, Few, Records, Str};
+use crate::{ErrorCode, Few, Label, Records, Str};
 
 schema! {
     /// Where to read on, partition by partition, and how much.
@@ -18,7 +18,7 @@ schema! {
         session_epoch: i32 [7..] = -1,
         topics: Few<FetchTopic> [0..],
         forgotten_topics_data: Vec<ForgottenTopic> [7..],
-        rack_id: Str [11..],
+        rack_id: Label [11..],
     }
 
     /// One topic's.

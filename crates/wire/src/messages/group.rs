@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::schema::schema;
-use crate::{ErrorCode, Str};
+use crate::{ErrorCode, Label, Str};
 
 schema! {
     /// Whose coordinator to find.
@@ -45,7 +45,7 @@ schema! {
         group_instance_id: Option<Str> [5..],
         protocol_type: Str [0..],
         protocols: Vec<JoinGroupRequestProtocol> [0..],
-        reason: Option<Str> [8..],
+        reason: Option<Label> [8..],
     }
 
     /// One way to assign partitions, with what the member has to say about it.
@@ -125,7 +125,7 @@ schema! {
     MemberIdentity {
         member_id: Str [3..],
         group_instance_id: Option<Str> [3..],
-        reason: Option<Str> [5..],
+        reason: Option<Label> [5..],
     }
 
     /// Whether they are gone.
@@ -163,7 +163,7 @@ schema! {
         partition_index: i32 [0..],
         committed_offset: i64 [0..],
         committed_leader_epoch: i32 [6..] = -1,
-        committed_metadata: Option<Str> [0..],
+        committed_metadata: Option<Label> [0..],
     }
 
     /// Whether it is kept.

@@ -15,7 +15,8 @@ use penstock_wire::{
 
 use crate::worker::Worker;
 use crate::{
-    fetch, groups, list_offsets, metadata, produce, producer_ids, topic_admin, topic_configs,
+    alter_configs, describe_configs, fetch, groups, list_offsets, metadata, produce, producer_ids,
+    topic_admin,
 };
 
 /// A laid-out answer and the file ranges its slots stand for.
@@ -138,10 +139,10 @@ async fn respond(
             Response::CreatePartitions(topic_admin::create_partitions(worker, request).await)
         }
         Request::DescribeConfigs(request) => {
-            Response::DescribeConfigs(topic_configs::describe(worker, request))
+            Response::DescribeConfigs(describe_configs::describe(worker, request))
         }
         Request::IncrementalAlterConfigs(request) => {
-            Response::IncrementalAlterConfigs(topic_configs::alter(worker, request).await)
+            Response::IncrementalAlterConfigs(alter_configs::alter(worker, request).await)
         }
         Request::InitProducerId(request) => {
             Response::InitProducerId(producer_ids::init(worker, &request).await)

@@ -22,6 +22,15 @@ A write or sync that fails takes its partition offline until restart (no room on
 produce is refused there, fetch goes on. Records that a disk loses later are found by their CRC.
 ";
 
+impl std::fmt::Display for Durability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Durability::Os => "os",
+            Durability::Fsync => "fsync",
+        })
+    }
+}
+
 impl std::str::FromStr for Durability {
     type Err = String;
 

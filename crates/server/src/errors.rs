@@ -56,6 +56,8 @@ pub(crate) fn of_produce(failure: &ProduceFailure) -> ErrorCode {
 pub(crate) fn of_change(error: &ChangeError) -> ErrorCode {
     match error {
         ChangeError::Exists => ErrorCode::TOPIC_ALREADY_EXISTS,
+        ChangeError::Collides { .. } => ErrorCode::INVALID_TOPIC_EXCEPTION,
+        ChangeError::Reserved => ErrorCode::INVALID_REQUEST,
         ChangeError::Unknown => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
         ChangeError::NotMore { .. } => ErrorCode::INVALID_PARTITIONS,
         ChangeError::Disk(_) => ErrorCode::KAFKA_STORAGE_ERROR,

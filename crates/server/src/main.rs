@@ -6,7 +6,9 @@
 
 mod adopt;
 mod adopt_command;
+mod alter_configs;
 mod api;
+mod broker_configs;
 mod checkpoints;
 mod cli;
 mod clock;
@@ -15,6 +17,7 @@ mod connection;
 mod connections;
 #[allow(dead_code, reason = "the verification of produced batches comes next")]
 mod decompress;
+mod describe_configs;
 mod disk;
 mod dump;
 mod durability;
@@ -42,7 +45,7 @@ mod settings;
 mod small_file;
 mod topic_admin;
 mod topic_command;
-mod topic_configs;
+mod topic_config;
 mod topics;
 mod waiting;
 mod worker;

@@ -91,6 +91,10 @@ async fn create(worker: &Worker, name: &str, may_create: bool) -> Result<Arc<Top
             tracing::info!(topic = topic.name, "created a topic that was asked for");
             Ok(topic)
         }
+        // No later try does better.
+        Ok(Err(ChangeError::Collides { .. } | ChangeError::Reserved)) => {
+            Err(ErrorCode::INVALID_TOPIC_EXCEPTION)
+        }
         Ok(Err(error)) => {
             tracing::error!(%error, "cannot create a topic that was asked for");
             Err(ErrorCode::LEADER_NOT_AVAILABLE)

@@ -5,7 +5,7 @@
 //! with underscores; on the command line it has a flag of its own or goes by `--set KEY=VALUE`.
 //! Keys that Apache Kafka has bear Kafka's names. A key that nobody knows is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -20,6 +20,7 @@ use crate::route::FetchPath;
 
 #[cfg(test)]
 mod tests;
+mod values;
 
 /// The whole configuration of `penstock serve`.
 #[derive(Debug, Clone)]
@@ -76,6 +77,8 @@ pub(crate) struct Settings {
     pub(crate) groups: GroupLimits,
     /// How long a stop waits for requests in flight.
     pub(crate) drain_timeout: Duration,
+    /// Keys that an operator has set, to their default or not.
+    pub(crate) explicit: BTreeSet<&'static str>,
 }
 
 impl Default for Settings {
@@ -107,6 +110,7 @@ impl Default for Settings {
             disk_reserve_percent: limits::DISK_RESERVE_PERCENT,
             groups: GroupLimits::default(),
             drain_timeout: Duration::from_secs(30),
+            explicit: BTreeSet::new(),
         }
     }
 }
@@ -160,6 +164,11 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("log.roll.ms", "a segment rolls at this age [7 days]"),
     ("log.retention.ms", "segments older than this go; -1: never [7 days]"),
     ("log.retention.bytes", "a partition keeps this much; -1: all [-1]"),
+    (
+        "log.flush.interval.messages",
+        "so many records are synced before they are acknowledged [never]",
+    ),
+    ("log.flush.interval.ms", "records are synced so long after they came, to the second [never]"),
     ("log.retention.check.interval.ms", "how often retention is looked at [300000]"),
     ("flush.checkpoint.interval.ms", "a crash makes a start read what is newer than this [60000]"),
     (
@@ -234,7 +243,9 @@ impl Settings {
         };
         self.assign(key, value)
             .map_err(wrong)?
-            .ok_or_else(|| SettingError::Unknown { key: key.to_owned() })
+            .ok_or_else(|| SettingError::Unknown { key: key.to_owned() })?;
+        self.explicit.extend(KEYS.iter().map(|(known, _)| *known).find(|known| *known == key));
+        Ok(())
     }
 
     /// Looks at what no single key can tell; to be called when all are set.
@@ -263,6 +274,8 @@ impl Settings {
             "log.roll.ms" => return self.assign_log("segment.ms", value),
             "log.retention.ms" => return self.assign_log("retention.ms", value),
             "log.retention.bytes" => return self.assign_log("retention.bytes", value),
+            "log.flush.interval.messages" => return self.assign_log("flush.messages", value),
+            "log.flush.interval.ms" => return self.assign_log("flush.ms", value),
             "message.max.bytes" => return self.assign_log("max.message.bytes", value),
             "log.message.timestamp.type" => {
                 return self.assign_log("message.timestamp.type", value);
@@ -325,7 +338,7 @@ impl Settings {
     }
 }
 
-/// Sets one topic configuration by Kafka's topic-level name. `Ok(None)`: no such name.
+/// Sets one topic configuration by Kafka's topic-level name. `Ok(None)`: no such name, or none that a log heeds.
 ///
 /// # Errors
 /// Why the value does not fit.
@@ -346,7 +359,8 @@ pub(crate) fn set_log_config(
             config.retention_bytes = u64::try_from(bytes).ok();
         }
         "max.message.bytes" => {
-            config.max_message_bytes = number(value, 0..=limits::FRAME_MAX_BYTES as usize / 2)?;
+            let bytes: usize = number(value, 0..=i32::MAX as usize)?;
+            config.max_message_bytes = bytes.min(limits::FRAME_MAX_BYTES as usize / 2);
         }
         "message.timestamp.type" => {
             config.timestamp_type = match value {
@@ -355,12 +369,17 @@ pub(crate) fn set_log_config(
                 _ => return Err("is neither CreateTime nor LogAppendTime".to_owned()),
             };
         }
-        // Accepted because tools send them; there is one value that is true here.
-        "cleanup.policy" if value == "delete" => {}
-        "compression.type" if value == "producer" => {}
-        "cleanup.policy" => return Err("is not supported: the only policy is delete".to_owned()),
-        "compression.type" => {
-            return Err("is not supported: batches stay as the producer made them".to_owned());
+        "index.interval.bytes" => {
+            config.index_interval_bytes = number(value, 0..=i32::MAX as u64)?;
+        }
+        "segment.index.bytes" => config.index_max_bytes = number(value, 4..=i32::MAX as u64)?,
+        "flush.messages" => {
+            let messages: i64 = number(value, 1..=i64::MAX)?;
+            config.flush_messages = (messages < i64::MAX).then_some(messages);
+        }
+        "flush.ms" => {
+            let ms: i64 = number(value, 0..=i64::MAX)?;
+            config.flush_ms = (ms < i64::MAX).then_some(ms);
         }
         _ => return Ok(None),
     }

@@ -14,6 +14,7 @@ use penstock_wire::messages::{
 };
 use penstock_wire::{ErrorCode, Str, Uuid};
 
+use crate::describe_configs::{self, Described};
 use crate::errors;
 use crate::limits::PARTITIONS_PER_REQUEST_MAX;
 use crate::overrides::Overrides;
@@ -51,10 +52,14 @@ pub(crate) async fn create_topics(
 ) -> CreateTopicsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     let times = times_named(request.topics.iter().map(|topic| &topic.name));
+    // Each topic has one at least.
+    let is_too_large = request.topics.len() > PARTITIONS_PER_REQUEST_MAX as usize;
+    let mut partitions = 0;
     for topic in request.topics {
         let name = topic.name.clone();
         let outcome = match named_once(&times, &name) {
-            Ok(()) => create_one(worker, topic, request.validate_only).await,
+            Ok(()) if is_too_large => Err(too_many_partitions()),
+            Ok(()) => create_one(worker, topic, request.validate_only, &mut partitions).await,
             Err(refused) => Err(refused),
         };
         topics.push(match outcome {
@@ -73,31 +78,36 @@ pub(crate) async fn create_topics(
     CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
 }
 
+/// Looks at the name first: that the topic is there already is what a client must hear, whatever else is wrong.
+/// `partitions` are those that the request has asked for so far.
 async fn create_one(
     worker: &Worker,
     topic: CreatableTopic,
     validate_only: bool,
+    partitions: &mut i32,
 ) -> Result<CreatableTopicResult, Refused> {
+    worker.server.topics.check_new(&topic.name)?;
     validate_topic_name(&topic.name)
         .map_err(|error| Refused::new(ErrorCode::INVALID_TOPIC_EXCEPTION, error))?;
-    let count = partition_count(&topic, worker)?;
     let overrides = overrides_of(&topic)?;
-    let name = topic.name.to_string();
+    let count = partition_count(&topic, worker)?;
+    if *partitions + count > PARTITIONS_PER_REQUEST_MAX {
+        return Err(too_many_partitions());
+    }
+    *partitions += count;
+    let configs = describe_configs::of_topic(&overrides, &worker.server.settings);
     let mut id = Uuid::default();
-    if validate_only {
-        if worker.server.topics.get(&name).is_some() {
-            return Err(ChangeError::Exists.into());
-        }
-    } else {
-        let asked = overrides.clone();
-        let created = on_blocking_pool(worker, move |topics| topics.create(&name, count, asked));
+    if !validate_only {
+        let name = topic.name.to_string();
+        let created =
+            on_blocking_pool(worker, move |topics| topics.create(&name, count, overrides));
         id = Uuid(created.await?.id.0);
         tracing::info!(topic = %topic.name, partitions = count, "created a topic");
     }
-    let config = |(key, value): (&str, &str)| CreatableTopicConfigs {
-        name: key.into(),
-        value: Some(value.into()),
-        config_source: crate::topic_configs::OF_THE_TOPIC,
+    let config = |described: Described| CreatableTopicConfigs {
+        value: described.value(),
+        config_source: described.source(),
+        name: described.name,
         ..CreatableTopicConfigs::default()
     };
     Ok(CreatableTopicResult {
@@ -105,14 +115,27 @@ async fn create_one(
         topic_id: id,
         num_partitions: count,
         replication_factor: 1,
-        configs: Some(overrides.iter().map(config).collect()),
+        configs: Some(configs.into_iter().map(config).collect()),
         ..CreatableTopicResult::default()
     })
+}
+
+fn too_many_partitions() -> Refused {
+    let words = format!("more than {PARTITIONS_PER_REQUEST_MAX} partitions in one request");
+    Refused::new(ErrorCode::POLICY_VIOLATION, words)
 }
 
 fn partition_count(topic: &CreatableTopic, worker: &Worker) -> Result<i32, Refused> {
     if !topic.assignments.is_empty() {
         return assigned_count(topic, worker.server.cluster.node_id);
+    }
+    match topic.num_partitions {
+        DEFAULT => {}
+        count if (1..=PARTITIONS_PER_REQUEST_MAX).contains(&count) => {}
+        count => {
+            let words = format!("{count} partitions: from 1 to {PARTITIONS_PER_REQUEST_MAX}");
+            return Err(Refused::new(ErrorCode::INVALID_PARTITIONS, words));
+        }
     }
     if topic.replication_factor != 1 && topic.replication_factor != DEFAULT as i16 {
         let words = format!("replication factor {}: there is one server", topic.replication_factor);
@@ -120,16 +143,16 @@ fn partition_count(topic: &CreatableTopic, worker: &Worker) -> Result<i32, Refus
     }
     match topic.num_partitions {
         DEFAULT => Ok(worker.server.settings.num_partitions),
-        count if (1..=PARTITIONS_PER_REQUEST_MAX).contains(&count) => Ok(count),
-        count => {
-            let words = format!("{count} partitions: from 1 to {PARTITIONS_PER_REQUEST_MAX}");
-            Err(Refused::new(ErrorCode::INVALID_PARTITIONS, words))
-        }
+        count => Ok(count),
     }
 }
 
 /// A client that assigns replicas itself must mean this server, and partitions from 0 without a gap.
 fn assigned_count(topic: &CreatableTopic, node_id: i32) -> Result<i32, Refused> {
+    if topic.num_partitions != DEFAULT || topic.replication_factor != DEFAULT as i16 {
+        let words = "with assignments, the partition count and the replication factor must be -1";
+        return Err(Refused::new(ErrorCode::INVALID_REQUEST, words));
+    }
     let mut indexes: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
     indexes.sort_unstable();
     let whole = indexes.iter().enumerate().all(|(at, index)| *index == at as i32);
@@ -143,12 +166,13 @@ fn assigned_count(topic: &CreatableTopic, node_id: i32) -> Result<i32, Refused> 
 
 fn overrides_of(topic: &CreatableTopic) -> Result<Overrides, Refused> {
     let mut overrides = Overrides::default();
+    let refused = |words| Refused::new(ErrorCode::INVALID_CONFIG, words);
     for config in &topic.configs {
-        let value = config.value.as_deref().unwrap_or_default();
-        overrides
-            .set(&config.name, value)
-            .map_err(|words| Refused::new(ErrorCode::INVALID_CONFIG, words))?;
+        let no_value = || refused(format!("topic config `{}` has no value", config.name));
+        let value = config.value.as_deref().ok_or_else(no_value)?;
+        overrides.set(&config.name, value).map_err(refused)?;
     }
+    overrides.check().map_err(refused)?;
     Ok(overrides)
 }
 

@@ -24,6 +24,9 @@ mod taking_over;
 
 pub(crate) use taking_over::take_over;
 
+/// Kafka's metadata log, whose directory a start passes over.
+const KAFKAS_METADATA: &str = "__cluster_metadata";
+
 /// One topic. Its partitions are numbered, but a directory that came from a cluster of several
 /// brokers may hold only some of them.
 pub(crate) struct Topic {
@@ -79,6 +82,11 @@ pub(crate) enum Unserved {
 pub(crate) enum ChangeError {
     #[error("topic exists")]
     Exists,
+    /// Kafka's metrics have `_` for both.
+    #[error("the name differs from that of topic {with} in . and _ only")]
+    Collides { with: String },
+    #[error("the name is Kafka's own")]
+    Reserved,
     #[error("no such topic")]
     Unknown,
     #[error("it has {has} partitions already")]
@@ -209,6 +217,28 @@ impl Topics {
             })
         };
         self.partitions().iter().fold((0, 0), of_one)
+    }
+
+    /// Whether a new topic may have this name; whether it is well formed is another question.
+    ///
+    /// # Errors
+    /// It is taken, or reads like one that is, or is one that a start passes over.
+    pub(crate) fn check_new(&self, name: &str) -> Result<(), ChangeError> {
+        let by_name = self.by_name.read();
+        if by_name.contains_key(name) {
+            return Err(ChangeError::Exists);
+        }
+        if name == KAFKAS_METADATA {
+            return Err(ChangeError::Reserved);
+        }
+        let alike = |name: &str| name.replace('.', "_");
+        let other = name.contains(['.', '_']).then(|| alike(name)).and_then(|this| {
+            by_name.keys().find(|other| other.len() == this.len() && alike(other) == this)
+        });
+        match other {
+            Some(other) => Err(ChangeError::Collides { with: other.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Writes index entries that are in memory only. Blocks.

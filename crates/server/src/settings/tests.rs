@@ -79,6 +79,8 @@ fn the_sample_file_changes_nothing_and_has_every_key_with_its_default() {
     sample.connections_max = defaults.connections_max;
     sample.advertise = None;
     sample.metrics = None;
+    assert_eq!(sample.explicit.len(), KEYS.len());
+    sample.explicit.clear();
     assert_eq!(format!("{sample:?}"), format!("{defaults:?}"));
 }
 
@@ -86,4 +88,28 @@ fn the_sample_file_changes_nothing_and_has_every_key_with_its_default() {
 fn a_wildcard_listener_does_not_advertise_the_wildcard() {
     let bound = SocketAddr::from(([0, 0, 0, 0], 9092));
     assert_eq!(Settings::default().advertised(bound), ("localhost".to_owned(), 9092));
+}
+
+#[test]
+fn every_setting_is_shown_as_the_text_that_sets_it() {
+    let mut settings = Settings::default();
+    settings.set("advertise", "[::1]:1").unwrap();
+    settings.set("metrics", "127.0.0.1:2").unwrap();
+    for (key, _) in KEYS {
+        let text = settings.text(key).unwrap_or_else(|| panic!("{key} has no text"));
+        let mut same = settings.clone();
+        same.set(key, &text).unwrap();
+        same.explicit = settings.explicit.clone();
+        assert_eq!(format!("{same:?}"), format!("{settings:?}"), "{key} = {text}");
+    }
+}
+
+#[test]
+fn what_was_set_is_told_from_what_is_so_by_default() {
+    let mut settings = Settings::default();
+    assert!(settings.explicit.is_empty());
+    settings.set("num.partitions", "1").unwrap();
+    assert!(settings.set("num.partitions", "0").is_err());
+    assert!(settings.set("no.such.key", "0").is_err());
+    assert_eq!(settings.explicit.iter().collect::<Vec<_>>(), [&"num.partitions"]);
 }

@@ -29,9 +29,7 @@ impl Topics {
         overrides: Overrides,
     ) -> Result<Arc<Topic>, ChangeError> {
         let mut registry = self.registry.lock();
-        if self.get(name).is_some() {
-            return Err(ChangeError::Exists);
-        }
+        self.check_new(name)?;
         // Of an earlier topic of the name, should its deletion have failed half-way.
         finish_deletion(&mut registry, &self.data_dir, &self.offsets, name)?;
         let entry = Entry::new(TopicId::random(), overrides);

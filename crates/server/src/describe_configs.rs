@@ -1,0 +1,262 @@
+//! DescribeConfigs: every configuration of a topic or of this server, and where its value comes from.
+//!
+//! Called by api. A value stands at the first of these that has one:
+//!
+//! ```text
+//!   topic  1 ──► the operator's setting, by the broker's name  4 ──► the default  5
+//! ```
+
+use std::collections::HashSet;
+
+use penstock_storage::validate_topic_name;
+use penstock_wire::messages::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
+    DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use penstock_wire::{ErrorCode, Str};
+
+use crate::broker_configs;
+use crate::overrides::Overrides;
+use crate::settings::Settings;
+use crate::topic_config::{Kind, TopicConfig};
+use crate::worker::Worker;
+
+/// Resource types.
+pub(crate) const TOPIC: i8 = 2;
+pub(crate) const BROKER: i8 = 4;
+
+/// Where a value comes from.
+pub(crate) const OF_THE_TOPIC: i8 = 1;
+pub(crate) const OF_THE_OPERATOR: i8 = 4;
+pub(crate) const DEFAULT: i8 = 5;
+
+/// One configuration, whoever's.
+pub(crate) struct Described {
+    pub(crate) name: Str,
+    pub(crate) kind: Kind,
+    pub(crate) is_read_only: bool,
+    /// Where a value could come from, and what it is there; the first one counts.
+    pub(crate) synonyms: Vec<(Str, Option<Str>, i8)>,
+    /// The value when there is no synonym.
+    pub(crate) otherwise: Option<Str>,
+    pub(crate) what: Str,
+}
+
+impl Described {
+    pub(crate) fn value(&self) -> Option<Str> {
+        self.synonyms.first().map_or_else(|| self.otherwise.clone(), |(_, value, _)| value.clone())
+    }
+
+    pub(crate) fn source(&self) -> i8 {
+        self.synonyms.first().map_or(DEFAULT, |(_, _, source)| *source)
+    }
+}
+
+/// Why nothing is described, in code and words.
+type Refused = (ErrorCode, String);
+
+/// Answers a DescribeConfigs request. A resource that is asked again is refused: each answer is many times as long
+/// as the question.
+pub(crate) fn describe(
+    worker: &Worker,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
+    let mut seen = HashSet::new();
+    let mut results = Vec::with_capacity(request.resources.len());
+    for resource in &request.resources {
+        let described = match seen.insert((resource.resource_type, &resource.resource_name)) {
+            true => configs_of(worker, resource),
+            false => Err((ErrorCode::INVALID_REQUEST, "named more than once".to_owned())),
+        };
+        let (error_code, error_message, described) = match described {
+            Ok(described) => (ErrorCode::NONE, None, described),
+            Err((error_code, words)) => (error_code, Some(words.into()), Vec::new()),
+        };
+        let is_asked = |one: &Described| match resource.configuration_keys.as_deref() {
+            None | Some([]) => true,
+            Some(keys) => keys.contains(&one.name),
+        };
+        let answer = |one| answered(one, &request);
+        results.push(DescribeConfigsResult {
+            error_code,
+            error_message,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            configs: described.into_iter().filter(is_asked).map(answer).collect(),
+        });
+    }
+    DescribeConfigsResponse { results, ..DescribeConfigsResponse::default() }
+}
+
+fn answered(
+    described: Described,
+    request: &DescribeConfigsRequest,
+) -> DescribeConfigsResourceResult {
+    let synonym = |(name, value, source)| DescribeConfigsSynonym { name, value, source };
+    DescribeConfigsResourceResult {
+        value: described.value(),
+        read_only: described.is_read_only,
+        config_source: described.source(),
+        is_sensitive: false,
+        config_type: described.kind as i8,
+        documentation: request.include_documentation.then_some(described.what),
+        synonyms: match request.include_synonyms {
+            true => described.synonyms.into_iter().map(synonym).collect(),
+            false => Vec::new(),
+        },
+        name: described.name,
+    }
+}
+
+fn configs_of(
+    worker: &Worker,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<Described>, Refused> {
+    let settings = &worker.server.settings;
+    match resource.resource_type {
+        TOPIC => {
+            let name = &resource.resource_name;
+            validate_topic_name(name)
+                .map_err(|error| (ErrorCode::INVALID_TOPIC_EXCEPTION, error.to_string()))?;
+            let topic = worker.server.topics.get(name).ok_or_else(|| {
+                (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("there is no topic {name}"))
+            })?;
+            Ok(of_topic(&topic.overrides(), settings))
+        }
+        BROKER => {
+            match broker_configs::check_id(&worker.server.cluster, &resource.resource_name)? {
+                // What all brokers share and could be changed while they run: nothing is.
+                None => Ok(Vec::new()),
+                Some(_) => Ok(broker_configs::describe(settings, &worker.server.cluster)),
+            }
+        }
+        other => Err((
+            ErrorCode::INVALID_REQUEST,
+            format!("only topics (2) and brokers (4) have configs here, not resource type {other}"),
+        )),
+    }
+}
+
+/// Every configuration of a topic that sets these.
+pub(crate) fn of_topic(overrides: &Overrides, settings: &Settings) -> Vec<Described> {
+    let known = TopicConfig::described().map(|config| known(config, overrides, settings));
+    let is_unknown = |(key, _): &(&str, &str)| TopicConfig::named(key).is_none();
+    known.chain(overrides.iter().filter(is_unknown).map(unknown)).collect()
+}
+
+fn known(config: &'static TopicConfig, overrides: &Overrides, settings: &Settings) -> Described {
+    let name = Str::from_static(config.name);
+    let own =
+        overrides.get(config.name).map(|value| (name.clone(), Some(value.into()), OF_THE_TOPIC));
+    let of_server = config.synonym.into_iter().flat_map(|synonym| {
+        let default = synonym.has_default.then_some(config.default);
+        with_default(synonym.name, default, settings)
+    });
+    let otherwise = config.synonym.and_then(|synonym| settings.text(synonym.name)).map(Str::from);
+    Described {
+        kind: config.kind(),
+        is_read_only: false,
+        synonyms: own.into_iter().chain(of_server).collect(),
+        otherwise: otherwise.or(Some(Str::from_static(config.default))),
+        what: Str::from_static(config.what),
+        name,
+    }
+}
+
+/// What an operator has set under a name, and the default.
+pub(crate) fn with_default(
+    name: &'static str,
+    default: Option<&'static str>,
+    settings: &Settings,
+) -> impl Iterator<Item = (Str, Option<Str>, i8)> + use<> {
+    let set = settings.explicit.contains(name).then(|| settings.text(name)).flatten();
+    let set = set.map(|value| (Str::from_static(name), Some(value.into()), OF_THE_OPERATOR));
+    let default =
+        default.map(|value| (Str::from_static(name), Some(Str::from_static(value)), DEFAULT));
+    set.into_iter().chain(default)
+}
+
+/// One that a topic brought along from a later Kafka.
+fn unknown((key, value): (&str, &str)) -> Described {
+    Described {
+        name: key.into(),
+        kind: Kind::String,
+        is_read_only: false,
+        synonyms: vec![(key.into(), Some(value.into()), OF_THE_TOPIC)],
+        otherwise: None,
+        what: Str::from_static("Not known here; kept as it came."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(name: &str, overrides: &Overrides, settings: &Settings) -> Described {
+        let all = of_topic(overrides, settings);
+        all.into_iter().find(|one| *one.name == *name).unwrap()
+    }
+
+    fn places(one: &Described) -> Vec<(&str, Option<&str>, i8)> {
+        one.synonyms.iter().map(|(name, value, at)| (&**name, value.as_deref(), *at)).collect()
+    }
+
+    #[test]
+    fn the_topic_goes_over_the_operator_and_that_over_the_default() {
+        let (mut overrides, mut settings) = (Overrides::default(), Settings::default());
+        let default = ("log.segment.bytes", Some("1073741824"), DEFAULT);
+        let one = described("segment.bytes", &overrides, &settings);
+        assert_eq!((one.value().as_deref(), one.source()), (Some("1073741824"), DEFAULT));
+        assert_eq!(places(&one), [default]);
+
+        settings.set("log.segment.bytes", "2048").unwrap();
+        let set = ("log.segment.bytes", Some("2048"), OF_THE_OPERATOR);
+        let one = described("segment.bytes", &overrides, &settings);
+        assert_eq!((one.value().as_deref(), one.source()), (Some("2048"), OF_THE_OPERATOR));
+        assert_eq!(places(&one), [set, default]);
+
+        overrides.set("segment.bytes", "4096").unwrap();
+        let one = described("segment.bytes", &overrides, &settings);
+        assert_eq!((one.value().as_deref(), one.source()), (Some("4096"), OF_THE_TOPIC));
+        assert_eq!(places(&one), [("segment.bytes", Some("4096"), OF_THE_TOPIC), set, default]);
+    }
+
+    #[test]
+    fn a_name_whose_default_kafka_does_not_describe_has_none() {
+        let (overrides, mut settings) = (Overrides::default(), Settings::default());
+        let one = described("retention.ms", &overrides, &settings);
+        assert_eq!((one.value().as_deref(), one.source()), (Some("604800000"), DEFAULT));
+        assert_eq!(places(&one), []);
+        settings.set("log.retention.ms", "-1").unwrap();
+        let one = described("retention.ms", &overrides, &settings);
+        assert_eq!(places(&one), [("log.retention.ms", Some("-1"), OF_THE_OPERATOR)]);
+    }
+
+    #[test]
+    fn the_servers_defaults_are_kafkas() {
+        let settings = Settings::default();
+        for config in TopicConfig::described() {
+            let text = config.synonym.and_then(|synonym| settings.text(synonym.name));
+            assert_eq!(
+                text.as_deref().unwrap_or(config.default),
+                config.default,
+                "{}",
+                config.name
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_topic_brought_along_is_described_whatever_it_is() {
+        let mut overrides = Overrides::default();
+        overrides.adopt("new.in.5", "x");
+        overrides.adopt("internal.segment.bytes", "2048");
+        let all = of_topic(&overrides, &Settings::default());
+        assert_eq!(all.len(), 38);
+        let one = described("new.in.5", &overrides, &Settings::default());
+        assert_eq!(
+            (one.kind, one.source(), one.value().as_deref()),
+            (Kind::String, OF_THE_TOPIC, Some("x"))
+        );
+    }
+}

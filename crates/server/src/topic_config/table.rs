@@ -1,0 +1,119 @@
+//! Every topic configuration that Apache Kafka 4.4 knows, by name: type, valid values, default, the broker's name for
+//! its default, and what it means here. Data only; [`super`] says what is done with it.
+//!
+//! Two rows differ from Kafka. A segment may be as small as 1 KiB here, which Kafka refuses below 1 MiB. And
+//! `internal.segment.bytes`, which is for Kafka's own tests, has the same limits.
+
+use super::rule::Rule;
+use super::{Synonym, TopicConfig};
+
+const FOREVER: &str = "9223372036854775807";
+
+const fn row(
+    name: &'static str,
+    rule: Rule,
+    default: &'static str,
+    synonym: Option<Synonym>,
+    what: &'static str,
+) -> TopicConfig {
+    TopicConfig { name, rule, default, synonym, what }
+}
+
+/// The broker's name; Kafka describes its default.
+const fn with(name: &'static str) -> Option<Synonym> {
+    Some(Synonym { name, has_default: true })
+}
+
+/// The broker's name; in Kafka its default is that of another one, in hours, and not described.
+const fn unset(name: &'static str) -> Option<Synonym> {
+    Some(Synonym { name, has_default: false })
+}
+
+const fn int(least: i32) -> Rule {
+    Rule::Int(least..=i32::MAX)
+}
+
+const fn long(least: i64) -> Rule {
+    Rule::Long(least..=i64::MAX)
+}
+
+/// By name.
+#[rustfmt::skip]
+pub(super) static TOPIC_CONFIGS: [TopicConfig; 38] = [
+    row("cleanup.policy", Rule::Words(&["compact", "delete"]), "delete", with("log.cleanup.policy"),
+        "delete: old segments go. Empty: all stay. Compaction is not supported."),
+    row("compression.gzip.level", Rule::IntOrDefault(1..=9), "-1", with("compression.gzip.level"),
+        "Makes no difference: batches stay as the producer made them."),
+    row("compression.lz4.level", Rule::Int(1..=17), "9", with("compression.lz4.level"),
+        "Makes no difference: batches stay as the producer made them."),
+    row("compression.type", Rule::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "producer", with("compression.type"),
+        "producer: batches stay as the producer made them."),
+    row("compression.zstd.level", Rule::Int(-131_072..=22), "3", with("compression.zstd.level"),
+        "Makes no difference: batches stay as the producer made them."),
+    row("delete.retention.ms", long(0), "86400000", with("log.cleaner.delete.retention.ms"),
+        "Makes no difference without compaction."),
+    row("errors.deadletterqueue.group.enable", Rule::Boolean, "false", None,
+        "Makes no difference without share groups."),
+    row("file.delete.delay.ms", long(0), "60000", with("log.segment.delete.delay.ms"),
+        "Makes no difference: files are unlinked at once, and readers that hold them go on."),
+    row("flush.messages", long(1), FOREVER, with("log.flush.interval.messages"),
+        "So many records are synced to the disk before the last of them is acknowledged."),
+    row("flush.ms", long(0), FOREVER, unset("log.flush.interval.ms"),
+        "Records are synced to the disk at the latest so long after they came, to the second."),
+    row("follower.replication.throttled.replicas", Rule::Replicas, "", None,
+        "Makes no difference without followers."),
+    row("index.interval.bytes", int(0), "4096", with("log.index.interval.bytes"),
+        "An index entry is due when more than this was appended since the last."),
+    row("internal.segment.bytes", int(1024), "", None,
+        "Kafka's own, for tests: goes over segment.bytes."),
+    row("leader.replication.throttled.replicas", Rule::Replicas, "", None,
+        "Makes no difference without followers."),
+    row("local.retention.bytes", long(-2), "-2", with("log.local.retention.bytes"),
+        "Makes no difference without remote storage."),
+    row("local.retention.ms", long(-2), "-2", with("log.local.retention.ms"),
+        "Makes no difference without remote storage."),
+    row("max.compaction.lag.ms", long(1), FOREVER, with("log.cleaner.max.compaction.lag.ms"),
+        "Makes no difference without compaction."),
+    row("max.decompressed.message.bytes", Rule::Int(1..=2_147_483_639), "2147483639", with("max.decompressed.message.bytes"),
+        "Kept for a Kafka that gets the directory."),
+    row("max.message.bytes", int(0), "1048588", with("message.max.bytes"),
+        "The largest batch a producer may send; never more than half the largest frame."),
+    row("message.timestamp.after.max.ms", long(0), "3600000", with("log.message.timestamp.after.max.ms"),
+        "How far a record's time may lie ahead of the server's."),
+    row("message.timestamp.before.max.ms", long(0), FOREVER, with("log.message.timestamp.before.max.ms"),
+        "How far a record's time may lie behind the server's."),
+    row("message.timestamp.type", Rule::OneOf(&["CreateTime", "LogAppendTime"]), "CreateTime", with("log.message.timestamp.type"),
+        "Whose clock the timestamps of records show."),
+    row("min.cleanable.dirty.ratio", Rule::Double(0.0..=1.0), "0.5", with("log.cleaner.min.cleanable.ratio"),
+        "Makes no difference without compaction."),
+    row("min.compaction.lag.ms", long(0), "0", with("log.cleaner.min.compaction.lag.ms"),
+        "Makes no difference without compaction."),
+    row("min.insync.replicas", int(1), "1", with("min.insync.replicas"),
+        "Never more than there are replicas, as in Kafka: one."),
+    row("preallocate", Rule::Boolean, "false", with("log.preallocate"),
+        "Makes no difference: files grow with what is appended."),
+    row("remote.copy.lag.bytes", long(-1), "-1", with("log.remote.copy.lag.bytes"),
+        "Makes no difference without remote storage."),
+    row("remote.copy.lag.ms", long(-1), "0", with("log.remote.copy.lag.ms"),
+        "Makes no difference without remote storage."),
+    row("remote.log.copy.disable", Rule::Boolean, "false", None,
+        "Makes no difference without remote storage."),
+    row("remote.log.delete.on.disable", Rule::Boolean, "false", None,
+        "Makes no difference without remote storage."),
+    row("remote.storage.enable", Rule::Boolean, "false", None,
+        "There is no remote storage."),
+    row("retention.bytes", long(i64::MIN), "-1", with("log.retention.bytes"),
+        "The oldest segments go while a partition keeps this much without them; below 0: never."),
+    row("retention.ms", long(-1), "604800000", unset("log.retention.ms"),
+        "Segments whose youngest record is older than this go; -1: never."),
+    row("segment.bytes", int(1024), "1073741824", with("log.segment.bytes"),
+        "A segment rolls before it would outgrow this."),
+    row("segment.index.bytes", int(4), "10485760", with("log.index.size.max.bytes"),
+        "A segment rolls when one of its indexes has grown to this."),
+    row("segment.jitter.ms", long(0), "0", unset("log.roll.jitter.ms"),
+        "Makes no difference: segments roll when they are due."),
+    row("segment.ms", long(1), "604800000", unset("log.roll.ms"),
+        "A segment rolls when it has been filled for this long."),
+    row("unclean.leader.election.enable", Rule::Boolean, "false", with("unclean.leader.election.enable"),
+        "Makes no difference without followers."),
+];

@@ -71,5 +71,5 @@ def dump_log(files: list[Path], *arguments) -> str:
     said = []
     for at in range(0, len(files), FILES_A_DUMP):
         names = ",".join(map(str, files[at : at + FILES_A_DUMP]))
-        said.append(run(java("kafka.tools.DumpLogSegments", "--files", names, *arguments), timeout_s=600).decode())
+        said.append(run(java("org.apache.kafka.tools.DumpLogSegments", "--files", names, *arguments), timeout_s=600).decode())
     return "".join(said)

@@ -20,12 +20,14 @@ class KafkaPeer:
     # Kafka refuses a segment.bytes below 1 MiB; its own tests use this other name.
     segment_bytes_key = "internal.segment.bytes"
 
-    def __init__(self, data_dir: Path):
+    def __init__(self, data_dir: Path, settings: dict[str, str] | None = None):
+        """`settings` are further lines of server.properties, over those below."""
         self.data_dir = data_dir
         port, controller = free_ports(2)
         self.address = f"127.0.0.1:{port}"
         properties = data_dir.with_suffix(".properties")
-        properties.write_text(_properties(data_dir, port, controller))
+        more = "".join(f"{name}={value}\n" for name, value in (settings or {}).items())
+        properties.write_text(_properties(data_dir, port, controller) + more)
         if not (data_dir / "meta.properties").exists():
             java_tools.format_storage(properties, _random_cluster_id())
         self._service = Service(

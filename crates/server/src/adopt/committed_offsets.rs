@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use penstock_batch::{BatchHeader, Codec, HEADER_LEN};
-use penstock_storage::{PartitionName, SegmentPiece};
+use penstock_storage::{PartitionName, SegmentPiece, TopicId};
 
 use self::replay::Replay;
 use super::segment_files;
@@ -29,6 +29,9 @@ const LINES_MAX: u64 = 20;
 /// Gives the records of a batch whose body is compressed.
 pub(crate) type Decompress<'a> = &'a dyn Fn(Codec, &[u8]) -> Result<Vec<u8>, String>;
 
+/// The id of the topic that has a name now, if it is known.
+pub(crate) type TopicIds<'a> = &'a dyn Fn(&str) -> Option<TopicId>;
+
 /// What was found, and how well it could be read.
 #[derive(Debug, Default)]
 pub(crate) struct CommittedOffsets {
@@ -42,6 +45,8 @@ pub(crate) struct CommittedOffsets {
 pub(crate) struct Report {
     /// Left out, since the time that was committed with them is over.
     pub(crate) expired: u64,
+    /// Left out, since they are about a deleted topic whose name another one has now.
+    pub(crate) outlived: u64,
     /// Left out, since their transactions have not ended.
     pub(crate) undecided: u64,
     /// Records, batches and ranges passed over; older commits may stand where these held newer
@@ -64,21 +69,34 @@ pub(crate) struct ReadError {
 pub(crate) fn read(
     data_dir: &Path,
     decompress: Decompress<'_>,
+    topic_ids: TopicIds<'_>,
     now_ms: i64,
 ) -> Result<CommittedOffsets, ReadError> {
     let (mut offsets, mut report) = (Vec::new(), Report::default());
     for directory in partitions(data_dir)? {
         let replay = read_partition(&directory, decompress, &mut report)?;
-        let found = replay.finish(now_ms, &mut report);
-        offsets.extend(found.map(|(key, value)| Foreign {
-            group: key.group.into(),
-            topic: key.topic.into(),
-            partition: key.partition,
-            at: value.committed,
-            committed_ms: value.committed_ms,
-        }));
+        for (key, value) in replay.finish(&mut report) {
+            if value.expires_ms.is_some_and(|at| at <= now_ms) {
+                report.expired += 1;
+            } else if is_outlived(value.topic_id, topic_ids(&key.topic)) {
+                report.outlived += 1;
+            } else {
+                offsets.push(Foreign {
+                    group: key.group.into(),
+                    topic: key.topic.into(),
+                    partition: key.partition,
+                    at: value.committed,
+                    committed_ms: value.committed_ms,
+                });
+            }
+        }
     }
     Ok(CommittedOffsets { offsets, report })
+}
+
+/// A commit without a topic id is about whatever topic has the name.
+fn is_outlived(meant: Option<TopicId>, now: Option<TopicId>) -> bool {
+    meant.zip(now).is_some_and(|(meant, now)| meant != now)
 }
 
 fn partitions(data_dir: &Path) -> Result<Vec<PathBuf>, ReadError> {

@@ -232,7 +232,9 @@ fn take_offsets_over(
     offsets: &OffsetStore,
     entries: &BTreeMap<String, Entry>,
 ) -> anyhow::Result<()> {
-    let read = committed_offsets::read(data_dir.path(), &decompress, crate::clock::now_ms())?;
+    let ids = |topic: &str| entries.get(topic).map(|entry| entry.id);
+    let now_ms = crate::clock::now_ms();
+    let read = committed_offsets::read(data_dir.path(), &decompress, &ids, now_ms)?;
     let is_there = |topic: &str, partition: i32| {
         entries.get(topic).is_some_and(|entry| (0..entry.partitions).contains(&partition))
     };

@@ -1,17 +1,24 @@
 //! One record of `__consumer_offsets`, taken apart. Pure.
 //!
 //! ```text
-//!   key:    type i16 · group · topic · partition i32                       types 0 and 1: a commit
-//!   value:  version i16 · offset i64 · leader epoch i32 (3+) · metadata ·
-//!           commit time i64 · expire time i64 (1 only)                     4 is flexible; null: deleted
+//!   key:    type i16 (0 and 1: a commit) · group · topic · partition i32
+//!   value:  null: deleted; or version i16 · offset i64 · leader epoch i32 (3+) · metadata ·
+//!           commit time i64 · expire time i64 (1 only) · tagged topic id (4, which is flexible)
 //! ```
 //!
 //! The layouts are those of the schemas in Kafka's kafka-group-coordinator jar (4.4.0). All other
 //! types of key are about groups' members and assignments, which do not outlive their sessions:
 //! they are passed over.
 
+use penstock_storage::TopicId;
+
 use crate::adopt::fields::{Fields, Taken};
 use crate::groups::offsets::Committed;
+
+/// Tag of `topicId` in a value.
+const TOPIC_ID: u32 = 0;
+/// Kafka's null: the coordinator knew none.
+const NO_TOPIC_ID: TopicId = TopicId([0; 16]);
 
 /// What a commit is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +36,8 @@ pub(super) struct CommitValue {
     pub(super) committed_ms: i64,
     /// When the client wanted it to be forgotten, in milliseconds since 1970.
     pub(super) expires_ms: Option<i64>,
+    /// Of the topic that was meant, where the version says it.
+    pub(super) topic_id: Option<TopicId>,
 }
 
 impl CommitKey {
@@ -56,11 +65,16 @@ impl CommitValue {
         let metadata = metadata.to_owned().into();
         let committed_ms = fields.i64()?;
         let expires_ms = if version == 1 { Some(fields.i64()?) } else { None };
+        let topic_id = match version {
+            4.. => fields.tagged(TOPIC_ID)?.map(|mut id| id.topic_id()).transpose()?,
+            _ => None,
+        };
         if offset < 0 {
             return Err("its offset is negative");
         }
         let committed = Committed { offset, leader_epoch, metadata };
         let expires_ms = expires_ms.filter(|at| *at >= 0);
-        Ok(CommitValue { committed, committed_ms, expires_ms })
+        let topic_id = topic_id.filter(|id| *id != NO_TOPIC_ID);
+        Ok(CommitValue { committed, committed_ms, expires_ms, topic_id })
     }
 }

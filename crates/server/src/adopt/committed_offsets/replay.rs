@@ -82,16 +82,10 @@ impl Replay {
     /// What is true when the partition is over: nothing of transactions that have not ended.
     pub(super) fn finish(
         self,
-        now_ms: i64,
         report: &mut Report,
     ) -> impl Iterator<Item = (CommitKey, CommitValue)> + use<> {
         report.undecided +=
             self.undecided.values().map(|commits| commits.len() as u64).sum::<u64>();
-        let (expired, commits): (Commits, Commits) = self
-            .commits
-            .into_iter()
-            .partition(|(_, (_, value))| value.expires_ms.is_some_and(|at| at <= now_ms));
-        report.expired += expired.len() as u64;
-        commits.into_iter().map(|(key, (_, value))| (key, value))
+        self.commits.into_iter().map(|(key, (_, value))| (key, value))
     }
 }

@@ -71,7 +71,7 @@ impl Directory {
     }
 
     fn read(&self) -> CommittedOffsets {
-        read(self.0.path(), &no_codec, NOW_MS).unwrap()
+        read(self.0.path(), &no_codec, &|_| None, NOW_MS).unwrap()
     }
 }
 
@@ -130,6 +130,23 @@ fn a_commit_that_has_expired_is_left_out_and_its_elder_does_not_come_back() {
     )]);
     assert_eq!(offsets(&read), [("g", 1, 8), ("g", 2, 8)]);
     assert_eq!(read.report.expired, 1);
+}
+
+#[test]
+fn a_commit_about_a_former_topic_of_the_name_is_left_out() {
+    let directory = Directory::new();
+    let of = |topic, version| (key(1, "g", topic, 0), value(version, 5, -1));
+    let records = [of("same", 4), of("made again", 4), of("unknown", 4), of("made again too", 3)];
+    directory.segment(0, 0, &[plain(0, &records)]);
+    let ids = |topic: &str| match topic {
+        "same" => Some(TopicId([9; 16])),
+        "unknown" => None,
+        _ => Some(TopicId([8; 16])),
+    };
+    let read = read(directory.0.path(), &no_codec, &ids, NOW_MS).unwrap();
+    let topics: Vec<&str> = read.offsets.iter().map(|of| &*of.topic).collect();
+    assert_eq!(topics, ["made again too", "same", "unknown"]);
+    assert_eq!(read.report, Report { outlived: 1, ..Report::default() });
 }
 
 #[test]
@@ -213,7 +230,7 @@ fn compressed_batches_are_given_to_the_codec() {
     // A codec that changes nothing is enough to see that it is asked.
     let same =
         |codec, body: &[u8]| (codec == Codec::Zstd).then(|| body.to_vec()).ok_or_else(String::new);
-    let read = read(directory.0.path(), &same, NOW_MS).unwrap();
+    let read = read(directory.0.path(), &same, &|_| None, NOW_MS).unwrap();
     assert_eq!(offsets(&read), [("g", 0, 5)]);
     assert_eq!(directory.read().report, Report { unreadable: 1, ..Report::default() });
 }

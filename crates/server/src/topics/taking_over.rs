@@ -86,9 +86,9 @@ pub(crate) fn take_over(
             entry.deleting || found.contains_key(topic) || !is_gone(topic, &origin, data_dir)
         });
     }
-    if found.contains_key(CONSUMER_OFFSETS)
-        && let Err(error) = take_offsets_over(data_dir, offsets, &entries)
-    {
+    let has_commits = found.contains_key(CONSUMER_OFFSETS)
+        && (was_kafkas || strangers.iter().any(|topic| *topic == CONSUMER_OFFSETS));
+    if has_commits && let Err(error) = take_offsets_over(data_dir, offsets, &entries, &origin) {
         tracing::error!(
             "committed offsets cannot be taken over; the next start tries again: {error:#}"
         );
@@ -194,6 +194,12 @@ impl Origin {
         config
     }
 
+    /// Whether what the Kafka's groups committed of a topic can be about the one of this id.
+    fn may_know(&self, topic: &str, id: TopicId) -> bool {
+        let known = self.kafka.as_ref().map(|kafka| kafka.topics.get(topic));
+        known.is_none_or(|there| there.is_some_and(|there| there.id == id))
+    }
+
     /// What was set for all brokers of the Kafka, overridden by what was set for the one of this directory.
     fn broker_config(&self) -> BTreeMap<String, String> {
         let Some(kafka) = &self.kafka else { return BTreeMap::new() };
@@ -231,12 +237,15 @@ fn take_offsets_over(
     data_dir: &DataDir,
     offsets: &OffsetStore,
     entries: &BTreeMap<String, Entry>,
+    origin: &Origin,
 ) -> anyhow::Result<()> {
     let ids = |topic: &str| entries.get(topic).map(|entry| entry.id);
     let now_ms = crate::clock::now_ms();
     let read = committed_offsets::read(data_dir.path(), &decompress, &ids, now_ms)?;
     let is_there = |topic: &str, partition: i32| {
-        entries.get(topic).is_some_and(|entry| (0..entry.partitions).contains(&partition))
+        entries.get(topic).is_some_and(|entry| {
+            origin.may_know(topic, entry.id) && (0..entry.partitions).contains(&partition)
+        })
     };
     let (here, elsewhere): (Vec<_>, Vec<_>) =
         read.offsets.into_iter().partition(|offset| is_there(&offset.topic, offset.partition));

@@ -19,7 +19,7 @@ use crate::topics::take_over;
 /// The directory is in use or cannot be read, or a topic is named that it does not have.
 pub(crate) fn run(arguments: &AdoptArguments) -> anyhow::Result<()> {
     let data_dir = DataDir::open(&arguments.data_dir)?;
-    let mut registry = Registry::open(data_dir.path())?;
+    let mut registry = Registry::open(&data_dir)?;
     let offsets = OffsetStore::open(data_dir.path(), Durability::Fsync)?;
     take_over(&mut registry, &data_dir, &offsets)?;
     if !arguments.list {
@@ -70,7 +70,8 @@ mod tests {
     #[test]
     fn only_the_topics_named_are_let_go() {
         let dir = tempfile::tempdir().unwrap();
-        let mut registry = Registry::open(dir.path()).unwrap();
+        let data_dir = DataDir::open(dir.path()).unwrap();
+        let mut registry = Registry::open(&data_dir).unwrap();
         for topic in ["a", "b", "__consumer_offsets"] {
             registry.set(topic, Some(held())).unwrap();
         }
@@ -78,7 +79,7 @@ mod tests {
             let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
             release(&mut registry, &named).map(|()| {
                 ["a", "b", "__consumer_offsets"].map(|topic| {
-                    Registry::open(dir.path()).unwrap().get(topic).unwrap().retention_held
+                    Registry::open(&data_dir).unwrap().get(topic).unwrap().retention_held
                 })
             })
         };

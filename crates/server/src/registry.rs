@@ -27,14 +27,12 @@
 //! Called by topics alone. A directory that no entry names has come from elsewhere: see adopt.rs.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use penstock_storage::TopicId;
+use penstock_storage::{DataDir, SmallFile, TopicId};
 use serde::{Deserialize, Serialize};
 
 use crate::overrides::Overrides;
-use crate::small_file::replace_file;
 
 pub(crate) const FILE_NAME: &str = "penstock-topics.toml";
 
@@ -44,7 +42,7 @@ const VERSION: i64 = 2;
 /// All topics, by name, as they stand in the file.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    path: PathBuf,
+    file: SmallFile,
     entries: BTreeMap<String, Entry>,
     /// What a file of version 1 had. It did not list the topics.
     former: BTreeMap<String, Overrides>,
@@ -124,17 +122,13 @@ impl Registry {
     ///
     /// # Errors
     /// It cannot be read or understood: which topics there are is then not known.
-    pub(crate) fn open(data_dir: &Path) -> anyhow::Result<Registry> {
-        let path = data_dir.join(FILE_NAME);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-        };
-        let (entries, former) = parse(&text).with_context(|| format!("in {}", path.display()))?;
-        Ok(Registry { path, entries, former })
+    pub(crate) fn open(data_dir: &DataDir) -> anyhow::Result<Registry> {
+        let file = data_dir.small_file(FILE_NAME);
+        let path = file.path();
+        let text = file.read().with_context(|| format!("cannot read {}", path.display()))?;
+        let parsed = parse(&text.unwrap_or_default());
+        let (entries, former) = parsed.with_context(|| format!("in {}", path.display()))?;
+        Ok(Registry { file, entries, former })
     }
 
     pub(crate) fn get(&self, topic: &str) -> Option<&Entry> {
@@ -187,10 +181,10 @@ impl Registry {
     /// # Errors
     /// As [`Registry::set`].
     pub(crate) fn replace(&mut self, entries: BTreeMap<String, Entry>) -> anyhow::Result<()> {
-        if let Err(error) = replace_file(&self.path, &text_of(&entries)) {
+        if let Err(error) = self.file.replace(&text_of(&entries)) {
             self.put_back();
-            let path = self.path.display();
-            return Err(error).with_context(|| format!("cannot replace {path}"));
+            let path = self.file.path();
+            return Err(error).with_context(|| format!("cannot replace {}", path.display()));
         }
         self.entries = entries;
         self.former.clear();
@@ -205,11 +199,10 @@ impl Registry {
     /// A replacement that failed at its last step, the sync of the directory, has its new text in place.
     fn put_back(&self) {
         let text = text_of(&self.entries);
-        let is_old = std::fs::read_to_string(&self.path).is_ok_and(|there| there == text);
-        let was_empty = self.entries.is_empty() && !self.path.exists();
-        if !is_old && !was_empty && self.former.is_empty() {
+        let is_new = matches!(self.file.read(), Ok(Some(there)) if there != text);
+        if is_new && self.former.is_empty() {
             // What is wrong was reported; the next change tries to write the whole file again.
-            let _ = replace_file(&self.path, &text);
+            let _ = self.file.replace(&text);
         }
     }
 }
@@ -261,10 +254,16 @@ mod tests {
         config
     }
 
+    fn data_dir() -> (tempfile::TempDir, DataDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(dir.path()).unwrap();
+        (dir, data_dir)
+    }
+
     #[test]
     fn what_was_set_is_there_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut registry = Registry::open(dir.path()).unwrap();
+        let (_dir, data_dir) = data_dir();
+        let mut registry = Registry::open(&data_dir).unwrap();
         let whole = Entry {
             retention_held: true,
             ..Entry::whole(TopicId::random(), 3, config(&[("segment.bytes", "4096")]))
@@ -276,7 +275,7 @@ mod tests {
         registry.set("gone", None).unwrap();
         registry.update("a.b", |entry| entry.deleting = true).unwrap();
 
-        let again = Registry::open(dir.path()).unwrap();
+        let again = Registry::open(&data_dir).unwrap();
         assert_eq!(again.get("a.b"), Some(&Entry { deleting: true, ..whole }));
         assert_eq!(again.get("version"), Some(&growing));
         assert_eq!(again.entries().len(), 2);
@@ -295,10 +294,10 @@ mod tests {
 
     #[test]
     fn a_file_of_version_1_has_overrides_and_no_topics() {
-        let dir = tempfile::tempdir().unwrap();
+        let (dir, data_dir) = data_dir();
         let text = "[version]\n\"segment.bytes\" = \"4096\"\n";
         std::fs::write(dir.path().join(FILE_NAME), text).unwrap();
-        let registry = Registry::open(dir.path()).unwrap();
+        let registry = Registry::open(&data_dir).unwrap();
         assert!(registry.entries().is_empty());
         let expected = config(&[("segment.bytes", "4096")]);
         assert_eq!(registry.former_overrides("version"), Some(&expected));
@@ -306,26 +305,26 @@ mod tests {
 
     #[test]
     fn a_file_of_a_newer_program_or_with_unknown_words_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
+        let (dir, data_dir) = data_dir();
         for text in
             ["version = 3", "version = 2\n[topics.t]\npartitions = 1\n", "version = 2\nx = 1"]
         {
             std::fs::write(dir.path().join(FILE_NAME), text).unwrap();
-            assert!(Registry::open(dir.path()).is_err(), "{text}");
+            assert!(Registry::open(&data_dir).is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_replacement_that_fails_leaves_file_and_memory_as_they_were() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut registry = Registry::open(dir.path()).unwrap();
+        let (dir, data_dir) = data_dir();
+        let mut registry = Registry::open(&data_dir).unwrap();
         let entry = Entry::whole(TopicId::random(), 1, Overrides::default());
         registry.set("t", Some(entry.clone())).unwrap();
         // The file that would be renamed over cannot be made.
-        let beside = dir.path().join(format!("{FILE_NAME}.new"));
+        let beside = dir.path().join(format!("{FILE_NAME}.tmp"));
         std::fs::create_dir(&beside).unwrap();
         assert!(registry.set("t", None).is_err());
         assert_eq!(registry.get("t"), Some(&entry));
-        assert_eq!(Registry::open(dir.path()).unwrap().get("t"), Some(&entry));
+        assert_eq!(Registry::open(&data_dir).unwrap().get("t"), Some(&entry));
     }
 }

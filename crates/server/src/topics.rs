@@ -21,6 +21,8 @@ mod expiry;
 mod interrupted;
 mod opening;
 mod taking_over;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use taking_over::take_over;
 

@@ -22,7 +22,7 @@ use rustix::{fs::FlockOperation, io::Errno};
 
 use crate::{
     DirEntry, Directory, Disk, DiskFile, LastStop, Log, LogConfig, LogError, Offset, PartitionName,
-    RecoveryPoint, TopicId, partition_metadata, recovery_points,
+    RecoveryPoint, SmallFile, TopicId, partition_metadata, recovery_points,
 };
 
 const LOCK: &str = ".lock";
@@ -85,6 +85,11 @@ impl DataDir {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.dir
+    }
+
+    /// A small file in it, by name.
+    pub fn small_file(&self, name: &'static str) -> SmallFile {
+        SmallFile::new(&self.dir, name)
     }
 
     /// How the last server ended. Takes the marker away: whoever dies from here on died uncleanly.

@@ -47,7 +47,7 @@ impl Topics {
         offsets: &Arc<OffsetStore>,
         metrics: &Metrics,
     ) -> anyhow::Result<Topics> {
-        let mut registry = Registry::open(data_dir.path())?;
+        let mut registry = Registry::open(&data_dir)?;
         finish_all(&mut registry, &data_dir, offsets);
         data_dir.remove_taken_away()?;
         // Before the mark of a Kafka's visit goes, which is how a start that was killed here is repeated.

@@ -1,0 +1,240 @@
+//! Every moment at which a server can be killed while it changes topics, and while a start mends that.
+//!
+//! A disk that is dead after so many changes stands for the kill: nothing that comes later has any effect.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use penstock_storage::{DataDir, DirEntry, Directory, Disk, DiskFile, Files};
+
+use super::*;
+use crate::durability::Durability;
+use crate::groups::{Foreign, offsets::Committed};
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+
+const TOPIC: &str = "t";
+const COUNT: i32 = 2;
+
+/// The files of the system until so many changes have been made. Syncs have nothing to do: a kill loses nothing.
+#[derive(Debug, Clone)]
+struct MortalDisk(Arc<AtomicUsize>);
+
+impl MortalDisk {
+    fn dying_after(changes: usize) -> MortalDisk {
+        MortalDisk(Arc::new(AtomicUsize::new(changes)))
+    }
+
+    fn is_dead(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
+    fn change<T>(&self, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let left =
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        match left {
+            Ok(2..) => change(),
+            _ => Err(io::Error::other("the server is dead")),
+        }
+    }
+
+    fn look<T>(&self, look: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if self.is_dead() { Err(io::Error::other("the server is dead")) } else { look() }
+    }
+
+    fn file(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        Box::new(MortalFile(self.clone(), file))
+    }
+}
+
+impl Disk for MortalDisk {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.look(|| Files.open(path)).map(|file| self.file(file))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.change(|| Files.create(path)).map(|file| self.file(file))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.look(|| Files.list(dir))
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.change(|| Files.create_dir_all(dir))
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.change(|| Files.remove_file(path))
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.change(|| Files.remove_dir_all(dir))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change(|| Files.rename(from, to))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.look(|| File::open(dir).map(drop))
+    }
+}
+
+#[derive(Debug)]
+struct MortalFile(MortalDisk, Box<dyn DiskFile>);
+
+impl DiskFile for MortalFile {
+    fn read_exact_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
+        self.0.look(|| self.1.read_exact_at(buffer, position))
+    }
+
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.0.change(|| self.1.write_all_at(bytes, position))
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.0.look(|| self.1.len_bytes())
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.0.change(|| self.1.set_len(len_bytes))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.look(|| Ok(()))
+    }
+
+    fn handle(&self) -> &Arc<File> {
+        self.1.handle()
+    }
+}
+
+/// A server's start on a disk.
+fn open(dir: &Path, disk: &MortalDisk) -> anyhow::Result<Topics> {
+    let settings = Settings { data_dir: dir.to_owned(), ..Settings::default() };
+    let data_dir = DataDir::open(Directory::on(Arc::new(disk.clone()), dir))?;
+    let offsets = Arc::new(OffsetStore::open(dir, Durability::Os)?);
+    Topics::open(&settings, data_dir, &offsets, &Metrics::new())
+}
+
+fn open_for_good(dir: &Path) -> Topics {
+    open(dir, &MortalDisk::dying_after(usize::MAX)).unwrap()
+}
+
+/// How many partitions the topic has, all of them served, and whether the group's offset is there.
+fn state(topics: &Topics) -> (i32, bool) {
+    let has_offset = topics.offsets.read().get("g", TOPIC, 0).is_some();
+    let Some(topic) = topics.get(TOPIC) else { return (0, has_offset) };
+    assert_eq!(topic.absent().count(), 0, "half a topic");
+    let segment_bytes: Vec<u64> =
+        topic.partitions().iter().map(|partition| partition.log().config().segment_bytes).collect();
+    let expected = topic.overrides().get("segment.bytes").map_or(1 << 30, |b| b.parse().unwrap());
+    assert!(segment_bytes.iter().all(|bytes| *bytes == expected), "{segment_bytes:?}");
+    (topic.partition_count(), has_offset)
+}
+
+fn directories(dir: &Path) -> usize {
+    std::fs::read_dir(dir).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count()
+}
+
+/// Not by a child process: until its exec it would hold the locks of directories that other tests have open.
+fn copy(from: &Path) -> tempfile::TempDir {
+    let to = tempfile::tempdir().unwrap();
+    copy_into(from, to.path());
+    to
+}
+
+fn copy_into(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            copy_into(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), &to).unwrap();
+        }
+    }
+}
+
+/// Runs `change` on what `prepare` has made, with a kill after every change of the disk; then a start with a kill
+/// after every change of its own; then a start that lives. Gives all states that came of it.
+fn every_end(
+    prepare: impl Fn(&Topics),
+    change: impl Fn(&Topics) -> Result<(), ChangeError>,
+) -> std::collections::BTreeSet<(i32, bool)> {
+    let prepared = tempfile::tempdir().unwrap();
+    prepare(&open_for_good(prepared.path()));
+    let mut states = std::collections::BTreeSet::new();
+    for moment in 1.. {
+        let killed = copy(prepared.path());
+        let disk = MortalDisk::dying_after(usize::MAX);
+        let topics = open(killed.path(), &disk).unwrap();
+        disk.0.store(moment, Ordering::Relaxed);
+        let changed = change(&topics);
+        let was_killed = disk.is_dead();
+        drop(topics);
+        assert!(was_killed || changed.is_ok(), "{changed:?}");
+        for moment in (1..).step_by(2) {
+            let started = copy(killed.path());
+            let disk = MortalDisk::dying_after(moment);
+            let begun = open(started.path(), &disk);
+            let is_over = !disk.is_dead();
+            assert!(!is_over || begun.is_ok());
+            drop(begun);
+            let topics = open_for_good(started.path());
+            assert_eq!(directories(started.path()), state(&topics).0 as usize);
+            states.insert(state(&topics));
+            if is_over {
+                break;
+            }
+        }
+        if !was_killed {
+            return states;
+        }
+    }
+    unreachable!("a change ends")
+}
+
+fn create(topics: &Topics) -> Result<(), ChangeError> {
+    let mut overrides = Overrides::default();
+    overrides.set("segment.bytes", "4096").map_err(anyhow::Error::msg)?;
+    topics.create(TOPIC, COUNT, overrides).map(drop)
+}
+
+fn create_and_commit(topics: &Topics) {
+    create(topics).unwrap();
+    let at = Committed { offset: 0, leader_epoch: -1, metadata: "".into() };
+    let of = |group: &str| (group.into(), TOPIC.into());
+    let (group, topic) = of("g");
+    let commit = Foreign { group, topic, partition: 0, at, committed_ms: 0 };
+    topics.offsets.take_over(vec![commit]).unwrap();
+}
+
+#[test]
+fn a_creation_killed_at_any_moment_leaves_all_or_nothing() {
+    let states = every_end(|_| {}, create);
+    assert_eq!(states, [(0, false), (COUNT, false)].into());
+}
+
+#[test]
+fn a_growth_killed_at_any_moment_leaves_the_old_count_or_the_new_one() {
+    let states = every_end(create_and_commit, |topics| topics.add_partitions(TOPIC, 4));
+    assert_eq!(states, [(COUNT, true), (4, true)].into());
+}
+
+#[test]
+fn a_deletion_killed_at_any_moment_leaves_all_or_nothing_offsets_included() {
+    let states = every_end(create_and_commit, |topics| topics.delete(TOPIC));
+    assert_eq!(states, [(0, false), (COUNT, true)].into());
+}
+
+#[test]
+fn a_configuration_killed_at_any_moment_is_the_old_or_the_new_one() {
+    let states =
+        every_end(create_and_commit, |topics| topics.reconfigure(TOPIC, Overrides::default()));
+    assert_eq!(states, [(COUNT, true)].into());
+}

@@ -21,6 +21,12 @@ const SHOWN_BYTES: usize = 80;
 pub(crate) fn run(arguments: &DumpArguments) -> anyhow::Result<()> {
     let mut segment = SegmentReader::open(&arguments.file)
         .with_context(|| format!("cannot open {}", arguments.file.display()))?;
+    if let Some(magic) = segment.old_magic()? {
+        bail!(
+            "{} begins with messages of format {magic}, of before Kafka 0.11, which are not shown; kafka-dump-log shows them",
+            arguments.file.display()
+        );
+    }
     let len_bytes = segment.size_bytes();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let (mut batches, mut unsound) = (0u64, 0u64);

@@ -14,6 +14,7 @@ pub(crate) fn of_read(error: &ReadError) -> ErrorCode {
         ReadError::Find(FindError::Corrupt { .. } | FindError::Damaged { .. }) => {
             ErrorCode::CORRUPT_MESSAGE
         }
+        ReadError::Find(FindError::OldFormat { .. }) => ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT,
         ReadError::Find(FindError::Short { .. } | FindError::Io { .. })
         | ReadError::Disk { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
     }

@@ -7,7 +7,9 @@
 use std::{fmt::Display, io::Write, path::PathBuf};
 
 use anyhow::{Context, bail};
-use penstock_storage::{Damage, DataDir, Offset, PartitionName, Scrub, Scrubbed, keep_damage};
+use penstock_storage::{
+    Damage, DataDir, LogError, Offset, OldSegments, PartitionName, Scrub, Scrubbed, keep_damage,
+};
 
 use crate::cli::ScrubArguments;
 
@@ -67,7 +69,7 @@ impl Partition {
     /// What cannot be read is said, and keeps nothing else from being read.
     fn scrub(&self, repair_indexes: bool) -> Findings {
         let mut findings = Findings::default();
-        let segments = Scrub::segments(&self.path).unwrap_or_else(|error| {
+        let segments = self.segments().unwrap_or_else(|error| {
             findings.fail(error);
             Vec::new()
         });
@@ -81,6 +83,19 @@ impl Partition {
             findings.fail(format_args!("{path}: cannot write down what is damaged: {error}"));
         }
         findings
+    }
+
+    /// Those that can be read, each with the base offset of the next.
+    fn segments(&self) -> Result<Vec<(Offset, Option<Offset>)>, LogError> {
+        let mut segments = Scrub::segments(&self.path)?;
+        if let Some(old) = OldSegments::of(&self.path)? {
+            segments.retain(|(base, _)| !old.holds(*base));
+            println!(
+                "{}: {} segments from offset {} on are of message format {}, before Kafka 0.11: neither read nor served",
+                self.name, old.segments, old.first, old.magic
+            );
+        }
+        Ok(segments)
     }
 
     fn scrub_segment(

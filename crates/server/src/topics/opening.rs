@@ -15,8 +15,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use parking_lot::{Mutex, RwLock};
 use penstock_storage::{
-    DataDir, DataDirError, Log, LogError, PartitionName, Recovery, RecoveryPoint, is_no_room,
-    is_out_of_descriptors,
+    DataDir, DataDirError, Log, LogError, OldSegments, PartitionName, Recovery, RecoveryPoint,
+    Transactions, is_no_room, is_out_of_descriptors,
 };
 
 use super::interrupted::finish_all;
@@ -205,5 +205,15 @@ fn report(name: &PartitionName, recovery: &Recovery) {
         tracing::warn!(%name, ?recovery, "recovered what was wholly on the disk; the rest is cut or missing");
     } else if *recovery != Recovery::default() {
         tracing::info!(%name, ?recovery, "recovered");
+    }
+    if let Some(OldSegments { magic, segments, served_from: Some(from), .. }) =
+        recovery.old_segments
+    {
+        let served_from = from.0;
+        tracing::warn!(%name, segments, magic, served_from, "the oldest segments are of before Kafka 0.11: kept, and not served");
+    }
+    let Transactions { aborted, open, .. } = recovery.transactions;
+    if recovery.transactions.any() {
+        tracing::warn!(%name, aborted, open, "transactions are not served as such: consumers get records of aborted and open ones, too, whatever their isolation.level");
     }
 }

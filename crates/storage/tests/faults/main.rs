@@ -7,6 +7,7 @@
 
 mod check;
 mod damage;
+mod exchanges;
 mod power_cut;
 mod producers;
 mod random;

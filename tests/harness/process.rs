@@ -109,8 +109,8 @@ impl Penstock {
         for own in ["PENSTOCK_SOAK", "PENSTOCK_SEED", "PENSTOCK_SEEDS", "PENSTOCK_BENCH"] {
             command.env_remove(own);
         }
-        let has_level = command.get_envs().any(|(name, _)| name == "PENSTOCK_LOG");
-        if !has_level && std::env::var_os("PENSTOCK_LOG").is_none() {
+        let is_set = command.get_envs().any(|(name, _)| name == "PENSTOCK_LOG");
+        if !is_set && std::env::var_os("PENSTOCK_LOG").is_none() {
             command.env("PENSTOCK_LOG", "error");
         }
         let mut child = command

@@ -10,7 +10,6 @@ use crate::topics::{ChangeError, Unserved};
 pub(crate) fn of_read(error: &ReadError) -> ErrorCode {
     match error {
         ReadError::Find(FindError::OutOfRange { .. }) => ErrorCode::OFFSET_OUT_OF_RANGE,
-        ReadError::Find(FindError::OldFormat { .. }) => ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT,
         ReadError::Find(FindError::Corrupt { .. } | FindError::Damaged { .. }) => {
             ErrorCode::CORRUPT_MESSAGE
         }

@@ -1,4 +1,5 @@
-//! Partitions from a Kafka of which something is not served: what clients are answered, and what the operator reads.
+//! Partitions from a Kafka of which something is not served: what clients are answered, and what
+//! the operator reads.
 
 use std::path::Path;
 use std::process::Command;

@@ -98,8 +98,9 @@ impl DataDir {
     /// a topic is deleted and made again, and a Kafka that gets the directory back would believe them:
     /// without them it reads every log as from its start.
     ///
-    /// A Kafka makes that file when it starts. So where there is one, a Kafka has had the directory since, and
-    /// our own points go first: what they were said of may have been compacted, or cut and written again.
+    /// A Kafka makes that file when it starts. So where there is one, a Kafka has had the directory
+    /// since, and our own points go first: what they were said of may have been compacted, or cut
+    /// and written again.
     pub fn take_last_stop(&self) -> Result<LastStop, DataDirError> {
         let entries = self.disk().list(&self.dir).map_err(io_error(&self.dir))?;
         if entries.iter().any(|entry| entry.path.ends_with(KAFKAS_POINTS)) {

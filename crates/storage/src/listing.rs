@@ -1,8 +1,9 @@
-//! The names in a partition's directory that belong to segments. Called by whatever opens or reads a log.
+//! The names in a partition's directory that belong to segments. Called by whatever opens or reads
+//! a log.
 //!
 //! ```text
 //!   00000000000000000170 . timeindex . swap
-//!   base offset            kind        stage: none once it is in use, else what a Kafka was about to do
+//!   base offset            kind        stage: none when in use, else what a Kafka had in mind
 //! ```
 //!
 //! Files of other names are passed over. Nothing is opened here, and nothing changed.

@@ -107,8 +107,8 @@ pub enum LogError {
         /// What it said.
         source: io::Error,
     },
-    /// The log is written in the message format of before 2017, which is not served, as a whole or in a place where
-    /// it cannot be passed over.
+    /// The log is written in the message format of before 2017, which is not served, as a whole or
+    /// in a place where it cannot be passed over.
     #[error(
         "{path}: messages of format {magic} (before Kafka 0.11) are not served; let a Kafka serve this directory, \
          copy the topic there into a new one, and bring that"

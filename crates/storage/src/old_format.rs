@@ -1,5 +1,5 @@
-//! Messages of before 2017 (Kafka 0.11), which are not served: what of a log they are. Called by recovery and by
-//! those who read segments on their own.
+//! Messages of before 2017 (Kafka 0.11), which are not served: what of a log they are. Called by
+//! recovery, by the scrubber and by `penstock dump`.
 //!
 //! ```text
 //!   offset 8 │ length 4 │ crc 4 │ magic 1 │ attributes 1 │ timestamp 8, magic 1 only │ key │ value
@@ -8,8 +8,9 @@
 //! Key and value are a length of four bytes, -1 for null, and as many bytes. A batch of which only the first
 //! bytes reached the disk has a length and a magic of 0, too; it is only an old message if all its lengths agree.
 //!
-//! Formats follow one another as Kafkas did: the old segments are the oldest ones, up to the last that begins
-//! with an old message. The others are served. The old ones are neither opened nor changed nor removed.
+//! Formats follow one another as Kafkas did: the old segments are the oldest ones, up to the last
+//! that begins with an old message. The others are served. Of the old ones some bytes are read, and
+//! nothing is changed or removed.
 
 use std::{collections::BTreeSet, io};
 
@@ -40,7 +41,8 @@ pub struct OldSegments {
 }
 
 impl OldSegments {
-    /// Those of a directory. Blocks: reads the first bytes of the oldest segment, of all only if that one is old.
+    /// Those of a directory. Blocks: reads the first bytes of the oldest segment, of all only if
+    /// that one is old.
     pub fn of(dir: impl Into<Directory>) -> Result<Option<OldSegments>, LogError> {
         let dir = dir.into();
         OldSegments::among(&dir, &list_segments(&dir)?.segments)
@@ -96,8 +98,8 @@ pub(crate) fn magic(log: &dyn DiskFile, at: u64, file_bytes: u64) -> io::Result<
     Ok(magic.filter(|_| end.is_some_and(fits)))
 }
 
-/// The offset behind the last message of a file that begins with an old one, if messages, or batches, fill it to
-/// its last byte. Blocks, for some reads a message.
+/// The offset behind the last message of a file that begins with an old one, if messages, or
+/// batches, fill it to its last byte. Blocks, for some reads a message.
 pub(crate) fn end(log: &dyn DiskFile, base: Offset, file_bytes: u64) -> io::Result<Option<Offset>> {
     if magic(log, 0, file_bytes)?.is_none() {
         return Ok(None);

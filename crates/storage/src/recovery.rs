@@ -55,7 +55,8 @@ pub struct Recovery {
     /// Offsets between the last batch of a segment and the next segment, or the recovery point: a power cut took
     /// them, or a Kafka that compacts. They are stepped over, and never used again.
     pub missing_offsets: u64,
-    /// Files of segments that a Kafka was about to exchange when it was killed, and that are in place now.
+    /// Files of segments that a Kafka was about to exchange when it was killed, and that are in
+    /// place now.
     pub swapped_files: u64,
     /// Segments that are too old to be served.
     pub old_segments: Option<OldSegments>,

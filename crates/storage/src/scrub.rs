@@ -85,8 +85,8 @@ impl Scrub {
         })
     }
 
-    /// The segments of a directory that nobody serves, each with the base offset of the next. Blocks. Those of
-    /// `OldSegments::of` cannot be read.
+    /// The segments of a directory that nobody serves, each with the base offset of the next.
+    /// Blocks. Those of `OldSegments::of` cannot be read.
     pub fn segments(dir: impl Into<Directory>) -> Result<Vec<(Offset, Option<Offset>)>, LogError> {
         let bases = Vec::from_iter(list_segments(&dir.into())?.segments);
         let nexts = bases.iter().skip(1).copied().map(Some).chain([None]);

@@ -45,7 +45,8 @@ impl SegmentReader {
         Ok(SegmentReader { file, base, size_bytes, scan: Scan::new(base, walk, Offset(0)) })
     }
 
-    /// The magic of the old message that it begins with, if it does: such segments cannot be read. Blocks.
+    /// The magic of the old message that it begins with, if it does: such segments cannot be read.
+    /// Blocks.
     pub fn old_magic(&self) -> io::Result<Option<i8>> {
         old_format::magic(&*self.file, 0, self.size_bytes)
     }

@@ -1,18 +1,19 @@
-//! Finishing, or taking back, what a Kafka was doing with whole segments when it was killed. Called when a log
-//! is opened, before anything of it is read.
+//! Finishing, or taking back, what a Kafka was doing with whole segments when it was killed. Called
+//! when a log is opened, before anything of it is read.
 //!
 //! ```text
-//!   a cleaner, or a split, writes   170.log.cleaned      and its indexes; syncs them
-//!   renames file by file            170.log.swap         highest base first: no .cleaned left, all complete
+//!   a cleaner, or a split, writes   170.log.cleaned    and its indexes; syncs them
+//!   renames file by file            170.log.swap       highest base first: no .cleaned, all there
 //!   renames what it replaces        170.log.deleted
-//!   renames file by file            170.log              unlinks .deleted a minute later
+//!   renames file by file            170.log            unlinks .deleted a minute later
 //! ```
 //!
-//! So a `.cleaned` says that nothing has been replaced yet: it goes, with every `.swap` at or above the lowest of
-//! them. Any other `.swap` is complete: it takes the place of the segments whose offsets it has.
+//! So a `.cleaned` says that nothing has been replaced yet: it goes, with every `.swap` at or above
+//! the lowest of them. Any other `.swap` is complete: it takes the place of the segments whose
+//! offsets it has.
 //!
-//! This may be killed itself, or lose what was not synced: from any of the states in between, it arrives at
-//! the same end. Nothing is removed before what replaces it is proved, and on the disk.
+//! This may be killed itself, or lose what was not synced: from any of the states in between, it
+//! arrives at the same end. Nothing is removed before what replaces it is proved, and on the disk.
 
 use std::{collections::BTreeSet, io, ops::Range, path::Path};
 
@@ -83,9 +84,11 @@ impl<'a> Plan<'a> {
         plan
     }
 
-    /// The offsets that each complete `.log.swap` has, its base always among them. Blocks: reads all of it.
+    /// The offsets that each complete `.log.swap` has, its base always among them. Blocks: reads
+    /// all of it.
     ///
-    /// One range for each, where Kafka makes one of all: if some have got their names already, those stay.
+    /// One range for each, where Kafka makes one of all: if some have got their names already,
+    /// those stay.
     fn replaced(&self, dir: &Directory) -> Result<Vec<Range<Offset>>, LogError> {
         let logs = self.swaps.iter().filter(|file| file.kind == LOG);
         logs.map(|file| {
@@ -96,7 +99,8 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// The offset behind a segment that is about to replace others, which it may only if all of it is sound. Blocks.
+/// The offset behind a segment that is about to replace others, which it may only if all of it is
+/// sound. Blocks.
 fn proved_end(dir: &Directory, swap: &StagedFile) -> Result<Offset, LogError> {
     let io = || LogError::io(&swap.path);
     let log = dir.disk().open(&swap.path).map_err(io())?;
@@ -126,15 +130,16 @@ fn unsound(swap: &StagedFile, position: Position) -> LogError {
     LogError::Metadata { path: swap.path.clone(), what }
 }
 
-/// Removes all files of the segments that begin within one of the ranges. Snapshots of producers stay: what was
-/// appended below an offset is not changed by an exchange.
+/// Removes all files of the segments that begin within one of the ranges. Snapshots of producers
+/// stay: what was appended below an offset is not changed by an exchange.
 fn remove_replaced(
     dir: &Directory,
     listing: &Listing,
     ranges: &[Range<Offset>],
 ) -> Result<(), LogError> {
     for range in ranges {
-        // The first may have lost its log already and have its indexes still. Those of others are orphans.
+        // The first may have lost its log already and have its indexes still. Those of others are
+        // orphans.
         let begun = listing.segments.range(range.clone()).copied();
         let bases = BTreeSet::from_iter(begun.chain([range.start]));
         for (base, kind) in bases.iter().flat_map(|base| OF_SEGMENTS.map(|kind| (*base, kind))) {

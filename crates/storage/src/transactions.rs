@@ -1,10 +1,11 @@
-//! Signs that a log from a Kafka has transactions. They are not served as such: a consumer gets the records of aborted
-//! and of open ones like any other, whatever its isolation level. So opening says what it has seen.
+//! Signs that a log from a Kafka has transactions. They are not served as such: a consumer gets the
+//! records of aborted and of open ones like any other, whatever its isolation level. So opening
+//! says what it has seen.
 //!
 //! ```text
-//!   <base>.txnindex   an entry an aborted transaction, and no file without one     exact
-//!   <offset>.snapshot where a producer's open transaction began                    exact, with the batches behind it
-//!   control batches   an end, good or bad                                          of what is read anyway
+//!   <base>.txnindex     an entry an aborted transaction; no file without one
+//!   <offset>.snapshot   where a producer's open transaction began; the batches behind it tell the rest
+//!   control batches     an end, good or bad, as far as batches are read anyway
 //! ```
 
 use std::collections::BTreeSet;

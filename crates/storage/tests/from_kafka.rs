@@ -1,5 +1,5 @@
-//! What a partition from a Kafka may hold that is not served as Kafka serves it: messages of before 2017, and
-//! transactions. And what compaction leaves, which is served like anything else.
+//! What a partition from a Kafka may hold that is not served as Kafka serves it: messages of before
+//! 2017, and transactions. And what compaction leaves, which is served like anything else.
 #![allow(missing_docs)]
 
 mod harness;
@@ -67,7 +67,8 @@ fn read_offsets(log: &Log) -> Vec<i64> {
     fetch_all(log).iter().map(|header| header.base_offset).collect()
 }
 
-/// A topic that was written over the years: formats 0 and 1, both in a segment, then 1 and 2 in one, then 2 alone.
+/// A topic that was written over the years: formats 0 and 1, both in a segment, then 1 and 2 in
+/// one, then 2 alone.
 fn over_the_years() -> Vec<(i64, Vec<u8>)> {
     vec![
         (0, messages(0, 0..10)),
@@ -237,7 +238,8 @@ fn ended_and_open_transactions_are_seen_in_batches_and_later_in_the_snapshot() {
     assert_eq!(recovery.transactions.open, 1, "it is far behind what a clean start reads");
 }
 
-/// What compaction leaves: offsets that lead nowhere, within segments and between them, and segments of nothing.
+/// What compaction leaves: offsets that lead nowhere, within segments and between them, and
+/// segments of nothing.
 #[test]
 fn a_compacted_log_is_served_after_a_kill_with_nothing_cut_and_nothing_damaged() {
     let odd = |offsets: std::ops::Range<i64>| batches(offsets.filter(|offset| offset % 3 == 1));

@@ -223,13 +223,20 @@ proptest! {
         log in prop::collection::vec(any::<u8>(), 0..400),
         index in prop::collection::vec(any::<u8>(), 0..64),
         text in "[0-9 \n:a-z_-]{0,60}",
+        swap in prop::option::of((prop::collection::vec(any::<u8>(), 0..400), any::<bool>())),
         base in prop_oneof![Just(0i64), Just(i64::MAX), any::<i64>().prop_map(|n| n & i64::MAX)],
     ) {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(format!("{base:020}.log")), log).unwrap();
         fs::write(dir.path().join(format!("{base:020}.index")), &index).unwrap();
         fs::write(dir.path().join(format!("{base:020}.timeindex")), &index).unwrap();
+        fs::write(dir.path().join(format!("{base:020}.txnindex")), &index).unwrap();
         fs::write(dir.path().join("leader-epoch-checkpoint"), text).unwrap();
+        if let Some((bytes, is_cleaned)) = swap {
+            fs::write(dir.path().join(format!("{:020}.log.swap", base / 2)), bytes).unwrap();
+            let cleaned = dir.path().join(format!("{:020}.index.cleaned", base / 3));
+            let _ = is_cleaned.then(|| fs::write(cleaned, &index).unwrap());
+        }
         open_and_look_around(dir.path(), LastStop::Clean);
         open_and_look_around(dir.path(), LastStop::Unclean);
     }

@@ -1,14 +1,14 @@
-//! What a Kafka leaves of a partition when it is killed while it exchanges, splits or deletes segments: each moment is a
-//! row of the table in docs/FORMAT.md, and each row a test here.
+//! What a Kafka leaves of a partition when it is killed while it exchanges, splits or deletes
+//! segments: each moment is a row of the table in docs/FORMAT.md, and each row a test here.
 //!
 //! ```text
-//!   Kafka's steps  write .cleaned │ rename each to .swap │ old ones to .deleted │ .swap to its name │ unlink
-//!                  └── killed after any of them: the old log ─┴─ or the new one, as soon as all are .swap ──┘
+//!   write .cleaned │ rename each to .swap │ old ones to .deleted │ .swap to its name │ unlink
+//!   └─ killed here: the old log ─────────┴─ here: the new one ────────────────────────────────┘
 //! ```
 //!
-//! The steps are those of Kafka 4.4: of a segment's files the log first, of new segments the highest first, of
-//! old ones the lowest. Every start is tried on the disk that the kill left, and again with each of its own calls
-//! failing, and with the power cut at each.
+//! The steps are those of Kafka 4.4: of a segment's files the log first, of new segments the
+//! highest first, of old ones the lowest. Every start is tried on the disk that the kill left, and
+//! again with each of its own calls failing, and with the power cut at each.
 
 use std::{collections::BTreeMap, os::unix::fs::FileExt, path::Path, sync::Arc};
 
@@ -177,7 +177,8 @@ fn deleted_files_that_wait_to_be_unlinked_go_whether_the_stop_was_clean_or_not()
     }
 }
 
-/// Kafka's own start deletes what is replaced and renames what replaces it, in the order of a listing: any.
+/// Kafka's own start deletes what is replaced and renames what replaces it, in the order of a
+/// listing: any.
 #[test]
 fn a_start_of_kafka_that_was_killed_itself_is_finished() {
     for exchange in [compaction(), split()] {
@@ -196,7 +197,8 @@ fn a_start_of_kafka_that_was_killed_itself_is_finished() {
             let mut random = Random::new(seed);
             shuffle(&mut unlinks, &mut random);
             shuffle(&mut renames, &mut random);
-            // An index that has got its name before its log is taken for the old one's, and made again.
+            // An index that has got its name before its log is taken for the old one's, and made
+            // again.
             for files in moments(&prepared, &[unlinks.clone(), renames.clone()].concat()) {
                 assert_eq!(content(&disk_of(&files)), done, "{:?}", files.keys());
             }
@@ -248,7 +250,8 @@ fn a_swap_that_is_not_sound_replaces_nothing_and_nothing_is_removed() {
     }
 }
 
-/// The point was written when the log had other bytes: what it says is on the disk is no longer there.
+/// The point was written when the log had other bytes: what it says is on the disk is no longer
+/// there.
 #[test]
 fn nothing_is_believed_of_a_log_of_which_segments_were_exchanged() {
     let exchange = compaction();
@@ -280,8 +283,8 @@ fn a_file_of_another_name_is_left_alone() {
     assert!(others.iter().all(|name| left.contains_key(*name)));
 }
 
-/// Whatever is opened from `files` is what is opened from `expected`; also when a call of the start fails, or the
-/// power goes with it, and another start follows.
+/// Whatever is opened from `files` is what is opened from `expected`; also when a call of the start
+/// fails, or the power goes with it, and another start follows.
 fn starts_as(files: &Files, expected: &Files) {
     let expected = content(&disk_of(expected));
     let disk = disk_of(files);
@@ -342,7 +345,8 @@ fn name(base: i64, kind: &str) -> String {
     format!("{base:020}.{kind}")
 }
 
-/// Segments from each of those offsets to the next, the last one to 40, and an aborted transaction in the second.
+/// Segments from each of those offsets to the next, the last one to 40, and an aborted transaction
+/// in the second.
 fn log_of(begins: &[i64]) -> Files {
     let ends = begins.iter().skip(1).chain([&40]);
     let mut files = Files::new();

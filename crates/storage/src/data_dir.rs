@@ -22,7 +22,7 @@ use rustix::{fs::FlockOperation, io::Errno};
 
 use crate::{
     DirEntry, Directory, Disk, DiskFile, LastStop, Log, LogConfig, LogError, Offset, PartitionName,
-    RecoveryPoint, SmallFile, TopicId, partition_metadata, recovery_points,
+    RecoveryPoint, SmallFile, TopicId, partition_metadata, recovery_points, swap,
 };
 
 const LOCK: &str = ".lock";
@@ -157,6 +157,12 @@ impl DataDir {
     /// The topic that a partition's directory belongs to; `None` in those from before Kafka 2.8.
     pub fn topic_id(&self, name: &PartitionName) -> Result<Option<TopicId>, LogError> {
         partition_metadata::read(&self.dir.subdirectory(&name.to_string()))
+    }
+
+    /// Finishes, or takes back, what a killed Kafka was doing with a partition's segments: for a reader that comes before
+    /// the log is opened, which does the same. Blocks.
+    pub fn finish_exchange(&self, name: &PartitionName) -> Result<(), LogError> {
+        swap::finish(&self.dir.subdirectory(&name.to_string())).map(drop)
     }
 
     /// Where a partition's log is, or would be.

@@ -239,6 +239,9 @@ fn take_offsets_over(
     entries: &BTreeMap<String, Entry>,
     origin: &Origin,
 ) -> anyhow::Result<()> {
+    for name in data_dir.partitions()?.iter().filter(|name| name.topic == CONSUMER_OFFSETS) {
+        data_dir.finish_exchange(name)?;
+    }
     let ids = |topic: &str| entries.get(topic).map(|entry| entry.id);
     let now_ms = crate::clock::now_ms();
     let read = committed_offsets::read(data_dir.path(), &decompress, &ids, now_ms)?;

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use penstock_tests::records::{batch, bytes_of, records_from};
 use penstock_tests::volume::Mount;
 use penstock_tests::{Client, Start};
-use penstock_wire::messages::DeleteTopicsRequest;
-use penstock_wire::{ErrorCode, Request, Response};
+use penstock_wire::ErrorCode;
 
 const MOUNT_BYTES: u64 = 1 << 20;
 
@@ -21,11 +20,7 @@ fn create(client: &mut Client) -> ErrorCode {
 }
 
 fn delete(client: &mut Client) -> ErrorCode {
-    let request = DeleteTopicsRequest { topic_names: vec!["t".into()], ..Default::default() };
-    match client.ask(&Request::DeleteTopics(request)).unwrap() {
-        Response::DeleteTopics(response) => response.responses[0].error_code,
-        _ => panic!("not an answer to DeleteTopics"),
-    }
+    client.ask_for_deletion("t").unwrap()
 }
 
 fn on_the_way_out(dir: &Path) -> Vec<PathBuf> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use penstock_tests::records::batch;
 use penstock_tests::rounds::{Dice, rounds, say};
+use penstock_tests::volume::Volume;
 use penstock_tests::{Client, Penstock, Start};
 use penstock_wire::messages::{
     CreatableTopic, CreatePartitionsRequest, CreatePartitionsTopic, CreateTopicsRequest,
@@ -22,9 +23,13 @@ const GROWN: i32 = 60;
 const GROUP: &str = "g";
 
 fn create() -> Request {
+    creation_of(TOPIC, PARTITIONS)
+}
+
+fn creation_of(name: &str, num_partitions: i32) -> Request {
     let topic = CreatableTopic {
-        name: TOPIC.into(),
-        num_partitions: PARTITIONS,
+        name: name.into(),
+        num_partitions,
         replication_factor: 1,
         ..Default::default()
     };
@@ -37,7 +42,11 @@ fn grow() -> Request {
 }
 
 fn delete() -> Request {
-    let topic_names = vec![TOPIC.into()];
+    deletion_of(TOPIC)
+}
+
+fn deletion_of(name: &str) -> Request {
+    let topic_names = vec![name.into()];
     Request::DeleteTopics(DeleteTopicsRequest { topic_names, ..Default::default() })
 }
 
@@ -76,8 +85,13 @@ fn committed(client: &mut Client) -> (i64, usize) {
 
 /// Its partitions with a leader, and those without.
 fn partitions(client: &mut Client) -> (i32, i32) {
-    let topic = MetadataRequestTopic { name: TOPIC.into() };
-    let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
+    partitions_of(client, TOPIC)
+}
+
+fn partitions_of(client: &mut Client, name: &str) -> (i32, i32) {
+    let topics = Some(vec![MetadataRequestTopic { name: name.into() }]);
+    let allow_auto_topic_creation = false;
+    let request = MetadataRequest { topics, allow_auto_topic_creation, ..Default::default() };
     let Response::Metadata(response) = client.ask(&Request::Metadata(request)).unwrap() else {
         panic!("not an answer to Metadata");
     };
@@ -100,8 +114,7 @@ struct Life {
 impl Life {
     fn new() -> Life {
         let dir = tempfile::tempdir().unwrap();
-        let settings = [("auto.create.topics.enable", "false")];
-        let start = Start::on(dir.path()).set(&settings);
+        let start = Start::on(dir.path());
         Life { _dir: dir, start }
     }
 
@@ -251,6 +264,64 @@ fn a_killed_deletion_leaves_the_whole_topic_or_nothing_and_no_offset_outlives_it
         life.remove();
     }
     say(format_args!("{kills} killed deletions of {took:?}, {gone} topics gone"));
+}
+
+/// On a file system of its own: what had not been synced is lost. An answered change is there, an unanswered one is
+/// there whole or not at all.
+#[test]
+fn a_power_cut_during_creations_and_deletions_leaves_whole_topics_and_those_that_were_answered() {
+    const DISK_BYTES: u64 = 512 << 20;
+    let mut dice = Dice::of("power cuts during changes of topics");
+    let cuts = rounds(4, 60);
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut volume) = Volume::make(dir.path(), DISK_BYTES, "").unwrap() else { return };
+    let start = Start::on(&volume.path().join("data"));
+    let mut there = BTreeSet::new();
+    for _ in 0..cuts {
+        let server = start.start().unwrap();
+        let mut client = server.client().unwrap();
+        // So many changes are answered, the next one is on its way when the power goes.
+        for _ in 0..dice.within(1..4) {
+            let name = format!("t{}", dice.within(0..3));
+            match there.remove(&name) {
+                true => assert_eq!(client.ask_for_deletion(&name).unwrap(), ErrorCode::NONE),
+                false => {
+                    assert_eq!(client.ask_for_topic(&name, 6, &[]).unwrap(), ErrorCode::NONE);
+                    there.insert(name);
+                }
+            }
+        }
+        let begun = format!("t{}", dice.within(0..3));
+        let request = match there.contains(&begun) {
+            true => deletion_of(&begun),
+            false => creation_of(&begun, 6),
+        };
+        client.send(&request, request.api_key().supported().max_version).unwrap();
+        std::thread::sleep(Duration::from_micros(dice.within(0..60_000) as u64));
+        server.freeze().unwrap();
+        volume.cut_power().unwrap();
+        server.kill().unwrap();
+        volume.unmount().unwrap();
+        volume.mount().unwrap();
+
+        let server = start.start().unwrap();
+        let mut client = server.client().unwrap();
+        let named = |client: &mut Client, name: &str| match partitions_of(client, name) {
+            (6, 0) => true,
+            (0, 0) => false,
+            other => panic!("{name}: {other:?}"),
+        };
+        for name in ["t0", "t1", "t2"].iter().filter(|name| **name != begun) {
+            assert_eq!(named(&mut client, name), there.contains(*name), "{name} was answered");
+        }
+        match named(&mut client, &begun) {
+            true => there.insert(begun),
+            false => there.remove(&begun),
+        };
+        assert_eq!(directories(&volume.path().join("data")).len(), 6 * there.len());
+        server.stop().unwrap();
+    }
+    say(format_args!("{cuts} power cuts during changes of topics"));
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use penstock_wire::messages::{
     CreatableTopic, CreatableTopicConfig, CreatePartitionsRequest, CreatePartitionsTopic,
-    CreateTopicsRequest, FetchPartition, FetchRequest, FetchTopic, ListOffsetsPartition,
-    ListOffsetsRequest, ListOffsetsTopic, PartitionData, PartitionProduceData,
-    PartitionProduceResponse, ProduceRequest, TopicProduceData,
+    CreateTopicsRequest, DeleteTopicsRequest, FetchPartition, FetchRequest, FetchTopic,
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic, PartitionData,
+    PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
 };
 use penstock_wire::{DecodeError, ErrorCode, Records, Request, Response, decode_response, frame};
 
@@ -190,6 +190,18 @@ impl Client {
             panic!("not an answer to CreateTopics");
         };
         Ok(response.topics[0].error_code)
+    }
+
+    /// Asks that a topic be deleted and gives the answer.
+    ///
+    /// # Errors
+    /// As [`Client::ask_in`].
+    pub fn ask_for_deletion(&mut self, name: &str) -> Result<ErrorCode, ClientError> {
+        let request = DeleteTopicsRequest { topic_names: vec![name.into()], ..Default::default() };
+        let Response::DeleteTopics(response) = self.ask(&Request::DeleteTopics(request))? else {
+            panic!("not an answer to DeleteTopics");
+        };
+        Ok(response.responses[0].error_code)
     }
 
     /// Asks for as many partitions of a topic and gives what is said of it.

@@ -1,5 +1,5 @@
-//! Power cuts under load, on a file system of their own: in `fsync` nothing that was acknowledged or read is
-//! lost, in `os` nothing below the last flush.
+//! Power cuts under load, on a file system of their own: in `fsync`, and where a topic has `flush.messages` of 1,
+//! nothing that was acknowledged or read is lost, in `os` nothing below the last flush.
 //!
 //! ```text
 //!   load ──► freeze ──► cut power ──► kill ──► unmount, mount (ext4 replays its journal) ──► start ──► read all
@@ -31,11 +31,11 @@ struct Victim {
 
 impl Victim {
     /// `None`: this machine cannot mount a volume, which was said.
-    fn new(durability: &str, dice: &mut Dice) -> Option<Victim> {
+    fn new(settings: &[(&str, &str)], dice: &mut Dice) -> Option<Victim> {
         let dir = tempfile::tempdir().unwrap();
         let volume = Volume::make(dir.path(), DISK_BYTES, "").unwrap()?;
         let data_dir = volume.path().join("data");
-        let start = Start::on(&data_dir).with(&["--durability", durability]).set(&[FLUSH_INTERVAL]);
+        let start = Start::on(&data_dir).set(settings).set(&[FLUSH_INTERVAL]);
 
         let server = start.start().unwrap();
         let load = Load::create(&mut server.client().unwrap(), dice);
@@ -64,11 +64,20 @@ impl Victim {
 
 #[test]
 fn in_fsync_a_power_cut_takes_nothing_that_was_acknowledged_or_read() {
-    let mut dice = Dice::of("power cuts in fsync");
+    cut_and_lose_nothing("fsync", &[("durability", "fsync")]);
+}
+
+#[test]
+fn with_flush_messages_of_1_a_power_cut_takes_nothing_either() {
+    cut_and_lose_nothing("flush.messages", &[("log.flush.interval.messages", "1")]);
+}
+
+fn cut_and_lose_nothing(name: &str, settings: &[(&str, &str)]) {
+    let mut dice = Dice::of(&format!("power cuts in {name}"));
     let cuts = rounds(3, 50);
     let mut acknowledged = 0;
     for life in 0..cuts.div_ceil(CUTS_OF_ONE_LIFE) {
-        let Some(mut victim) = Victim::new("fsync", &mut dice) else { return };
+        let Some(mut victim) = Victim::new(settings, &mut dice) else { return };
         for _ in 0..CUTS_OF_ONE_LIFE.min(cuts - life * CUTS_OF_ONE_LIFE) {
             victim.cut(&mut dice);
             let mut client = victim.restart();
@@ -78,7 +87,7 @@ fn in_fsync_a_power_cut_takes_nothing_that_was_acknowledged_or_read() {
         acknowledged += victim.load.journal().acknowledgements();
     }
     say(format_args!(
-        "{cuts} power cuts in fsync, {acknowledged} requests acknowledged, nothing lost"
+        "{cuts} power cuts in {name}, {acknowledged} requests acknowledged, nothing lost"
     ));
 }
 
@@ -88,7 +97,7 @@ fn in_os_a_power_cut_takes_only_what_is_newer_than_the_last_flush() {
     let cuts = rounds(3, 50);
     let mut losses = Vec::new();
     for life in 0..cuts.div_ceil(CUTS_OF_ONE_LIFE) {
-        let Some(mut victim) = Victim::new("os", &mut dice) else { return };
+        let Some(mut victim) = Victim::new(&[("durability", "os")], &mut dice) else { return };
         for _ in 0..CUTS_OF_ONE_LIFE.min(cuts - life * CUTS_OF_ONE_LIFE) {
             victim.cut(&mut dice);
             let flushed = flushed_ends(&victim.data_dir);

@@ -105,7 +105,7 @@ struct Plan {
     topics: Few<FetchableTopicResponse>,
     extents: Few<Extent>,
     record_bytes: u64,
-    /// An error or old data: waiting would not make the answer better.
+    /// An error, old data, or more than there is room for: waiting would not make the answer better.
     is_final: bool,
     /// A partition has less than it may give: an append to it would make the answer larger.
     may_grow: bool,
@@ -159,7 +159,12 @@ impl Plan {
                 let left = self.limit.saturating_sub(self.record_bytes);
                 let max_bytes = left.min(asked.partition_max_bytes.max(0) as u64);
                 let extent = found.as_ref().and_then(|found| self.extent(found, max_bytes));
-                self.may_grow |= may_grow(found.is_some(), extent.as_ref(), max_bytes);
+                match &extent {
+                    Some(extent) => self.may_grow |= extent.len_bytes < max_bytes,
+                    None if found.is_none() => self.may_grow = true,
+                    // There is more than the answer has room for.
+                    None => self.is_final |= max_bytes == left,
+                }
                 PartitionData { records: self.slot(extent), ..partition_data(asked, bounds) }
             }
             Err(error) => {
@@ -200,15 +205,6 @@ impl Plan {
             leader_epoch: -1,
         });
         PartitionData { error_code: error, ..partition_data(asked, bounds) }
-    }
-}
-
-/// Whether an append would add to what a partition gives: nothing does once its limit is reached, or its next batch
-/// does not fit.
-fn may_grow(has_data: bool, extent: Option<&Extent>, max_bytes: u64) -> bool {
-    match extent {
-        Some(extent) => extent.len_bytes < max_bytes,
-        None => !has_data,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
 use penstock_ring::Ring;
@@ -18,9 +19,11 @@ use crate::durability::Durability;
 use crate::lookup::{ReadError, resolve};
 use crate::waiting::Waiting;
 
+mod flushed;
 mod group_commit;
 mod queue;
 
+use flushed::Flushed;
 pub(crate) use group_commit::Commits;
 use queue::Queue;
 
@@ -28,6 +31,7 @@ use queue::Queue;
 pub(crate) struct Partition {
     pub(crate) name: PartitionName,
     log: Mutex<Log>,
+    flushed: Flushed,
     queue: Queue,
     commits: Arc<Commits>,
     /// Held from the first decision of a write to its last: one at a time.
@@ -86,6 +90,7 @@ impl Partition {
     pub(crate) fn new(name: PartitionName, log: Log, commits: Arc<Commits>) -> Arc<Self> {
         Arc::new(Partition {
             name,
+            flushed: Flushed::new(log.recovery_point().offset),
             log: Mutex::new(log),
             queue: Queue::default(),
             commits,
@@ -138,12 +143,22 @@ impl Partition {
         Ok(())
     }
 
+    /// Whether producers may wait for a sync of what they send.
+    pub(crate) fn promises_syncs(&self) -> bool {
+        self.commits.durability == Durability::Fsync || self.log().config().flush_messages.is_some()
+    }
+
+    /// Whether `flush.ms` is over.
+    pub(crate) fn is_flush_due(&self, now: Instant) -> bool {
+        let log = self.log();
+        self.flushed.is_due(log.config(), log.log_end(), now)
+    }
+
     /// Moves the recovery point to the log end. Whether it moved. Blocks.
     pub(crate) fn flush(&self) -> bool {
-        // The kernel tells one sync of a file of an error, not all: a group's own must be the one. In this mode
-        // its batches are on the disk already, so that this does not hold appends up for long.
-        let is_synced = self.commits.durability == Durability::Fsync;
-        let _no_group = is_synced.then(|| self.appending.blocking_lock());
+        // The kernel tells one sync of a file of an error, not all: a group's own must be the one. Where groups are
+        // synced, little or nothing is left to sync here, so that this does not hold appends up for long.
+        let _no_group = self.promises_syncs().then(|| self.appending.blocking_lock());
         let begin = || self.log().begin_flush();
         // Before the directory is held: a roll, and with it an append, waits for that.
         if let Some(flush) = begin()
@@ -159,7 +174,9 @@ impl Partition {
         });
         match ran.flatten() {
             Some((flush, Ok(()))) => {
-                self.log().finish_flush(flush);
+                let mut log = self.log();
+                log.finish_flush(flush);
+                self.flushed.note(log.recovery_point().offset);
                 true
             }
             Some((flush, Err(error))) => {
@@ -175,6 +192,19 @@ impl Partition {
         let again = self.log().fail_flush(flush, error);
         let written = again.and_then(|again| self.touch_files(|| again.run()));
         if let Some(Err(error)) = written {
+            tracing::error!(partition = %self.name, %error, "what could not be synced could not be written again");
+        }
+    }
+
+    /// After a sync for producers has failed: what had been acknowledged without one is written again, see
+    /// [`WriteAgain`](penstock_storage::WriteAgain). With `fsync` there is no such thing.
+    async fn write_again_what_was_not_synced(&self) {
+        if self.commits.durability == Durability::Fsync {
+            return;
+        }
+        let (again, directory) = (self.log().write_again(), Arc::clone(&self.directory));
+        let writing = tokio::task::spawn_blocking(move || directory.touch(|| again.run()));
+        if let Ok(Some(Err(error))) = writing.await {
             tracing::error!(partition = %self.name, %error, "what could not be synced could not be written again");
         }
     }
@@ -242,12 +272,12 @@ impl Partition {
         self.roll(roll).await
     }
 
-    /// Makes the next segment on the blocking pool, and in `fsync` mode leaves nothing of the old one to the
-    /// kernel. The append lock is held by the caller.
+    /// Makes the next segment on the blocking pool, and where producers wait for syncs leaves nothing of the old one
+    /// to the kernel. The append lock is held by the caller.
     async fn roll(&self, due: Option<Roll>) -> Result<(), ProduceFailure> {
         let Some(roll) = due else { return Ok(()) };
         let directory = Arc::clone(&self.directory);
-        let is_synced = self.commits.durability == Durability::Fsync;
+        let is_synced = self.promises_syncs();
         let create = move || {
             if is_synced {
                 roll.sync_sealed()?;
@@ -259,9 +289,18 @@ impl Partition {
             .await
             .map_err(|error| ProduceFailure::Roll(Arc::new(io::Error::from(error))))?;
         match created.ok_or(ProduceFailure::Deleted)? {
-            Ok(new_segment) => self.log().install_roll(new_segment),
+            Ok(new_segment) => {
+                let mut log = self.log();
+                log.install_roll(new_segment);
+                if is_synced {
+                    self.flushed.note(log.log_end());
+                }
+            }
             Err(error) => {
                 self.log().fail_roll(&error);
+                if is_synced && self.log().is_offline() {
+                    self.write_again_what_was_not_synced().await;
+                }
                 return Err(ProduceFailure::Roll(error.into()));
             }
         }

@@ -257,9 +257,11 @@ impl Topics {
         }
     }
 
-    /// Moves every recovery point to its log's end and writes them down. Blocks.
-    pub(crate) fn flush(&self) {
-        let moved = self.partitions().iter().filter(|partition| partition.flush()).count();
+    /// Moves the recovery points of these partitions to their logs' ends and writes all down. Blocks.
+    pub(crate) fn flush(&self, is_asked: impl Fn(&Partition) -> bool) {
+        let partitions = self.partitions();
+        let asked = partitions.iter().filter(|partition| is_asked(partition));
+        let moved = asked.filter(|partition| partition.flush()).count();
         if moved > 0
             && let Err(error) = self.write_recovery_points()
         {

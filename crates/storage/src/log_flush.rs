@@ -121,10 +121,15 @@ impl Log {
                     "a sync failed; the partition takes no more appends until the server is restarted"
                 );
                 self.sync_failed = true;
-                let of = |segment: &Segment| (segment.files.clone(), segment.size_bytes);
-                Some(WriteAgain { segments: self.unflushed().map(of).collect() })
+                Some(self.write_again())
             }
         }
+    }
+
+    /// For whoever syncs the log's files himself, when such a sync has failed and the log is offline.
+    pub fn write_again(&self) -> WriteAgain {
+        let of = |segment: &Segment| (segment.files.clone(), segment.size_bytes);
+        WriteAgain { segments: self.unflushed().map(of).collect() }
     }
 
     /// Below its offset everything is on the disk. The caller keeps it over restarts

@@ -1,4 +1,5 @@
-//! Group commit: one write, and in `fsync` mode one sync, for all producers that wait for a partition.
+//! Group commit: one write, and where it is due one sync, for all producers that wait for a partition. A sync is due
+//! for every group in `fsync` mode, else for the one that completes the topic's `flush.messages`.
 //!
 //! ```text
 //!   producer A ──leads──► append lock ─ roll? ─ begin A, B, C ─ write ─ sync ─ finish all ─► hand over, then tell
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use penstock_ring::{Ring, Then, WriteError};
-use penstock_storage::{Append, AppendError, Appended, ProducedBatches, is_no_room};
+use penstock_storage::{Append, AppendError, Appended, Log, Offset, ProducedBatches, is_no_room};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 
@@ -58,6 +59,10 @@ pub(super) struct Lead(Arc<Partition>);
 /// the file: the partition goes offline.
 struct Group<'a> {
     partition: &'a Partition,
+    /// What comes after the write.
+    then: Then,
+    /// The log end, once it is part of the log.
+    end: Offset,
     /// The leader's own first.
     appends: Vec<Append>,
     /// Those who wait for the others, in order.
@@ -81,18 +86,41 @@ impl Partition {
         }
     }
 
+    /// Whether no group is acknowledged before its sync.
+    fn syncs_every_group(&self) -> bool {
+        let is_single =
+            |log: &Log| log.config().flush_messages.is_some_and(|messages| messages <= 1);
+        self.commits.durability == Durability::Fsync || is_single(&self.log())
+    }
+
+    /// What comes after the write of a group that ends there.
+    fn after_write(&self, log: &Log, end: Offset) -> Then {
+        match self.commits.durability {
+            Durability::Fsync => Then::SyncData,
+            Durability::Os if self.flushed.must_sync(log.config(), end) => Then::SyncData,
+            Durability::Os => Then::Return,
+        }
+    }
+
     /// Begins `first`, and what has queued up behind it and can be carried by the same write.
     fn gather(&self, first: ProducedBatches) -> Result<Group<'_>, AppendError> {
-        let requests_max = match self.commits.durability {
-            Durability::Fsync => self.queue.group_max(),
-            Durability::Os => GROUP_MAX_REQUESTS,
+        let requests_max = match self.syncs_every_group() {
+            true => self.queue.group_max(),
+            false => GROUP_MAX_REQUESTS,
         };
         let now_ms = clock::now_ms();
         let mut len_bytes = first.len_bytes();
         // Before the guard, so that it is dropped after it: it takes the log itself.
-        let mut group = Group { partition: self, appends: Vec::new(), waiting: Vec::new() };
+        let mut group = Group {
+            partition: self,
+            then: Then::Return,
+            end: Offset(0),
+            appends: Vec::new(),
+            waiting: Vec::new(),
+        };
         let mut log = self.log();
         let leader_epoch = leader_epoch_of(&log);
+        group.end = Offset(log.log_end().0.saturating_add(first.record_count()));
         group.appends.push(log.begin_append(first, leader_epoch, now_ms)?);
         let mut waiting = self.queue.waiting();
         while let Some(next) = waiting.front() {
@@ -102,14 +130,17 @@ impl Partition {
                 break;
             }
             let Some(Waiter { batches, turn }) = waiting.pop_front() else { break };
+            let records = batches.record_count();
             match log.begin_append(batches, leader_epoch, now_ms) {
                 Ok(append) => {
+                    group.end.0 += records;
                     group.appends.push(append);
                     group.waiting.push(turn);
                 }
                 Err(refused) => tell(turn, Err(refused.into())),
             }
         }
+        group.then = self.after_write(&log, group.end);
         Ok(group)
     }
 }
@@ -117,7 +148,8 @@ impl Partition {
 impl Lead {
     async fn commit(self, ring: &Ring, batches: ProducedBatches) -> Outcome {
         let partition = &self.0;
-        if partition.commits.durability == Durability::Fsync {
+        let is_synced = partition.syncs_every_group();
+        if is_synced {
             partition.queue.company(batches.len_bytes()).await;
         }
         let alone = partition.appending.lock().await;
@@ -131,7 +163,7 @@ impl Lead {
         let partition = Arc::clone(partition);
         let answers = Answers { partition: &partition, waiting, outcomes };
         drop(self);
-        if partition.commits.durability == Durability::Fsync && partition.queue.is_led() {
+        if is_synced && partition.queue.is_led() {
             // The next group is on its way to the disk before these answers take the core.
             tokio::task::yield_now().await;
         }
@@ -165,17 +197,25 @@ impl Group<'_> {
             Ok(()) if is_full => ProduceFailure::NoRoom(error.into()),
             _ => ProduceFailure::Write(error.into()),
         };
+        self.take_back(&failure);
+        if self.then == Then::SyncData && self.partition.log().is_offline() {
+            self.partition.write_again_what_was_not_synced().await;
+        }
+        Err(failure)
+    }
+
+    /// Lets the log know that nothing came of it.
+    fn take_back(&mut self, failure: &ProduceFailure) {
         let mut log = self.partition.log();
         let mut appends = std::mem::take(&mut self.appends).into_iter();
         let first = appends.next().expect("a group has its leader's append");
-        match &failure {
+        match failure {
             ProduceFailure::Write(error) => {
                 let error = io::Error::new(error.kind(), Arc::clone(error));
                 log.fail_append(first, error);
             }
             _ => log.cancel_append(first),
         }
-        Err(failure)
     }
 
     /// Lets the log know. A log that went offline meanwhile, since a checkpoint's sync failed, takes nothing: that
@@ -186,7 +226,11 @@ impl Group<'_> {
             return Err((io::Error::other("a sync of the log failed meanwhile"), false));
         }
         let appends = std::mem::take(&mut self.appends).into_iter();
-        Ok(appends.map(|append| log.finish_append(append)).collect())
+        let appended = appends.map(|append| log.finish_append(append)).collect();
+        if self.then == Then::SyncData {
+            self.partition.flushed.note(log.log_end());
+        }
+        Ok(appended)
     }
 
     /// The error, and whether it is that the disk has no room, which is known before the sync only.
@@ -197,13 +241,9 @@ impl Group<'_> {
         commits.appends.inc_by(self.appends.len() as u64);
         let mut pieces = std::mem::take(&mut self.appends[0].pieces);
         self.appends[1..].iter_mut().for_each(|append| pieces.append(&mut append.pieces));
-        let then = match commits.durability {
-            Durability::Os => Then::Return,
-            Durability::Fsync => Then::SyncData,
-        };
-        let written = ring.write_all_at(file, position, pieces, then).await;
+        let written = ring.write_all_at(file, position, pieces, self.then).await;
         let was_synced = !matches!(written, Err(WriteError::Write(_)));
-        commits.syncs.inc_by(u64::from(then == Then::SyncData && was_synced));
+        commits.syncs.inc_by(u64::from(self.then == Then::SyncData && was_synced));
         written.map_err(|error| match error {
             WriteError::Write(error) => {
                 let is_full = is_no_room(&error);

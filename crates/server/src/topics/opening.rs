@@ -22,7 +22,6 @@ use penstock_storage::{
 use super::interrupted::finish_all;
 use super::taking_over::{report_held, take_over};
 use super::{Absent, Topic, Topics, defaults, not_written};
-use crate::durability::Durability;
 use crate::groups::OffsetStore;
 use crate::metrics::Metrics;
 use crate::partition::{Commits, Partition};
@@ -113,10 +112,8 @@ impl Topics {
         let (offsets, points_file) = (Arc::clone(offsets), Mutex::default());
         let topics =
             Topics { data_dir, defaults, commits, by_name, registry, offsets, points_file };
-        if settings.durability == Durability::Fsync {
-            // A killed server may leave a write that nobody had synced; what is shown from here on must last.
-            topics.flush();
-        }
+        // A killed server may leave a write that nobody had synced; what is shown from here on must last.
+        topics.flush(Partition::promises_syncs);
         match topics.write_recovery_points() {
             // The disk is full, say: those that there are cost time only, after a crash.
             Err(error) if topics.bear_out(&points) => not_written(&error),

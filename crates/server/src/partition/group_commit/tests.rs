@@ -247,6 +247,58 @@ fn without_fsync_nothing_is_synced() {
     });
 }
 
+fn set_flush_messages(partition: &Partition, messages: i64) {
+    let flush_messages = Some(messages);
+    partition.log().set_config(LogConfig { flush_messages, ..LogConfig::default() });
+}
+
+#[test]
+fn the_record_that_completes_flush_messages_is_acknowledged_after_a_sync() {
+    for (messages, expected) in [(1, 7), (2, 3), (3, 2), (8, 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let partition = partition_in(dir.path(), Durability::Os);
+        set_flush_messages(&partition, messages);
+        on_worker(async |ring| {
+            for _ in 0..7 {
+                partition.append(&ring, value("x")).await.unwrap();
+            }
+        });
+        assert_eq!(partition.commits.syncs.get(), expected, "every {messages}");
+    }
+}
+
+#[test]
+fn a_flush_of_the_log_counts_for_flush_messages() {
+    let dir = tempfile::tempdir().unwrap();
+    let partition = partition_in(dir.path(), Durability::Os);
+    set_flush_messages(&partition, 2);
+    let append_one = || {
+        on_worker(async |ring| partition.append(&ring, value("x")).await.unwrap());
+        partition.commits.syncs.get()
+    };
+    assert_eq!(append_one(), 0);
+    assert!(partition.flush());
+    assert_eq!(append_one(), 0, "the one before is on the disk");
+    assert_eq!(append_one(), 1);
+}
+
+/// fdatasync(2) of /dev/null fails, and its writes do not.
+#[test]
+fn when_the_sync_that_flush_messages_asks_for_fails_its_group_is_refused() {
+    let (partition, _dir) = partition_on("/dev/null", Durability::Os);
+    set_flush_messages(&partition, 3);
+    on_worker(async |ring| {
+        for _ in 0..2 {
+            partition.append(&ring, value("kept")).await.unwrap();
+        }
+        let refused = partition.append(&ring, value("third")).await.unwrap_err();
+        assert!(matches!(refused, ProduceFailure::Write(_)), "{refused}");
+        let refused = partition.append(&ring, value("fourth")).await.unwrap_err();
+        assert!(matches!(refused, ProduceFailure::Refused(AppendError::Offline)), "{refused}");
+    });
+    assert_eq!(partition.log().log_end(), Offset(2));
+}
+
 /// /dev/full has no room, and cannot be cut.
 #[test]
 fn a_file_that_cannot_be_cut_back_takes_the_partition_offline() {

@@ -1,0 +1,83 @@
+//! How far a partition's records are on the disk, and when that must move on: `flush.messages` and `flush.ms`.
+//!
+//! ```text
+//!   ──────────── on the disk ────────────┬──── in the page cache ────┬── a group being written ──►
+//!                                     `below`                     log end                      its end
+//!                                        └──────── flush.messages: synced, then acknowledged ────┘
+//! ```
+//!
+//! Moved by group_commit, whose syncs take the active segment, and by flushes of the whole log. Decides; touches no file.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use penstock_storage::{LogConfig, Offset};
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(super) struct Flushed(Mutex<State>);
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    /// What is below is on the disk.
+    below: Offset,
+    /// Since when it is.
+    since: Instant,
+}
+
+impl Flushed {
+    pub(super) fn new(below: Offset) -> Self {
+        Flushed(Mutex::new(State { below, since: Instant::now() }))
+    }
+
+    /// Notes that everything below an offset has got to the disk.
+    pub(super) fn note(&self, below: Offset) {
+        let mut state = self.0.lock();
+        *state = State { below: below.max(state.below), since: Instant::now() };
+    }
+
+    /// Whether a group that ends there must be synced before its producers are answered.
+    pub(super) fn must_sync(&self, config: &LogConfig, group_end: Offset) -> bool {
+        let unsynced = || group_end.0 - self.0.lock().below.0;
+        config.flush_messages.is_some_and(|messages| unsynced() >= messages)
+    }
+
+    /// Whether a log that ends there has kept records off the disk for long enough.
+    pub(super) fn is_due(&self, config: &LogConfig, log_end: Offset, now: Instant) -> bool {
+        let Some(flush_ms) = config.flush_ms else { return false };
+        let state = *self.0.lock();
+        let waited = now.saturating_duration_since(state.since);
+        log_end > state.below && waited >= Duration::from_millis(flush_ms.max(0) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_synced_when_as_many_records_would_be_in_the_page_cache() {
+        let flushed = Flushed::new(Offset(100));
+        let config = |flush_messages| LogConfig { flush_messages, ..LogConfig::default() };
+        assert!(!flushed.must_sync(&config(None), Offset(i64::MAX)));
+        assert!(!flushed.must_sync(&config(Some(10)), Offset(109)));
+        assert!(flushed.must_sync(&config(Some(10)), Offset(110)));
+        assert!(flushed.must_sync(&config(Some(1)), Offset(101)));
+        flushed.note(Offset(110));
+        assert!(!flushed.must_sync(&config(Some(10)), Offset(119)));
+        flushed.note(Offset(50));
+        assert!(flushed.must_sync(&config(Some(10)), Offset(120)), "what is on the disk stays");
+    }
+
+    #[test]
+    fn a_log_is_due_once_its_time_is_over_and_there_is_something_to_flush() {
+        let flushed = Flushed::new(Offset(100));
+        let config = |flush_ms| LogConfig { flush_ms, ..LogConfig::default() };
+        let after = |ms| Instant::now() + Duration::from_millis(ms);
+        assert!(!flushed.is_due(&config(None), Offset(101), after(u64::MAX >> 32)));
+        assert!(!flushed.is_due(&config(Some(5000)), Offset(101), after(3000)));
+        assert!(flushed.is_due(&config(Some(5000)), Offset(101), after(6000)));
+        assert!(!flushed.is_due(&config(Some(5000)), Offset(100), after(6000)));
+        assert!(flushed.is_due(&config(Some(0)), Offset(101), after(0)));
+    }
+}

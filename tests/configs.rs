@@ -1,4 +1,5 @@
-//! Configurations over the wire: what may be set on a topic, what is described, and that what is set is done.
+//! Configurations over the wire: what may be set on a topic, what is described, and that what is
+//! set is done.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};

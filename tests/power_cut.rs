@@ -1,5 +1,6 @@
-//! Power cuts under load, on a file system of their own: in `fsync`, and where a topic has `flush.messages` of 1,
-//! nothing that was acknowledged or read is lost, in `os` nothing below the last flush.
+//! Power cuts under load, on a file system of their own: in `fsync`, and where a topic has
+//! `flush.messages` of 1, nothing that was acknowledged or read is lost, in `os` nothing below the
+//! last flush.
 //!
 //! ```text
 //!   load ──► freeze ──► cut power ──► kill ──► unmount, mount (ext4 replays its journal) ──► start ──► read all

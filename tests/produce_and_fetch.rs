@@ -181,7 +181,8 @@ fn a_fetch_does_not_wait_for_more_than_its_limits_let_through() {
     for partition in [0, 1] {
         client.produce(TOPIC, partition, 1, batch_of(4000)).unwrap();
     }
-    // Limits of the answer, of the server, of each partition; of the answer where the next batch does not fit.
+    // Limits of the answer, of the server, of each partition; of the answer where the next batch
+    // does not fit.
     let limits = [(3000, 1 << 20), (1 << 20, 1 << 20), (1 << 20, 1000), (5000, 1 << 20)];
     for (max_bytes, partition_max_bytes) in limits {
         let partitions = [0, 1].map(|partition| FetchPartition {

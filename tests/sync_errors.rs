@@ -27,7 +27,16 @@ const LEFT_BYTES: u64 = 4 << 20;
 
 #[test]
 fn after_a_failed_sync_nothing_more_is_acknowledged_and_all_that_was_is_there() {
-    let mut dice = Dice::of("failing syncs");
+    fail_syncs("fsync", &[("durability", "fsync")]);
+}
+
+#[test]
+fn with_flush_messages_of_1_it_is_the_same() {
+    fail_syncs("flush.messages", &[("log.flush.interval.messages", "1")]);
+}
+
+fn fail_syncs(name: &str, settings: &[(&str, &str)]) {
+    let mut dice = Dice::of(&format!("failing syncs of {name}"));
     for _ in 0..rounds(1, 10) {
         let dir = tempfile::tempdir().unwrap();
         let tmpfs = dir.path().join("tmpfs");
@@ -35,13 +44,18 @@ fn after_a_failed_sync_nothing_more_is_acknowledged_and_all_that_was_is_there() 
         let Some(volume) = Volume::make(&tmpfs, DISK_BYTES, "").unwrap() else {
             return;
         };
-        fail_syncs_under_load(&tmpfs, volume, &mut dice);
+        fail_syncs_under_load(&tmpfs, volume, settings, &mut dice);
     }
 }
 
-fn fail_syncs_under_load(tmpfs: &Path, mut volume: Volume, dice: &mut Dice) {
+fn fail_syncs_under_load(
+    tmpfs: &Path,
+    mut volume: Volume,
+    settings: &[(&str, &str)],
+    dice: &mut Dice,
+) {
     let data_dir = volume.path().join("data");
-    let start = Start::on(&data_dir).with(&["--durability", "fsync"]);
+    let start = Start::on(&data_dir).set(settings);
     let server = start.start().unwrap();
     let mut load = Load::create(&mut server.client().unwrap(), dice);
     // One sync at a time: of two, ext4 may confirm one that it gives up (KERNEL.md).

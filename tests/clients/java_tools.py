@@ -12,6 +12,8 @@ QUIET = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
 
 FILES_A_DUMP = 400
 
+CONFIG_COMMAND = "kafka.admin.ConfigCommand"
+
 
 def java(main_class: str, *arguments, options=TOOL_OPTIONS, log_level=QUIET) -> list[str]:
     """The command that starts a class of Apache Kafka's."""
@@ -26,6 +28,11 @@ def format_storage(properties: Path, cluster_id: str) -> None:
 def kafka_topics(server: str, *arguments) -> str:
     command = java("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", server, *arguments)
     return run(command, timeout_s=60).decode()
+
+
+def kafka_configs(server: str, kind: str, name, *arguments) -> str:
+    arguments = ["--bootstrap-server", server, "--entity-type", kind, "--entity-name", name, *arguments]
+    return run(java(CONFIG_COMMAND, *arguments), timeout_s=60).decode()
 
 
 def console_producer(server: str, topic: str, codec: str, batch_bytes: int, values: list[bytes]) -> None:
@@ -57,6 +64,13 @@ def producer_perf(server: str, topic: str, records: int, record_bytes: int) -> s
     arguments += ["--producer-props", f"bootstrap.servers={server}"]
     command = java("org.apache.kafka.tools.ProducerPerformance", *arguments)
     return run(command, timeout_s=patience_s(records)).decode()
+
+
+def transactional_perf(server: str, topic: str) -> list[str]:
+    """The command of a Java producer that asks for transactions first."""
+    arguments = ["--topic", topic, "--num-records", 1, "--record-size", 10, "--throughput", -1]
+    arguments += ["--producer-props", f"bootstrap.servers={server}", "--transactional-id", "t"]
+    return java("org.apache.kafka.tools.ProducerPerformance", *arguments)
 
 
 def consumer_perf(server: str, topic: str, records: int) -> str:

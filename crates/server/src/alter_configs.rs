@@ -1,7 +1,7 @@
 //! IncrementalAlterConfigs: changes what a topic sets.
 //!
-//! Called by api. What the answer is depends on the request first, then on the values, and last on whether there is
-//! such a topic, as in Kafka. A topic's changes are made together or not at all.
+//! Called by api. What the answer is depends on the request first, then on the values, and last on
+//! whether there is such a topic, as in Kafka. A topic's changes are made together or not at all.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,6 +1,8 @@
-//! What this server is set to, as a broker's configurations: every setting, and what is so whatever is set.
+//! What this server is set to, as a broker's configurations: every setting, and what is so whatever
+//! is set.
 //!
-//! Called by describe_configs and alter_configs. All of it is read-only: settings are read at start.
+//! Called by describe_configs and alter_configs. All of it is read-only: settings are read at
+//! start.
 
 use penstock_wire::{ErrorCode, Str};
 

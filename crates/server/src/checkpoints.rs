@@ -1,5 +1,5 @@
-//! Moves the recovery points by the clock: what a start after a crash need not read again. And flushes what a topic
-//! does not let wait as long (`flush.ms`), to the second.
+//! Moves the recovery points by the clock: what a start after a crash need not read again. And
+//! flushes what a topic does not let wait as long (`flush.ms`), to the second.
 //!
 //! Runs beside the workers on the main thread's runtime; the syncs are on the blocking pool, one partition
 //! after the other, so that they take no more of the disk than one stream of writes does.

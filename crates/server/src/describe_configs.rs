@@ -1,4 +1,5 @@
-//! DescribeConfigs: every configuration of a topic or of this server, and where its value comes from.
+//! DescribeConfigs: every configuration of a topic or of this server, and where its value comes
+//! from.
 //!
 //! Called by api. A value stands at the first of these that has one:
 //!
@@ -55,8 +56,8 @@ impl Described {
 /// Why nothing is described, in code and words.
 type Refused = (ErrorCode, String);
 
-/// Answers a DescribeConfigs request. A resource that is asked again is refused: each answer is many times as long
-/// as the question.
+/// Answers a DescribeConfigs request. A resource that is asked again is refused: each answer is
+/// many times as long as the question.
 pub(crate) fn describe(
     worker: &Worker,
     request: DescribeConfigsRequest,

@@ -105,7 +105,8 @@ struct Plan {
     topics: Few<FetchableTopicResponse>,
     extents: Few<Extent>,
     record_bytes: u64,
-    /// An error, old data, or more than there is room for: waiting would not make the answer better.
+    /// An error, old data, or more than there is room for: waiting would not make the answer
+    /// better.
     is_final: bool,
     /// A partition has less than it may give: an append to it would make the answer larger.
     may_grow: bool,
@@ -133,8 +134,8 @@ impl Plan {
         plan
     }
 
-    /// Whether this is what the peer should get now. `min_bytes` may be more than the limits let through: an answer
-    /// that waiting does not make larger is sent.
+    /// Whether this is what the peer should get now. `min_bytes` may be more than the limits let
+    /// through: an answer that waiting does not make larger is sent.
     fn answers(&self, request: &FetchRequest) -> bool {
         let min_bytes = self.limit.min(request.min_bytes.max(0) as u64);
         self.is_final

@@ -19,8 +19,8 @@ impl Overrides {
     /// Sets one value, as a client asks.
     ///
     /// # Errors
-    /// Kafka does not know the name, the value does not fit, or this server cannot keep what it promises; in words
-    /// for the one who asked.
+    /// Kafka does not know the name, the value does not fit, or this server cannot keep what it
+    /// promises; in words for the one who asked.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         let config = TopicConfig::named(key);
         let config = config.ok_or_else(|| format!("unknown topic config `{key}`"))?;
@@ -28,8 +28,9 @@ impl Overrides {
         Ok(())
     }
 
-    /// Keeps a value that the topic brought along from a Kafka, whatever it is: it must not be lost, and what cannot
-    /// be done here is at least shown. Setting other values is not refused for its sake.
+    /// Keeps a value that the topic brought along from a Kafka, whatever it is: it must not be
+    /// lost, and what cannot be done here is at least shown. Setting other values is not refused
+    /// for its sake.
     pub(crate) fn adopt(&mut self, key: &str, value: &str) {
         self.0.insert(key.to_owned(), value.to_owned());
     }
@@ -80,8 +81,8 @@ impl Overrides {
         config
     }
 
-    /// Whether retention may take anything. A compacted topic is complete whatever its age, and of a tiered one the
-    /// local part is not the whole.
+    /// Whether retention may take anything. A compacted topic is complete whatever its age, and of
+    /// a tiered one the local part is not the whole.
     fn may_expire(&self) -> bool {
         let policy = self.get("cleanup.policy").unwrap_or("delete");
         let is_tiered = self.get("remote.storage.enable").is_some_and(|value| value != "false");

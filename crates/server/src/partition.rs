@@ -156,8 +156,9 @@ impl Partition {
 
     /// Moves the recovery point to the log end. Whether it moved. Blocks.
     pub(crate) fn flush(&self) -> bool {
-        // The kernel tells one sync of a file of an error, not all: a group's own must be the one. Where groups are
-        // synced, little or nothing is left to sync here, so that this does not hold appends up for long.
+        // The kernel tells one sync of a file of an error, not all: a group's own must be the one.
+        // Appends are held up meanwhile, for as long as it takes to sync what groups left: nothing
+        // if each is synced, else less than `flush.messages`.
         let _no_group = self.promises_syncs().then(|| self.appending.blocking_lock());
         let begin = || self.log().begin_flush();
         // Before the directory is held: a roll, and with it an append, waits for that.
@@ -196,13 +197,17 @@ impl Partition {
         }
     }
 
-    /// After a sync for producers has failed: what had been acknowledged without one is written again, see
-    /// [`WriteAgain`](penstock_storage::WriteAgain). With `fsync` there is no such thing.
+    /// After a sync for producers has failed: what had been acknowledged without one, if anything,
+    /// is written again, see [`WriteAgain`](penstock_storage::WriteAgain).
     async fn write_again_what_was_not_synced(&self) {
-        if self.commits.durability == Durability::Fsync {
-            return;
-        }
-        let (again, directory) = (self.log().write_again(), Arc::clone(&self.directory));
+        let again = {
+            let log = self.log();
+            if self.syncs_every_group(&log) {
+                return;
+            }
+            log.write_again()
+        };
+        let directory = Arc::clone(&self.directory);
         let writing = tokio::task::spawn_blocking(move || directory.touch(|| again.run()));
         if let Ok(Some(Err(error))) = writing.await {
             tracing::error!(partition = %self.name, %error, "what could not be synced could not be written again");
@@ -272,8 +277,8 @@ impl Partition {
         self.roll(roll).await
     }
 
-    /// Makes the next segment on the blocking pool, and where producers wait for syncs leaves nothing of the old one
-    /// to the kernel. The append lock is held by the caller.
+    /// Makes the next segment on the blocking pool, and where producers wait for syncs leaves
+    /// nothing of the old one to the kernel. The append lock is held by the caller.
     async fn roll(&self, due: Option<Roll>) -> Result<(), ProduceFailure> {
         let Some(roll) = due else { return Ok(()) };
         let directory = Arc::clone(&self.directory);

@@ -338,7 +338,8 @@ impl Settings {
     }
 }
 
-/// Sets one topic configuration by Kafka's topic-level name. `Ok(None)`: no such name, or none that a log heeds.
+/// Sets one topic configuration by Kafka's topic-level name. `Ok(None)`: no such name, or none that
+/// a log heeds.
 ///
 /// # Errors
 /// Why the value does not fit.

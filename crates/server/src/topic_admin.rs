@@ -78,8 +78,8 @@ pub(crate) async fn create_topics(
     CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
 }
 
-/// Looks at the name first: that the topic is there already is what a client must hear, whatever else is wrong.
-/// `partitions` are those that the request has asked for so far.
+/// Looks at the name first: that the topic is there already is what a client must hear, whatever
+/// else is wrong. `partitions` are those that the request has asked for so far.
 async fn create_one(
     worker: &Worker,
     topic: CreatableTopic,

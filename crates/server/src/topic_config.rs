@@ -1,12 +1,12 @@
 //! Topic configurations: which there are, what they take, and what this server can promise of them.
 //!
 //! ```text
-//!   a client sets one ──► named in the table? ──► its type and range ──► a promise that can be kept? ──► kept
-//!                            no: refused             no: refused            no: refused, in words
+//!   a client sets one ──► in the table? ──► type and range? ──► can be promised? ──► kept
+//!                          no: refused       no: refused        no: refused, in words
 //! ```
 //!
-//! Called by overrides and by DescribeConfigs. Pure. What Kafka knows is taken, kept and described, also where it
-//! makes no difference here: scripts set it as a matter of course.
+//! Called by overrides and by DescribeConfigs. Pure. What Kafka knows is taken, kept and described,
+//! also where it makes no difference here: scripts set it as a matter of course.
 
 mod rule;
 mod table;
@@ -56,7 +56,8 @@ impl TopicConfig {
     /// What is kept of a value that a client sets.
     ///
     /// # Errors
-    /// It does not fit, or would be a promise that this server cannot keep; in words for the client.
+    /// It does not fit, or would be a promise that this server cannot keep; in words for the
+    /// client.
     pub(crate) fn take(&self, value: &str) -> Result<String, String> {
         let refused = |reason: &str| format!("topic config `{}`: `{value}` {reason}", self.name);
         let value = self.rule.read(value).map_err(|reason| refused(&reason))?;

@@ -257,7 +257,8 @@ impl Topics {
         }
     }
 
-    /// Moves the recovery points of these partitions to their logs' ends and writes all down. Blocks.
+    /// Moves the recovery points of these partitions to their logs' ends and writes all down.
+    /// Blocks.
     pub(crate) fn flush(&self, is_asked: impl Fn(&Partition) -> bool) {
         let partitions = self.partitions();
         let asked = partitions.iter().filter(|partition| is_asked(partition));

@@ -23,11 +23,11 @@ pub struct LogConfig {
     pub index_interval_bytes: u64,
     /// `segment.index.bytes`: a segment rolls when one of its indexes has grown to this.
     pub index_max_bytes: u64,
-    /// `flush.messages`: so many records are on the disk before the last of them is acknowledged. `None`: none is
-    /// waited for. Whoever writes appends sees to it.
+    /// `flush.messages`: so many records are on the disk before the last of them is acknowledged.
+    /// `None`: none is waited for. Whoever writes appends sees to it.
     pub flush_messages: Option<i64>,
-    /// `flush.ms`: records are on the disk so long after they were appended. `None`: whenever. Whoever flushes logs
-    /// sees to it.
+    /// `flush.ms`: records are on the disk so long after they were appended. `None`: whenever.
+    /// Whoever flushes logs sees to it.
     pub flush_ms: Option<i64>,
 }
 

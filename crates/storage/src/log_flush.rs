@@ -126,7 +126,8 @@ impl Log {
         }
     }
 
-    /// For whoever syncs the log's files himself, when such a sync has failed and the log is offline.
+    /// For whoever syncs the log's files himself, when such a sync has failed and the log is
+    /// offline.
     pub fn write_again(&self) -> WriteAgain {
         let of = |segment: &Segment| (segment.files.clone(), segment.size_bytes);
         WriteAgain { segments: self.unflushed().map(of).collect() }

@@ -14,8 +14,8 @@ use crate::writer::Writer;
 /// for long should be copied (`Str::from(&*name)`).
 pub type Str = ByteString;
 
-/// Text that is kept or passed on and identifies nothing. Bytes in it that are no UTF-8 are replaced, as Kafka does:
-/// a host name in Latin-1 is no reason to close a connection.
+/// Text that is kept or passed on and identifies nothing. Bytes in it that are no UTF-8 are
+/// replaced, as Kafka does: a host name in Latin-1 is no reason to close a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Label(Str);
 
@@ -217,7 +217,8 @@ impl Prefixed for Label {
     }
     fn decode_content(reader: &mut Reader, len_bytes: usize) -> Result<Self, DecodeError> {
         let bytes = string_bytes(reader, len_bytes)?;
-        // Asked first, because the conversion does not give back what it refuses. Valid text is not copied.
+        // Asked first, because the conversion does not give back what it refuses. Valid text is not
+        // copied.
         match std::str::from_utf8(&bytes) {
             Ok(_) => Str::try_from(bytes).map(Label).map_err(|_| reader.error(Problem::Utf8)),
             Err(_) => Ok(Label(String::from_utf8_lossy(&bytes).into_owned().into())),

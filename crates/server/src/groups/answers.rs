@@ -49,15 +49,18 @@ pub(crate) fn find_coordinator(
     }
 }
 
-/// Refuses at once, and for good: a producer must not look for what there is not until its time is over.
+/// Refuses at once, and for good: a producer must not look for what there is not until its time is
+/// over.
 fn nobody(api_version: i16, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     const NOBODY: i32 = -1;
     let (error_code, words) = match request.key_type {
-        // The only code on which librdkafka gives up at once. It asks key by key, and shows the message.
+        // The only code on which librdkafka gives up at once. It asks key by key, and shows the
+        // message.
         KEY_IS_A_TRANSACTION if api_version < KEYS_SINCE => {
             (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, NO_TRANSACTIONS)
         }
-        // Java gives up on any code that promises no better, and shows the message unless it is the one above.
+        // Java gives up on any code that promises no better, and shows the message unless it is the
+        // one above.
         KEY_IS_A_TRANSACTION => (ErrorCode::UNSUPPORTED_VERSION, NO_TRANSACTIONS),
         _ => (ErrorCode::INVALID_REQUEST, "only groups have a coordinator here"),
     };

@@ -1,12 +1,14 @@
-//! How far a partition's records are on the disk, and when that must move on: `flush.messages` and `flush.ms`.
+//! How far a partition's records are on the disk, and when that must move on: `flush.messages` and
+//! `flush.ms`.
 //!
 //! ```text
-//!   ──────────── on the disk ────────────┬──── in the page cache ────┬── a group being written ──►
-//!                                     `below`                     log end                      its end
-//!                                        └──────── flush.messages: synced, then acknowledged ────┘
+//!   ── on the disk ──────┬── in the page cache ──┬── a group being written ──►
+//!                     `below`                 log end                   its end
+//!                        └── as many as flush.messages: synced, then acknowledged
 //! ```
 //!
-//! Moved by group_commit, whose syncs take the active segment, and by flushes of the whole log. Decides; touches no file.
+//! Moved by group_commit, whose syncs take the active segment, and by flushes of the whole log.
+//! Decides; touches no file.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
-//! Group commit: one write, and where it is due one sync, for all producers that wait for a partition. A sync is due
-//! for every group in `fsync` mode, else for the one that completes the topic's `flush.messages`.
+//! Group commit: one write, and where it is due one sync, for all producers that wait for a
+//! partition. A sync is due for every group in `fsync` mode, else for the one that completes the
+//! topic's `flush.messages`.
 //!
 //! ```text
 //!   producer A ──leads──► append lock ─ roll? ─ begin A, B, C ─ write ─ sync ─ finish all ─► hand over, then tell
@@ -87,10 +88,9 @@ impl Partition {
     }
 
     /// Whether no group is acknowledged before its sync.
-    fn syncs_every_group(&self) -> bool {
-        let is_single =
-            |log: &Log| log.config().flush_messages.is_some_and(|messages| messages <= 1);
-        self.commits.durability == Durability::Fsync || is_single(&self.log())
+    pub(super) fn syncs_every_group(&self, log: &Log) -> bool {
+        let is_single = || log.config().flush_messages.is_some_and(|messages| messages <= 1);
+        self.commits.durability == Durability::Fsync || is_single()
     }
 
     /// What comes after the write of a group that ends there.
@@ -104,10 +104,6 @@ impl Partition {
 
     /// Begins `first`, and what has queued up behind it and can be carried by the same write.
     fn gather(&self, first: ProducedBatches) -> Result<Group<'_>, AppendError> {
-        let requests_max = match self.syncs_every_group() {
-            true => self.queue.group_max(),
-            false => GROUP_MAX_REQUESTS,
-        };
         let now_ms = clock::now_ms();
         let mut len_bytes = first.len_bytes();
         // Before the guard, so that it is dropped after it: it takes the log itself.
@@ -119,6 +115,10 @@ impl Partition {
             waiting: Vec::new(),
         };
         let mut log = self.log();
+        let requests_max = match self.syncs_every_group(&log) {
+            true => self.queue.group_max(),
+            false => GROUP_MAX_REQUESTS,
+        };
         let leader_epoch = leader_epoch_of(&log);
         group.end = Offset(log.log_end().0.saturating_add(first.record_count()));
         group.appends.push(log.begin_append(first, leader_epoch, now_ms)?);
@@ -148,7 +148,7 @@ impl Partition {
 impl Lead {
     async fn commit(self, ring: &Ring, batches: ProducedBatches) -> Outcome {
         let partition = &self.0;
-        let is_synced = partition.syncs_every_group();
+        let is_synced = partition.syncs_every_group(&partition.log());
         if is_synced {
             partition.queue.company(batches.len_bytes()).await;
         }

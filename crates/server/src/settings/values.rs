@@ -1,6 +1,7 @@
 //! Every setting as text, as it is now: what DescribeConfigs shows of the server.
 //!
-//! The counterpart of [`Settings::set`](super::Settings::set): each text is one that sets what there is.
+//! The counterpart of [`Settings::set`](super::Settings::set): each text is one that sets what
+//! there is.
 
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
-//! What values a configuration takes, by Kafka's types: reads a value as Kafka reads it and writes it in one form.
+//! What values a configuration takes, by Kafka's types: reads a value as Kafka reads it and writes
+//! it in one form.
 //!
-//! Called by [`super::TopicConfig`]. Pure. Underscores in numbers are taken as well, as in the server's own file.
+//! Called by [`super::TopicConfig`]. Pure. Underscores in numbers are taken as well, as in the
+//! server's own file.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;

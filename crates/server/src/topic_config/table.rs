@@ -1,8 +1,9 @@
-//! Every topic configuration that Apache Kafka 4.4 knows, by name: type, valid values, default, the broker's name for
-//! its default, and what it means here. Data only; [`super`] says what is done with it.
+//! Every topic configuration that Apache Kafka 4.4 knows, by name: type, valid values, default, the
+//! broker's name for its default, and what it means here. Data only; [`super`] says what is done
+//! with it.
 //!
-//! Two rows differ from Kafka. A segment may be as small as 1 KiB here, which Kafka refuses below 1 MiB. And
-//! `internal.segment.bytes`, which is for Kafka's own tests, has the same limits.
+//! Two rows differ from Kafka. A segment may be as small as 1 KiB here, which Kafka refuses below 1
+//! MiB. And `internal.segment.bytes`, which is for Kafka's own tests, has the same limits.
 
 use super::rule::Rule;
 use super::{Synonym, TopicConfig};

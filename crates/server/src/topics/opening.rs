@@ -112,7 +112,8 @@ impl Topics {
         let (offsets, points_file) = (Arc::clone(offsets), Mutex::default());
         let topics =
             Topics { data_dir, defaults, commits, by_name, registry, offsets, points_file };
-        // A killed server may leave a write that nobody had synced; what is shown from here on must last.
+        // A killed server may leave a write that nobody had synced; what is shown from here on must
+        // last.
         topics.flush(Partition::promises_syncs);
         match topics.write_recovery_points() {
             // The disk is full, say: those that there are cost time only, after a crash.

@@ -122,7 +122,7 @@ fn configs_of(
             let topic = worker.server.topics.get(name).ok_or_else(|| {
                 (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("there is no topic {name}"))
             })?;
-            Ok(of_topic(&topic.overrides(), settings))
+            Ok(of_topic(&topic.overrides_shown(), settings))
         }
         BROKER => {
             match broker_configs::check_id(&worker.server.cluster, &resource.resource_name)? {

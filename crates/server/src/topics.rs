@@ -115,13 +115,19 @@ impl Topic {
         }
     }
 
-    /// What holds where the topic sets nothing.
-    pub(crate) fn defaults(&self, of_server: &LogConfig) -> LogConfig {
-        defaults(of_server, self.retention_held)
+    /// What it sets, and what stands for it where its retention is not known: see `Entry::retention_held`.
+    pub(crate) fn overrides_shown(&self) -> Overrides {
+        let mut shown = self.overrides();
+        for key in ["retention.ms", "retention.bytes"].into_iter().filter(|_| self.retention_held) {
+            if shown.get(key).is_none() {
+                shown.adopt(key, "-1");
+            }
+        }
+        shown
     }
 
     fn config(&self, of_server: &LogConfig) -> LogConfig {
-        self.overrides().apply(&self.defaults(of_server))
+        self.overrides().apply(&defaults(of_server, self.retention_held))
     }
 
     pub(crate) fn partition(&self, index: i32) -> Result<Arc<Partition>, Unserved> {

@@ -2,9 +2,10 @@
 
 use crc_fast::{CrcAlgorithm, Digest};
 
+use crate::TimestampType;
 use crate::header::{
-    ATTRIBUTES_AT, BatchError, CRC_AT, HEADER_LEN, LEADER_EPOCH_AT, LOG_APPEND_TIME_BIT,
-    MAX_TIMESTAMP_AT,
+    ATTRIBUTES_AT, BatchError, CRC_AT, HEADER_LEN, LEADER_EPOCH_AT, MAX_TIMESTAMP_AT,
+    with_timestamp_type,
 };
 
 /// Base offset, length and leader epoch: what comes before the bytes that never change.
@@ -34,16 +35,21 @@ pub fn assign(batch: &mut [u8], base_offset: i64, leader_epoch: i32) {
     batch[LEADER_EPOCH_AT..][..4].copy_from_slice(&leader_epoch.to_be_bytes());
 }
 
-/// Makes every record's timestamp the broker's (`message.timestamp.type=LogAppendTime`):
-/// the records stay as they are, the header overrides them. Costs a new CRC of the whole batch.
+/// Writes the timestamp type and the greatest timestamp, which are the broker's to say. With LogAppendTime
+/// they override the records' own, which stay as they are. Costs a new CRC of the whole batch.
 ///
 /// `header` is the first [`HEADER_LEN`] bytes of a parsed batch and `records` the rest of it.
-pub fn stamp_log_append_time(header: &mut [u8], records: &[u8], now_ms: i64) {
+pub fn set_max_timestamp(
+    header: &mut [u8],
+    records: &[u8],
+    timestamp_type: TimestampType,
+    max_timestamp_ms: i64,
+) {
     assert!(header.len() == HEADER_LEN, "{} bytes are no header", header.len());
     let attributes = i16::from_be_bytes([header[ATTRIBUTES_AT], header[ATTRIBUTES_AT + 1]]);
-    let attributes = attributes | LOG_APPEND_TIME_BIT;
+    let attributes = with_timestamp_type(attributes, timestamp_type);
     header[ATTRIBUTES_AT..][..2].copy_from_slice(&attributes.to_be_bytes());
-    header[MAX_TIMESTAMP_AT..][..8].copy_from_slice(&now_ms.to_be_bytes());
+    header[MAX_TIMESTAMP_AT..][..8].copy_from_slice(&max_timestamp_ms.to_be_bytes());
     let mut crc = Digest::new(CrcAlgorithm::Crc32Iscsi);
     crc.update(&header[ATTRIBUTES_AT..]);
     crc.update(records);
@@ -64,7 +70,7 @@ fn compute(batch: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BatchBuilder, BatchHeader, NewRecord, TimestampType, records};
+    use crate::{BatchBuilder, BatchHeader, NewRecord, records};
 
     fn batch() -> Vec<u8> {
         let mut builder = BatchBuilder::new();
@@ -94,12 +100,15 @@ mod tests {
     fn log_append_time_overrides_every_record_and_seals_again() {
         let mut bytes = batch();
         let (header, records_part) = bytes.split_at_mut(HEADER_LEN);
-        stamp_log_append_time(header, records_part, 99);
+        set_max_timestamp(header, records_part, TimestampType::LogAppendTime, 99);
         assert!(crc_is_valid(&bytes));
         let header = BatchHeader::parse(&bytes).unwrap();
         assert_eq!(header.timestamp_type(), TimestampType::LogAppendTime);
         assert_eq!(header.max_timestamp, 99);
         assert_eq!(records(&bytes).unwrap().next().unwrap().unwrap().timestamp_ms, 99);
+        let (header, records_part) = bytes.split_at_mut(HEADER_LEN);
+        set_max_timestamp(header, records_part, TimestampType::CreateTime, 7);
+        assert_eq!(bytes, batch(), "the records' own timestamps are there again");
     }
 
     #[test]

@@ -20,9 +20,18 @@ pub(crate) const ATTRIBUTES_AT: usize = 21;
 pub(crate) const MAX_TIMESTAMP_AT: usize = 35;
 
 const CODEC_BITS: i16 = 0b111;
-pub(crate) const LOG_APPEND_TIME_BIT: i16 = 1 << 3;
+const LOG_APPEND_TIME_BIT: i16 = 1 << 3;
 const TRANSACTIONAL_BIT: i16 = 1 << 4;
 const CONTROL_BIT: i16 = 1 << 5;
+const DELETE_HORIZON_BIT: i16 = 1 << 6;
+
+/// The attributes, with bit 3 saying whose clock the timestamps show.
+pub(crate) fn with_timestamp_type(attributes: i16, timestamp_type: TimestampType) -> i16 {
+    match timestamp_type {
+        TimestampType::CreateTime => attributes & !LOG_APPEND_TIME_BIT,
+        TimestampType::LogAppendTime => attributes | LOG_APPEND_TIME_BIT,
+    }
+}
 
 /// The header of one batch, as it stands in the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +152,19 @@ impl BatchHeader {
         } else {
             TimestampType::LogAppendTime
         }
+    }
+
+    /// The same header with another timestamp type.
+    pub fn with_timestamp_type(self, timestamp_type: TimestampType) -> BatchHeader {
+        BatchHeader { attributes: with_timestamp_type(self.attributes, timestamp_type), ..self }
+    }
+
+    /// Whether the greatest timestamp can be what it claims to be. The base timestamp is that of a record, so
+    /// a smaller one was never set, or set wrongly. (In what Kafka has compacted, the base may be a deadline.)
+    pub fn is_max_timestamp_plausible(&self) -> bool {
+        self.timestamp_type() == TimestampType::LogAppendTime
+            || self.attributes & DELETE_HORIZON_BIT != 0
+            || self.max_timestamp >= self.base_timestamp
     }
 
     /// Whether the batch belongs to a transaction.

@@ -16,6 +16,7 @@
 
 mod batches;
 mod builder;
+mod check;
 mod checksum;
 mod header;
 mod records;
@@ -23,7 +24,8 @@ pub mod varint;
 
 pub use batches::Batches;
 pub use builder::{BatchBuilder, NewRecord};
-pub use checksum::{PLACE_LEN, assign, check_crc, crc_is_valid, stamp_log_append_time};
+pub use check::{CheckedRecords, Moment, check_records};
+pub use checksum::{PLACE_LEN, assign, check_crc, crc_is_valid, set_max_timestamp};
 pub use header::{BatchError, BatchHeader, Codec, HEADER_LEN, MAGIC, TimestampType};
 pub use records::{Header, Headers, Record, Records, records};
 

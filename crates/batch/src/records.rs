@@ -76,6 +76,11 @@ impl<'a> Records<'a> {
         }
     }
 
+    /// Bytes of the records so far: where the next one begins in the body.
+    pub(crate) fn read_bytes(&self) -> usize {
+        self.body.len() - self.rest.len()
+    }
+
     fn take(&mut self) -> Result<Record<'a>, &'static str> {
         let length = take_i32(&mut self.rest).ok_or("its length is cut or too long")?;
         let length = usize::try_from(length).map_err(|_| "its length is negative")?;
@@ -111,7 +116,7 @@ impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (index, at) = (self.index, self.body.len() - self.rest.len());
+        let (index, at) = (self.index, self.read_bytes());
         let taken = if self.index < self.count {
             self.take()
         } else if !self.rest.is_empty() {

@@ -10,16 +10,19 @@ use bytes::BufMut;
 pub const MAX_LEN: usize = 5;
 
 /// Reads up to 5 bytes.
+#[inline]
 pub fn take_u32(input: &mut &[u8]) -> Option<u32> {
     take(input, 32).map(|value| value as u32)
 }
 
 /// Reads a zigzagged number of up to 5 bytes.
+#[inline]
 pub fn take_i32(input: &mut &[u8]) -> Option<i32> {
     take_u32(input).map(|value| (value >> 1) as i32 ^ -((value & 1) as i32))
 }
 
 /// Reads a zigzagged number of up to 10 bytes.
+#[inline]
 pub fn take_i64(input: &mut &[u8]) -> Option<i64> {
     take(input, 64).map(|value| (value >> 1) as i64 ^ -((value & 1) as i64))
 }
@@ -39,7 +42,23 @@ pub fn put_i64(output: &mut impl BufMut, value: i64) {
     put(output, ((value << 1) ^ (value >> 63)) as u64);
 }
 
+/// Almost every number of a record has one byte or two: those take the short way.
+#[inline]
 fn take(input: &mut &[u8], bits: u32) -> Option<u64> {
+    match **input {
+        [one @ 0..0x80, ref rest @ ..] => {
+            *input = rest;
+            Some(one.into())
+        }
+        [one, two @ 0..0x80, ref rest @ ..] => {
+            *input = rest;
+            Some(u64::from(one & 0x7f) | u64::from(two) << 7)
+        }
+        _ => take_long(input, bits),
+    }
+}
+
+fn take_long(input: &mut &[u8], bits: u32) -> Option<u64> {
     let mut value = 0;
     let mut shift = 0;
     loop {

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use libfuzzer_sys::{arbitrary, arbitrary::Arbitrary, fuzz_target};
 use penstock_batch::{BatchBuilder, BatchHeader, NewRecord, assign};
 use penstock_storage::{
-    Find, FindError, Found, LastStop, Log, LogConfig, Lookup, Need, Offset, ProducedBatches, Step,
+    Find, FindError, Found, LastStop, Log, LogConfig, Lookup, Need, Offset, ProducedBatch, Step,
 };
 
 /// More than any look-up into some KiB of log and index has reason to read.
@@ -298,7 +298,8 @@ fn next_offset(found: &Found, asked: Offset) -> Option<Offset> {
 /// Appends a batch as the server would; its offset, or `None` when the log is full to the last offset.
 fn append(log: &mut Log) -> Option<Offset> {
     let sent = Bytes::from(batch(3, NOW_MS));
-    let batches = ProducedBatches::validate(sent, usize::MAX).expect("we built it");
+    let terms = LogConfig::default().terms(NOW_MS, true);
+    let batches = ProducedBatch::validate(sent, &terms).expect("we built it");
     if let Some(roll) = log.needs_roll(&batches, NOW_MS) {
         log.install_roll(roll.create().ok()?);
     }

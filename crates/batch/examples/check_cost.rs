@@ -1,4 +1,5 @@
-//! Prints what looking at the records of a batch costs, beside its CRC: `cargo run --release -p penstock-batch
+//! Prints what looking at the records of a batch costs, beside its CRC: `cargo run --release -p
+//! penstock-batch
 //! --example check_cost`.
 
 use std::hint::black_box;

@@ -1,9 +1,9 @@
-//! One pass over the records of a batch that a producer sent: do they fill it, do they parse, and what times
-//! do they have? Called by storage for what is to be appended; nothing is allocated.
+//! One pass over the records of a batch that a producer sent: do they fill it, do they parse, and
+//! what times do they have? Called by storage for what is to be appended; nothing is allocated.
 //!
 //! ```text
-//!   header: count n, base timestamp t        records: offset deltas 0, 1, … n-1, timestamps t + delta
-//!                                                      └ each fills its length, all fill the body
+//!   header:   count n, base timestamp t
+//!   records:  offset deltas 0, 1, … n-1, timestamps t + delta; each fills its length, all the body
 //! ```
 
 use crate::{BatchError, BatchHeader, Records, TimestampType};

@@ -35,8 +35,9 @@ pub fn assign(batch: &mut [u8], base_offset: i64, leader_epoch: i32) {
     batch[LEADER_EPOCH_AT..][..4].copy_from_slice(&leader_epoch.to_be_bytes());
 }
 
-/// Writes the timestamp type and the greatest timestamp, which are the broker's to say. With LogAppendTime
-/// they override the records' own, which stay as they are. Costs a new CRC of the whole batch.
+/// Writes the timestamp type and the greatest timestamp, which are the broker's to say. With
+/// LogAppendTime they override the records' own, which stay as they are. Costs a new CRC of the
+/// whole batch.
 ///
 /// `header` is the first [`HEADER_LEN`] bytes of a parsed batch and `records` the rest of it.
 pub fn set_max_timestamp(

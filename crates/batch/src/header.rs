@@ -159,8 +159,9 @@ impl BatchHeader {
         BatchHeader { attributes: with_timestamp_type(self.attributes, timestamp_type), ..self }
     }
 
-    /// Whether the greatest timestamp can be what it claims to be. The base timestamp is that of a record, so
-    /// a smaller one was never set, or set wrongly. (In what Kafka has compacted, the base may be a deadline.)
+    /// Whether the greatest timestamp can be what it claims to be. The base timestamp is that of a
+    /// record, so a smaller one was never set, or set wrongly. (In what Kafka has compacted, the
+    /// base may be a deadline.)
     pub fn is_max_timestamp_plausible(&self) -> bool {
         self.timestamp_type() == TimestampType::LogAppendTime
             || self.attributes & DELETE_HORIZON_BIT != 0

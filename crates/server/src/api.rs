@@ -85,7 +85,7 @@ async fn respond(
             return Ok(Some((Response::Fetch(fetched.response), fetched.extents)));
         }
         Request::Produce(request) => {
-            let produced = produce::produce(worker, request).await;
+            let produced = produce::produce(worker, api_version, request).await;
             match produced.map_err(NoReply::Unacknowledged)? {
                 Some(response) => Response::Produce(response),
                 None => return Ok(None),

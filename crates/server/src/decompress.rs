@@ -1,14 +1,15 @@
-//! Decompression of one batch's records, within bounds: the codecs and framings that Kafka's clients read.
+//! Decompression of one batch's records, within bounds: the codecs and framings that Kafka's
+//! clients read.
 //!
 //! ```text
-//!   gzip    members, one behind the other          lz4   one frame of independent blocks
-//!   zstd    frames, one behind the other           snappy  xerial's header and blocks, or one raw block
+//!   gzip    members, one behind the other      lz4     one frame of independent blocks
+//!   zstd    frames, one behind the other       snappy  xerial's header and blocks, or a raw block
 //! ```
 //!
-//! The output grows by what comes out, never by a size that the input claims, and ends at the caller's
-//! limit. All of the input must have been of use: bytes behind the last frame are an error, since readers
-//! differ in what they make of them. Called where records must be looked into; it blocks for as long as
-//! decompressing takes, so large bodies do not belong on an event loop.
+//! The output grows by what comes out, never by a size that the input claims, and ends at the
+//! caller's limit. All of the input must have been of use: bytes behind the last frame are an
+//! error, since readers differ in what they make of them. Called where records must be looked into;
+//! it blocks for as long as decompressing takes, so large bodies do not belong on an event loop.
 
 use std::io::{self, Read};
 
@@ -43,8 +44,8 @@ pub(crate) enum DecompressError {
     },
 }
 
-/// The records in `body`, of which at most `max_bytes` are taken. Memory: what has come out, and the
-/// codec's window.
+/// The records in `body`, of which at most `max_bytes` are taken. Memory: what has come out, and
+/// the codec's window.
 pub(crate) fn decompressed(
     codec: Codec,
     body: &[u8],
@@ -78,8 +79,8 @@ fn take(mut reader: impl Read, max_bytes: usize) -> io::Result<Option<Vec<u8>>> 
     }
 }
 
-/// The library takes a frame without its end mark for a whole one. Such a frame eats a byte that follows it,
-/// a whole one leaves it.
+/// The library takes a frame without its end mark for a whole one. Such a frame eats a byte that
+/// follows it, a whole one leaves it.
 fn lz4(body: &[u8], max_bytes: usize) -> io::Result<Option<Vec<u8>>> {
     const BEHIND: &[u8] = b"\xaa";
     let mut decoder = lz4_flex::frame::FrameDecoder::new(body.chain(BEHIND));

@@ -29,9 +29,14 @@ pub(crate) fn of_unserved(why: Unserved) -> ErrorCode {
 
 pub(crate) fn of_validation(error: &ProduceError) -> ErrorCode {
     match error {
-        ProduceError::Corrupt { .. } => ErrorCode::CORRUPT_MESSAGE,
+        ProduceError::Corrupt(_) => ErrorCode::CORRUPT_MESSAGE,
         ProduceError::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
-        ProduceError::Invalid { .. } => ErrorCode::INVALID_RECORD,
+        ProduceError::Invalid(_) | ProduceError::Record(_) => ErrorCode::INVALID_RECORD,
+        ProduceError::Timestamp { .. } | ProduceError::TimestampType => {
+            ErrorCode::INVALID_TIMESTAMP
+        }
+        ProduceError::Transactional => ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        ProduceError::ZstdTooEarly => ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
         ProduceError::UnsupportedMagic { .. } => ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT,
     }
 }

@@ -15,7 +15,6 @@ mod clock;
 mod cluster;
 mod connection;
 mod connections;
-#[allow(dead_code, reason = "the verification of produced batches comes next")]
 mod decompress;
 mod describe_configs;
 mod disk;
@@ -47,6 +46,7 @@ mod topic_admin;
 mod topic_command;
 mod topic_config;
 mod topics;
+mod verify;
 mod waiting;
 mod worker;
 

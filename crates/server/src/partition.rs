@@ -10,7 +10,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use penstock_ring::Ring;
 use penstock_storage::{
-    AppendError, Find, FlushError, Found, Log, LogFlush, Offset, PartitionName, ProducedBatches,
+    AppendError, Find, FlushError, Found, Log, LogFlush, Offset, PartitionName, ProducedBatch,
     Roll, TimestampFound,
 };
 
@@ -272,7 +272,7 @@ impl Partition {
         self.roll(roll).await
     }
 
-    async fn roll_if_due(&self, incoming: &ProducedBatches) -> Result<(), ProduceFailure> {
+    async fn roll_if_due(&self, incoming: &ProducedBatch) -> Result<(), ProduceFailure> {
         let roll = self.log().needs_roll(incoming, clock::now_ms());
         self.roll(roll).await
     }

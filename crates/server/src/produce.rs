@@ -6,16 +6,20 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use penstock_storage::{AppendError, Appended, Offset, ProducedBatches};
+use bytes::Bytes;
+use penstock_storage::{AppendError, Appended, LogConfig, Offset, ProduceError, ProducedBatch};
 use penstock_wire::messages::{
-    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
-    TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
+    ProduceResponse, TopicProduceResponse,
 };
 use penstock_wire::{ErrorCode, Few, Records};
 
-use crate::errors;
 use crate::partition::{Partition, ProduceFailure};
 use crate::worker::Worker;
+use crate::{clock, errors, verify};
+
+/// The first version of Produce whose clients may send zstd (KIP-110).
+const ZSTD_SINCE: i16 = 7;
 
 /// What producers may ask to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,7 @@ enum Acks {
 /// Kafka does, for the producer to notice.
 pub(crate) async fn produce(
     worker: &Worker,
+    api_version: i16,
     request: ProduceRequest,
 ) -> Result<Option<ProduceResponse>, ErrorCode> {
     let acks = acks_of(request.acks);
@@ -44,7 +49,7 @@ pub(crate) async fn produce(
             let index = data.index;
             let outcome = match &refused {
                 Some(refused) => Err(refused.clone()),
-                None => append(worker, &topic.name, data).await,
+                None => append(worker, api_version, &topic.name, data).await,
             };
             partition_responses.push(response_of(index, outcome));
         }
@@ -63,10 +68,17 @@ pub(crate) async fn produce(
 struct Refused {
     code: ErrorCode,
     words: String,
+    /// The record that is to blame, if it is one (KIP-467).
+    record_index: Option<i32>,
 }
 
 fn refused(code: ErrorCode, words: impl std::fmt::Display) -> Refused {
-    Refused { code, words: words.to_string() }
+    Refused { code, words: words.to_string(), record_index: None }
+}
+
+fn refused_batch(error: &ProduceError) -> Refused {
+    let record_index = error.record_index();
+    Refused { record_index, ..refused(errors::of_validation(error), error) }
 }
 
 fn acks_of(acks: i16) -> Option<Acks> {
@@ -95,6 +107,7 @@ fn refusal(worker: &Worker, request: &ProduceRequest, acks: Option<Acks>) -> Opt
 
 async fn append(
     worker: &Worker,
+    api_version: i16,
     topic: &str,
     data: PartitionProduceData,
 ) -> Result<(Arc<Partition>, Appended), Refused> {
@@ -103,11 +116,10 @@ async fn append(
     let Records::Bytes(Some(bytes)) = data.records else {
         return Err(refused(ErrorCode::INVALID_RECORD, "no records"));
     };
-    let max_message_bytes = partition.log().config().max_message_bytes;
-    let batches = ProducedBatches::validate(bytes, max_message_bytes)
-        .map_err(|error| refused(errors::of_validation(&error), error))?;
-    let len_bytes = batches.len_bytes();
-    match partition.append(&worker.ring, batches).await {
+    let config = partition.log().config().clone();
+    let batch = validated(bytes, &config, api_version >= ZSTD_SINCE).await?;
+    let len_bytes = batch.len_bytes();
+    match partition.append(&worker.ring, batch).await {
         Ok(appended) => {
             worker.server.metrics.produced_bytes.inc_by(len_bytes);
             Ok((partition, appended))
@@ -121,6 +133,24 @@ async fn append(
             Err(refused(errors::of_produce(&failure), failure))
         }
     }
+}
+
+/// What a topic with this configuration takes of what a producer sent.
+async fn validated(
+    bytes: Bytes,
+    config: &LogConfig,
+    takes_zstd: bool,
+) -> Result<ProducedBatch, Refused> {
+    let terms = config.terms(clock::now_ms(), takes_zstd);
+    let batch = ProducedBatch::validate(bytes, &terms).map_err(|error| refused_batch(&error))?;
+    if !config.verify_compressed || batch.compressed().is_none() {
+        return Ok(batch);
+    }
+    verify::verified(batch, terms).await.map_err(|error| match error {
+        verify::VerifyError::Records(error) => refused_batch(&error),
+        verify::VerifyError::Decompress(error) => refused(ErrorCode::INVALID_RECORD, error),
+        verify::VerifyError::GivenUp => refused(ErrorCode::UNKNOWN_SERVER_ERROR, error),
+    })
 }
 
 /// Of a partition that goes offline the log has told already. A full disk refuses every request: it is told
@@ -152,13 +182,22 @@ fn response_of(
         Err(refused) => PartitionProduceResponse {
             index,
             error_code: refused.code,
+            record_errors: refused
+                .record_index
+                .map(|index| blame(index, &refused.words))
+                .into_iter()
+                .collect(),
             error_message: Some(refused.words.into()),
             base_offset: Offset(NONE).0,
             log_append_time_ms: NONE,
             log_start_offset: NONE,
-            ..PartitionProduceResponse::default()
         },
     }
+}
+
+fn blame(batch_index: i32, words: &str) -> BatchIndexAndErrorMessage {
+    let batch_index_error_message = Some(words.into());
+    BatchIndexAndErrorMessage { batch_index, batch_index_error_message }
 }
 
 #[cfg(test)]

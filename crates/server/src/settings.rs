@@ -177,6 +177,9 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ),
     ("message.max.bytes", "largest record batch [1048588]"),
     ("log.message.timestamp.type", "CreateTime or LogAppendTime [CreateTime]"),
+    ("log.message.timestamp.before.max.ms", "a record may be so much older [no limit]"),
+    ("log.message.timestamp.after.max.ms", "a record's time may lie so far ahead [3600000]"),
+    ("penstock.verify.compressed", "decompress what producers send and check the records [false]"),
     ("socket.request.max.bytes", "largest request frame [100 MiB]"),
     ("fetch.max.bytes", "largest fetch answer, in record bytes [55 MiB]"),
     ("fetch.drop.behind", "what a scan read from disk leaves the page cache behind it [false]"),
@@ -280,6 +283,13 @@ impl Settings {
             "log.message.timestamp.type" => {
                 return self.assign_log("message.timestamp.type", value);
             }
+            "log.message.timestamp.before.max.ms" => {
+                return self.assign_log("message.timestamp.before.max.ms", value);
+            }
+            "log.message.timestamp.after.max.ms" => {
+                return self.assign_log("message.timestamp.after.max.ms", value);
+            }
+            "penstock.verify.compressed" => return self.assign_log(key, value),
             "log.retention.check.interval.ms" => {
                 self.retention_check_interval = milliseconds(value, 1)?;
             }
@@ -382,6 +392,13 @@ pub(crate) fn set_log_config(
             let ms: i64 = number(value, 0..=i64::MAX)?;
             config.flush_ms = (ms < i64::MAX).then_some(ms);
         }
+        "message.timestamp.before.max.ms" => {
+            config.timestamp_before_max_ms = number(value, 0..=i64::MAX)?;
+        }
+        "message.timestamp.after.max.ms" => {
+            config.timestamp_after_max_ms = number(value, 0..=i64::MAX)?;
+        }
+        "penstock.verify.compressed" => config.verify_compressed = truth(value)?,
         _ => return Ok(None),
     }
     Ok(Some(()))

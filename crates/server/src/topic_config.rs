@@ -99,7 +99,8 @@ mod tests {
                 assert_eq!(config.take(config.default).as_deref(), Ok(config.default));
             }
         }
-        assert_eq!(TopicConfig::described().count(), 37);
+        let kafkas = TopicConfig::described().filter(|one| !one.name.starts_with("penstock."));
+        assert_eq!(kafkas.count(), 37);
         assert!(TopicConfig::named("no.such.key").is_none());
     }
 

@@ -19,11 +19,11 @@ use std::{fs::File, io, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use penstock_batch::{
-    BatchHeader, HEADER_LEN, PLACE_LEN, TimestampType, assign, stamp_log_append_time,
+    BatchHeader, HEADER_LEN, PLACE_LEN, TimestampType, assign, set_max_timestamp,
 };
 
 use crate::{
-    Log, Offset, Position, ProducedBatches, batch_place::BatchPlace, log::Writing,
+    Log, Offset, Position, ProducedBatch, batch_place::BatchPlace, log::Writing,
     outstanding::Outstanding,
 };
 
@@ -35,10 +35,14 @@ pub struct Append {
     pub file: Arc<File>,
     /// Its end, or that of the append begun before.
     pub position: Position,
-    /// Whole batches with their offsets: of each a patched head, then the rest as the producer sent it.
+    /// A whole batch with its offsets: a patched head, then the rest as the producer sent it.
     /// Cheap to clone for the write.
     pub pieces: Vec<Bytes>,
-    batches: Vec<(BatchHeader, BatchPlace)>,
+    header: BatchHeader,
+    place: BatchPlace,
+    /// Its greatest timestamp is that of its records.
+    is_checked: bool,
+    begun_ms: i64,
     log_append_time_ms: i64,
 }
 
@@ -98,87 +102,77 @@ pub enum AppendError {
 }
 
 impl Log {
-    /// Whether one write can carry these batches too: appends are outstanding, the batches fit behind them
-    /// into the segment, and are of another producer.
-    pub fn may_join(&self, batches: &ProducedBatches, now_ms: i64) -> bool {
+    /// Whether one write can carry this batch too: appends are outstanding, the batch fits behind
+    /// them into the segment, and is of another producer.
+    pub fn may_join(&self, batch: &ProducedBatch, now_ms: i64) -> bool {
         let Writing::Outstanding(outstanding) = &self.writing else { return false };
-        self.fits(batches, now_ms) && !outstanding.has_producer_of(batches)
+        self.fits(batch, now_ms) && !outstanding.has_producer_of(batch)
     }
 
-    /// Gives the batches their offsets and says where to write them.
+    /// Gives the batch its offsets and says where to write it.
     ///
-    /// The offsets are written into a copy of each batch's first bytes (16, or the header of 61 with
-    /// LogAppendTime); the records are not copied. The caller has rolled if `needs_roll` said so.
+    /// The offsets are written into a copy of the batch's first bytes (16, or the header of 61
+    /// where its greatest timestamp is not the producer's); the records are not copied. The caller
+    /// has rolled if `needs_roll` said so.
     ///
     /// # Panics
     /// If an outstanding append may not be joined, or a needed roll was left out: bugs of the caller.
     pub fn begin_append(
         &mut self,
-        batches: ProducedBatches,
+        batch: ProducedBatch,
         leader_epoch: i32,
         now_ms: i64,
     ) -> Result<Append, AppendError> {
-        self.check_append(&batches)?;
+        self.check_append(&batch)?;
         assert!(self.writing != Writing::Rolling, "a needed roll was left out");
-        let (position, mut next_offset) = self.append_point();
-        let end = (
-            Position(position.0 + batches.len_bytes()),
-            Offset(next_offset.0 + batches.record_count()),
-        );
+        let (position, base) = self.append_point();
+        let end = (Position(position.0 + batch.len_bytes()), Offset(base.0 + batch.record_count()));
         match &mut self.writing {
             Writing::Outstanding(outstanding) => {
-                assert!(!outstanding.has_producer_of(&batches), "a producer joined its own append");
-                outstanding.add(&batches, end);
+                assert!(!outstanding.has_producer_of(&batch), "a producer joined its own append");
+                outstanding.add(&batch, end);
             }
-            writing => *writing = Writing::Outstanding(Outstanding::first(&batches, end)),
+            writing => *writing = Writing::Outstanding(Outstanding::first(&batch, end)),
         }
-        let stamp_ms = match self.config.timestamp_type {
-            TimestampType::CreateTime => -1,
-            TimestampType::LogAppendTime => now_ms,
-        };
+        let ProducedBatch { bytes, header, is_restamped, is_checked } = batch;
+        let is_stamped = self.config.timestamp_type == TimestampType::LogAppendTime;
+        let mut header = BatchHeader { base_offset: base.0, leader_epoch, ..header };
+        if is_stamped {
+            header.max_timestamp = now_ms;
+            header = header.with_timestamp_type(TimestampType::LogAppendTime);
+        }
+        let place = BatchPlace::of(&header, position);
         let segment = &self.active.segment;
-        let mut pieces = Vec::with_capacity(2 * batches.batches.len());
-        let mut placed = Vec::with_capacity(batches.batches.len());
-        for (at, mut header) in batches.batches {
-            let batch = batches.bytes.slice(at..at + header.len_bytes());
-            header.base_offset = next_offset.0;
-            header.leader_epoch = leader_epoch;
-            if stamp_ms >= 0 {
-                header.max_timestamp = stamp_ms;
-            }
-            pieces.extend(patched(batch, &header, stamp_ms));
-            let place = BatchPlace::of(&header, Position(position.0 + at as u64));
-            assert!(segment.files.relative(place.last).is_some(), "a needed roll was left out");
-            next_offset = Offset(place.last.0 + 1);
-            placed.push((header, place));
-        }
+        assert!(segment.files.relative(place.last).is_some(), "a needed roll was left out");
         Ok(Append {
             file: segment.files.log.handle().clone(),
             position,
-            pieces,
-            batches: placed,
-            log_append_time_ms: stamp_ms,
+            pieces: patched(&bytes, &header, is_stamped || is_restamped).into(),
+            header,
+            place,
+            is_checked: is_checked || is_stamped,
+            begun_ms: now_ms,
+            log_append_time_ms: if is_stamped { now_ms } else { -1 },
         })
     }
 
     /// The bytes are written: they are part of the log from here on. Those begun first finish first.
     pub fn finish_append(&mut self, append: Append) -> Appended {
         self.assert_first_outstanding(&append);
-        let base_offset = self.log_end;
-        for (header, place) in &append.batches {
-            self.active.commit(place, self.config.index_interval_bytes);
-            self.recent.push(place);
-            self.epochs.note(header.leader_epoch, place.base);
-            self.producers.note(header, place.base);
-            self.log_end = Offset(place.last.0 + 1);
-        }
+        let Append { header, place, is_checked, begun_ms, .. } = &append;
+        let interval_bytes = self.config.index_interval_bytes;
+        self.active.append(place, *is_checked, *begun_ms, interval_bytes);
+        self.recent.push(place);
+        self.epochs.note(header.leader_epoch, place.base);
+        self.producers.note(header, place.base);
+        self.log_end = Offset(place.last.0 + 1);
         let is_last = matches!(&self.writing, Writing::Outstanding(o) if o.end.1 == self.log_end);
         if is_last {
             self.writing = Writing::Idle;
         }
         Appended {
-            base_offset,
-            last_offset: Offset(self.log_end.0 - 1),
+            base_offset: place.base,
+            last_offset: place.last,
             log_append_time_ms: append.log_append_time_ms,
         }
     }
@@ -203,15 +197,15 @@ impl Log {
         );
     }
 
-    fn check_append(&self, batches: &ProducedBatches) -> Result<(), AppendError> {
+    fn check_append(&self, batch: &ProducedBatch) -> Result<(), AppendError> {
         if self.is_offline() {
             return Err(AppendError::Offline);
         }
-        let (log_end, count) = (self.append_point().1, batches.record_count());
+        let (log_end, count) = (self.append_point().1, batch.record_count());
         if log_end.0.checked_add(count).is_none() {
             return Err(AppendError::OffsetsExhausted { log_end, count });
         }
-        batches.batches.iter().try_for_each(|(_, header)| self.producers.check(header))
+        self.producers.check(&batch.header)
     }
 
     /// Position in the active segment and offset of what is begun next.
@@ -229,14 +223,15 @@ impl Log {
     }
 }
 
-/// A batch's head with its place in the log, and the rest of it untouched.
-fn patched(batch: Bytes, header: &BatchHeader, stamp_ms: i64) -> [Bytes; 2] {
-    let head_len = if stamp_ms < 0 { PLACE_LEN } else { HEADER_LEN };
+/// A batch's head with its place in the log, and with `is_stamped` its greatest timestamp and their
+/// type; the rest of it untouched.
+fn patched(batch: &Bytes, header: &BatchHeader, is_stamped: bool) -> [Bytes; 2] {
+    let head_len = if is_stamped { HEADER_LEN } else { PLACE_LEN };
     let rest = batch.slice(head_len..);
     let mut head = BytesMut::from(&batch[..head_len]);
     assign(&mut head, header.base_offset, header.leader_epoch);
-    if stamp_ms >= 0 {
-        stamp_log_append_time(&mut head, &rest, stamp_ms);
+    if is_stamped {
+        set_max_timestamp(&mut head, &rest, header.timestamp_type(), header.max_timestamp);
     }
     [head.freeze(), rest]
 }

@@ -1,6 +1,6 @@
 //! What storage remembers of a batch, and when it believes a header. Pure.
 
-use penstock_batch::{BatchHeader, HEADER_LEN};
+use penstock_batch::{BatchHeader, Codec, HEADER_LEN, Records, TimestampType};
 
 use crate::{Offset, Position, damage::DamagedRanges};
 
@@ -17,7 +17,26 @@ pub(crate) struct BatchPlace {
     pub(crate) last: Offset,
     pub(crate) position: Position,
     pub(crate) len_bytes: u64,
+    /// As the header says; where it says what cannot be, the base timestamp, which is that of a
+    /// record.
     pub(crate) max_timestamp_ms: i64,
+}
+
+/// Whether the records must be asked for the greatest timestamp, and can be. Producers that never
+/// set it are put right when they append; an earlier Penstock stored what they claimed.
+pub(crate) fn hides_max_timestamp(header: &BatchHeader) -> bool {
+    !header.is_max_timestamp_plausible() && header.codec() == Some(Codec::None)
+}
+
+/// The greatest timestamp of an uncompressed batch's records, whatever its header says; -1 without
+/// any. `None` if they cannot be read.
+pub(crate) fn max_timestamp_of_records(batch: &[u8]) -> Option<i64> {
+    let header = BatchHeader::parse(batch).ok()?;
+    let header = header.with_timestamp_type(TimestampType::CreateTime);
+    let body = batch.get(HEADER_LEN..header.len_bytes())?;
+    Records::new(&header, body)
+        .try_fold(-1, |newest_ms, record| record.map(|record| record.timestamp_ms.max(newest_ms)))
+        .ok()
 }
 
 impl BatchPlace {
@@ -27,7 +46,10 @@ impl BatchPlace {
             last: Offset(header.last_offset()),
             position,
             len_bytes: header.len_bytes() as u64,
-            max_timestamp_ms: header.max_timestamp,
+            max_timestamp_ms: match header.is_max_timestamp_plausible() {
+                true => header.max_timestamp,
+                false => header.base_timestamp,
+            },
         }
     }
 

@@ -19,6 +19,15 @@ pub struct LogConfig {
     /// `message.timestamp.type`: whose clock the timestamps of records show. LogAppendTime is stamped
     /// into the batch headers when an append begins.
     pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`: how far before now a producer's timestamp may lie. With
+    /// LogAppendTime neither this nor the next is looked at.
+    pub timestamp_before_max_ms: i64,
+    /// `message.timestamp.after.max.ms`: how far ahead of now a producer's timestamp may lie. What
+    /// lies further ahead keeps no segment from expiring.
+    pub timestamp_after_max_ms: i64,
+    /// `penstock.verify.compressed`: whether the caller decompresses what producers send, and lets
+    /// `ProducedBatch::check_decompressed` look at the records. Storage itself never decompresses.
+    pub verify_compressed: bool,
     /// `index.interval.bytes`: an index entry is due when more than this was appended since the last.
     pub index_interval_bytes: u64,
     /// `segment.index.bytes`: a segment rolls when one of its indexes has grown to this.
@@ -41,6 +50,9 @@ impl Default for LogConfig {
             retention_bytes: None,
             max_message_bytes: (1 << 20) + 12,
             timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: 60 * 60 * 1000,
+            verify_compressed: false,
             index_interval_bytes: 4096,
             index_max_bytes: 10 << 20,
             flush_messages: None,

@@ -8,9 +8,12 @@
 //! A reader's path: log.rs → lookup.rs → index_search.rs → learned.rs. A writer's: produced.rs → append.rs →
 //! segment.rs. Starting: data_dir.rs → recovery.rs → swap.rs → scan.rs. Under all of them: disk.rs.
 
+mod age;
+mod age_read;
 mod append;
 mod batch_place;
 mod checked_text;
+mod compressed;
 mod config;
 mod damage;
 mod data_dir;
@@ -54,6 +57,7 @@ mod topic;
 mod transactions;
 mod units;
 
+pub use age_read::{Age, AgeRead};
 pub use append::{Append, AppendError, Appended};
 pub use config::{LogConfig, TimestampType};
 pub use damage::{Damage, DamageFlush};
@@ -65,11 +69,11 @@ pub use log::{Find, LastStop, Log, LogError, SegmentInfo};
 pub use log_flush::{FlushError, LogFlush, WriteAgain};
 pub use lookup::Lookup;
 pub use old_format::OldSegments;
-pub use produced::{ProduceError, ProducedBatches};
+pub use produced::{ProduceError, ProducedBatch, Terms};
 pub use read::{Extent, FindError, Found, Need, Step};
 pub use recovery::Recovery;
 pub use recovery_points::RecoveryPoint;
-pub use retention::{Age, AgeRead, ExpiredSegment, Expiry};
+pub use retention::{ExpiredSegment, Expiry};
 pub use roll::{NewSegment, Roll};
 pub use scrub::{Scrub, Scrubbed, keep_damage};
 pub use segment_reader::{SegmentPiece, SegmentReader};

@@ -24,6 +24,7 @@ use std::{
 use crate::{
     Damage, Directory, EpochStart, FindError, Found, IndexFlush, LogConfig, Lookup, Offset,
     OldSegments, TimestampLookup, TopicId, WriteAgain,
+    age::SegmentAge,
     batch_place::BatchPlace,
     damage::DamagedRanges,
     epochs::Epochs,
@@ -449,13 +450,31 @@ impl Active {
         let files = Arc::new(files);
         let indexer = Indexer::empty(&files);
         let damage = DamagedRanges::default();
-        let segment = Segment { files, size_bytes: 0, newest: None, untimed_ms: None, damage };
+        let age = SegmentAge::NEW;
+        let segment = Segment { files, size_bytes: 0, newest: None, age, damage };
         Active { segment, indexer, created_ms: now_ms, first_timestamp_ms: None }
     }
 
-    /// The batch is part of the segment from here on.
+    /// The batch was appended at that time and is part of the segment from here on. `is_checked`:
+    /// its greatest timestamp is that of its records; else the clock is asked rather than its
+    /// producer.
+    pub(crate) fn append(
+        &mut self,
+        batch: &BatchPlace,
+        is_checked: bool,
+        now_ms: i64,
+        interval_bytes: u64,
+    ) {
+        let first_ms = if is_checked { batch.max_timestamp_ms } else { now_ms };
+        self.first_timestamp_ms.get_or_insert(first_ms);
+        self.segment.age.append(batch.max_timestamp_ms, is_checked, now_ms);
+        self.commit(batch, interval_bytes);
+    }
+
+    /// The batch is part of the segment.
     pub(crate) fn commit(&mut self, batch: &BatchPlace, interval_bytes: u64) {
-        self.first_timestamp_ms.get_or_insert(batch.max_timestamp_ms);
+        // What lies ahead of the clock would keep the segment from rolling.
+        self.first_timestamp_ms.get_or_insert(batch.max_timestamp_ms.min(self.created_ms));
         self.indexer.note(batch, interval_bytes);
         self.segment.newest = self.indexer.newest;
         self.segment.size_bytes = batch.end().0;

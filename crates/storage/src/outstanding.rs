@@ -8,7 +8,7 @@
 //!
 //! Kept by `Log` between `begin_append` and the end of the last of them; see append.rs. Pure.
 
-use crate::{Offset, Position, ProducedBatches};
+use crate::{Offset, Position, ProducedBatch};
 
 /// Appends planned one behind the other, in one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,16 +21,16 @@ pub(crate) struct Outstanding {
 }
 
 impl Outstanding {
-    pub(crate) fn first(batches: &ProducedBatches, end: (Position, Offset)) -> Outstanding {
-        Outstanding { end, producer_ids: batches.producer_id().into_iter().collect() }
+    pub(crate) fn first(batch: &ProducedBatch, end: (Position, Offset)) -> Outstanding {
+        Outstanding { end, producer_ids: batch.producer_id().into_iter().collect() }
     }
 
-    pub(crate) fn add(&mut self, batches: &ProducedBatches, end: (Position, Offset)) {
+    pub(crate) fn add(&mut self, batch: &ProducedBatch, end: (Position, Offset)) {
         self.end = end;
-        self.producer_ids.extend(batches.producer_id());
+        self.producer_ids.extend(batch.producer_id());
     }
 
-    pub(crate) fn has_producer_of(&self, batches: &ProducedBatches) -> bool {
-        batches.producer_id().is_some_and(|id| self.producer_ids.contains(&id))
+    pub(crate) fn has_producer_of(&self, batch: &ProducedBatch) -> bool {
+        batch.producer_id().is_some_and(|id| self.producer_ids.contains(&id))
     }
 }

@@ -1,230 +1,288 @@
-//! Batches as a producer sent them, checked before any lock is taken. Pure.
+//! A batch as a producer sent it, checked before any lock is taken. Pure.
 //!
-//! What is checked here is all that can be known without the log and without decompressing. The records
-//! inside are the consumers' matter: what a producer wrote is what they get.
+//! ```text
+//!   bytes ──▶ one batch? ──▶ size, CRC ──▶ header ──▶ records ──▶ their times ──▶ ProducedBatch
+//!                                                       └ compressed: how they begin; the rest
+//!                                                         by check_decompressed
+//! ```
+//!
+//! A batch that consumers cannot read stops each of them at it for ever, so what can be known is
+//! checked. The broker says what the greatest timestamp and the timestamp type are, whatever the
+//! producer's header says; `header` is what will be stored.
 
 use bytes::Bytes;
-use penstock_batch::{BatchError, BatchHeader, Batches, Codec, HEADER_LEN, check_crc};
+use penstock_batch::{
+    BatchError, BatchHeader, CheckedRecords, Codec, HEADER_LEN, Moment, TimestampType, check_crc,
+    check_records,
+};
 
-/// Of one record: six numbers of a byte each and its attributes.
-const SMALLEST_RECORD_LEN_BYTES: usize = 7;
+use crate::{LogConfig, compressed};
 
-/// One or more whole, sound batches, not yet given offsets.
+#[cfg(test)]
+mod tests;
+
+/// What a log takes at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The largest batch, in bytes with its header.
+    pub max_message_bytes: usize,
+    /// Whose clock the timestamps show.
+    pub timestamp_type: TimestampType,
+    /// How far before now a producer's timestamp may lie.
+    pub timestamp_before_max_ms: i64,
+    /// How far ahead of now a producer's timestamp may lie.
+    pub timestamp_after_max_ms: i64,
+    /// Milliseconds since 1970.
+    pub now_ms: i64,
+    /// Whether the producer speaks a version that has zstd (Produce 7, KIP-110).
+    pub takes_zstd: bool,
+}
+
+/// One whole, sound batch, not yet given offsets.
 #[derive(Debug)]
-pub struct ProducedBatches {
+pub struct ProducedBatch {
     pub(crate) bytes: Bytes,
-    /// Where each batch starts, and its header as the producer wrote it. Never empty.
-    pub(crate) batches: Vec<(usize, BatchHeader)>,
+    /// As it will be stored, but for its place.
+    pub(crate) header: BatchHeader,
+    /// `header` has another greatest timestamp or timestamp type than `bytes`.
+    pub(crate) is_restamped: bool,
+    /// The greatest timestamp was found in the records.
+    pub(crate) is_checked: bool,
 }
 
 /// Why what a producer sent is not appended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProduceError {
     /// Kafka's CORRUPT_MESSAGE.
-    #[error("batch at byte {at}: {source}")]
-    Corrupt {
-        /// Where the batch starts in what was sent.
-        at: usize,
-        /// What is wrong with it.
-        source: BatchError,
-    },
+    #[error(transparent)]
+    Corrupt(BatchError),
     /// Kafka's MESSAGE_TOO_LARGE.
-    #[error("batch at byte {at} has {len_bytes} bytes, at most {max_bytes} are allowed")]
+    #[error("the batch has {len_bytes} bytes, at most {max_bytes} are allowed")]
     TooLarge {
-        /// Where the batch starts in what was sent.
-        at: usize,
         /// Its size.
         len_bytes: usize,
         /// The limit.
         max_bytes: usize,
     },
     /// Kafka's INVALID_RECORD.
-    #[error("batch at byte {at}: {what}")]
-    Invalid {
-        /// Where the batch starts in what was sent.
-        at: usize,
-        /// What is wrong with it.
-        what: &'static str,
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// Kafka's INVALID_RECORD: the records are not what the header says, or cannot be read.
+    #[error(transparent)]
+    Record(BatchError),
+    /// Kafka's INVALID_TIMESTAMP.
+    #[error(
+        "record {}: timestamp {} is not from {earliest_ms} to {latest_ms}",
+        .moment.index, .moment.timestamp_ms
+    )]
+    Timestamp {
+        /// The record, the first of a compressed batch, and its timestamp.
+        moment: Moment,
+        /// The first timestamp taken.
+        earliest_ms: i64,
+        /// The last timestamp taken.
+        latest_ms: i64,
     },
+    /// Kafka's INVALID_TIMESTAMP.
+    #[error("a producer does not set the timestamp type LogAppendTime")]
+    TimestampType,
+    /// Kafka's TRANSACTIONAL_ID_AUTHORIZATION_FAILED.
+    #[error("a transactional batch without a transaction")]
+    Transactional,
+    /// Kafka's UNSUPPORTED_COMPRESSION_TYPE.
+    #[error("zstd needs version 7 of Produce")]
+    ZstdTooEarly,
     /// Kafka's UNSUPPORTED_FOR_MESSAGE_FORMAT.
-    #[error("batch at byte {at} has magic {magic}; only 2 is kept")]
+    #[error("the batch has magic {magic}; only 2 is kept")]
     UnsupportedMagic {
-        /// Where the batch starts in what was sent.
-        at: usize,
         /// The format it claims.
         magic: i8,
     },
 }
 
-impl ProducedBatches {
-    /// Checks everything that can be known without the log. `max_message_bytes` limits each batch.
-    pub fn validate(
-        bytes: Bytes,
-        max_message_bytes: usize,
-    ) -> Result<ProducedBatches, ProduceError> {
-        let mut batches = Vec::new();
-        let mut walk = Batches::new(&bytes);
-        let mut records = 0i64;
-        loop {
-            let at = walk.position();
-            let Some(next) = walk.next() else { break };
-            let (header, batch) = next.map_err(|error| explain(at, error))?;
-            if batch.len() > max_message_bytes {
-                let (len_bytes, max_bytes) = (batch.len(), max_message_bytes);
-                return Err(ProduceError::TooLarge { at, len_bytes, max_bytes });
+impl ProduceError {
+    /// The record for which the batch is refused, counted from 0, if it is one record.
+    pub fn record_index(&self) -> Option<i32> {
+        match self {
+            ProduceError::Record(BatchError::Record { index, .. }) => Some(*index),
+            ProduceError::Timestamp { moment, .. } => Some(moment.index),
+            _ => None,
+        }
+    }
+}
+
+impl LogConfig {
+    /// What a log with this configuration takes from a producer.
+    pub fn terms(&self, now_ms: i64, takes_zstd: bool) -> Terms {
+        Terms {
+            max_message_bytes: self.max_message_bytes,
+            timestamp_type: self.timestamp_type,
+            timestamp_before_max_ms: self.timestamp_before_max_ms,
+            timestamp_after_max_ms: self.timestamp_after_max_ms,
+            now_ms,
+            takes_zstd,
+        }
+    }
+}
+
+impl ProducedBatch {
+    /// Checks everything that can be known without the log and without decompressing.
+    pub fn validate(bytes: Bytes, terms: &Terms) -> Result<ProducedBatch, ProduceError> {
+        let header = the_only_batch(&bytes)?;
+        if bytes.len() > terms.max_message_bytes {
+            let (len_bytes, max_bytes) = (bytes.len(), terms.max_message_bytes);
+            return Err(ProduceError::TooLarge { len_bytes, max_bytes });
+        }
+        check_crc(&bytes).map_err(ProduceError::Corrupt)?;
+        if header.is_transactional() {
+            return Err(ProduceError::Transactional);
+        }
+        if let Some(what) = complaint(&header) {
+            return Err(ProduceError::Invalid(what));
+        }
+        if header.codec() == Some(Codec::Zstd) && !terms.takes_zstd {
+            return Err(ProduceError::ZstdTooEarly);
+        }
+        terms.check_type(&header)?;
+        let mut batch = ProducedBatch { bytes, header, is_restamped: false, is_checked: false };
+        match header.codec() {
+            Some(Codec::None) => {
+                let records = batch.bytes.slice(HEADER_LEN..);
+                batch.take_records(&records, terms)?;
             }
-            check_crc(batch).map_err(|error| explain(at, error))?;
-            records += i64::from(header.record_count);
-            if let Some(what) = complaint(&header, records) {
-                return Err(ProduceError::Invalid { at, what });
-            }
-            batches.push((at, header));
+            Some(codec) => batch.take_unread(codec, terms)?,
+            None => return Err(ProduceError::Invalid("the compression codec is unknown")),
         }
-        if batches.is_empty() {
-            return Err(ProduceError::Invalid { at: 0, what: "no batch was sent" });
-        }
-        if batches.len() > 1 && batches.iter().any(|(_, header)| header.producer_id >= 0) {
-            let what = "an idempotent producer sends one batch at a time";
-            return Err(ProduceError::Invalid { at: 0, what });
-        }
-        Ok(ProducedBatches { bytes, batches })
+        Ok(batch)
     }
 
-    /// Bytes of all batches together.
+    /// Its records as they came, and how they are compressed; `None`: they are not, and have been
+    /// checked.
+    pub fn compressed(&self) -> Option<(Codec, Bytes)> {
+        let codec = self.header.codec().filter(|codec| *codec != Codec::None)?;
+        Some((codec, self.bytes.slice(HEADER_LEN..)))
+    }
+
+    /// Checks the records that a caller has decompressed as if they had come so.
+    pub fn check_decompressed(
+        &mut self,
+        records: &[u8],
+        terms: &Terms,
+    ) -> Result<(), ProduceError> {
+        self.take_records(records, terms)
+    }
+
+    /// Bytes of the batch.
     pub fn len_bytes(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// Records in all batches together; at most `i32::MAX`.
+    /// Records in it, 1 or more.
     pub fn record_count(&self) -> i64 {
-        self.batches.iter().map(|(_, header)| i64::from(header.record_count)).sum()
+        self.header.record_count.into()
     }
 
-    /// Of an idempotent producer, which sends one batch at a time.
+    /// Of an idempotent producer.
     pub(crate) fn producer_id(&self) -> Option<i64> {
-        self.batches.first().map(|(_, header)| header.producer_id).filter(|id| *id >= 0)
+        Some(self.header.producer_id).filter(|id| *id >= 0)
     }
 
-    /// The greatest timestamp, -1 without any.
-    pub fn max_timestamp_ms(&self) -> i64 {
-        self.batches.iter().map(|(_, header)| header.max_timestamp).max().unwrap_or(-1)
+    fn take_records(&mut self, records: &[u8], terms: &Terms) -> Result<(), ProduceError> {
+        let checked = check_records(&self.header, records).map_err(ProduceError::Record)?;
+        terms.check_times(&checked)?;
+        self.stamp(checked.max_timestamp_ms());
+        self.is_checked = true;
+        Ok(())
+    }
+
+    /// Of compressed records, the header's claims are all there is. One that cannot be becomes the
+    /// time of the append: a look-up by time then finds too much rather than too little, and
+    /// nothing expires early.
+    fn take_unread(&mut self, codec: Codec, terms: &Terms) -> Result<(), ProduceError> {
+        if !compressed::begins_as(codec, &self.bytes[HEADER_LEN..]) {
+            return Err(ProduceError::Invalid("the records do not begin as their codec does"));
+        }
+        let BatchHeader { base_timestamp, max_timestamp, .. } = self.header;
+        let moment = |timestamp_ms| Some(Moment { timestamp_ms, index: 0 });
+        let claimed = moment(max_timestamp).filter(|_| max_timestamp >= base_timestamp);
+        terms.check_times(&CheckedRecords {
+            earliest: moment(base_timestamp).filter(|_| base_timestamp != NO_TIMESTAMP),
+            latest: claimed.filter(|_| max_timestamp != NO_TIMESTAMP),
+        })?;
+        self.stamp(match claimed {
+            Some(_) => max_timestamp,
+            None => terms.now_ms.max(base_timestamp),
+        });
+        Ok(())
+    }
+
+    /// Sets what is stored in the header. With LogAppendTime the append itself overrides it.
+    fn stamp(&mut self, max_timestamp: i64) {
+        let stamped = BatchHeader { max_timestamp, ..self.header };
+        let stamped = stamped.with_timestamp_type(TimestampType::CreateTime);
+        self.is_restamped |= stamped != self.header;
+        self.header = stamped;
     }
 }
 
-fn explain(at: usize, source: BatchError) -> ProduceError {
-    match source {
-        BatchError::Magic { magic: magic @ 0..=1 } => ProduceError::UnsupportedMagic { at, magic },
-        source => ProduceError::Corrupt { at, source },
+/// Kafka's for "this record has none".
+const NO_TIMESTAMP: i64 = -1;
+
+impl Terms {
+    /// Kafka overrides a wrong type where producers' timestamps count, and refuses it where they do
+    /// not.
+    fn check_type(&self, header: &BatchHeader) -> Result<(), ProduceError> {
+        let is_broker_time = self.timestamp_type == TimestampType::LogAppendTime;
+        match header.timestamp_type() {
+            TimestampType::LogAppendTime if is_broker_time => Err(ProduceError::TimestampType),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_times(&self, records: &CheckedRecords) -> Result<(), ProduceError> {
+        if self.timestamp_type == TimestampType::LogAppendTime {
+            return Ok(());
+        }
+        let earliest_ms = self.now_ms.saturating_sub(self.timestamp_before_max_ms).max(0);
+        let latest_ms = self.now_ms.saturating_add(self.timestamp_after_max_ms);
+        let is_out = |moment: &Moment| !(earliest_ms..=latest_ms).contains(&moment.timestamp_ms);
+        match [records.earliest, records.latest].into_iter().flatten().find(is_out) {
+            Some(moment) => Err(ProduceError::Timestamp { moment, earliest_ms, latest_ms }),
+            None => Ok(()),
+        }
     }
 }
 
-/// What Kafka calls an invalid record. `records` counts those of this batch and all before it.
-fn complaint(header: &BatchHeader, records: i64) -> Option<&'static str> {
+/// The header of the batch that fills `bytes`.
+fn the_only_batch(bytes: &[u8]) -> Result<BatchHeader, ProduceError> {
+    if bytes.is_empty() {
+        return Err(ProduceError::Invalid("no batch was sent"));
+    }
+    let header = BatchHeader::parse(bytes).map_err(|error| match error {
+        BatchError::Magic { magic: magic @ 0..=1 } => ProduceError::UnsupportedMagic { magic },
+        error => ProduceError::Corrupt(error),
+    })?;
+    let (have_bytes, need_bytes) = (bytes.len(), header.len_bytes());
+    if have_bytes < need_bytes {
+        return Err(ProduceError::Corrupt(BatchError::Incomplete { have_bytes, need_bytes }));
+    }
+    if have_bytes > need_bytes {
+        return Err(ProduceError::Invalid("one batch is taken at a time: more follows the first"));
+    }
+    Ok(header)
+}
+
+/// What Kafka calls an invalid record.
+fn complaint(header: &BatchHeader) -> Option<&'static str> {
     let count = header.record_count;
-    let room = (header.len_bytes() - HEADER_LEN) / SMALLEST_RECORD_LEN_BYTES;
     let numbered = header.producer_epoch >= 0 && header.base_sequence >= 0;
     if count == 0 || i64::from(count) != i64::from(header.last_offset_delta) + 1 {
         Some("the record count and the last offset delta do not agree")
-    } else if records > i32::MAX.into() {
-        Some("more than 2^31 - 1 records in one append")
-    } else if header.codec().is_none() {
-        Some("the compression codec is unknown")
-    } else if header.codec() == Some(Codec::None) && count as usize > room {
-        Some("it counts more records than it has room for")
     } else if header.is_control() {
         Some("producers do not write control batches")
-    } else if header.max_timestamp < -1 || header.base_timestamp < -1 {
-        Some("a timestamp is before 1970")
     } else if header.producer_id >= 0 && !numbered {
         Some("a producer id comes without epoch or sequence")
     } else {
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use penstock_batch::{BatchBuilder, NewRecord};
-
-    use super::*;
-
-    fn batch() -> Vec<u8> {
-        let mut builder = BatchBuilder::new();
-        builder.push(NewRecord { timestamp_ms: 7, value: Some(b"v"), ..NewRecord::default() });
-        builder.finish()
-    }
-
-    /// A batch with a field overwritten and the CRC made right again.
-    fn altered(at: usize, with: &[u8]) -> Bytes {
-        let mut bytes = batch();
-        bytes[at..at + with.len()].copy_from_slice(with);
-        let crc = crc32c(&bytes[21..]);
-        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-        bytes.into()
-    }
-
-    /// Bit by bit, so that the tests need no package for it.
-    fn crc32c(bytes: &[u8]) -> u32 {
-        !bytes.iter().fold(!0u32, |crc, byte| {
-            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-                if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 }
-            })
-        })
-    }
-
-    #[test]
-    fn a_sound_batch_and_two_in_a_row_pass() {
-        let one = batch();
-        assert_eq!(
-            ProducedBatches::validate(one.clone().into(), 1 << 20).unwrap().record_count(),
-            1
-        );
-        let two = ProducedBatches::validate([one.clone(), one].concat().into(), 1 << 20).unwrap();
-        assert_eq!((two.record_count(), two.max_timestamp_ms()), (2, 7));
-    }
-
-    #[test]
-    fn a_cut_or_flipped_batch_is_corrupt() {
-        let sound = batch();
-        for len in 1..sound.len() {
-            let cut = Bytes::copy_from_slice(&sound[..len]);
-            let error = ProducedBatches::validate(cut, 1 << 20).unwrap_err();
-            assert!(matches!(error, ProduceError::Corrupt { .. }), "{len}: {error}");
-        }
-        for at in 21..sound.len() {
-            let mut flipped = sound.clone();
-            flipped[at] ^= 0x40;
-            assert!(ProducedBatches::validate(flipped.into(), 1 << 20).is_err(), "{at}");
-        }
-    }
-
-    #[test]
-    fn each_kind_of_bad_batch_has_kafkas_error() {
-        let invalid = [
-            (21, [0, 5].as_slice()),      // codec 5
-            (22, &[0x20]),                // control
-            (23, &[0, 0, 0, 4]),          // last offset delta
-            (35, &(-2i64).to_be_bytes()), // max timestamp
-            (43, &9i64.to_be_bytes()),    // producer id without epoch
-        ];
-        for (at, with) in invalid {
-            let error = ProducedBatches::validate(altered(at, with), 1 << 20).unwrap_err();
-            assert!(matches!(error, ProduceError::Invalid { .. }), "byte {at}: {error}");
-        }
-        let old = ProducedBatches::validate(altered(16, &[1]), 1 << 20).unwrap_err();
-        assert_eq!(old, ProduceError::UnsupportedMagic { at: 0, magic: 1 });
-        let large = ProducedBatches::validate(batch().into(), 60).unwrap_err();
-        assert!(matches!(large, ProduceError::TooLarge { max_bytes: 60, .. }));
-        assert!(ProducedBatches::validate(Bytes::new(), 60).is_err());
-    }
-
-    #[test]
-    fn counts_that_no_body_could_hold_are_refused() {
-        let mut bytes = altered(23, &(i32::MAX - 1).to_be_bytes()).to_vec();
-        bytes[57..61].copy_from_slice(&i32::MAX.to_be_bytes());
-        let crc = crc32c(&bytes[21..]);
-        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-        let error = ProducedBatches::validate(bytes.into(), 1 << 20).unwrap_err();
-        assert!(error.to_string().contains("room"), "{error}");
     }
 }

@@ -18,6 +18,7 @@ use penstock_batch::{BatchBuilder, BatchHeader, HEADER_LEN, assign};
 
 use crate::{
     LogError, Offset, Position,
+    age::SegmentAge,
     batch_place::{BatchPlace, HeaderWalk, Seen},
     damage::DamagedRanges,
     index_entry::{Entry, OffsetEntry},
@@ -81,6 +82,7 @@ impl Opening<'_> {
             Position(0) => None,
             _ => first_timestamp_ms(&files, file_bytes).map_err(self.io(base, "log"))?,
         };
+        active.first_timestamp_ms = active.first_timestamp_ms.map(|ms| ms.min(active.created_ms));
         let mut scan = Scan::new(base, begin.walk.before(next), self.proven);
         let (mut batches, mut found_damage) = (0, false);
         loop {
@@ -148,6 +150,9 @@ impl Opening<'_> {
         }
         active.indexer.offsets.forget_flushed();
         active.indexer.times.forget_flushed();
+        if active.segment.size_bytes == 0 {
+            active.segment.age = SegmentAge::NEW;
+        }
         Ok((active, end))
     }
 
@@ -286,7 +291,8 @@ fn named_batch(
 }
 
 fn first_timestamp_ms(files: &SegmentFiles, size_bytes: u64) -> io::Result<Option<i64>> {
-    Ok(header_at(Position(0), files, size_bytes)?.map(|place| place.max_timestamp_ms))
+    let first = header_at(Position(0), files, size_bytes)?;
+    Ok(first.map(|place| place.max_timestamp_ms))
 }
 
 fn header_at(
@@ -305,6 +311,7 @@ fn header_at(
 
 fn new_active(files: &Arc<SegmentFiles>, indexer: Indexer, damage: DamagedRanges) -> Active {
     let newest = indexer.newest;
-    let segment = Segment { files: files.clone(), size_bytes: 0, newest, untimed_ms: None, damage };
+    let age = SegmentAge::UNREAD;
+    let segment = Segment { files: files.clone(), size_bytes: 0, newest, age, damage };
     Active { segment, indexer, created_ms: wall_clock_ms(), first_timestamp_ms: None }
 }

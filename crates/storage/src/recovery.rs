@@ -18,6 +18,7 @@ use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 use crate::{
     Damage, DamageFlush, Directory, LastStop, Log, LogConfig, LogError, Offset, OldSegments,
     Position, RecoveryPoint, Transactions,
+    age::SegmentAge,
     batch_place::HeaderWalk,
     damage::{self, DamagedRanges},
     derived,
@@ -266,7 +267,8 @@ impl<'a> Opening<'a> {
     fn believe(&mut self, base: Offset, next: Offset) -> Result<Segment, LogError> {
         let (files, size_bytes) = self.files(base)?;
         let damage = self.known_damage(base, size_bytes);
-        let mut segment = Segment { files, size_bytes, newest: None, untimed_ms: None, damage };
+        let mut segment =
+            Segment { files, size_bytes, newest: None, age: SegmentAge::UNREAD, damage };
         if self.needs_indexes(&segment)? {
             let walk = HeaderWalk::new(base, Position(0), Position(size_bytes));
             let walk = walk.before(Some(next)).over(&segment.damage);

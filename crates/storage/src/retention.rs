@@ -1,14 +1,10 @@
-//! Expiry: whole sealed segments leave the log, oldest first; their files go when nobody reads them.
+//! Expiry: whole sealed segments leave the log, oldest first; their files go when nobody reads
+//! them. When a segment is old is age.rs's to say; what must be read for that is age_read.rs's.
 
-use std::{io, path::PathBuf, sync::Arc, time::UNIX_EPOCH};
+use std::{io, path::PathBuf, sync::Arc};
 
 use crate::{
-    Directory, Log, Offset,
-    batch_place::BatchPlace,
-    index_entry::TimeEntry,
-    prove::Begin,
-    recovery::ALL,
-    scan::{Scan, Scanned},
+    Age, AgeRead, Directory, Log, Offset,
     segment::{Segment, segment_file},
 };
 
@@ -64,65 +60,6 @@ impl ExpiredSegment {
     }
 }
 
-/// The age of a segment, to be read.
-#[derive(Debug)]
-pub struct AgeRead(Segment);
-
-/// What was read.
-#[derive(Debug)]
-pub struct Age {
-    segment: Offset,
-    newest: Option<TimeEntry>,
-    newest_ms: i64,
-}
-
-impl AgeRead {
-    /// The last entry of the time index, or a later timestamp of the batches behind the last index entries: some
-    /// KiB. Where no record has a timestamp, the time of the last write. Blocks.
-    pub fn run(self) -> io::Result<Age> {
-        let AgeRead(segment) = self;
-        let files = &segment.files;
-        let newest = newest_of([files.times.read_last()?, newest_at_end(&segment)?]);
-        let newest_ms = match newest {
-            Some(newest) => newest.timestamp_ms,
-            None => {
-                let modified = files.log.handle().metadata()?.modified()?;
-                let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-                i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-            }
-        };
-        Ok(Age { segment: files.base, newest, newest_ms })
-    }
-}
-
-/// The first of them if they are the same.
-fn newest_of(entries: [Option<TimeEntry>; 2]) -> Option<TimeEntry> {
-    let later = |one: TimeEntry, other: TimeEntry| {
-        if other.timestamp_ms > one.timestamp_ms { other } else { one }
-    };
-    entries.into_iter().flatten().reduce(later)
-}
-
-/// The greatest timestamp of the batches from the last index entries on. It is the segment's unless time went
-/// backwards, and holds a time index that is wrong from making records expire early.
-fn newest_at_end(segment: &Segment) -> io::Result<Option<TimeEntry>> {
-    let Segment { files, size_bytes, damage, .. } = segment;
-    let begin = Begin::below(ALL, files, damage, *size_bytes)?;
-    let mut scan = Scan::new(files.base, begin.walk, ALL);
-    let mut newest = None;
-    loop {
-        match scan.next(&*files.log)? {
-            Scanned::Batch(_, BatchPlace { max_timestamp_ms: timestamp_ms @ 0.., last, .. }) => {
-                let entry =
-                    files.relative(last).map(|at| TimeEntry { timestamp_ms, relative_offset: at });
-                newest = newest_of([newest, entry]);
-            }
-            Scanned::Batch(..) | Scanned::Damage(_) => {}
-            Scanned::Tail => return Ok(newest),
-        }
-    }
-}
-
 impl Log {
     /// Takes out what retention no longer keeps, and moves the log start. The active segment stays, and so does
     /// what follows a segment whose age is not known: `unread_age` says so.
@@ -140,19 +77,23 @@ impl Log {
         expired
     }
 
-    /// What has to be read before `expire` can go on, if there is anything. Between two runs of it at most one
-    /// age is read: that of the segment it will expire next.
-    pub fn unread_age(&self) -> Option<AgeRead> {
-        self.config.retention_ms?;
-        let first = self.sealed.front().filter(|first| first.age_ms().is_none())?;
-        Some(AgeRead(first.clone()))
+    /// What has to be read to tell whether the oldest segment, or the active one if there is no
+    /// other, is past `retention.ms`; `None`: it is known. Almost always some KiB; all of a
+    /// segment, once, where its records alone can tell.
+    pub fn unread_age(&self, now_ms: i64) -> Option<AgeRead> {
+        let retention_ms = self.config.retention_ms?;
+        let first = self.sealed.front().unwrap_or(&self.active.segment);
+        let needs = first.age.needs(retention_ms, now_ms).filter(|_| first.size_bytes > 0)?;
+        let after_max_ms = self.config.timestamp_after_max_ms;
+        Some(AgeRead::new(&self.dir, first.clone(), needs, now_ms, after_max_ms))
     }
 
     /// Remembers an age, unless its segment has gone.
     pub fn note_age(&mut self, age: Age) {
-        if let Some(segment) = self.sealed.iter_mut().find(|s| s.base() == age.segment) {
+        let sealed = self.sealed.iter_mut().chain([&mut self.active.segment]);
+        if let Some(segment) = sealed.into_iter().find(|s| s.base() == age.segment) {
             segment.newest = segment.newest.or(age.newest);
-            segment.untimed_ms = Some(age.newest_ms);
+            segment.age.learn(age.before);
         }
     }
 
@@ -160,9 +101,8 @@ impl Log {
         let next_base = self.sealed.get(1).unwrap_or(&self.active.segment).base();
         let first = self.sealed.front()?;
         let keep_bytes = self.config.retention_bytes.unwrap_or(u64::MAX);
-        let is_too_old = self.config.retention_ms.is_some_and(|retention_ms| {
-            now_ms.saturating_sub(first.age_ms().unwrap_or(now_ms)) > retention_ms
-        });
+        let retention_ms = self.config.retention_ms;
+        let is_too_old = retention_ms.is_some_and(|than_ms| first.age.is_older(than_ms, now_ms));
         if next_base <= self.log_start {
             Some(Expiry::LogStart)
         } else if size_bytes.saturating_sub(first.size_bytes) >= keep_bytes {
@@ -170,12 +110,5 @@ impl Log {
         } else {
             is_too_old.then_some(Expiry::Time)
         }
-    }
-}
-
-impl Segment {
-    /// The moment by which it expires, if it is known.
-    fn age_ms(&self) -> Option<i64> {
-        self.newest.map(|newest| newest.timestamp_ms).or(self.untimed_ms)
     }
 }

@@ -11,7 +11,7 @@
 use std::{io, sync::Arc};
 
 use crate::{
-    Directory, IndexFlush, Log, Offset, ProducedBatches,
+    Directory, IndexFlush, Log, Offset, ProducedBatch,
     disk::{is_no_room, is_out_of_descriptors},
     log::{Active, Writing},
     segment::{MAX_SEGMENT_BYTES, SegmentFiles},
@@ -53,10 +53,10 @@ impl Roll {
 }
 
 impl Log {
-    /// Whether these batches must begin a new segment, for one of Kafka's reasons: the segment would
+    /// Whether this batch must begin a new segment, for one of Kafka's reasons: the segment would
     /// outgrow `segment.bytes`, has been filled for `segment.ms`, has a full index, or lies too far back
     /// for offsets relative to its base.
-    pub fn needs_roll(&mut self, incoming: &ProducedBatches, now_ms: i64) -> Option<Roll> {
+    pub fn needs_roll(&mut self, incoming: &ProducedBatch, now_ms: i64) -> Option<Roll> {
         let segment = &self.active.segment;
         if segment.size_bytes == 0 || self.is_offline() {
             return None;
@@ -65,8 +65,8 @@ impl Log {
         due.then(|| self.roll(now_ms))
     }
 
-    /// Whether the active segment, behind what is outstanding, is the place for these batches.
-    pub(crate) fn fits(&self, incoming: &ProducedBatches, now_ms: i64) -> bool {
+    /// Whether the active segment, behind what is outstanding, is the place for this batch.
+    pub(crate) fn fits(&self, incoming: &ProducedBatch, now_ms: i64) -> bool {
         let size_limit = self.config.segment_bytes.min(MAX_SEGMENT_BYTES);
         let (position, next_offset) = self.append_point();
         let last = Offset(next_offset.0.saturating_add(incoming.record_count() - 1));
@@ -80,10 +80,9 @@ impl Log {
     /// `expire` to reach it. For the housekeeping of partitions nobody writes to.
     pub fn needs_expiry_roll(&mut self, now_ms: i64) -> Option<Roll> {
         let retention_ms = self.config.retention_ms?;
-        let newest_ms =
-            self.active.segment.newest.map_or(self.active.created_ms, |n| n.timestamp_ms);
-        let expired = now_ms.saturating_sub(newest_ms) > retention_ms;
-        let due = expired && self.active.segment.size_bytes > 0 && !self.is_offline();
+        let segment = &self.active.segment;
+        let expired = segment.age.is_older(retention_ms, now_ms);
+        let due = expired && segment.size_bytes > 0 && !self.is_offline();
         due.then(|| self.roll(now_ms))
     }
 
@@ -120,12 +119,13 @@ impl Log {
         Roll { dir: self.dir.clone(), base: self.log_end, now_ms, flushes, sealed }
     }
 
-    /// By the clock of the records, if they have one; else by ours.
-    fn filled_for_ms(&self, incoming: &ProducedBatches, now_ms: i64) -> i64 {
+    /// By the clock of the records, as far as their times are checked; else by ours.
+    fn filled_for_ms(&self, incoming: &ProducedBatch, now_ms: i64) -> i64 {
         match self.active.first_timestamp_ms {
             Some(first_ms) if first_ms >= 0 => {
                 let stamped = self.config.timestamp_type == crate::TimestampType::LogAppendTime;
-                let latest_ms = if stamped { now_ms } else { incoming.max_timestamp_ms() };
+                let by_our_clock = stamped || !incoming.is_checked;
+                let latest_ms = if by_our_clock { now_ms } else { incoming.header.max_timestamp };
                 latest_ms.saturating_sub(first_ms)
             }
             _ => now_ms.saturating_sub(self.active.created_ms),

@@ -12,7 +12,9 @@ use penstock_batch::{BatchHeader, HEADER_LEN, crc_is_valid};
 
 use crate::{
     Damage, DiskFile, Offset, Position,
-    batch_place::{BatchPlace, HeaderWalk, Seen, WINDOW_BYTES},
+    batch_place::{
+        BatchPlace, HeaderWalk, Seen, WINDOW_BYTES, hides_max_timestamp, max_timestamp_of_records,
+    },
     resync,
 };
 
@@ -59,7 +61,7 @@ impl Scan {
             && !is_displaced(&mut view, &self.walk, &place)?
         {
             self.walk.step(&place);
-            return Ok(Scanned::Batch(header, place));
+            return Ok(Scanned::Batch(header, view.with_true_time(&header, place)?));
         }
         self.window.chunk_bytes = CHUNK_BYTES;
         let mut view = self.window.of(file, self.walk.end);
@@ -151,6 +153,19 @@ impl WindowOn<'_> {
             *read_bytes += wanted;
         }
         Ok(&bytes[(position.0 - *at) as usize..(until - *at) as usize])
+    }
+
+    /// The batch with the greatest timestamp of its records, where the header's cannot be.
+    fn with_true_time(
+        &mut self,
+        header: &BatchHeader,
+        place: BatchPlace,
+    ) -> io::Result<BatchPlace> {
+        if !hides_max_timestamp(header) {
+            return Ok(place);
+        }
+        let newest_ms = max_timestamp_of_records(self.at(place.position, place.len_bytes)?);
+        Ok(BatchPlace { max_timestamp_ms: newest_ms.unwrap_or(place.max_timestamp_ms), ..place })
     }
 
     /// The batch at the walk's place, if it can follow and its CRC is right, or need not be.

@@ -17,6 +17,7 @@ use std::{
 
 use crate::{
     Directory, DiskFile, Offset, Position,
+    age::SegmentAge,
     batch_place::BatchPlace,
     damage::DamagedRanges,
     index_entry::{Entry, OffsetEntry, TimeEntry},
@@ -109,10 +110,11 @@ pub(crate) struct Segment {
     pub(crate) files: Arc<SegmentFiles>,
     /// Bytes that readers may see.
     pub(crate) size_bytes: u64,
-    /// The greatest timestamp, once it is known: reading every time index at start would be dear.
+    /// The greatest timestamp that headers claim, once it is known: reading every time index at
+    /// start would be dear.
     pub(crate) newest: Option<TimeEntry>,
-    /// When it was last written, once it is known: by that it expires if no record has a timestamp.
-    pub(crate) untimed_ms: Option<i64>,
+    /// From when on it is old.
+    pub(crate) age: SegmentAge,
     /// What of it is not to be served.
     pub(crate) damage: DamagedRanges,
 }

@@ -10,10 +10,10 @@
 //! The greatest timestamp is found in two rounds: collect every segment's claim, then look for the
 //! first record that has the greatest of them.
 //!
-//! Records of compressed batches are not looked at, because the server never decompresses: such a batch
-//! answers with its base offset and its greatest timestamp. A consumer that seeks there reads a few
-//! records too many, never one too few. A `.timeindex` is believed where it says that a whole segment is
-//! too early; everywhere else what it says is confirmed by the log.
+//! Records of compressed batches are not looked at, because look-ups do not decompress: such a
+//! batch answers with its base offset and its greatest timestamp. A consumer that seeks there reads
+//! a few records too many, never one too few. A `.timeindex` is believed where it says that a whole
+//! segment is too early; everywhere else what it says is confirmed by the log.
 
 use std::{collections::VecDeque, fs::File, sync::Arc};
 
@@ -21,7 +21,7 @@ use penstock_batch::{BatchHeader, Codec, TimestampType, records};
 
 use crate::{
     FindError, Need, Offset, Position, Step,
-    batch_place::{BatchPlace, HeaderWalk, Seen},
+    batch_place::{BatchPlace, HeaderWalk, Seen, hides_max_timestamp, max_timestamp_of_records},
     index_entry::{Entry, OffsetEntry, TimeEntry},
     index_search::{Bracket, IndexSearch},
     lookup::{Begin, Lookup},
@@ -282,7 +282,9 @@ impl TimestampLookup {
                 Seen::EndOfWindow => break,
                 Seen::Unsound => return self.distrust(origin, &walk),
             };
-            if mark.take().is_some_and(|mark| mark.timestamp_ms != place.max_timestamp_ms) {
+            // What a header hides, an index may know.
+            let is_wrong = |mark: TimeEntry| mark.timestamp_ms != place.max_timestamp_ms;
+            if mark.take().is_some_and(is_wrong) && !hides_max_timestamp(&header) {
                 return self.distrust(origin, &walk);
             }
             if self.consider(&header, &place, &walk) {
@@ -293,34 +295,37 @@ impl TimestampLookup {
         self.state = State::Walk { walk, mark, origin };
     }
 
-    /// Whether this batch ends the walk. In a survey for the greatest timestamp none does.
+    /// Whether this batch ends the walk, or has to be read before it can go on.
     fn consider(&mut self, header: &BatchHeader, place: &BatchPlace, walk: &HeaderWalk) -> bool {
-        match &self.wanted {
-            Wanted::AtLeast(wanted) => {
-                if place.last < self.log_start || place.max_timestamp_ms < *wanted {
-                    return false;
-                }
-                let has_one_time = header.timestamp_type() == TimestampType::LogAppendTime;
-                let readable = header.codec() == Some(Codec::None)
-                    && place.len_bytes <= LARGEST_BATCH_READ_BYTES;
-                self.state = if readable && !has_one_time {
-                    State::Records { walk: walk.clone(), place: *place }
-                } else {
-                    State::Done(Some(self.whole_batch(header)))
-                };
-                true
-            }
+        let is_readable = place.len_bytes <= LARGEST_BATCH_READ_BYTES;
+        let must_be_read = is_readable && hides_max_timestamp(header);
+        let is_late_enough = match &self.wanted {
+            _ if place.last < self.log_start => return false,
+            Wanted::AtLeast(wanted) => place.max_timestamp_ms >= *wanted,
+            Wanted::Newest(_) if must_be_read => false,
             Wanted::Newest(_) => {
-                let front = self.front_mut();
-                let known = front.newest.map_or(-1, |newest| newest.timestamp_ms);
-                if place.max_timestamp_ms > known
-                    && let Some(relative_offset) = front.view.files.relative(place.last)
-                {
-                    let timestamp_ms = place.max_timestamp_ms;
-                    front.newest = Some(TimeEntry { timestamp_ms, relative_offset });
-                }
-                false
+                self.survey(place, place.max_timestamp_ms);
+                return false;
             }
+        };
+        let has_one_time = header.timestamp_type() == TimestampType::LogAppendTime;
+        let has_records = header.codec() == Some(Codec::None) && is_readable && !has_one_time;
+        if must_be_read || is_late_enough && has_records {
+            self.state = State::Records { walk: walk.clone(), place: *place };
+        } else if is_late_enough {
+            self.state = State::Done(Some(self.whole_batch(header)));
+        }
+        must_be_read || is_late_enough
+    }
+
+    /// The greatest timestamp of the front segment so far.
+    fn survey(&mut self, place: &BatchPlace, timestamp_ms: i64) {
+        let front = self.front_mut();
+        let known = front.newest.map_or(-1, |newest| newest.timestamp_ms);
+        if timestamp_ms > known
+            && let Some(relative_offset) = front.view.files.relative(place.last)
+        {
+            front.newest = Some(TimeEntry { timestamp_ms, relative_offset });
         }
     }
 
@@ -330,6 +335,12 @@ impl TimestampLookup {
             Ok(header) if bytes.len() as u64 >= place.len_bytes => header,
             _ => return self.distrust(Origin::SegmentStart, &walk),
         };
+        if let Wanted::Newest(_) = self.wanted {
+            self.survey(place, max_timestamp_of_records(bytes).unwrap_or(place.max_timestamp_ms));
+            walk.step(place);
+            self.state = State::Walk { walk, mark: None, origin: Origin::SegmentStart };
+            return;
+        }
         let wanted = self.wanted_ms();
         let mut all = records(bytes).into_iter().flatten();
         let hit = all.find_map(|record| match record {
@@ -352,7 +363,7 @@ impl TimestampLookup {
     fn whole_batch(&self, header: &BatchHeader) -> TimestampFound {
         TimestampFound {
             offset: Offset(header.base_offset).max(self.log_start),
-            timestamp_ms: header.max_timestamp,
+            timestamp_ms: BatchPlace::of(header, Position(0)).max_timestamp_ms,
             leader_epoch: header.leader_epoch,
         }
     }

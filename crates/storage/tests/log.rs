@@ -35,8 +35,8 @@ fn what_was_appended_is_fetched_in_order_across_segments() {
 fn an_append_is_invisible_until_it_has_finished() {
     let (_dir, mut log) = created(LogConfig::default());
     append(&mut log, batch(1, 10, NOW_MS));
-    let produced = ProducedBatches::validate(batch(1, 10, NOW_MS), 1 << 20).unwrap();
-    let pending = log.begin_append(produced, 0, NOW_MS).unwrap();
+    let incoming = produced(batch(1, 10, NOW_MS));
+    let pending = log.begin_append(incoming, 0, NOW_MS).unwrap();
     pending.file.write_all_at(&pending.pieces.concat(), pending.position.0).unwrap();
     assert!(matches!(log.find(Offset(1)), Ok(Find::AtEnd)));
     let before = find(&log, 0).extent(1 << 20, true).unwrap();
@@ -49,7 +49,7 @@ fn an_append_is_invisible_until_it_has_finished() {
 fn a_failed_write_takes_the_log_offline_but_not_what_is_committed() {
     let (dir, mut log) = created(LogConfig::default());
     append(&mut log, batch(2, 10, NOW_MS));
-    let produced = || ProducedBatches::validate(batch(1, 10, NOW_MS), 1 << 20).unwrap();
+    let produced = || produced(batch(1, 10, NOW_MS));
     let append = log.begin_append(produced(), 0, NOW_MS).unwrap();
     append.file.write_all_at(&append.pieces.concat()[..30], append.position.0).unwrap();
     log.fail_append(append, io::Error::other("disk full"));
@@ -181,16 +181,14 @@ fn retention_by_time_looks_at_the_youngest_record_and_survives_a_restart() {
     let (mut log, _) = Log::open(&dir.path().join("t-0"), config, LastStop::Clean).unwrap();
     let now_ms = NOW_MS + 99 * 100;
     assert!(log.expire(now_ms).is_empty(), "their ages are not known after a start");
-    while let Some(unread) = log.unread_age() {
-        log.note_age(unread.run().unwrap());
-        log.expire(now_ms).into_iter().for_each(|segment| segment.unlink().unwrap());
-    }
+    expire(&mut log, now_ms).into_iter().for_each(|segment| segment.unlink().unwrap());
     let oldest = fetch_all(&log)[0];
     assert!(oldest.max_timestamp < now_ms - 1000, "whole segments only");
     let second = log.segments().nth(1).unwrap().base_offset;
     assert!(find_time(&log, now_ms - 1000).offset < second);
     assert!(log.needs_expiry_roll(now_ms).is_none());
     let later_ms = now_ms + 1001;
+    expire(&mut log, later_ms).into_iter().for_each(|segment| segment.unlink().unwrap());
     let roll = log.needs_expiry_roll(later_ms).unwrap();
     log.install_roll(roll.create().unwrap());
     log.expire(later_ms).into_iter().for_each(|segment| segment.unlink().unwrap());
@@ -214,10 +212,9 @@ fn a_time_index_that_claims_too_little_expires_nothing() {
         fs::write(&index, wrong).unwrap();
         let path = dir.path().join("t-0");
         let (mut log, _) = Log::open(&path, config.clone(), LastStop::Clean).unwrap();
-        let age = log.unread_age().unwrap().run().unwrap();
-        log.note_age(age);
-        assert!(log.expire(NOW_MS + 1_000_017).is_empty(), "its last record is of {}", NOW_MS + 17);
-        assert_eq!(log.expire(NOW_MS + 1_000_018).len(), 1);
+        let gone = expire(&mut log, NOW_MS + 1_000_017);
+        assert!(gone.is_empty(), "its last record is of {}", NOW_MS + 17);
+        assert_eq!(expire(&mut log, NOW_MS + 1_000_018).len(), 1);
     }
 }
 
@@ -252,8 +249,8 @@ fn a_batch_sent_twice_is_kept_once_even_after_a_kill() {
 fn each_leader_epoch_is_kept_with_its_first_offset() {
     let (dir, mut log) = created(LogConfig::default());
     for epoch in [0, 0, 4] {
-        let produced = ProducedBatches::validate(batch(2, 10, NOW_MS), 1 << 20).unwrap();
-        let append = log.begin_append(produced, epoch, NOW_MS).unwrap();
+        let incoming = produced(batch(2, 10, NOW_MS));
+        let append = log.begin_append(incoming, epoch, NOW_MS).unwrap();
         append.file.write_all_at(&append.pieces.concat(), append.position.0).unwrap();
         log.finish_append(append);
     }
@@ -272,15 +269,15 @@ fn find_time(log: &Log, timestamp_ms: i64) -> TimestampFound {
 #[test]
 fn a_log_closes_cleanly_once_and_never_with_an_append_under_way() {
     let (_dir, mut log) = created(LogConfig::default());
-    let produced = ProducedBatches::validate(batch(1, 10, NOW_MS), 1 << 20).unwrap();
-    let pending = log.begin_append(produced, 0, NOW_MS).unwrap();
+    let incoming = produced(batch(1, 10, NOW_MS));
+    let pending = log.begin_append(incoming, 0, NOW_MS).unwrap();
     assert!(log.close().is_err());
     pending.file.write_all_at(&pending.pieces.concat(), pending.position.0).unwrap();
     log.finish_append(pending);
     log.close().unwrap();
     assert_eq!(fetch_all(&log).len(), 1);
-    let produced = ProducedBatches::validate(batch(1, 10, NOW_MS), 1 << 20).unwrap();
-    assert_eq!(log.begin_append(produced, 0, NOW_MS).unwrap_err(), AppendError::Offline);
+    let incoming = produced(batch(1, 10, NOW_MS));
+    assert_eq!(log.begin_append(incoming, 0, NOW_MS).unwrap_err(), AppendError::Offline);
 }
 
 #[test]
@@ -321,11 +318,11 @@ fn index_entries_are_where_kafka_puts_them() {
 }
 
 /// One record of an idempotent producer.
-fn numbered(producer_id: i64, sequence: i32) -> ProducedBatches {
+fn numbered(producer_id: i64, sequence: i32) -> ProducedBatch {
     let mut builder = penstock_batch::BatchBuilder::new();
     builder.set_producer(producer_id, 0, sequence);
     builder.push(penstock_batch::NewRecord::default());
-    ProducedBatches::validate(builder.finish().into(), 1 << 20).unwrap()
+    produced(builder.finish().into())
 }
 
 #[test]
@@ -357,7 +354,7 @@ fn appends_of_one_write_lie_one_behind_the_other_and_become_visible_in_turn() {
 
 #[test]
 fn a_write_carries_no_more_than_its_segment_has_room_for() {
-    let one = || ProducedBatches::validate(batch(1, 400, NOW_MS), 1 << 20).unwrap();
+    let one = || produced(batch(1, 400, NOW_MS));
     let segment_bytes = 3 * one().len_bytes();
     let (_dir, mut log) = created(LogConfig { segment_bytes, ..LogConfig::default() });
     for joins in [true, true, false] {
@@ -386,7 +383,7 @@ fn appends_that_found_no_room_are_as_if_they_had_never_begun() {
 #[test]
 fn a_roll_that_finds_no_descriptor_is_tried_again_by_the_next_append() {
     let (_dir, mut log) = created(small_segments());
-    let incoming = || ProducedBatches::validate(batch(2, 400, NOW_MS), 1 << 20).unwrap();
+    let incoming = || produced(batch(2, 400, NOW_MS));
     while log.needs_roll(&incoming(), NOW_MS).is_none() {
         append(&mut log, batch(2, 400, NOW_MS));
     }

@@ -306,11 +306,11 @@ mod producers {
     use super::*;
 
     /// A batch of one record of producer 7.
-    fn numbered(sequence: i32) -> ProducedBatches {
+    fn numbered(sequence: i32) -> ProducedBatch {
         let mut builder = penstock_batch::BatchBuilder::new();
         builder.set_producer(7, 0, sequence);
         builder.push(penstock_batch::NewRecord { timestamp_ms: NOW_MS, ..Default::default() });
-        ProducedBatches::validate(builder.finish().into(), usize::MAX).unwrap()
+        produced(builder.finish().into())
     }
 
     fn send(log: &mut Log, sequence: i32) -> Result<Offset, AppendError> {
@@ -434,7 +434,7 @@ mod producers {
 fn a_log_that_found_no_room_to_roll_and_then_lost_a_sync_refuses_appends() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = created(dir.path());
-    let incoming = || ProducedBatches::validate(batch(2, 400, NOW_MS), 1 << 20).unwrap();
+    let incoming = || produced(batch(2, 400, NOW_MS));
     while log.needs_roll(&incoming(), NOW_MS).is_none() {
         append(&mut log, batch(2, 400, NOW_MS));
     }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use penstock_ring::{Ring, Then, WriteError};
-use penstock_storage::{Append, AppendError, Appended, Log, Offset, ProducedBatches, is_no_room};
+use penstock_storage::{Append, AppendError, Appended, Log, Offset, ProducedBatch, is_no_room};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 
@@ -31,7 +31,7 @@ use crate::limits::{GROUP_MAX_BYTES, GROUP_MAX_REQUESTS};
 #[cfg(test)]
 mod tests;
 
-/// What became of one request's batches.
+/// What became of one request's batch.
 pub(crate) type Outcome = Result<Appended, ProduceFailure>;
 
 /// How commits are done, and how many were: the same for all partitions.
@@ -47,10 +47,10 @@ pub(crate) struct Commits {
 
 /// What a producer waits for.
 pub(super) enum Turn {
-    /// Another one has written its batches, or failed to.
+    /// Another one has written its batch, or failed to.
     Over(Outcome),
     /// It has to write, for itself and for those behind it.
-    Lead(Lead, ProducedBatches),
+    Lead(Lead, ProducedBatch),
 }
 
 /// The right and the duty to write the next group. Dropped, it goes to the producer that waits longest.
@@ -71,18 +71,18 @@ struct Group<'a> {
 }
 
 impl Partition {
-    /// Appends batches and wakes the fetches that wait. Dropped while it writes, it takes the partition
-    /// offline: connections drop no request before it is answered.
+    /// Appends a batch and wakes the fetches that wait. Dropped while it writes, it takes the
+    /// partition offline: connections drop no request before it is answered.
     ///
     /// # Errors
-    /// See [`ProduceFailure`]; nothing of the batches is visible then.
-    pub(crate) async fn append(self: &Arc<Self>, ring: &Ring, batches: ProducedBatches) -> Outcome {
-        let turn = match self.queue.enter(batches) {
-            Ok(batches) => Turn::Lead(Lead(Arc::clone(self)), batches),
+    /// See [`ProduceFailure`]; nothing of the batch is visible then.
+    pub(crate) async fn append(self: &Arc<Self>, ring: &Ring, batch: ProducedBatch) -> Outcome {
+        let turn = match self.queue.enter(batch) {
+            Ok(batch) => Turn::Lead(Lead(Arc::clone(self)), batch),
             Err(turn) => turn.await.unwrap_or(Turn::Over(Err(ProduceFailure::GivenUp))),
         };
         match turn {
-            Turn::Lead(lead, batches) => lead.commit(ring, batches).await,
+            Turn::Lead(lead, batch) => lead.commit(ring, batch).await,
             Turn::Over(outcome) => outcome,
         }
     }
@@ -103,7 +103,7 @@ impl Partition {
     }
 
     /// Begins `first`, and what has queued up behind it and can be carried by the same write.
-    fn gather(&self, first: ProducedBatches) -> Result<Group<'_>, AppendError> {
+    fn gather(&self, first: ProducedBatch) -> Result<Group<'_>, AppendError> {
         let now_ms = clock::now_ms();
         let mut len_bytes = first.len_bytes();
         // Before the guard, so that it is dropped after it: it takes the log itself.
@@ -124,14 +124,14 @@ impl Partition {
         group.appends.push(log.begin_append(first, leader_epoch, now_ms)?);
         let mut waiting = self.queue.waiting();
         while let Some(next) = waiting.front() {
-            len_bytes += next.batches.len_bytes();
+            len_bytes += next.batch.len_bytes();
             let has_room = len_bytes <= GROUP_MAX_BYTES && group.appends.len() < requests_max;
-            if !has_room || !log.may_join(&next.batches, now_ms) {
+            if !has_room || !log.may_join(&next.batch, now_ms) {
                 break;
             }
-            let Some(Waiter { batches, turn }) = waiting.pop_front() else { break };
-            let records = batches.record_count();
-            match log.begin_append(batches, leader_epoch, now_ms) {
+            let Some(Waiter { batch, turn }) = waiting.pop_front() else { break };
+            let records = batch.record_count();
+            match log.begin_append(batch, leader_epoch, now_ms) {
                 Ok(append) => {
                     group.end.0 += records;
                     group.appends.push(append);
@@ -146,15 +146,15 @@ impl Partition {
 }
 
 impl Lead {
-    async fn commit(self, ring: &Ring, batches: ProducedBatches) -> Outcome {
+    async fn commit(self, ring: &Ring, batch: ProducedBatch) -> Outcome {
         let partition = &self.0;
         let is_synced = partition.syncs_every_group(&partition.log());
         if is_synced {
-            partition.queue.company(batches.len_bytes()).await;
+            partition.queue.company(batch.len_bytes()).await;
         }
         let alone = partition.appending.lock().await;
-        partition.roll_if_due(&batches).await?;
-        let mut group = partition.gather(batches)?;
+        partition.roll_if_due(&batch).await?;
+        let mut group = partition.gather(batch)?;
         let began = Instant::now();
         let mut outcomes = Outcomes::of(group.settle(ring).await);
         partition.queue.note_group(1 + group.waiting.len(), began.elapsed());
@@ -174,9 +174,9 @@ impl Lead {
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        if let Some(Waiter { batches, turn }) = self.0.queue.next_leader() {
+        if let Some(Waiter { batch, turn }) = self.0.queue.next_leader() {
             // Should it leave before it looks, the lead is dropped with what it waited on, and goes on.
-            drop(turn.send(Turn::Lead(Lead(Arc::clone(&self.0)), batches)));
+            drop(turn.send(Turn::Lead(Lead(Arc::clone(&self.0)), batch)));
         }
     }
 }

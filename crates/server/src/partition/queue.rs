@@ -17,7 +17,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
-use penstock_storage::ProducedBatches;
+use penstock_storage::ProducedBatch;
 use tokio::sync::{Notify, oneshot};
 
 use super::group_commit::Turn;
@@ -51,23 +51,23 @@ struct State {
 
 /// A producer that waits.
 pub(super) struct Waiter {
-    pub(super) batches: ProducedBatches,
+    pub(super) batch: ProducedBatch,
     pub(super) turn: oneshot::Sender<Turn>,
 }
 
 impl Queue {
-    /// Gives the batches back to a producer that has to lead, or something to wait for.
+    /// Gives the batch back to a producer that has to lead, or something to wait for.
     pub(super) fn enter(
         &self,
-        batches: ProducedBatches,
-    ) -> Result<ProducedBatches, oneshot::Receiver<Turn>> {
+        batch: ProducedBatch,
+    ) -> Result<ProducedBatch, oneshot::Receiver<Turn>> {
         let mut state = self.state.lock();
         if !state.is_led {
             state.is_led = true;
-            return Ok(batches);
+            return Ok(batch);
         }
         let (turn, wait) = oneshot::channel();
-        state.waiting.push_back(Waiter { batches, turn });
+        state.waiting.push_back(Waiter { batch, turn });
         if state.is_complete() {
             self.complete.notify_waiters();
         }
@@ -141,7 +141,7 @@ impl State {
     }
 
     fn patience_for(&self, own_bytes: u64) -> Option<Duration> {
-        let waiting_bytes: u64 = self.waiting.iter().map(|next| next.batches.len_bytes()).sum();
+        let waiting_bytes: u64 = self.waiting.iter().map(|next| next.batch.len_bytes()).sum();
         let is_full = own_bytes + waiting_bytes >= GROUP_MAX_BYTES;
         (!self.is_complete() && !is_full && self.patience >= PATIENCE_MIN).then_some(self.patience)
     }
@@ -176,8 +176,8 @@ mod tests {
         assert_eq!(fast(10 * GROUP_MAX_REQUESTS), GROUP_MAX_REQUESTS);
         assert_eq!(state(16, SLOW).group_max(), GROUP_MAX_REQUESTS);
         let queue = Queue::default();
-        assert!(queue.enter(batches()).is_ok());
-        (0..20).for_each(|_| assert!(queue.enter(batches()).is_err()));
+        assert!(queue.enter(batch()).is_ok());
+        (0..20).for_each(|_| assert!(queue.enter(batch()).is_err()));
         assert_eq!(queue.group_max(), 11, "more are here than were lately");
     }
 
@@ -191,12 +191,12 @@ mod tests {
     #[tokio::test]
     async fn company_that_comes_ends_the_wait_and_company_that_does_not_ends_it_too() {
         let queue = Queue::default();
-        assert!(queue.enter(batches()).is_ok());
+        assert!(queue.enter(batch()).is_ok());
         queue.note_group(2, 2 * SLOW);
         let mut wait = pin!(queue.company(100));
         let context = &mut Context::from_waker(Waker::noop());
         assert!(wait.as_mut().poll(context).is_pending());
-        assert!(queue.enter(batches()).is_err());
+        assert!(queue.enter(batch()).is_err());
         assert!(wait.as_mut().poll(context).is_ready());
 
         queue.waiting().clear();
@@ -205,9 +205,13 @@ mod tests {
         assert!(started.elapsed() >= SLOW);
     }
 
-    fn batches() -> ProducedBatches {
+    fn batch() -> ProducedBatch {
         let mut builder = penstock_batch::BatchBuilder::new();
         builder.push(penstock_batch::NewRecord::default());
-        ProducedBatches::validate(builder.finish().into(), 1 << 20).unwrap()
+        ProducedBatch::validate(
+            builder.finish().into(),
+            &penstock_storage::LogConfig::default().terms(0, true),
+        )
+        .unwrap()
     }
 }

@@ -60,6 +60,9 @@ fn of_logs(config: &LogConfig, key: &str) -> Option<String> {
         "log.retention.bytes" => or(config.retention_bytes, -1),
         "log.flush.interval.messages" => or(config.flush_messages, FOREVER),
         "log.flush.interval.ms" => or(config.flush_ms, FOREVER),
+        "log.message.timestamp.before.max.ms" => config.timestamp_before_max_ms.to_string(),
+        "log.message.timestamp.after.max.ms" => config.timestamp_after_max_ms.to_string(),
+        "penstock.verify.compressed" => config.verify_compressed.to_string(),
         "message.max.bytes" => config.max_message_bytes.to_string(),
         "log.message.timestamp.type" => match config.timestamp_type {
             TimestampType::CreateTime => "CreateTime".to_owned(),

@@ -2,7 +2,7 @@
 //! broker's name for its default, and what it means here. Data only; [`super`] says what is done
 //! with it.
 //!
-//! Two rows differ from Kafka. A segment may be as small as 1 KiB here, which Kafka refuses below 1
+//! One row is Penstock's own, and begins with its name. Two rows differ from Kafka. A segment may be as small as 1 KiB here, which Kafka refuses below 1
 //! MiB. And `internal.segment.bytes`, which is for Kafka's own tests, has the same limits.
 
 use super::rule::Rule;
@@ -40,7 +40,7 @@ const fn long(least: i64) -> Rule {
 
 /// By name.
 #[rustfmt::skip]
-pub(super) static TOPIC_CONFIGS: [TopicConfig; 38] = [
+pub(super) static TOPIC_CONFIGS: [TopicConfig; 39] = [
     row("cleanup.policy", Rule::Words(&["compact", "delete"]), "delete", with("log.cleanup.policy"),
         "delete: old segments go. Empty: all stay. Compaction is not supported."),
     row("compression.gzip.level", Rule::IntOrDefault(1..=9), "-1", with("compression.gzip.level"),
@@ -91,6 +91,8 @@ pub(super) static TOPIC_CONFIGS: [TopicConfig; 38] = [
         "Makes no difference without compaction."),
     row("min.insync.replicas", int(1), "1", with("min.insync.replicas"),
         "Never more than there are replicas, as in Kafka: one."),
+    row("penstock.verify.compressed", Rule::Boolean, "false", with("penstock.verify.compressed"),
+        "Compressed batches are decompressed, and their records checked, before they are taken."),
     row("preallocate", Rule::Boolean, "false", with("log.preallocate"),
         "Makes no difference: files grow with what is appended."),
     row("remote.copy.lag.bytes", long(-1), "-1", with("log.remote.copy.lag.bytes"),

@@ -60,7 +60,7 @@ fn expire(partition: &Arc<Partition>, now_ms: i64) -> BTreeMap<Expiry, Gone> {
                 tracing::error!(partition = %partition.name, %error, "cannot unlink an expired segment");
             }
         }
-        let unread = partition.log().unread_age();
+        let unread = partition.log().unread_age(now_ms);
         match unread.map(AgeRead::run) {
             Some(Ok(age)) => partition.log().note_age(age),
             Some(Err(error)) => {

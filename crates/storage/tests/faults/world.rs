@@ -9,7 +9,7 @@ use std::{io, ops::Range, path::Path, sync::Arc};
 
 use penstock_storage::{
     AgeRead, Append, AppendError, DataDir, Directory, Disk, LastStop, Log, LogConfig, Offset,
-    PartitionName, ProducedBatches, RecoveryPoint, Roll, TopicId, WriteAgain,
+    PartitionName, ProducedBatch, RecoveryPoint, Roll, TopicId, WriteAgain,
 };
 use rustix::io::Errno;
 
@@ -204,13 +204,14 @@ impl World {
         self.check_what_was_said(&known);
     }
 
-    fn send(&mut self, who: usize) -> (Number, ProducedBatches) {
+    fn send(&mut self, who: usize) -> (Number, ProducedBatch) {
         let number = self.producers.send(who, self.now_ms, &mut self.random);
         let bytes = self.producers.sent(number).bytes.clone();
-        (number, ProducedBatches::validate(bytes, usize::MAX).expect("producers are sane"))
+        let terms = LogConfig::default().terms(self.now_ms, true);
+        (number, ProducedBatch::validate(bytes, &terms).expect("producers are sane"))
     }
 
-    fn begin(&mut self, who: usize, number: Number, batches: ProducedBatches, group: &mut Group) {
+    fn begin(&mut self, who: usize, number: Number, batches: ProducedBatch, group: &mut Group) {
         let now_ms = self.now_ms;
         match self.log().begin_append(batches, 0, now_ms) {
             Ok(append) => group.push((who, number, append)),
@@ -299,7 +300,7 @@ impl World {
             self.log_start = self.log().log_start();
             self.shown = self.shown.split_off(&self.log_start);
             let unlinked = expired.into_iter().try_for_each(|segment| segment.unlink());
-            let Some(Ok(age)) = self.log().unread_age().map(AgeRead::run) else { return };
+            let Some(Ok(age)) = self.log().unread_age(now_ms).map(AgeRead::run) else { return };
             self.log().note_age(age);
             if unlinked.is_err() {
                 return;

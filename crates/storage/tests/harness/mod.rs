@@ -20,6 +20,26 @@ pub fn batch(records: i32, value_len: usize, first_ms: i64) -> Bytes {
     builder.finish().into()
 }
 
+/// What a producer sends, taken whatever its size and its time.
+pub fn produced(bytes: Bytes) -> ProducedBatch {
+    let config = LogConfig {
+        max_message_bytes: usize::MAX,
+        timestamp_after_max_ms: i64::MAX,
+        ..LogConfig::default()
+    };
+    ProducedBatch::validate(bytes, &config.terms(NOW_MS, true)).unwrap()
+}
+
+/// Lets all expire that may, reading what that takes.
+pub fn expire(log: &mut Log, now_ms: i64) -> Vec<ExpiredSegment> {
+    let mut expired = log.expire(now_ms);
+    while let Some(unread) = log.unread_age(now_ms) {
+        log.note_age(unread.run().unwrap());
+        expired.extend(log.expire(now_ms));
+    }
+    expired
+}
+
 /// Does what the server does: rolls if need be, begins, writes, finishes.
 pub fn append(log: &mut Log, bytes: Bytes) -> Appended {
     append_at(log, bytes, NOW_MS)
@@ -35,7 +55,7 @@ pub fn append_in(log: &mut Log, bytes: Bytes, leader_epoch: i32) -> Appended {
 }
 
 fn append_as(log: &mut Log, bytes: Bytes, now_ms: i64, leader_epoch: i32) -> Appended {
-    let produced = ProducedBatches::validate(bytes, usize::MAX).unwrap();
+    let produced = produced(bytes);
     if let Some(roll) = log.needs_roll(&produced, now_ms) {
         log.install_roll(roll.create().unwrap());
     }

@@ -29,20 +29,20 @@ fn partition_on(device: &str, durability: Durability) -> (Arc<Partition>, tempfi
     (partition_in(dir.path(), durability), dir)
 }
 
-fn value(value: &str) -> ProducedBatches {
+fn value(value: &str) -> ProducedBatch {
     produced(BatchBuilder::new(), value)
 }
 
 /// A record of producer 7.
-fn numbered(sequence: i32) -> ProducedBatches {
+fn numbered(sequence: i32) -> ProducedBatch {
     let mut builder = BatchBuilder::new();
     builder.set_producer(7, 0, sequence);
     produced(builder, "numbered")
 }
 
-fn produced(mut builder: BatchBuilder, value: &str) -> ProducedBatches {
+fn produced(mut builder: BatchBuilder, value: &str) -> ProducedBatch {
     builder.push(NewRecord { value: Some(value.as_bytes()), ..NewRecord::default() });
-    ProducedBatches::validate(builder.finish().into(), 1 << 20).unwrap()
+    ProducedBatch::validate(builder.finish().into(), &LogConfig::default().terms(0, true)).unwrap()
 }
 
 /// Runs what `work` makes of a ring as a worker does.

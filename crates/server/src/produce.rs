@@ -14,6 +14,7 @@ use penstock_wire::messages::{
 };
 use penstock_wire::{ErrorCode, Few, Records};
 
+use crate::metadata::INTERNAL_TOPICS;
 use crate::partition::{Partition, ProduceFailure};
 use crate::worker::Worker;
 use crate::{clock, errors, verify};
@@ -111,6 +112,11 @@ async fn append(
     topic: &str,
     data: PartitionProduceData,
 ) -> Result<(Arc<Partition>, Appended), Refused> {
+    if INTERNAL_TOPICS.contains(&topic) {
+        // As Kafka does. A Kafka that gets the directory back finds there what it had.
+        let words = "the topic is Kafka's own, and is kept as it came";
+        return Err(refused(ErrorCode::INVALID_TOPIC_EXCEPTION, words));
+    }
     let partition = worker.server.topics.partition(topic, data.index);
     let partition = partition.map_err(|why| refused(errors::of_unserved(why), why))?;
     let Records::Bytes(Some(bytes)) = data.records else {

@@ -15,12 +15,15 @@ SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 class PenstockPeer:
     segment_bytes_key = "segment.bytes"
 
-    def __init__(self, data_dir: Path, fetch_path: str = "auto", launcher: tuple = ()):
+    def __init__(self, data_dir: Path, fetch_path: str = "auto", launcher: tuple = (), settings: dict | None = None):
+        """`settings` are what --set takes."""
         self.data_dir = data_dir
         port, metrics = free_ports(2)
         self.address = f"127.0.0.1:{port}"
         self._metrics = f"http://127.0.0.1:{metrics}"
         arguments = ["--data-dir", data_dir, "--listen", self.address, "--fetch-path", fetch_path]
+        for name, value in (settings or {}).items():
+            arguments += ["--set", f"{name}={value}"]
         self._service = Service(
             [*launcher, BINARY, "serve", *arguments, "--metrics", f"127.0.0.1:{metrics}"],
             log=data_dir.with_suffix(".out"),

@@ -36,6 +36,14 @@ def run(argv, *, timeout_s: float, stdin: bytes = b"") -> bytes:
     return done.stdout
 
 
+def wait_until(true, what: str, within_s: float = 30) -> None:
+    """Asks again and again until the answer is yes; fails with the words if that takes too long."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline, f"{what}: not within {within_s} s"
+        time.sleep(0.05)
+
+
 def tail(printed: bytes | None) -> str:
     return (printed or b"")[-SHOWN_BYTES:].decode(errors="replace")
 

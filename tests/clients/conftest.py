@@ -7,9 +7,12 @@ import os
 
 import pytest
 
+import contents
+import kafka_history
 import records
 from kafka_peer import KafkaPeer
 from penstock_peer import BINARY, PenstockPeer
+from segment_files import segments
 
 PEER = os.environ.get("PEER", "penstock")
 
@@ -55,6 +58,22 @@ def start(peer_class, tmp_path_factory):
 def server(start):
     """The one server that tests share. Each uses topics of its own."""
     return start()
+
+
+@pytest.fixture(scope="session")
+def kafkas(tmp_path_factory, values):
+    """A directory of a real Kafka that stopped in good order, never to be changed, and what that Kafka had in it."""
+    kafka = KafkaPeer(tmp_path_factory.mktemp("kafka") / "data", settings=kafka_history.BROKER_SETTINGS)
+    try:
+        kafka_history.write_history(kafka, values)
+        held = contents.all_of(kafka.address, kafka_history.GROUPS)
+        kafka.stop()
+    finally:
+        kafka.kill()
+    assert len(segments(kafka.data_dir, "small")) >= kafka_history.SEGMENTS
+    assert held["read_committed"]["transactional", 0] != held["read_uncommitted"]["transactional", 0]
+    assert held["commits"].keys() == {("reads", "gzip", 0), ("reads", "zstd", 0), ("in-transaction", "lz4", 0)}
+    return kafka.data_dir, held
 
 
 @pytest.hookimpl(wrapper=True)

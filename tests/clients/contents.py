@@ -39,6 +39,7 @@ def read_partition(address: str, topic: str, partition: int, isolation: str) -> 
     settings = {
         "bootstrap.servers": address,
         "group.id": "compares-contents",
+        "auto.offset.reset": "earliest",
         "enable.auto.commit": False,
         "enable.partition.eof": True,
         "isolation.level": isolation,
@@ -78,6 +79,15 @@ def topic_configs(address: str) -> dict[str, dict[str, str]]:
     return {
         topic: {name: entry.value for name, entry in entries.items() if entry.source == own}
         for topic, entries in described.items()
+    }
+
+
+def all_of(address: str, groups: list[str]) -> dict[str, dict]:
+    return {
+        "read_uncommitted": records(address, "read_uncommitted"),
+        "read_committed": records(address, "read_committed"),
+        "configs": topic_configs(address),
+        "commits": commits(address, groups),
     }
 
 

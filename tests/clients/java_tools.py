@@ -1,5 +1,6 @@
 """Apache Kafka's command line tools, each run as its shell script would run it."""
 
+import shlex
 from pathlib import Path
 
 from processes import TARGET, patience_s, run
@@ -12,12 +13,28 @@ QUIET = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
 
 FILES_A_DUMP = 400
 
-CONFIG_COMMAND = "kafka.admin.ConfigCommand"
+# The shell scripts of Kafka's bin/ that others' scripts call, and what they run.
+COMMANDS = {
+    "kafka-topics.sh": "org.apache.kafka.tools.TopicCommand",
+    "kafka-configs.sh": "org.apache.kafka.tools.ConfigCommand",
+    "kafka-consumer-groups.sh": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+    "kafka-delete-records.sh": "org.apache.kafka.tools.DeleteRecordsCommand",
+}
 
 
 def java(main_class: str, *arguments, options=TOOL_OPTIONS, log_level=QUIET) -> list[str]:
     """The command that starts a class of Apache Kafka's."""
     return ["java", *options, log_level, "-cp", f"{LIBRARIES}/*", main_class, *map(str, arguments)]
+
+
+def command_scripts(directory: Path) -> Path:
+    """Fills a directory with Kafka's commands, as its bin/ has them."""
+    directory.mkdir()
+    for name, main_class in COMMANDS.items():
+        script = directory / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(java(main_class))} "$@"\n')
+        script.chmod(0o755)
+    return directory
 
 
 def format_storage(properties: Path, cluster_id: str) -> None:

@@ -67,6 +67,10 @@ def write_history(kafka, values: list[bytes]) -> None:
     create("again")
     _write(kafka.address, "again", [(None, b"of the topic that was made again")])
 
+    create("trimmed")
+    _write(kafka.address, "trimmed", [(None, value) for value in values[:100]])
+    admin.delete_records([TopicPartition("trimmed", 0, 30)])[TopicPartition("trimmed", 0)].result()
+
     create("small", internal_segment_bytes=SMALL_SEGMENT_BYTES)
     while len(segments(kafka.data_dir, "small")) < SEGMENTS:
         _write(kafka.address, "small", [(None, value) for value in values[:100]])

@@ -27,13 +27,18 @@ def run(argv, *, timeout_s: float, stdin: bytes = b"") -> bytes:
     """Runs a program to its end and returns what it printed. Fails with its words if it does not exit 0."""
     argv = [str(word) for word in argv]
     try:
-        done = subprocess.run(argv, input=stdin, capture_output=True, timeout=timeout_s)
+        done = subprocess.run(argv, input=stdin, capture_output=True, timeout=timeout_s, env=_environment())
     except subprocess.TimeoutExpired as hung:
         raise AssertionError(f"no end after {timeout_s:.0f} s: {' '.join(argv)}\n{tail(hung.stderr)}") from None
     assert done.returncode == 0, (
         f"exit code {done.returncode}: {' '.join(argv)}\n{tail(done.stderr)}\n{tail(done.stdout)}"
     )
     return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    """The tests' own variables are none of the server's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
 
 
 def wait_until(true, what: str, within_s: float = 30) -> None:
@@ -68,11 +73,9 @@ class Service:
     def __init__(self, argv, *, log: Path, ready, ready_within_s: float):
         self.log = log
         self._argv = [str(word) for word in argv]
-        # The tests' own variables are none of the server's.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                self._argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+                self._argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_environment()
             )
         try:
             self._wait_until(ready, ready_within_s)

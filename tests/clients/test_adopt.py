@@ -4,6 +4,7 @@ PENSTOCK_ADOPT_SECONDS says for how long it serves; `make adopt` gives it ten mi
 """
 
 import os
+import shutil
 import time
 from contextlib import closing
 
@@ -11,11 +12,10 @@ import confluent_kafka
 import pytest
 
 from clients import confluent_write, create_topic
-from contents import admin, commits, records, topic_configs
-from kafka_history import BROKER_SETTINGS, GROUPS, SEGMENTS, write_history
+from contents import admin, all_of, commits, records, topic_configs
+from kafka_history import BROKER_SETTINGS, GROUPS
 from kafka_peer import KafkaPeer
 from processes import wait_until
-from segment_files import segments
 
 SERVED_S = float(os.environ.get("PENSTOCK_ADOPT_SECONDS", "20"))
 PATIENCE_S = 60
@@ -23,38 +23,17 @@ PATIENCE_S = 60
 pytestmark = [pytest.mark.usefixtures("penstock_only"), pytest.mark.timeout(600 + 2 * SERVED_S)]
 
 
-def contents(server) -> dict:
-    return {
-        "read_uncommitted": records(server.address, "read_uncommitted"),
-        "read_committed": records(server.address, "read_committed"),
-        "configs": topic_configs(server.address),
-        "commits": commits(server.address, GROUPS),
-    }
+@pytest.fixture(scope="module")
+def directory(kafkas, tmp_path_factory):
+    return shutil.copytree(kafkas[0], tmp_path_factory.mktemp("adopted") / "data")
 
 
 @pytest.fixture(scope="module")
-def kafkas(tmp_path_factory, values):
-    """A directory of a Kafka that stopped in good order, and what that Kafka had in it."""
-    kafka = KafkaPeer(tmp_path_factory.mktemp("kafka") / "data", settings=BROKER_SETTINGS)
-    try:
-        write_history(kafka, values)
-        held = contents(kafka)
-        kafka.stop()
-    finally:
-        kafka.kill()
-    assert len(segments(kafka.data_dir, "small")) >= SEGMENTS
-    assert held["read_committed"]["transactional", 0] != held["read_uncommitted"]["transactional", 0]
-    assert held["commits"].keys() == {("reads", "gzip", 0), ("reads", "zstd", 0), ("in-transaction", "lz4", 0)}
-    return kafka.data_dir, held
-
-
-@pytest.fixture(scope="module")
-def served(kafkas, start):
+def served(kafkas, directory, start):
     """Penstock on that directory, with a retention of its own that would delete what is old, every second."""
-    data_dir, held = kafkas
     settings = {"log.retention.check.interval.ms": "1000", "log.retention.ms": "86400000", "log.retention.bytes": "1"}
-    server = start(data_dir, settings=settings)
-    yield server, held
+    server = start(directory, settings=settings)
+    yield server, kafkas[1]
     server.stop()
 
 
@@ -100,17 +79,17 @@ def test_groups_go_on_from_what_they_committed_to_the_kafka(served):
         assert message.offset() == 700
 
 
-def test_the_same_kafka_takes_the_directory_back(kafkas, start, tmp_path):
-    """Runs last: the server above has stopped by then."""
-    data_dir, held = kafkas
+def test_the_same_kafka_takes_the_directory_back(kafkas, directory, start):
+    """Runs last: it ends the server above."""
     for server in start.started:
-        if server.data_dir == data_dir:
+        if server.data_dir == directory:
             server.stop()
-    kafka = KafkaPeer(data_dir, settings=BROKER_SETTINGS)
+    kafka = KafkaPeer(directory, settings=BROKER_SETTINGS)
     try:
-        for what, there in contents(kafka).items():
-            assert there == held[what], what
-        assert not list(data_dir.glob("*-stray"))
+        there = all_of(kafka.address, GROUPS)
         kafka.stop()
     finally:
         kafka.kill()
+    for what, held in kafkas[1].items():
+        assert there[what] == held, what
+    assert not list(directory.glob("*-stray"))

@@ -1,6 +1,6 @@
 //! The command line, and how it joins file and environment to settings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Scrub(ScrubArguments),
     /// Lets topics that came from a Kafka expire by this server's retention where theirs is not known.
     Adopt(AdoptArguments),
+    /// Prints the shell script by which a Kafka takes over the topics of a data directory that no server uses.
+    Export(ExportArguments),
 }
 
 /// Flags go over the environment, the environment over the file.
@@ -141,6 +143,39 @@ pub(crate) struct AdoptArguments {
     pub(crate) topics: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// The server's TOML file: its retention becomes that of topics that have none of their own.
+    #[arg(long, value_name = "FILE", env = "PENSTOCK_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where the partitions live [default: ./penstock-data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Any other setting of the server; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// For another Kafka than the one whose metadata is in the directory.
+    #[arg(long)]
+    pub(crate) fresh_kafka: bool,
+    /// The Kafka, for the script.
+    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:9092")]
+    pub(crate) bootstrap_server: String,
+}
+
+impl ExportArguments {
+    /// What the server would run with.
+    ///
+    /// # Errors
+    /// As [`ServeArguments::settings`].
+    pub(crate) fn settings(
+        &self,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> anyhow::Result<Settings> {
+        let data_dir = self.data_dir.as_deref().map(|path| ("data-dir", path));
+        joined(self.config.as_deref(), environment, data_dir.into_iter(), &self.set)
+    }
+}
+
 impl ServeArguments {
     /// Joins file, environment and flags.
     ///
@@ -150,22 +185,7 @@ impl ServeArguments {
         &self,
         environment: impl Iterator<Item = (String, String)>,
     ) -> anyhow::Result<Settings> {
-        let mut settings = Settings::default();
-        if let Some(path) = &self.config {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            settings.set_from_toml(&text).with_context(|| format!("in {}", path.display()))?;
-        }
-        settings.set_from_environment(environment)?;
-        for (key, value) in self.flags() {
-            settings.set(key, value)?;
-        }
-        for pair in &self.set {
-            let (key, value) = split_pair(pair)?;
-            settings.set(key, value)?;
-        }
-        settings.check()?;
-        Ok(settings)
+        joined(self.config.as_deref(), environment, self.flags(), &self.set)
     }
 
     fn flags(&self) -> impl Iterator<Item = (&'static str, &str)> {
@@ -180,6 +200,31 @@ impl ServeArguments {
         ];
         flags.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?)))
     }
+}
+
+/// The file, with the environment over it, with the flags over that.
+fn joined<'a>(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+    flags: impl Iterator<Item = (&'static str, &'a str)>,
+    pairs: &[String],
+) -> anyhow::Result<Settings> {
+    let mut settings = Settings::default();
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        settings.set_from_toml(&text).with_context(|| format!("in {}", path.display()))?;
+    }
+    settings.set_from_environment(environment)?;
+    for (key, value) in flags {
+        settings.set(key, value)?;
+    }
+    for pair in pairs {
+        let (key, value) = split_pair(pair)?;
+        settings.set(key, value)?;
+    }
+    settings.check()?;
+    Ok(settings)
 }
 
 /// Splits KEY=VALUE.

@@ -21,6 +21,8 @@ mod disk;
 mod dump;
 mod durability;
 mod errors;
+mod export;
+mod export_command;
 mod fetch;
 mod groups;
 mod housekeeping;
@@ -75,6 +77,10 @@ fn main() -> ExitCode {
         Command::Adopt(arguments) => {
             start_log(cli::LogFormat::Text);
             adopt_command::run(&arguments)
+        }
+        Command::Export(arguments) => {
+            start_log(cli::LogFormat::Text);
+            export_command::run(&arguments)
         }
     };
     match outcome {

@@ -24,7 +24,7 @@ mod taking_over;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use taking_over::take_over;
+pub(crate) use taking_over::{committed_in, config_in, take_over};
 
 /// Kafka's metadata log, whose directory a start passes over.
 const KAFKAS_METADATA: &str = "__cluster_metadata";

@@ -16,11 +16,14 @@
 //! Called by opening and by the command `adopt`, before any log is opened. Blocks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use penstock_batch::Codec;
 use penstock_storage::{DataDir, TopicId, is_no_room};
 
-use crate::adopt::committed_offsets::{self, TOPIC as CONSUMER_OFFSETS};
+use crate::adopt::committed_offsets::{
+    self, CommittedOffsets, TOPIC as CONSUMER_OFFSETS, TopicIds,
+};
 use crate::adopt::metadata_log::{self, Metadata, TopicMetadata};
 use crate::decompress::decompressed;
 use crate::groups::OffsetStore;
@@ -165,49 +168,51 @@ impl Origin {
         Entry { retention_held, ..Entry::whole(id, partitions, config) }
     }
 
-    /// The topic's own configs, and what decides on its records in those of the brokers that can be known.
     fn config(&self, there: &TopicMetadata) -> Overrides {
-        // By rising weight, as in Kafka; with the milliseconds of their units.
-        const RETENTION: [(&str, i64); 3] = [
-            ("log.retention.hours", 3_600_000),
-            ("log.retention.minutes", 60_000),
-            ("log.retention.ms", 1),
-        ];
-        const SAME: [(&str, &str); 2] =
-            [("log.retention.bytes", "retention.bytes"), ("log.cleanup.policy", "cleanup.policy")];
-        let brokers = self.broker_config();
-        let mut config = Overrides::default();
-        for (key, unit_ms) in RETENTION {
-            if let Some(number) = brokers.get(key).and_then(|value| value.trim().parse().ok()) {
-                let ms = if number < 0 { -1 } else { i64::saturating_mul(number, unit_ms) };
-                config.adopt("retention.ms", &ms.to_string());
-            }
+        let node_id = self.node_id.as_deref();
+        self.kafka.as_ref().map(|kafka| config_in(kafka, node_id, there)).unwrap_or_default()
+    }
+}
+
+/// A topic's own configs in a Kafka, and what decides on its records in those of the brokers that can be known.
+pub(crate) fn config_in(
+    kafka: &Metadata,
+    node_id: Option<&str>,
+    there: &TopicMetadata,
+) -> Overrides {
+    // By rising weight, as in Kafka; with the milliseconds of their units.
+    const RETENTION: [(&str, i64); 3] = [
+        ("log.retention.hours", 3_600_000),
+        ("log.retention.minutes", 60_000),
+        ("log.retention.ms", 1),
+    ];
+    const SAME: [(&str, &str); 2] =
+        [("log.retention.bytes", "retention.bytes"), ("log.cleanup.policy", "cleanup.policy")];
+    let brokers = broker_config(kafka, node_id);
+    let mut config = Overrides::default();
+    for (key, unit_ms) in RETENTION {
+        if let Some(number) = brokers.get(key).and_then(|value| value.trim().parse().ok()) {
+            let ms = if number < 0 { -1 } else { i64::saturating_mul(number, unit_ms) };
+            config.adopt("retention.ms", &ms.to_string());
         }
-        for (broker_key, key) in SAME {
-            if let Some(value) = brokers.get(broker_key) {
-                config.adopt(key, value);
-            }
-        }
-        for (key, value) in &there.configs {
+    }
+    for (broker_key, key) in SAME {
+        if let Some(value) = brokers.get(broker_key) {
             config.adopt(key, value);
         }
-        config
     }
+    for (key, value) in &there.configs {
+        config.adopt(key, value);
+    }
+    config
+}
 
-    /// Whether what the Kafka's groups committed of a topic can be about the one of this id.
-    fn may_know(&self, topic: &str, id: TopicId) -> bool {
-        let known = self.kafka.as_ref().map(|kafka| kafka.topics.get(topic));
-        known.is_none_or(|there| there.is_some_and(|there| there.id == id))
-    }
-
-    /// What was set for all brokers of the Kafka, overridden by what was set for the one of this directory.
-    fn broker_config(&self) -> BTreeMap<String, String> {
-        let Some(kafka) = &self.kafka else { return BTreeMap::new() };
-        let of_node = |node: &str| kafka.broker_configs.get(node).cloned().unwrap_or_default();
-        let mut config = of_node("");
-        config.extend(self.node_id.as_deref().map(of_node).unwrap_or_default());
-        config
-    }
+/// What was set for all brokers of the Kafka, overridden by what was set for the one of this directory.
+fn broker_config(kafka: &Metadata, node_id: Option<&str>) -> BTreeMap<String, String> {
+    let of_node = |node: &str| kafka.broker_configs.get(node).cloned().unwrap_or_default();
+    let mut config = of_node("");
+    config.extend(node_id.map(of_node).unwrap_or_default());
+    config
 }
 
 /// Whether a topic without directories was deleted by the Kafka that used the directory.
@@ -243,8 +248,7 @@ fn take_offsets_over(
         data_dir.finish_exchange(name)?;
     }
     let ids = |topic: &str| entries.get(topic).map(|entry| entry.id);
-    let now_ms = crate::clock::now_ms();
-    let read = committed_offsets::read(data_dir.path(), &decompress, &ids, now_ms)?;
+    let read = committed_in(data_dir.path(), &ids)?;
     let is_there = |topic: &str, partition: i32| {
         entries.get(topic).is_some_and(|entry| {
             origin.may_know(topic, entry.id) && (0..entry.partitions).contains(&partition)
@@ -264,6 +268,17 @@ fn take_offsets_over(
         "took committed offsets over from __consumer_offsets"
     );
     Ok(())
+}
+
+/// What groups had committed to the Kafka that used the directory. Blocks.
+///
+/// # Errors
+/// The file system's.
+pub(crate) fn committed_in(
+    data_dir: &Path,
+    topic_ids: TopicIds<'_>,
+) -> anyhow::Result<CommittedOffsets> {
+    Ok(committed_offsets::read(data_dir, &decompress, topic_ids, crate::clock::now_ms())?)
 }
 
 /// A group's metadata beside the commits may be large; a batch is no larger than this in any Kafka.

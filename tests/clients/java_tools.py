@@ -13,10 +13,12 @@ QUIET = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
 
 FILES_A_DUMP = 400
 
+CONFIG_COMMAND = "org.apache.kafka.tools.ConfigCommand"
+
 # The shell scripts of Kafka's bin/ that others' scripts call, and what they run.
 COMMANDS = {
     "kafka-topics.sh": "org.apache.kafka.tools.TopicCommand",
-    "kafka-configs.sh": "org.apache.kafka.tools.ConfigCommand",
+    "kafka-configs.sh": CONFIG_COMMAND,
     "kafka-consumer-groups.sh": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
     "kafka-delete-records.sh": "org.apache.kafka.tools.DeleteRecordsCommand",
 }

@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<()> {
         let path = path.display();
         bail!("the last server of {path} did not stop in good order: start and stop one first");
     }
-    let mut registry = Registry::open(&path)?;
+    let mut registry = Registry::open(&data_dir)?;
     let offsets = OffsetStore::open(&path, Durability::Fsync)?;
     take_over(&mut registry, &data_dir, &offsets)?;
     let metadata = if arguments.fresh_kafka { None } else { metadata_log::read(&path)? };

@@ -1,3 +1,5 @@
+# What the steps at the end are made of.
+
 fail() {
     echo "$0: $*" >&2
     exit 1

@@ -172,6 +172,12 @@ impl Origin {
         let node_id = self.node_id.as_deref();
         self.kafka.as_ref().map(|kafka| config_in(kafka, node_id, there)).unwrap_or_default()
     }
+
+    /// Whether what the Kafka's groups committed of a topic can be about the one of this id.
+    fn may_know(&self, topic: &str, id: TopicId) -> bool {
+        let known = self.kafka.as_ref().map(|kafka| kafka.topics.get(topic));
+        known.is_none_or(|there| there.is_some_and(|there| there.id == id))
+    }
 }
 
 /// A topic's own configs in a Kafka, and what decides on its records in those of the brokers that can be known.

@@ -213,7 +213,7 @@ impl DataDir {
     /// is logged, and the next call tries again.
     pub fn remove_taken_away(&self) -> Result<(), DataDirError> {
         for path in self.directories()? {
-            if name_of(&path).is_some_and(|name| name.ends_with("-delete"))
+            if name_of(&path).is_some_and(is_of_deleted)
                 && let Err(error) = self.disk().remove_dir_all(&path)
             {
                 tracing::warn!(path = %path.display(), %error, "cannot remove what was deleted; the next start tries again");
@@ -327,6 +327,15 @@ impl DataDir {
     }
 }
 
+/// `<topic>-<partition>.<32 hex>-delete`, here and in Kafka. Whatever else ends like that is somebody's own.
+fn is_of_deleted(name: &str) -> bool {
+    let parts = name.strip_suffix("-delete").and_then(|rest| rest.rsplit_once('.'));
+    parts.is_some_and(|(partition, id)| {
+        let is_hex = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hex && PartitionName::parse(partition).is_some()
+    })
+}
+
 fn name_of(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
 }
@@ -403,8 +412,14 @@ mod tests {
         assert_eq!(data.partitions().unwrap(), [name("t", 0), name("t", 1)]);
         data.take_away(&name("t", 0)).unwrap();
         data.take_away(&name("not-there", 0)).unwrap();
+        let others =
+            ["notes-on-what-to-delete", "t-0.old-delete"].map(|name| dir.path().join(name));
+        others.iter().for_each(|other| fs::create_dir(other).unwrap());
         data.remove_taken_away().unwrap();
         assert!(!half_gone.exists());
+        others
+            .iter()
+            .for_each(|other| fs::remove_dir(other).expect("it is not a deleted partition"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the lock and t-1");
     }
 

@@ -218,6 +218,10 @@ impl Directory {
 
     /// Writes a small file so that a reader, or a power cut, sees the old or the new one whole.
     pub(crate) fn replace_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() as u64 > MAX_SMALL_FILE_BYTES {
+            // Nobody could read it.
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         let temporary = self.join(format!("{name}.tmp"));
         let file = self.disk.create(&temporary)?;
         file.set_len(0)?;

@@ -65,6 +65,7 @@ pub(crate) fn of_change(error: &ChangeError) -> ErrorCode {
         ChangeError::Reserved => ErrorCode::INVALID_REQUEST,
         ChangeError::Unknown => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
         ChangeError::NotMore { .. } => ErrorCode::INVALID_PARTITIONS,
+        ChangeError::Config(_) => ErrorCode::INVALID_CONFIG,
         ChangeError::Disk(_) => ErrorCode::KAFKA_STORAGE_ERROR,
     }
 }

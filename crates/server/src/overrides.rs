@@ -109,6 +109,14 @@ mod tests {
         assert_eq!((config.segment_bytes, config.retention_ms), (4096, None));
     }
 
+    /// A Kafka keeps what an admin client sent it, and trims when it reads.
+    #[test]
+    fn an_adopted_number_may_have_spaces() {
+        let mut adopted = Overrides::default();
+        adopted.adopt("retention.ms", " -1 ");
+        assert_eq!(adopted.apply(&LogConfig::default()).retention_ms, None);
+    }
+
     #[test]
     fn an_unknown_name_is_refused() {
         let error = Overrides::default().set("segment.byte", "1").unwrap_err();

@@ -29,7 +29,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use penstock_storage::{DataDir, SmallFile, TopicId};
+use penstock_storage::{DataDir, MAX_PARTITIONS, SmallFile, TopicId};
 use serde::{Deserialize, Serialize};
 
 use crate::overrides::Overrides;
@@ -46,6 +46,8 @@ pub(crate) struct Registry {
     entries: BTreeMap<String, Entry>,
     /// What a file of version 1 had. It did not list the topics.
     former: BTreeMap<String, Overrides>,
+    /// The file is there and lists them.
+    lists_topics: bool,
 }
 
 /// One topic.
@@ -127,8 +129,9 @@ impl Registry {
         let path = file.path();
         let text = file.read().with_context(|| format!("cannot read {}", path.display()))?;
         let parsed = parse(&text.unwrap_or_default());
-        let (entries, former) = parsed.with_context(|| format!("in {}", path.display()))?;
-        Ok(Registry { file, entries, former })
+        let (entries, former, lists_topics) =
+            parsed.with_context(|| format!("in {}", path.display()))?;
+        Ok(Registry { file, entries, former, lists_topics })
     }
 
     pub(crate) fn get(&self, topic: &str) -> Option<&Entry> {
@@ -138,6 +141,12 @@ impl Registry {
     /// All of them, by name.
     pub(crate) fn entries(&self) -> &BTreeMap<String, Entry> {
         &self.entries
+    }
+
+    /// Whether a directory without an entry has come from elsewhere: before there was such a list, all were
+    /// without.
+    pub(crate) fn lists_topics(&self) -> bool {
+        self.lists_topics
     }
 
     /// What version 1 of the file says of a topic.
@@ -188,7 +197,16 @@ impl Registry {
         }
         self.entries = entries;
         self.former.clear();
+        self.lists_topics = true;
         Ok(())
+    }
+
+    /// Begins the list, if that has not been done. Blocks.
+    ///
+    /// # Errors
+    /// As [`Registry::set`].
+    pub(crate) fn begin_list(&mut self) -> anyhow::Result<()> {
+        if self.lists_topics { Ok(()) } else { self.replace(self.entries.clone()) }
     }
 
     /// Replaces all entries in memory; the file keeps what it has. For a start on a disk without room.
@@ -207,20 +225,28 @@ impl Registry {
     }
 }
 
-type Parsed = (BTreeMap<String, Entry>, BTreeMap<String, Overrides>);
+/// Entries, what version 1 had in their place, and which of the two it is.
+type Parsed = (BTreeMap<String, Entry>, BTreeMap<String, Overrides>, bool);
 
 fn parse(text: &str) -> anyhow::Result<Parsed> {
     let table: toml::Table = text.parse()?;
     match table.get("version") {
         Some(toml::Value::Integer(VERSION)) => {
             let file: File = table.try_into()?;
-            Ok((file.topics, BTreeMap::new()))
+            let may_have = 0..=MAX_PARTITIONS;
+            let numbers = |entry: &Entry| [Some(entry.partitions), entry.growing_to];
+            for (topic, entry) in &file.topics {
+                if numbers(entry).iter().flatten().any(|number| !may_have.contains(number)) {
+                    bail!("topic {topic} cannot have that many partitions");
+                }
+            }
+            Ok((file.topics, BTreeMap::new(), true))
         }
         Some(toml::Value::Integer(version)) => {
             bail!("version {version}; this program knows versions up to {VERSION}")
         }
         // A topic may be named `version`.
-        _ => Ok((BTreeMap::new(), table.try_into()?)),
+        _ => Ok((BTreeMap::new(), table.try_into()?, false)),
     }
 }
 
@@ -311,6 +337,13 @@ mod tests {
         {
             std::fs::write(dir.path().join(FILE_NAME), text).unwrap();
             assert!(Registry::open(&data_dir).is_err(), "{text}");
+        }
+        for (partitions, can_be) in [(-1, false), (0, true), (100_000, true), (i32::MAX, false)] {
+            let id = TopicId::random();
+            let text =
+                format!("version = 2\n[topics.t]\nid = \"{id}\"\npartitions = {partitions}\n");
+            std::fs::write(dir.path().join(FILE_NAME), text).unwrap();
+            assert_eq!(Registry::open(&data_dir).is_ok(), can_be, "{partitions}");
         }
     }
 

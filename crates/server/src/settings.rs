@@ -431,7 +431,7 @@ where
     T: FromStr + PartialOrd + std::fmt::Display,
 {
     let (low, high) = (range.start(), range.end());
-    let number = value.replace('_', "").parse::<T>().ok().filter(|n| range.contains(n));
+    let number = value.trim().replace('_', "").parse::<T>().ok().filter(|n| range.contains(n));
     number.ok_or_else(|| format!("is not a whole number from {low} to {high}"))
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use parking_lot::{Mutex, RwLock};
-use penstock_storage::{DataDir, DataDirError, LogConfig, PartitionName, RecoveryPoint, TopicId};
+use penstock_storage::{DataDir, LogConfig, PartitionName, RecoveryPoint, TopicId};
 
 use crate::groups::OffsetStore;
 use crate::overrides::Overrides;
@@ -93,6 +93,9 @@ pub(crate) enum ChangeError {
     Unknown,
     #[error("it has {has} partitions already")]
     NotMore { has: i32 },
+    /// In words for the one who asked.
+    #[error("{0}")]
+    Config(String),
     #[error("{0:#}")]
     Disk(#[from] anyhow::Error),
 }
@@ -276,9 +279,12 @@ impl Topics {
         }
     }
 
-    fn write_recovery_points(&self) -> Result<(), DataDirError> {
+    /// They say, too, that a Penstock has served the directory: so not before the registry says what came from
+    /// elsewhere.
+    fn write_recovery_points(&self) -> anyhow::Result<()> {
+        self.registry.lock().begin_list()?;
         let _writing = self.points_file.lock();
-        self.data_dir.write_recovery_points(&self.recovery_points())
+        Ok(self.data_dir.write_recovery_points(&self.recovery_points())?)
     }
 
     /// Whether a file with these points may stay.
@@ -334,6 +340,6 @@ fn defaults(of_server: &LogConfig, retention_held: bool) -> LogConfig {
     }
 }
 
-fn not_written(error: &DataDirError) {
-    tracing::warn!(%error, "cannot write the recovery points; a start after a crash reads more");
+fn not_written(error: &anyhow::Error) {
+    tracing::warn!("cannot write the recovery points; a start after a crash reads more: {error:#}");
 }

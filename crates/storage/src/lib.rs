@@ -79,6 +79,6 @@ pub use scrub::{Scrub, Scrubbed, keep_damage};
 pub use segment_reader::{SegmentPiece, SegmentReader};
 pub use small_file::SmallFile;
 pub use timestamp_lookup::{TimestampFound, TimestampLookup};
-pub use topic::{NameError, PartitionName, TopicId, validate_topic_name};
+pub use topic::{MAX_PARTITIONS, NameError, PartitionName, TopicId, validate_topic_name};
 pub use transactions::Transactions;
 pub use units::{Offset, Position};

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
 const MAX_NAME_LEN_BYTES: usize = 249;
+/// No topic has more partitions. `logs-20240101` is a directory of another kind, and not one topic of 20 million.
+pub const MAX_PARTITIONS: i32 = 100_000;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// A topic's lasting identity (KIP-516), written as 22 characters of url-safe base64 as Kafka does.
@@ -105,7 +107,8 @@ pub struct PartitionName {
 
 impl PartitionName {
     /// Reads a directory's name. `None` for what is not a partition to be served: directories on their
-    /// way out (`-delete`), Kafka's leftovers (`-stray`, `-future`) and its metadata log.
+    /// way out (`-delete`), Kafka's leftovers (`-stray`, `-future`) and its metadata log, and numbers that no
+    /// partition has.
     pub fn parse(directory: &str) -> Option<PartitionName> {
         let (topic, digits) = directory.rsplit_once('-')?;
         let canonical = digits == "0" || !digits.starts_with('0');
@@ -115,7 +118,8 @@ impl PartitionName {
         if topic == "__cluster_metadata" || validate_topic_name(topic).is_err() {
             return None;
         }
-        Some(PartitionName { topic: topic.to_owned(), partition: digits.parse().ok()? })
+        let partition = digits.parse().ok().filter(|number| *number < MAX_PARTITIONS)?;
+        Some(PartitionName { topic: topic.to_owned(), partition })
     }
 
     /// The name a partition's directory takes before it is removed: `<topic>-<partition>.<id>-delete`,
@@ -160,6 +164,7 @@ mod tests {
             "a-x",
             "a-+1",
             "a-99999999999",
+            "a-20240101",
             "__cluster_metadata-0",
             "a-0.0123456789abcdef0123456789abcdef-delete",
             "a-0.x-stray",

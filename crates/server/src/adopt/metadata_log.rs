@@ -22,7 +22,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use penstock_batch::{BatchHeader, Codec};
-use penstock_storage::{SegmentPiece, TopicId};
+use penstock_storage::{MAX_PARTITIONS, SegmentPiece, TopicId};
 
 use self::record::MetadataRecord;
 use self::replay::Replay;
@@ -55,7 +55,8 @@ pub(crate) struct TopicMetadata {
 impl TopicMetadata {
     /// The greatest partition id and one.
     pub(crate) fn partition_count(&self) -> i32 {
-        self.replicas.last_key_value().map_or(0, |(last, _)| last.saturating_add(1))
+        let count = self.replicas.last_key_value().map_or(0, |(last, _)| last.saturating_add(1));
+        count.min(MAX_PARTITIONS)
     }
 }
 

@@ -102,13 +102,18 @@ impl Topics {
         indexes.clone().map(make_one).collect()
     }
 
-    /// Changes a topic's configuration. Blocks.
+    /// Changes a topic's configuration by what `change` makes of it. Blocks.
     ///
     /// # Errors
-    /// Unknown, or the disk fails.
-    pub(crate) fn reconfigure(&self, name: &str, overrides: Overrides) -> Result<(), ChangeError> {
+    /// Unknown, `change` refuses, or the disk fails.
+    pub(crate) fn reconfigure(
+        &self,
+        name: &str,
+        change: impl FnOnce(Overrides) -> Result<Overrides, String>,
+    ) -> Result<(), ChangeError> {
         let mut registry = self.registry.lock();
         let topic = self.get(name).ok_or(ChangeError::Unknown)?;
+        let overrides = change(topic.overrides()).map_err(ChangeError::Config)?;
         registry.update(name, |entry| entry.config = overrides.clone())?;
         *topic.overrides.write() = overrides;
         let config = topic.config(&self.defaults);

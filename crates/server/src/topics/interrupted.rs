@@ -63,10 +63,12 @@ pub(super) fn finish_deletion(
     offsets: &OffsetStore,
     topic: &str,
 ) -> anyhow::Result<()> {
-    if !registry.get(topic).is_some_and(|entry| entry.deleting) {
+    let Some(id) = registry.get(topic).filter(|entry| entry.deleting).map(|entry| entry.id) else {
         return Ok(());
-    }
-    let left = partitions_of(data_dir, topic)?;
+    };
+    let mut left = partitions_of(data_dir, topic)?;
+    // A Kafka may have had the directory meanwhile, and another topic of the name: that one stays.
+    left.retain(|name| !matches!(data_dir.topic_id(name), Ok(Some(other)) if other != id));
     if !left.is_empty() {
         tracing::warn!(topic, partitions = left.len(), "finishing an interrupted deletion");
     }

@@ -18,6 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use anyhow::Context;
 use penstock_batch::Codec;
 use penstock_storage::{DataDir, TopicId, is_no_room};
 
@@ -34,8 +35,15 @@ use crate::registry::{Entry, Registry};
 #[derive(Debug, Default)]
 struct Directories {
     indexes: BTreeSet<i32>,
-    /// Of the first partition that has one.
-    id: Option<TopicId>,
+    /// Of the partitions that have one. More than one: some have strayed here.
+    ids: Vec<TopicId>,
+}
+
+impl Directories {
+    /// The topic's id: the one that is known if any of them has it, else that of the first.
+    fn id(&self, known: Option<TopicId>) -> Option<TopicId> {
+        known.filter(|known| self.ids.contains(known)).or(self.ids.first().copied())
+    }
 }
 
 /// Where the directory came from.
@@ -61,16 +69,19 @@ pub(crate) fn take_over(
     let found = directories(data_dir)?;
     let is_stranger = |(topic, directories): &(&String, &Directories)| {
         let entry = registry.get(topic);
-        entry.is_none_or(|entry| !entry.deleting && directories.id.is_some_and(|id| id != entry.id))
+        entry.is_none_or(|entry| {
+            let id = directories.id(Some(entry.id));
+            !entry.deleting && id.is_some_and(|id| id != entry.id)
+        })
     };
     let strangers: BTreeSet<&String> =
         found.iter().filter(is_stranger).map(|(topic, _)| topic).collect();
     let was_kafkas = data_dir.was_kafkas();
+    let mut entries = registry.entries().clone();
     if strangers.is_empty() && !was_kafkas {
-        return Ok(());
+        return keep(registry, entries);
     }
     let origin = Origin::of(data_dir, registry);
-    let mut entries = registry.entries().clone();
     for (topic, directories) in &found {
         let known = registry.get(topic);
         let is_stranger = strangers.contains(topic);
@@ -79,6 +90,9 @@ pub(crate) fn take_over(
             let former = registry.former_overrides(topic);
             let entry = origin.entry(topic, directories, known, former);
             if is_stranger {
+                if let Some(former) = registry.get(topic) {
+                    forget_former(topic, former.id, entry.id, offsets)?;
+                }
                 report(topic, &entry);
             }
             entries.insert(topic.clone(), entry);
@@ -118,10 +132,9 @@ fn directories(data_dir: &DataDir) -> anyhow::Result<BTreeMap<String, Directorie
     let mut found: BTreeMap<String, Directories> = BTreeMap::new();
     for name in data_dir.partitions()? {
         let directories = found.entry(name.topic.clone()).or_default();
-        if directories.id.is_none() {
-            // One that cannot be read is an error of its partition, found when that is opened.
-            directories.id = data_dir.topic_id(&name).unwrap_or_default();
-        }
+        // One that cannot be read is an error of its partition, found when that is opened.
+        let id = data_dir.topic_id(&name).unwrap_or_default();
+        directories.ids.extend(id.filter(|id| !directories.ids.contains(id)));
         directories.indexes.insert(name.partition);
     }
     Ok(found)
@@ -134,7 +147,7 @@ impl Origin {
             None
         });
         let node_id = crate::cluster::node_id_of(data_dir.path());
-        let was_ours = registry.entries().is_empty() && data_dir.was_ours();
+        let was_ours = !registry.lists_topics() && data_dir.was_ours();
         Origin { kafka, node_id, was_ours }
     }
 
@@ -147,9 +160,10 @@ impl Origin {
         former: Option<&Overrides>,
     ) -> Entry {
         let in_kafka = self.kafka.as_ref().and_then(|kafka| kafka.topics.get(topic));
-        let in_kafka = in_kafka.filter(|there| found.id.is_none_or(|id| id == there.id));
         let known_id = known.map(|entry| entry.id);
-        let id = found.id.or(known_id).or(in_kafka.map(|there| there.id));
+        let found_id = found.id(known_id.or(in_kafka.map(|there| there.id)));
+        let in_kafka = in_kafka.filter(|there| found_id.is_none_or(|id| id == there.id));
+        let id = found_id.or(known_id).or(in_kafka.map(|there| there.id));
         let highest = found.indexes.last().map_or(0, |last| last.saturating_add(1));
         let partitions = highest
             .max(known.map_or(0, |entry| entry.partitions))
@@ -162,8 +176,9 @@ impl Origin {
         for (key, value) in former.into_iter().flat_map(Overrides::iter) {
             config.adopt(key, value);
         }
-        let was_held = known.map_or(!self.was_ours || in_kafka.is_some(), |e| e.retention_held);
-        let retention_held = was_held && config.get("retention.ms").is_none();
+        // Also where it sets a retention.ms: it may set no retention.bytes, and take back what it set.
+        let retention_held =
+            known.map_or(!self.was_ours || in_kafka.is_some(), |entry| entry.retention_held);
         let id = id.unwrap_or_else(TopicId::random);
         Entry { retention_held, ..Entry::whole(id, partitions, config) }
     }
@@ -219,6 +234,20 @@ fn broker_config(kafka: &Metadata, node_id: Option<&str>) -> BTreeMap<String, St
     let mut config = of_node("");
     config.extend(node_id.map(of_node).unwrap_or_default());
     config
+}
+
+/// Another topic has the name of one that was here: what groups had committed was about that one.
+fn forget_former(
+    topic: &str,
+    former: TopicId,
+    now: TopicId,
+    offsets: &OffsetStore,
+) -> anyhow::Result<()> {
+    tracing::error!(
+        topic, %former, %now,
+        "the directories of the topic are those of another one of its name, which takes its place; configs and committed offsets of the former are gone; a Kafka that made the new one has renamed former directories to *-stray"
+    );
+    offsets.forget(topic).context("cannot forget the offsets of a topic that was replaced")
 }
 
 /// Whether a topic without directories was deleted by the Kafka that used the directory.
@@ -311,7 +340,7 @@ fn report(topic: &str, entry: &Entry) {
 
 /// A disk without room does not keep a server from starting: the next start takes over again.
 fn keep(registry: &mut Registry, entries: BTreeMap<String, Entry>) -> anyhow::Result<()> {
-    if *registry.entries() == entries {
+    if *registry.entries() == entries && registry.lists_topics() {
         return Ok(());
     }
     match registry.replace(entries.clone()) {
@@ -343,7 +372,7 @@ mod tests {
     }
 
     fn directories(indexes: &[i32]) -> Directories {
-        Directories { indexes: indexes.iter().copied().collect(), id: Some(ID) }
+        Directories { indexes: indexes.iter().copied().collect(), ids: vec![ID] }
     }
 
     fn kafka(configs: &[(&str, &str)], brokers: &[(&str, &[(&str, &str)])]) -> Origin {
@@ -360,7 +389,7 @@ mod tests {
     fn a_topic_of_a_kafka_has_its_configs_and_all_its_partitions() {
         let configs = [("retention.ms", "-1"), ("cleanup.policy", "compact"), ("x.y", "z")];
         let entry = kafka(&configs, &[]).entry("t", &directories(&[1]), None, None);
-        assert_eq!((entry.id, entry.partitions, entry.retention_held), (ID, 4, false));
+        assert_eq!((entry.id, entry.partitions), (ID, 4));
         assert_eq!(entry.config, overrides(&configs));
     }
 
@@ -372,10 +401,20 @@ mod tests {
         assert!(of(kafka(&[("segment.bytes", "1048576")], &[])).retention_held);
         let entry = kafka(&[], &[]).entry("other", &directories(&[0]), None, None);
         assert!(entry.retention_held, "the metadata log does not know the topic");
-        let other_id = Directories { id: Some(TopicId([8; 16])), ..directories(&[0]) };
+        let other_id = Directories { ids: vec![TopicId([8; 16])], ..directories(&[0]) };
         let entry = kafka(&[("retention.ms", "1")], &[]).entry("t", &other_id, None, None);
         assert!(entry.retention_held, "it knows another topic of the name");
         assert_eq!(entry.config, Overrides::default());
+    }
+
+    #[test]
+    fn what_a_topic_does_not_set_is_held_also_beside_what_it_sets() {
+        let mut entry =
+            kafka(&[("retention.ms", "5")], &[]).entry("t", &directories(&[0]), None, None);
+        assert!(entry.retention_held && !entry.keeps_unasked());
+        // The Kafka takes it back: what its server.properties say then is not known.
+        entry = kafka(&[], &[]).entry("t", &directories(&[0]), Some(&entry), None);
+        assert!(entry.retention_held && entry.keeps_unasked());
     }
 
     #[test]
@@ -387,7 +426,7 @@ mod tests {
         ];
         let entry = |configs| kafka(configs, &brokers).entry("t", &directories(&[0]), None, None);
         let expected = [("retention.ms", "77"), ("cleanup.policy", "compact")];
-        assert_eq!((entry(&[]).config, entry(&[]).retention_held), (overrides(&expected), false));
+        assert_eq!(entry(&[]).config, overrides(&expected));
         assert_eq!(entry(&[("retention.ms", "5")]).config.get("retention.ms"), Some("5"));
         let hours = kafka(&[], &brokers[..1]).entry("t", &directories(&[0]), None, None);
         assert_eq!(hours.config.get("retention.ms"), Some("7200000"));

@@ -234,7 +234,108 @@ fn a_deletion_killed_at_any_moment_leaves_all_or_nothing_offsets_included() {
 
 #[test]
 fn a_configuration_killed_at_any_moment_is_the_old_or_the_new_one() {
-    let states =
-        every_end(create_and_commit, |topics| topics.reconfigure(TOPIC, Overrides::default()));
+    let states = every_end(create_and_commit, |topics| {
+        topics.reconfigure(TOPIC, |_| Ok(Overrides::default()))
+    });
     assert_eq!(states, [(COUNT, true)].into());
+}
+
+/// Gives a partition's directory to another topic of the name, as a Kafka does that makes it again.
+fn hand_over(dir: &Path, partitions: std::ops::Range<i32>, id: TopicId) {
+    for partition in partitions {
+        let text = format!("version: 0\ntopic_id: {id}");
+        std::fs::write(dir.join(format!("{TOPIC}-{partition}/partition.metadata")), text).unwrap();
+    }
+}
+
+#[test]
+fn offsets_and_configs_of_a_topic_are_not_those_of_another_that_took_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    create_and_commit(&open_for_good(dir.path()));
+    let other = TopicId::random();
+    hand_over(dir.path(), 0..COUNT, other);
+    for _ in 0..2 {
+        let topics = open_for_good(dir.path());
+        assert_eq!(topics.get(TOPIC).unwrap().id, other);
+        assert_eq!(topics.get(TOPIC).unwrap().overrides(), Overrides::default());
+        assert_eq!(state(&topics), (COUNT, false));
+    }
+}
+
+#[test]
+fn one_directory_of_another_topic_takes_no_ones_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open_for_good(dir.path());
+    create_and_commit(&first);
+    let (id, overrides) = (first.get(TOPIC).unwrap().id, first.get(TOPIC).unwrap().overrides());
+    drop(first);
+    hand_over(dir.path(), 0..1, TopicId::random());
+    let topics = open_for_good(dir.path());
+    let topic = topics.get(TOPIC).unwrap();
+    assert_eq!((topic.id, topic.overrides()), (id, overrides));
+    assert_eq!(topic.partition(0).err(), Some(Unserved::Unopened));
+    assert!(topic.partition(1).is_ok() && topics.offsets.read().get("g", TOPIC, 0).is_some());
+    drop((topic, topics));
+    hand_over(dir.path(), 0..1, id);
+    assert_eq!(state(&open_for_good(dir.path())), (COUNT, true));
+}
+
+#[test]
+fn a_deletion_is_not_finished_on_directories_of_another_topic() {
+    let dir = tempfile::tempdir().unwrap();
+    let topics = open_for_good(dir.path());
+    create_and_commit(&topics);
+    topics.registry.lock().update(TOPIC, |entry| entry.deleting = true).unwrap();
+    drop(topics);
+    hand_over(dir.path(), 0..COUNT, TopicId::random());
+    assert_eq!(state(&open_for_good(dir.path())), (COUNT, false));
+}
+
+#[test]
+fn what_is_put_beside_no_topics_at_all_has_come_from_elsewhere() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    create_and_commit(&open_for_good(elsewhere.path()));
+    let dir = tempfile::tempdir().unwrap();
+    open_for_good(dir.path()).close().unwrap();
+    std::fs::rename(elsewhere.path().join("t-0"), dir.path().join("t-0")).unwrap();
+    let topics = open_for_good(dir.path());
+    let shown = topics.get(TOPIC).unwrap().overrides_shown();
+    assert_eq!(shown.get("retention.ms"), Some("-1"));
+    let (partition, defaults) = (topics.partition(TOPIC, 0).unwrap(), LogConfig::default());
+    assert!(partition.log().config().retention_ms.is_none() && defaults.retention_ms.is_some());
+}
+
+/// A start without recovery points and without a list takes all for its own.
+#[test]
+fn no_recovery_points_are_written_before_the_list_of_topics() {
+    let dir = tempfile::tempdir().unwrap();
+    let topics = open_for_good(dir.path());
+    create_and_commit(&topics);
+    let files = ["penstock-topics.toml", "penstock-recovery-points"].map(|f| dir.path().join(f));
+    files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    let mut unwritten = Registry::open(&topics.data_dir).unwrap();
+    unwritten.replace_in_memory(topics.registry.lock().entries().clone());
+    *topics.registry.lock() = unwritten;
+    let in_its_way = dir.path().join("penstock-topics.toml.tmp");
+    std::fs::create_dir(&in_its_way).unwrap();
+    assert!(topics.write_recovery_points().is_err() && !files[1].exists());
+    std::fs::remove_dir(&in_its_way).unwrap();
+    topics.write_recovery_points().unwrap();
+    assert!(files.iter().all(|file| file.exists()));
+}
+
+#[test]
+fn a_configuration_is_changed_from_what_it_is_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let topics = open_for_good(dir.path());
+    create(&topics).unwrap();
+    let set = |key: &'static str| move |mut now: Overrides| now.set(key, "5000").map(|()| now);
+    std::thread::scope(|scope| {
+        for key in ["retention.ms", "retention.bytes", "segment.ms", "flush.ms"] {
+            let topics = &topics;
+            scope.spawn(move || topics.reconfigure(TOPIC, set(key)).unwrap());
+        }
+    });
+    assert_eq!(topics.get(TOPIC).unwrap().overrides().iter().count(), 5);
+    assert!(matches!(topics.reconfigure(TOPIC, set("x")), Err(ChangeError::Config(_))));
 }

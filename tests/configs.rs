@@ -123,7 +123,7 @@ fn what_makes_no_difference_is_taken_kept_and_described_after_a_restart_too() {
     let server = Start::on(dir.path()).start().unwrap();
     let mut client = server.client().unwrap();
     let described = describe(&mut client, TOPICS, TOPIC);
-    assert_eq!(described.configs.len(), 37);
+    assert_eq!(described.configs.len(), 38);
     for (name, value) in HARMLESS {
         let config = config(&described, name);
         assert_eq!((config.value.as_deref(), config.config_source), (Some(*value), 1), "{name}");
@@ -255,7 +255,7 @@ fn what_is_wrong_with_a_new_topic_is_told_in_kafkas_order() {
         let configs = created.configs.unwrap();
         let retention = configs.iter().find(|config| &*config.name == "retention.ms").unwrap();
         assert_eq!((retention.value.as_deref(), retention.config_source), (Some("5"), 1));
-        assert_eq!(configs.len(), 37);
+        assert_eq!(configs.len(), 38);
     }
 }
 

@@ -8,7 +8,7 @@ PENSTOCK_SEEDS ?= 20000
 PENSTOCK_BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo bench peers bench-produce bench-scenarios test lint unit system soak clients clients-full fuzz clean
+.PHONY: help tools build demo bench peers bench-produce bench-scenarios test lint unit system soak clients adopt clients-full fuzz clean
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,11 +56,15 @@ system: build ## a real server process: kills, faults, strangers, silent peers, 
 soak: build ## all rounds of the fault tests, of which `system` runs a few (ten minutes, root)
 	PENSTOCK_SOAK=$(PENSTOCK_SOAK) $(CARGO) test --package penstock-tests \
 		--test crash --test stop --test power_cut --test sync_errors --test read_errors \
-		--test retention --test resets --test disk_full --test write_errors -- --nocapture --test-threads 1
+		--test retention --test resets --test disk_full --test write_errors --test whole_topics \
+		-- --nocapture --test-threads 1
 	PENSTOCK_SEEDS=$(PENSTOCK_SEEDS) $(CARGO) test --release --package penstock-storage --test faults
 
 clients: build ## real Kafka clients and tools against the server
 	PENSTOCK_RECORDS=$(PENSTOCK_RECORDS) tests/clients/run.sh
+
+adopt: build ## ten minutes with a Kafka's directory, retention every second, then Kafka again (fifteen minutes)
+	PENSTOCK_ADOPT_SECONDS=600 tests/clients/run.sh test_adopt.py
 
 clients-full: ## the same with a million records a topic (an hour)
 	$(MAKE) clients PENSTOCK_RECORDS=1000000

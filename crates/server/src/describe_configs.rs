@@ -253,7 +253,7 @@ mod tests {
         overrides.adopt("new.in.5", "x");
         overrides.adopt("internal.segment.bytes", "2048");
         let all = of_topic(&overrides, &Settings::default());
-        assert_eq!(all.len(), 38);
+        assert_eq!(all.len(), TopicConfig::described().count() + 1);
         let one = described("new.in.5", &overrides, &Settings::default());
         assert_eq!(
             (one.kind, one.source(), one.value().as_deref()),

@@ -56,7 +56,12 @@ impl Topics {
         offsets.retain_topics(is_known).context("cannot forget offsets of topics that are gone")?;
         let last_stop = data_dir.take_last_stop()?;
         let mut names = data_dir.partitions()?;
-        names.retain(|name| registry.get(&name.topic).is_some_and(|entry| !entry.deleting));
+        // What could not be undone is not shown all the same; records are.
+        let is_whole = |entry: &Entry, name: &PartitionName| {
+            let is_unmade = entry.being_made().contains(&name.partition);
+            !entry.deleting && (!is_unmade || data_dir.holds_records(name).unwrap_or(true))
+        };
+        names.retain(|name| registry.get(&name.topic).is_some_and(|entry| is_whole(entry, name)));
         let is_there = |name: &PartitionName| names.binary_search(name).is_ok();
         match data_dir.retain_log_starts(is_there) {
             // They do no harm before there is a partition of that name.
@@ -101,12 +106,15 @@ impl Topics {
             groups: metrics.append_groups.clone(),
             syncs: metrics.log_syncs.clone(),
         });
-        let there = registry.entries().iter().filter(|(_, entry)| !entry.deleting);
+        let is_there = |(name, entry): &(&String, &Entry)| {
+            !entry.deleting && (entry.partitions > 0 || by_topic.contains_key(*name))
+        };
+        let there: Vec<_> = registry.entries().iter().filter(is_there).collect();
         let topic = |(name, entry): (&String, &Entry)| {
             let found = by_topic.remove(name).unwrap_or_default();
             (name.clone(), Arc::new(found.into_topic(name, entry, &commits)))
         };
-        let by_name: HashMap<_, _> = there.map(topic).collect();
+        let by_name: HashMap<_, _> = there.into_iter().map(topic).collect();
         let (by_name, registry) = (RwLock::new(by_name), Mutex::new(registry));
         let defaults = settings.log.clone();
         let (offsets, points_file) = (Arc::clone(offsets), Mutex::default());

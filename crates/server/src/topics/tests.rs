@@ -339,3 +339,30 @@ fn a_configuration_is_changed_from_what_it_is_then() {
     assert_eq!(topics.get(TOPIC).unwrap().overrides().iter().count(), 5);
     assert!(matches!(topics.reconfigure(TOPIC, set("x")), Err(ChangeError::Config(_))));
 }
+
+/// The disk is full when a topic is created, and still when the next server starts.
+#[test]
+fn a_creation_that_a_start_cannot_undo_is_not_shown_and_can_be_made_again() {
+    for has_directories in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let topics = open_for_good(dir.path());
+        create(&topics).unwrap();
+        let unmade =
+            |entry: &mut Entry| *entry = Entry { partitions: 0, ..entry.clone() }.growing(COUNT);
+        topics.registry.lock().update(TOPIC, unmade).unwrap();
+        drop(topics);
+        if !has_directories {
+            (0..COUNT)
+                .for_each(|n| std::fs::remove_dir_all(dir.path().join(format!("t-{n}"))).unwrap());
+        }
+        let in_its_way = dir.path().join("penstock-topics.toml.tmp");
+        std::fs::create_dir(&in_its_way).unwrap();
+        let topics = open_for_good(dir.path());
+        assert!(topics.get(TOPIC).is_none());
+        std::fs::remove_dir(&in_its_way).unwrap();
+        create(&topics).unwrap();
+        assert_eq!(state(&topics), (COUNT, false));
+        drop(topics);
+        assert_eq!(state(&open_for_good(dir.path())), (COUNT, false));
+    }
+}

@@ -137,7 +137,8 @@ impl Plan {
     /// Whether this is what the peer should get now. `min_bytes` may be more than the limits let
     /// through: an answer that waiting does not make larger is sent.
     fn answers(&self, request: &FetchRequest) -> bool {
-        let min_bytes = self.limit.min(request.min_bytes.max(0) as u64);
+        // A limit of 0 lets a batch through, too: at the end it is waited for.
+        let min_bytes = self.limit.max(1).min(request.min_bytes.max(0) as u64);
         self.is_final
             || !self.may_grow
             || request.max_wait_ms <= 0
@@ -306,6 +307,11 @@ mod tests {
         assert!(full.answers(&request), "each partition gives as much as it may");
         let small = Plan { limit: 9, ..plan(9, false) };
         assert!(small.answers(&request), "min_bytes lies above the limit of the answer");
+        let nothing = Plan { limit: 0, ..plan(0, false) };
+        assert!(
+            !nothing.answers(&request),
+            "a limit of 0 lets one batch through, once it is there"
+        );
     }
 
     #[test]

@@ -29,6 +29,30 @@ const SNAPPY_RATIO_MAX: u64 = 22;
 const SNAPPY_KIND: u8 = 0b11;
 const SNAPPY_LITERAL: u8 = 0b00;
 
+/// A deflated match of 258 bytes takes 2 bits.
+const GZIP_RATIO_MAX: u64 = 1032;
+/// Each further byte of an lz4 match's length is 255 of it.
+const LZ4_RATIO_MAX: u64 = 255;
+/// A zstd block of one byte repeated takes 4 bytes and gives up to 128 KiB.
+const ZSTD_RATIO_MAX: u64 = 32 << 10;
+
+/// Length, attributes, two deltas, no key, no value, no headers: each takes a byte.
+const RECORD_MIN_BYTES: u64 = 7;
+
+/// Whether any body of so many bytes can hold so many records. A few bytes that claim two thousand
+/// million would use up the offsets of a whole segment, and each such batch begin another.
+pub(crate) fn can_hold(codec: Codec, body_bytes: usize, records: i32) -> bool {
+    let ratio_max = match codec {
+        Codec::None => 1,
+        Codec::Gzip => GZIP_RATIO_MAX,
+        Codec::Snappy => SNAPPY_RATIO_MAX,
+        Codec::Lz4 => LZ4_RATIO_MAX,
+        Codec::Zstd => ZSTD_RATIO_MAX,
+    };
+    let plain_max_bytes = (body_bytes as u64).saturating_mul(ratio_max);
+    u64::try_from(records).is_ok_and(|records| records <= plain_max_bytes / RECORD_MIN_BYTES)
+}
+
 /// Whether a body begins as the codec's frames do.
 pub(crate) fn begins_as(codec: Codec, body: &[u8]) -> bool {
     match codec {
@@ -64,6 +88,16 @@ mod tests {
         assert!(begins_as(Codec::Lz4, &[0x04, 0x22, 0x4d, 0x18, 0x68, 0x40]), "with content size");
         assert!(begins_as(Codec::Snappy, b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01"));
         assert!(begins_as(Codec::Snappy, b"\x05\x10hello"));
+    }
+
+    #[test]
+    fn no_more_records_are_counted_than_the_bytes_can_hold() {
+        for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+            assert!(can_hold(codec, 25, 25), "{codec:?}");
+            assert!(!can_hold(codec, 25, i32::MAX), "{codec:?}");
+            assert!(can_hold(codec, 1 << 30, i32::MAX), "{codec:?}");
+        }
+        assert!(can_hold(Codec::Zstd, 20, 80_000) && !can_hold(Codec::Gzip, 20, 80_000));
     }
 
     #[test]

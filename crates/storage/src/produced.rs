@@ -202,7 +202,10 @@ impl ProducedBatch {
         if !compressed::begins_as(codec, &self.bytes[HEADER_LEN..]) {
             return Err(ProduceError::Invalid("the records do not begin as their codec does"));
         }
-        let BatchHeader { base_timestamp, max_timestamp, .. } = self.header;
+        let BatchHeader { base_timestamp, max_timestamp, record_count, .. } = self.header;
+        if !compressed::can_hold(codec, self.bytes.len() - HEADER_LEN, record_count) {
+            return Err(ProduceError::Invalid("so few bytes cannot hold so many records"));
+        }
         let moment = |timestamp_ms| Some(Moment { timestamp_ms, index: 0 });
         let claimed = moment(max_timestamp).filter(|_| max_timestamp >= base_timestamp);
         terms.check_times(&CheckedRecords {

@@ -17,6 +17,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentAge {
     before: Before,
+    /// From then on `before` counts for nothing: our clock was behind the file's when it was read.
+    doubted_from_ms: i64,
     /// The latest of what was appended since the log was opened.
     since_ms: Option<i64>,
 }
@@ -45,10 +47,14 @@ pub(crate) enum AgeNeeds {
 
 impl SegmentAge {
     /// Of a segment that has just been made.
-    pub(crate) const NEW: SegmentAge = SegmentAge { before: Before::Nothing, since_ms: None };
+    pub(crate) const NEW: SegmentAge = SegmentAge::with(Before::Nothing);
 
     /// Of a segment that was found.
-    pub(crate) const UNREAD: SegmentAge = SegmentAge { before: Before::Unread, since_ms: None };
+    pub(crate) const UNREAD: SegmentAge = SegmentAge::with(Before::Unread);
+
+    const fn with(before: Before) -> SegmentAge {
+        SegmentAge { before, doubted_from_ms: i64::MAX, since_ms: None }
+    }
 
     /// A batch was appended. `is_checked`: its greatest timestamp is that of its records.
     pub(crate) fn append(&mut self, max_timestamp_ms: i64, is_checked: bool, now_ms: i64) {
@@ -57,14 +63,18 @@ impl SegmentAge {
         self.since_ms = self.since_ms.max(Some(latest_ms));
     }
 
-    /// Takes what was read.
-    pub(crate) fn learn(&mut self, before: Before) {
-        self.before = before;
+    /// Takes what was read, and when it has to be read again.
+    pub(crate) fn learn(&mut self, before: Before, doubted_from_ms: i64) {
+        (self.before, self.doubted_from_ms) = (before, doubted_from_ms);
+    }
+
+    fn before(&self, now_ms: i64) -> Before {
+        if now_ms >= self.doubted_from_ms { Before::Unread } else { self.before }
     }
 
     /// Whether all of it is known to be older than that.
     pub(crate) fn is_older(&self, than_ms: i64, now_ms: i64) -> bool {
-        let before_ms = match self.before {
+        let before_ms = match self.before(now_ms) {
             Before::Nothing => None,
             Before::Unread => return false,
             Before::Between { most_ms, .. } => Some(most_ms),
@@ -79,7 +89,7 @@ impl SegmentAge {
         if self.since_ms.is_some_and(|ms| !is_older(ms)) {
             return None;
         }
-        match self.before {
+        match self.before(now_ms) {
             Before::Unread => Some(AgeNeeds::Claims),
             Before::Between { least_ms, most_ms } if is_older(least_ms) && !is_older(most_ms) => {
                 Some(AgeNeeds::Records)
@@ -97,7 +107,7 @@ mod tests {
     const NOW_MS: i64 = 20_000 * DAY_MS;
 
     fn between(least_ms: i64, most_ms: i64) -> SegmentAge {
-        SegmentAge { before: Before::Between { least_ms, most_ms }, since_ms: None }
+        SegmentAge::with(Before::Between { least_ms, most_ms })
     }
 
     #[test]
@@ -145,7 +155,17 @@ mod tests {
         age.append(NOW_MS, true, NOW_MS);
         assert_eq!(age.needs(DAY_MS, NOW_MS), None);
         assert_eq!(age.needs(DAY_MS, NOW_MS + DAY_MS + 1), Some(AgeNeeds::Claims));
-        age.learn(Before::Known(0));
+        age.learn(Before::Known(0), i64::MAX);
         assert!(age.is_older(DAY_MS, NOW_MS + DAY_MS + 1) && !age.is_older(DAY_MS, NOW_MS));
+    }
+
+    #[test]
+    fn what_was_read_while_the_clock_was_behind_is_read_again() {
+        let mut age = SegmentAge::UNREAD;
+        age.learn(Before::Known(0), NOW_MS);
+        assert_eq!(age.needs(DAY_MS, NOW_MS - 1), None);
+        assert!(age.is_older(DAY_MS, NOW_MS - 1));
+        assert_eq!(age.needs(DAY_MS, NOW_MS), Some(AgeNeeds::Claims));
+        assert!(!age.is_older(DAY_MS, NOW_MS));
     }
 }

@@ -8,7 +8,9 @@
 //!
 //! A timestamp too far ahead is believed of nothing: one record in microseconds must not keep a
 //! segment for ever. The last write stands for it, as it does for a compressed batch, of which it
-//! is the latest that can be.
+//! is the latest that can be. A file that was last written well ahead of our clock counts as written
+//! now. Either clock may have been wrong then: should ours get there, the age is read again, since
+//! timestamps that lay ahead of it can be believed by then.
 
 use std::{io, sync::Arc, time::UNIX_EPOCH};
 
@@ -25,6 +27,10 @@ use crate::{
     scan::{Scan, Scanned},
     segment::{Segment, SegmentFiles},
 };
+
+/// A last write so far ahead of the clock is taken as it is: a clock that is set by so much is no
+/// wonder, and what keeps a segment for so much longer no harm.
+const CLOCK_SLACK_MS: i64 = 60 * 60 * 1000;
 
 /// The age of a segment, to be read.
 #[derive(Debug)]
@@ -43,6 +49,8 @@ pub struct Age {
     pub(crate) segment: Offset,
     pub(crate) newest: Option<TimeEntry>,
     pub(crate) before: Before,
+    /// When it has to be read again.
+    pub(crate) doubted_from_ms: i64,
 }
 
 impl AgeRead {
@@ -64,8 +72,7 @@ impl AgeRead {
             Some(newest) => Some(newest),
             None => newest_of([files.times.read_last()?, newest_at_end(&self.segment)?]),
         };
-        // Nothing was written later than now, whatever a clock that was wrong has left there.
-        let written_ms = last_write_ms(&*files.log)?.min(self.now_ms);
+        let (written_ms, doubted_from_ms) = self.believed_write(last_write_ms(&*files.log)?);
         let claimed_ms = newest.map(|newest| newest.timestamp_ms);
         let before = match (self.needs, claimed_ms) {
             (_, None) => Before::Known(written_ms),
@@ -74,7 +81,16 @@ impl AgeRead {
             }
             (_, Some(claimed_ms)) => Before::Known(self.of_records(claimed_ms, written_ms)?),
         };
-        Ok(Age { segment: files.base, newest, before })
+        Ok(Age { segment: files.base, newest, before, doubted_from_ms })
+    }
+
+    /// When the file was written, and from when on that is to be read again.
+    fn believed_write(&self, written_ms: i64) -> (i64, i64) {
+        let believable_from_ms = written_ms.saturating_sub(CLOCK_SLACK_MS);
+        match believable_from_ms <= self.now_ms {
+            true => (written_ms, i64::MAX),
+            false => (self.now_ms, believable_from_ms),
+        }
     }
 
     fn is_believed(&self, timestamp_ms: i64) -> bool {
@@ -109,22 +125,26 @@ impl AgeRead {
     }
 }
 
-/// The greatest timestamp of a batch's records, `Some(None)` if they have none; `None`: it is not
-/// known.
+/// The greatest timestamp of a batch's records, `Some(None)` if it has no records; `None`: it is
+/// not known, or they have none, for which the moment of their append stands.
 fn times_of(
     header: &BatchHeader,
     place: &BatchPlace,
     file: &QuietFile,
 ) -> io::Result<Option<Option<i64>>> {
-    if header.timestamp_type() == TimestampType::LogAppendTime || header.record_count == 0 {
-        return Ok(Some(Some(header.max_timestamp).filter(|ms| *ms >= 0)));
+    let has_time = |ms: &i64| *ms >= 0;
+    if header.record_count == 0 {
+        return Ok(Some(Some(header.max_timestamp).filter(has_time)));
+    }
+    if header.timestamp_type() == TimestampType::LogAppendTime {
+        return Ok(Some(header.max_timestamp).filter(has_time).map(Some));
     }
     if header.codec() != Some(Codec::None) {
         return Ok(None);
     }
     let mut batch = vec![0; place.len_bytes as usize];
     file.read_exact_at(&mut batch, place.position.0)?;
-    Ok(max_timestamp_of_records(&batch).map(|ms| Some(ms).filter(|ms| *ms >= 0)))
+    Ok(max_timestamp_of_records(&batch).filter(has_time).map(Some))
 }
 
 fn last_write_ms(log: &dyn DiskFile) -> io::Result<i64> {

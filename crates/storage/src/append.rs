@@ -141,7 +141,12 @@ impl Log {
             header.max_timestamp = now_ms;
             header = header.with_timestamp_type(TimestampType::LogAppendTime);
         }
-        let place = BatchPlace::of(&header, position);
+        let is_checked = is_checked || is_stamped;
+        let mut place = BatchPlace::of(&header, position);
+        if is_checked {
+            // Whatever the base timestamp is: it may be that of no record.
+            place.max_timestamp_ms = header.max_timestamp;
+        }
         let segment = &self.active.segment;
         assert!(segment.files.relative(place.last).is_some(), "a needed roll was left out");
         Ok(Append {
@@ -150,7 +155,7 @@ impl Log {
             pieces: patched(&bytes, &header, is_stamped || is_restamped).into(),
             header,
             place,
-            is_checked: is_checked || is_stamped,
+            is_checked,
             begun_ms: now_ms,
             log_append_time_ms: if is_stamped { now_ms } else { -1 },
         })

@@ -93,7 +93,7 @@ impl Log {
         let sealed = self.sealed.iter_mut().chain([&mut self.active.segment]);
         if let Some(segment) = sealed.into_iter().find(|s| s.base() == age.segment) {
             segment.newest = segment.newest.or(age.newest);
-            segment.age.learn(age.before);
+            segment.age.learn(age.before, age.doubted_from_ms);
         }
     }
 

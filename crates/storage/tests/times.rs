@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use harness::*;
-use penstock_batch::{Batches, HEADER_LEN, set_max_timestamp};
+use penstock_batch::{BatchBuilder, Batches, HEADER_LEN, NewRecord, set_max_timestamp, varint};
 use penstock_storage::*;
 
 const MINUTE_MS: i64 = 60_000;
@@ -320,4 +320,96 @@ fn a_compressed_batch_without_a_time_that_can_be_is_found_by_every_time_up_to_it
         assert_eq!(found.offset, Offset(offset), "{timestamp_ms}");
     }
     assert_eq!(fetch_all(&log)[1].max_timestamp, NOW_MS);
+}
+
+#[test]
+fn nothing_fresh_expires_because_the_clock_was_behind_for_a_while() {
+    let now = now_ms();
+    for (what, claim) in [
+        ("right", (|_| Claim::Right) as fn(usize) -> Claim),
+        ("hidden", |_| Claim::Max(-1)),
+        ("compressed", |_| Claim::Compressed(0)),
+    ] {
+        for batches in [3, 60] {
+            let old = Old::with((0..batches).map(|n| now + n), claim);
+            let mut log = old.open(LastStop::Clean);
+            assert!(expire(&mut log, now - 365 * DAY_MS).is_empty(), "{what}: before NTP");
+            assert!(expire(&mut log, now + MINUTE_MS).is_empty(), "{what}: behind it");
+            assert!(!roll_if_expired(&mut log, now + MINUTE_MS), "{what}: {batches} batches");
+            assert_all_expires(&mut log, now_ms() + HOUR_MS + MINUTE_MS, what);
+        }
+    }
+}
+
+#[test]
+fn files_from_the_future_are_kept_for_their_time_from_now_on() {
+    let now = now_ms();
+    let old = Old::with((0..60).map(|_| now + 365 * DAY_MS), |_| Claim::Right);
+    old.last_written(now + 365 * DAY_MS);
+    let mut log = old.open(LastStop::Clean);
+    assert!(expire(&mut log, now).is_empty());
+    assert!(!expire(&mut log, now + HOUR_MS + 1).is_empty());
+}
+
+#[test]
+fn records_without_a_time_stay_for_their_time_beside_old_ones_also_over_a_start() {
+    let now = now_ms();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t-0");
+    let mut log = Log::create(&path, TopicId::random(), config()).unwrap();
+    append_at(&mut log, batch(1, 1000, now - 30 * DAY_MS), now);
+    let mut untimed = BatchBuilder::new();
+    untimed.push(NewRecord { timestamp_ms: -1, value: Some(b"v"), ..NewRecord::default() });
+    append_at(&mut log, untimed.finish().into(), now);
+    for stop in [None, Some(LastStop::Clean), Some(LastStop::Unclean)] {
+        if let Some(stop) = stop {
+            log.close().unwrap();
+            log = Log::open(&path, config(), stop).unwrap().0;
+        }
+        expire(&mut log, now + MINUTE_MS);
+        assert!(!roll_if_expired(&mut log, now + MINUTE_MS), "{stop:?}");
+    }
+    assert_all_expires(&mut log, now_ms() + HOUR_MS + MINUTE_MS, "by the last write");
+}
+
+/// A record of that time in a batch whose base timestamp is that of no record.
+fn based_elsewhere(base_ms: i64, timestamp_ms: i64) -> bytes::Bytes {
+    let mut record = vec![0];
+    varint::put_i64(&mut record, timestamp_ms.wrapping_sub(base_ms));
+    [0, -1, 1000].iter().for_each(|n| varint::put_i64(&mut record, *n));
+    record.extend([b'v'; 1000]);
+    varint::put_i64(&mut record, 0);
+    let mut bytes = batch(1, 0, base_ms)[..HEADER_LEN].to_vec();
+    varint::put_i64(&mut bytes, record.len() as i64);
+    bytes.extend(record);
+    let length = bytes.len() as i32 - 12;
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    let (head, rest) = bytes.split_at_mut(HEADER_LEN);
+    set_max_timestamp(head, rest, TimestampType::CreateTime, timestamp_ms);
+    bytes.into()
+}
+
+#[test]
+fn a_base_timestamp_that_is_of_no_record_counts_for_nothing() {
+    let now = now_ms();
+    for base_ms in [i64::MAX, now + 3650 * DAY_MS, now + MINUTE_MS] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t-0");
+        let mut log = Log::create(&path, TopicId::random(), config()).unwrap();
+        for n in 0..60 {
+            append_at(&mut log, based_elsewhere(base_ms, now + n), now + n);
+        }
+        for stop in [None, Some(LastStop::Clean), Some(LastStop::Unclean)] {
+            if let Some(stop) = stop {
+                log.close().unwrap();
+                log = Log::open(&path, config(), stop).unwrap().0;
+            }
+            assert_eq!(find_newest(&log).offset, Offset(59), "{base_ms} {stop:?}");
+            for n in [0, 30, 59] {
+                assert_eq!(find_time(&log, now + n).unwrap().offset, Offset(n), "{stop:?}");
+            }
+            assert!(find_time(&log, now + 60).is_none());
+        }
+        assert_all_expires(&mut log, now + HOUR_MS + 60, "by its records");
+    }
 }

@@ -31,8 +31,7 @@ impl Topics {
     /// Lets go of the segments that retention no longer keeps. Blocks.
     pub(crate) fn expire(&self, now_ms: i64, metrics: &Metrics) {
         for partition in self.partitions() {
-            let expired = partition.touch_files(|| expire(&partition, now_ms));
-            for (why, gone) in expired.unwrap_or_default() {
+            for (why, gone) in expire(&partition, now_ms) {
                 report(&partition, why, gone);
                 metrics.note_expired(why, gone.segments, gone.bytes);
             }
@@ -49,25 +48,31 @@ struct Gone {
 
 fn expire(partition: &Arc<Partition>, now_ms: i64) -> BTreeMap<Expiry, Gone> {
     let mut all: BTreeMap<Expiry, Gone> = BTreeMap::new();
-    // Each guard ends with its statement: files are read and unlinked without it.
-    loop {
-        let expired = partition.log().expire(now_ms);
-        for segment in expired {
-            let ExpiredSegment { why, size_bytes, .. } = segment;
-            let gone = all.entry(why).or_default();
-            (gone.segments, gone.bytes) = (gone.segments + 1, gone.bytes + size_bytes);
-            if let Err(error) = segment.unlink() {
-                tracing::error!(partition = %partition.name, %error, "cannot unlink an expired segment");
-            }
-        }
+    while partition.touch_files(|| let_go(partition, now_ms, &mut all)).is_some() {
+        // Not while the directory is held: a roll, and with it an append, waits for that, and all
+        // of a segment may have to be read. Of a deleted topic nothing is made of what is read.
         let unread = partition.log().unread_age(now_ms);
         match unread.map(AgeRead::run) {
             Some(Ok(age)) => partition.log().note_age(age),
-            Some(Err(error)) => {
+            Some(Err(error)) if partition.touch_files(|| ()).is_some() => {
                 tracing::warn!(partition = %partition.name, %error, "cannot tell how old a segment is");
-                return all;
+                break;
             }
-            None => return all,
+            Some(Err(_)) | None => break,
+        }
+    }
+    all
+}
+
+fn let_go(partition: &Partition, now_ms: i64, all: &mut BTreeMap<Expiry, Gone>) {
+    // The guard ends with the statement: files are unlinked without it.
+    let expired = partition.log().expire(now_ms);
+    for segment in expired {
+        let ExpiredSegment { why, size_bytes, .. } = segment;
+        let gone = all.entry(why).or_default();
+        (gone.segments, gone.bytes) = (gone.segments + 1, gone.bytes + size_bytes);
+        if let Err(error) = segment.unlink() {
+            tracing::error!(partition = %partition.name, %error, "cannot unlink an expired segment");
         }
     }
 }

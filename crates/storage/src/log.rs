@@ -257,7 +257,10 @@ impl Log {
 
     /// Takes effect with the next append, roll or expiry.
     pub fn set_config(&mut self, config: LogConfig) {
-        self.config = config;
+        let before = std::mem::replace(&mut self.config, config);
+        if self.config.timestamp_after_max_ms != before.timestamp_after_max_ms {
+            self.forget_ages();
+        }
     }
 
     /// A write failed: what is committed is served, nothing is appended until the log is opened anew.

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use crate::{
     Age, AgeRead, Directory, Log, Offset,
+    age::SegmentAge,
     segment::{Segment, segment_file},
 };
 
@@ -95,6 +96,14 @@ impl Log {
             segment.newest = segment.newest.or(age.newest);
             segment.age.learn(age.before, age.doubted_from_ms);
         }
+    }
+
+    /// Other times are believed from here on. As after a start the files say how old they are: they
+    /// know when they were last appended to.
+    pub(crate) fn forget_ages(&mut self) {
+        let segments = self.sealed.iter_mut().chain([&mut self.active.segment]);
+        let with_records = segments.filter(|segment| segment.size_bytes > 0);
+        with_records.for_each(|segment| segment.age = SegmentAge::UNREAD);
     }
 
     fn why_first_is_due(&self, size_bytes: u64, now_ms: i64) -> Option<Expiry> {

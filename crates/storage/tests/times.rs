@@ -413,3 +413,26 @@ fn a_base_timestamp_that_is_of_no_record_counts_for_nothing() {
         assert_all_expires(&mut log, now + HOUR_MS + 60, "by its records");
     }
 }
+
+#[test]
+fn a_limit_for_times_ahead_counts_for_what_is_there_once_it_is_changed() {
+    let now = now_ms();
+    let with = |timestamp_after_max_ms| LogConfig { timestamp_after_max_ms, ..config() };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t-0");
+    let mut log = Log::create(&path, TopicId::random(), with(i64::MAX)).unwrap();
+    for _ in 0..60 {
+        append_at(&mut log, batch(1, 1000, now * 1000), now);
+    }
+    assert!(expire(&mut log, now + DAY_MS).is_empty(), "microseconds, and all is believed");
+    log.set_config(with(HOUR_MS));
+    assert!(expire(&mut log, now).is_empty(), "they came just now");
+    assert_all_expires(&mut log, now_ms() + HOUR_MS + MINUTE_MS, "by the last write");
+
+    let old = Old::with((0..60).map(|n| now + 30 * DAY_MS + n), |_| Claim::Right);
+    let mut log = old.open(LastStop::Clean);
+    assert!(expire(&mut log, now).is_empty());
+    log.set_config(with(31 * DAY_MS));
+    assert!(expire(&mut log, now + 29 * DAY_MS).is_empty(), "from the future, and allowed to be");
+    assert_all_expires(&mut log, now + 31 * DAY_MS, "by their own time");
+}

@@ -102,21 +102,30 @@ impl Producer {
         for sent in &self.unanswered {
             client.send(&sent.request, VERSION)?;
         }
+        // Every answer is awaited, also behind a refusal: the server may be writing those that are on their way.
+        let (mut refusal, mut refused) = (None, 0);
         loop {
-            while self.unanswered.len() < IN_FLIGHT_MAX && !stop.load(Ordering::Relaxed) {
+            while refusal.is_none()
+                && self.unanswered.len() < IN_FLIGHT_MAX
+                && !stop.load(Ordering::Relaxed)
+            {
                 self.send_next(&mut client)?;
             }
-            let Some(oldest) = self.unanswered.front() else { return Ok(End::Stopped) };
+            let Some(oldest) = self.unanswered.get(refused) else {
+                return Ok(refusal.map_or(End::Stopped, End::Refused));
+            };
             let (_, answer) = decode_response(ApiKey::Produce, VERSION, client.receive()?)
                 .map_err(ClientError::Answer)?;
             let Response::Produce(mut answer) = answer else { panic!("not an answer to Produce") };
             let answer = answer.responses.remove(0).partition_responses.remove(0);
             assert_eq!(answer.index, self.partition);
             if !answer.error_code.is_none() {
-                return Ok(End::Refused(answer.error_code));
+                refusal.get_or_insert(answer.error_code);
+                refused += 1;
+                continue;
             }
             self.journal.acknowledged(self.partition, answer.base_offset, &oldest.records);
-            self.unanswered.pop_front();
+            self.unanswered.remove(refused);
         }
     }
 

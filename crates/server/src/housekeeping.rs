@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use crate::clock;
 use crate::server::Server;
@@ -17,60 +18,55 @@ const DISK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often index entries go to their files: what a crash makes recovery rebuild.
 const INDEX_FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Runs until a stop begins.
-pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
-    let mut ticks =
-        tokio::time::interval(DISK_INTERVAL.min(server.settings.retention_check_interval));
-    let mut due = Due::starting(Instant::now());
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = wait_for(&mut stop, Stop::Drain) => return,
-        }
+/// Looks at the disk and flushes indexes until a stop begins.
+pub(crate) async fn run(server: Arc<Server>, stop: watch::Receiver<Stop>) {
+    let mut flushed = Instant::now();
+    periodically(DISK_INTERVAL, stop, || {
         let (server, now) = (Arc::clone(&server), Instant::now());
-        let retention = due.retention.is_due(now, server.settings.retention_check_interval);
-        let indexes = due.indexes.is_due(now, INDEX_FLUSH_INTERVAL);
-        // First: a roll waits for whoever appends, which a slow disk may hold up.
-        let looking = Arc::clone(&server);
-        let looked = tokio::task::spawn_blocking(move || looking.disk.look()).await;
-        if retention {
-            server.topics.roll_expired().await;
-        }
-        let work = tokio::task::spawn_blocking(move || {
-            if retention {
-                server.topics.expire(clock::now_ms(), &server.metrics);
-            }
-            if indexes {
+        let indexes_are_due = now.duration_since(flushed) >= INDEX_FLUSH_INTERVAL;
+        flushed = if indexes_are_due { now } else { flushed };
+        blocking(move || {
+            server.disk.look();
+            if indexes_are_due {
                 server.topics.flush_indexes();
             }
-        });
-        if work.await.and(looked).is_err() {
-            tracing::error!("housekeeping panicked; it goes on at the next tick");
+        })
+    })
+    .await;
+}
+
+/// Lets go of what has expired until a stop begins. By itself, since it may have to read whole segments to
+/// tell how old they are, and a roll waits for whoever appends.
+pub(crate) async fn retention(server: Arc<Server>, stop: watch::Receiver<Stop>) {
+    periodically(server.settings.retention_check_interval, stop, || {
+        let server = Arc::clone(&server);
+        async move {
+            server.topics.roll_expired().await;
+            blocking(move || server.topics.expire(clock::now_ms(), &server.metrics)).await;
+        }
+    })
+    .await;
+}
+
+/// Runs a job every so often, until a stop begins.
+async fn periodically<J: Future<Output = ()>>(
+    every: Duration,
+    mut stop: watch::Receiver<Stop>,
+    mut job: impl FnMut() -> J,
+) {
+    // The first tick would come at once; a start has enough to do.
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => job().await,
+            () = wait_for(&mut stop, Stop::Drain) => return,
         }
     }
 }
 
-struct Due {
-    retention: Job,
-    indexes: Job,
-}
-
-struct Job {
-    last: Instant,
-}
-
-impl Due {
-    fn starting(now: Instant) -> Self {
-        Due { retention: Job { last: now }, indexes: Job { last: now } }
-    }
-}
-
-impl Job {
-    fn is_due(&mut self, now: Instant, every: Duration) -> bool {
-        let due = now.duration_since(self.last) >= every;
-        if due {
-            self.last = now;
-        }
-        due
+async fn blocking(job: impl FnOnce() + Send + 'static) {
+    if tokio::task::spawn_blocking(job).await.is_err() {
+        tracing::error!("housekeeping panicked; it goes on at the next tick");
     }
 }

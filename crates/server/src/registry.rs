@@ -27,6 +27,7 @@
 //! Called by topics alone. A directory that no entry names has come from elsewhere: see adopt.rs.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use anyhow::{Context, bail};
 use penstock_storage::{DataDir, MAX_PARTITIONS, SmallFile, TopicId};
@@ -44,6 +45,8 @@ const VERSION: i64 = 2;
 pub(crate) struct Registry {
     file: SmallFile,
     entries: BTreeMap<String, Entry>,
+    /// Each entry's part of the file: a change of one topic writes the others as they are.
+    parts: BTreeMap<String, String>,
     /// What a file of version 1 had. It did not list the topics.
     former: BTreeMap<String, Overrides>,
     /// The file is there and lists them.
@@ -111,10 +114,11 @@ impl Entry {
 }
 
 /// Version 2 of the file.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    version: i64,
+    #[serde(rename = "version")]
+    _version: i64,
     #[serde(default)]
     topics: BTreeMap<String, Entry>,
 }
@@ -131,7 +135,8 @@ impl Registry {
         let parsed = parse(&text.unwrap_or_default());
         let (entries, former, lists_topics) =
             parsed.with_context(|| format!("in {}", path.display()))?;
-        Ok(Registry { file, entries, former, lists_topics })
+        let parts = parts_of(&entries);
+        Ok(Registry { file, entries, parts, former, lists_topics })
     }
 
     pub(crate) fn get(&self, topic: &str) -> Option<&Entry> {
@@ -162,12 +167,23 @@ impl Registry {
         if self.entries.get(topic) == entry.as_ref() {
             return Ok(());
         }
-        let mut entries = self.entries.clone();
-        match entry {
-            Some(entry) => drop(entries.insert(topic.to_owned(), entry)),
-            None => drop(entries.remove(topic)),
+        let part = entry.as_ref().map(|entry| part_of(topic, entry));
+        let range = |range: (Bound<&str>, Bound<&str>)| self.parts.range::<str, _>(range);
+        let before = range((Bound::Unbounded, Bound::Excluded(topic))).map(|(_, part)| part);
+        let behind = range((Bound::Excluded(topic), Bound::Unbounded)).map(|(_, part)| part);
+        let text = text_of(before.chain(&part).chain(behind));
+        self.write(&text)?;
+        match entry.zip(part) {
+            Some((entry, part)) => {
+                self.entries.insert(topic.to_owned(), entry);
+                self.parts.insert(topic.to_owned(), part);
+            }
+            None => {
+                self.entries.remove(topic);
+                self.parts.remove(topic);
+            }
         }
-        self.replace(entries)
+        Ok(())
     }
 
     /// Changes a topic's entry, if it has one.
@@ -190,12 +206,18 @@ impl Registry {
     /// # Errors
     /// As [`Registry::set`].
     pub(crate) fn replace(&mut self, entries: BTreeMap<String, Entry>) -> anyhow::Result<()> {
-        if let Err(error) = self.file.replace(&text_of(&entries)) {
+        let parts = parts_of(&entries);
+        self.write(&text_of(parts.values()))?;
+        (self.entries, self.parts) = (entries, parts);
+        Ok(())
+    }
+
+    fn write(&mut self, text: &str) -> anyhow::Result<()> {
+        if let Err(error) = self.file.replace(text) {
             self.put_back();
             let path = self.file.path();
             return Err(error).with_context(|| format!("cannot replace {}", path.display()));
         }
-        self.entries = entries;
         self.former.clear();
         self.lists_topics = true;
         Ok(())
@@ -211,12 +233,13 @@ impl Registry {
 
     /// Replaces all entries in memory; the file keeps what it has. For a start on a disk without room.
     pub(crate) fn replace_in_memory(&mut self, entries: BTreeMap<String, Entry>) {
+        self.parts = parts_of(&entries);
         self.entries = entries;
     }
 
     /// A replacement that failed at its last step, the sync of the directory, has its new text in place.
     fn put_back(&self) {
-        let text = text_of(&self.entries);
+        let text = text_of(self.parts.values());
         let is_new = matches!(self.file.read(), Ok(Some(there)) if there != text);
         if is_new && self.former.is_empty() {
             // What is wrong was reported; the next change tries to write the whole file again.
@@ -250,9 +273,19 @@ fn parse(text: &str) -> anyhow::Result<Parsed> {
     }
 }
 
-fn text_of(entries: &BTreeMap<String, Entry>) -> String {
-    let file = File { version: VERSION, topics: entries.clone() };
-    toml::to_string(&file).expect("maps of strings, numbers and truth values are TOML")
+fn text_of<'a>(parts: impl Iterator<Item = &'a String>) -> String {
+    parts.fold(format!("version = {VERSION}\n"), |text, part| text + "\n" + part)
+}
+
+fn parts_of(entries: &BTreeMap<String, Entry>) -> BTreeMap<String, String> {
+    entries.iter().map(|(topic, entry)| (topic.clone(), part_of(topic, entry))).collect()
+}
+
+/// The tables of one topic.
+fn part_of(topic: &str, entry: &Entry) -> String {
+    let topics = BTreeMap::from([(topic, entry)]);
+    let table = BTreeMap::from([("topics", topics)]);
+    toml::to_string(&table).expect("maps of strings, numbers and truth values are TOML")
 }
 
 mod id_as_text {
@@ -305,6 +338,7 @@ mod tests {
         assert_eq!(again.get("a.b"), Some(&Entry { deleting: true, ..whole }));
         assert_eq!(again.get("version"), Some(&growing));
         assert_eq!(again.entries().len(), 2);
+        assert_eq!(again.parts, registry.parts);
     }
 
     #[test]

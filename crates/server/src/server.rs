@@ -98,6 +98,7 @@ pub(crate) async fn run(
 
     let metrics = http::serve(Arc::clone(&server), stop.subscribe()).await?;
     let housekeeping = tokio::spawn(housekeeping::run(Arc::clone(&server), stop.subscribe()));
+    let retention = tokio::spawn(housekeeping::retention(Arc::clone(&server), stop.subscribe()));
     let checkpoints = tokio::spawn(checkpoints::run(Arc::clone(&server), stop.subscribe()));
     let scrubber = tokio::spawn(scrubber::run(Arc::clone(&server), stop.subscribe()));
     let timekeeping = tokio::spawn(groups::run(Arc::clone(&server), stop.subscribe()));
@@ -108,6 +109,7 @@ pub(crate) async fn run(
     server.metrics.set_ready(false);
     drain(&server, workers, &stop).await?;
     housekeeping.await?;
+    retention.await?;
     checkpoints.await?;
     scrubber.await?;
     timekeeping.await?;

@@ -5,7 +5,7 @@
 //! by the connections: each has one request in the works.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -20,8 +20,12 @@ use super::journal::{self, Journal};
 use super::offsets::{Change, Commit, Committed, OFFSETS_MAX_BYTES, Offsets};
 use crate::durability::Durability;
 use crate::log_budget::LogBudget;
+use crate::small_file::replace_file;
 
 const FILE_NAME: &str = "penstock-offsets.journal";
+
+/// When the journal was written last before commits of a Kafka were taken over, should that be cut short.
+const WRITTEN_FILE_NAME: &str = "penstock-offsets.written";
 
 /// Records of at least this much are written before more are taken from the queue.
 const WRITE_BYTES: usize = 1024 * 1024;
@@ -33,6 +37,7 @@ pub(crate) struct OffsetStore {
     thread: Option<JoinHandle<()>>,
     /// When the journal was written last, in milliseconds since 1970; `None`: there was nothing in it.
     written_ms: Option<i64>,
+    written_path: PathBuf,
 }
 
 /// What a group had committed to a Kafka.
@@ -89,7 +94,8 @@ impl OffsetStore {
     /// The journal cannot be used, or there is no thread to be had.
     pub(crate) fn open(data_dir: &Path, durability: Durability) -> anyhow::Result<Self> {
         let path = data_dir.join(FILE_NAME);
-        let written_ms = written_ms(&path);
+        let written_path = data_dir.join(WRITTEN_FILE_NAME);
+        let written_ms = kept_ms(&written_path).or_else(|| written_ms(&path));
         let opened = Journal::open(path.clone(), durability);
         let (journal, offsets) = opened.with_context(|| format!("in {}", path.display()))?;
         let offsets = Arc::new(Mutex::new(offsets));
@@ -98,7 +104,8 @@ impl OffsetStore {
         let writer = Writer { journal, offsets: map, durability, lines };
         let thread = std::thread::Builder::new().name("offset-commits".to_owned());
         let thread = thread.spawn(move || writer.run(&queued)).context("cannot start a thread")?;
-        Ok(OffsetStore { offsets, queue: Some(queue), thread: Some(thread), written_ms })
+        let (queue, thread) = (Some(queue), Some(thread));
+        Ok(OffsetStore { offsets, queue, thread, written_ms, written_path })
     }
 
     /// For reading; held for a decision only.
@@ -122,6 +129,11 @@ impl OffsetStore {
         self.enqueue(Change::Forget { topic: topic.into() })?.wait()
     }
 
+    /// Whether any group has committed an offset of the topic.
+    pub(crate) fn has_topic(&self, topic: &str) -> bool {
+        self.read().has_topic(topic)
+    }
+
     /// Forgets topics that are not there, for a start. Blocks.
     ///
     /// # Errors
@@ -133,6 +145,25 @@ impl OffsetStore {
             tracing::info!(topic = &**topic, "forgetting offsets of a topic that is not there");
             self.forget(topic)
         })
+    }
+
+    /// Keeps the moment that tells earlier commits of a Kafka from later ones, until `end_taking_over`. Blocks.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(crate) fn begin_taking_over(&self) -> std::io::Result<()> {
+        self.written_ms.map_or(Ok(()), |ms| replace_file(&self.written_path, &format!("{ms}\n")))
+    }
+
+    /// What was taken over need not be taken over again. Blocks.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(crate) fn end_taking_over(&self) -> std::io::Result<()> {
+        match std::fs::remove_file(&self.written_path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Takes over what groups had committed to a Kafka, unless they have committed something here since. Returns
@@ -166,6 +197,11 @@ impl OffsetStore {
         queue.send(Queued { change, done }).map_err(|_| CommitError::Disk)?;
         Ok(OnItsWay(outcome))
     }
+}
+
+/// What a start kept that was cut short.
+fn kept_ms(path: &Path) -> Option<i64> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// When a file that is not empty was written last.
@@ -327,6 +363,28 @@ mod tests {
         assert_eq!(store.take_over(again), Ok(2));
         let offset = |group| store.read().get(group, "topic", 0).unwrap().offset;
         assert_eq!((offset("a"), offset("b"), offset("c")), (5, 9, 7));
+    }
+
+    /// A kill in the middle left some of them in the journal, whose last write was then later than all others.
+    #[test]
+    fn taking_over_that_is_cut_short_goes_on_as_it_began() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || OffsetStore::open(dir.path(), Durability::Os).unwrap();
+        let store = open();
+        store.take_over(vec![foreign("a", 1, 1_000), foreign("b", 1, 1_000)]).unwrap();
+        drop(store);
+        let store = open();
+        let later = store.written_ms.unwrap() + 1;
+        let all = || vec![foreign("a", 9, later), foreign("b", 9, later)];
+        store.begin_taking_over().unwrap();
+        store.take_over(all().split_off(1)).unwrap();
+        drop(store);
+        let store = open();
+        assert_eq!(store.take_over(all()), Ok(1));
+        store.end_taking_over().unwrap();
+        assert_eq!(store.read().get("a", "topic", 0).unwrap().offset, 9);
+        drop(store);
+        assert!(open().written_ms.unwrap() >= later);
     }
 
     #[test]

@@ -99,6 +99,10 @@ impl Offsets {
         self.groups.values().flat_map(|topics| topics.keys().cloned()).collect()
     }
 
+    pub(crate) fn has_topic(&self, topic: &str) -> bool {
+        self.groups.values().any(|topics| topics.contains_key(topic))
+    }
+
     pub(crate) fn apply(&mut self, change: Change) {
         match change {
             Change::Commit(commit) => self.commit(commit),

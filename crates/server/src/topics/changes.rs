@@ -32,6 +32,9 @@ impl Topics {
         self.check_new(name)?;
         // Of an earlier topic of the name, should its deletion have failed half-way.
         finish_deletion(&mut registry, &self.data_dir, &self.offsets, name)?;
+        if self.offsets.has_topic(name) {
+            self.offsets.forget(name).context("cannot forget the offsets of a former topic")?;
+        }
         let entry = Entry::new(TopicId::random(), overrides);
         let topic = Arc::new(Topic::new(name, &entry, BTreeMap::new(), BTreeMap::new()));
         registry.set(name, Some(entry.growing(count)))?;
@@ -117,9 +120,13 @@ impl Topics {
         registry.update(name, |entry| entry.config = overrides.clone())?;
         *topic.overrides.write() = overrides;
         let config = topic.config(&self.defaults);
-        for partition in topic.partitions() {
-            partition.log().set_config(config.clone());
-        }
+        let partitions = topic.partitions();
+        partitions.iter().for_each(|partition| partition.log().set_config(config.clone()));
+        drop(registry);
+        // What was acknowledged without a sync is not what later promises of flush.messages begin from.
+        partitions.iter().filter(|partition| partition.promises_syncs()).for_each(|partition| {
+            partition.flush();
+        });
         Ok(())
     }
 

@@ -82,6 +82,10 @@ pub(crate) fn take_over(
         return keep(registry, entries);
     }
     let origin = Origin::of(data_dir, registry);
+    if let Err(error) = offsets.begin_taking_over() {
+        // A full disk, say. It matters only if this start is killed as well.
+        tracing::warn!(%error, "cannot write down when committed offsets were written last");
+    }
     for (topic, directories) in &found {
         let known = registry.get(topic);
         let is_stranger = strangers.contains(topic);
@@ -94,6 +98,14 @@ pub(crate) fn take_over(
                     forget_former(topic, former.id, entry.id, offsets)?;
                 }
                 report(topic, &entry);
+            } else if let Some(known) = known.filter(|known| known.config != entry.config) {
+                let (before, now) = (&known.config, &entry.config);
+                tracing::info!(
+                    topic,
+                    ?before,
+                    ?now,
+                    "a Kafka has used the directory: its configs are the topic's"
+                );
             }
             entries.insert(topic.clone(), entry);
         }
@@ -111,7 +123,11 @@ pub(crate) fn take_over(
         );
         entries.remove(CONSUMER_OFFSETS);
     }
-    keep(registry, entries)
+    keep(registry, entries)?;
+    if let Err(error) = offsets.end_taking_over() {
+        tracing::warn!(%error, "cannot remove what was written down for taking offsets over");
+    }
+    Ok(())
 }
 
 /// Warns of topics that keep everything because their retention is not known.
@@ -259,7 +275,7 @@ fn is_gone(topic: &str, origin: &Origin, data_dir: &DataDir) -> bool {
     let of_topic = |path: &std::path::PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
         name.and_then(|name| name.rsplit_once('.')).is_some_and(|(name, _)| {
-            name.rsplit_once('-').is_some_and(|(set_aside, _)| set_aside == topic)
+            name.rsplit_once('-').is_some_and(|(set_aside, _)| is_name_of(set_aside, topic))
         })
     };
     if data_dir.strays().is_ok_and(|strays| strays.iter().any(of_topic)) {
@@ -271,6 +287,12 @@ fn is_gone(topic: &str, origin: &Origin, data_dir: &DataDir) -> bool {
     }
     tracing::warn!(topic, "the topic was deleted while a Kafka used the directory");
     true
+}
+
+/// Kafka shortens a long name so that the directory's new one fits.
+fn is_name_of(set_aside: &str, topic: &str) -> bool {
+    const NEVER_SHORTER_THAN: usize = 180;
+    set_aside == topic || (set_aside.len() >= NEVER_SHORTER_THAN && topic.starts_with(set_aside))
 }
 
 fn take_offsets_over(

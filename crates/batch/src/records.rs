@@ -81,6 +81,7 @@ impl<'a> Records<'a> {
         self.body.len() - self.rest.len()
     }
 
+    #[inline]
     fn take(&mut self) -> Result<Record<'a>, &'static str> {
         let length = take_i32(&mut self.rest).ok_or("its length is cut or too long")?;
         let length = usize::try_from(length).map_err(|_| "its length is negative")?;
@@ -93,6 +94,7 @@ impl<'a> Records<'a> {
         })
     }
 
+    #[inline]
     fn parse(&self, record: &mut &'a [u8]) -> Result<Record<'a>, &'static str> {
         take_bytes(record, 1).ok_or("its attributes are missing")?;
         let timestamp_delta = take_i64(record).ok_or("its timestamp delta is cut or too long")?;
@@ -115,6 +117,7 @@ impl<'a> Records<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, BatchError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let (index, at) = (self.index, self.read_bytes());
         let taken = if self.index < self.count {
@@ -142,6 +145,7 @@ pub struct Headers<'a> {
 
 impl<'a> Headers<'a> {
     /// Takes the headers off the record and has seen every one, so that iterating cannot fail.
+    #[inline]
     fn take(record: &mut &'a [u8]) -> Option<Headers<'a>> {
         let left = usize::try_from(take_i32(record)?).ok()?;
         let headers = Headers { rest: record, left };
@@ -174,6 +178,7 @@ fn take_header<'a>(input: &mut &'a [u8]) -> Option<Header<'a>> {
 }
 
 /// `None` when cut, `Some(None)` when null.
+#[inline]
 fn take_nullable<'a>(input: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     match take_i32(input)? {
         -1 => Some(None),
@@ -181,6 +186,7 @@ fn take_nullable<'a>(input: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     }
 }
 
+#[inline]
 fn take_bytes<'a>(input: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     let (taken, rest) = input.split_at_checked(length)?;
     *input = rest;

@@ -272,8 +272,12 @@ impl Partition {
         self.roll(roll).await
     }
 
-    async fn roll_if_due(&self, incoming: &ProducedBatch) -> Result<(), ProduceFailure> {
-        let roll = self.log().needs_roll(incoming, clock::now_ms());
+    async fn roll_if_due(
+        &self,
+        incoming: &ProducedBatch,
+        now_ms: i64,
+    ) -> Result<(), ProduceFailure> {
+        let roll = self.log().needs_roll(incoming, now_ms);
         self.roll(roll).await
     }
 

@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use penstock_storage::{AppendError, Appended, LogConfig, Offset, ProduceError, ProducedBatch};
+use penstock_storage::{AppendError, Appended, Offset, ProduceError, ProducedBatch, Terms};
 use penstock_wire::messages::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceResponse,
@@ -122,8 +121,17 @@ async fn append(
     let Records::Bytes(Some(bytes)) = data.records else {
         return Err(refused(ErrorCode::INVALID_RECORD, "no records"));
     };
-    let config = partition.log().config().clone();
-    let batch = validated(bytes, &config, api_version >= ZSTD_SINCE).await?;
+    let (now_ms, takes_zstd) = (clock::now_ms(), api_version >= ZSTD_SINCE);
+    let (terms, verifies) = {
+        let log = partition.log();
+        (log.config().terms(now_ms, takes_zstd), log.config().verify_compressed)
+    };
+    let mut batch =
+        ProducedBatch::validate(bytes, &terms).map_err(|error| refused_batch(&error))?;
+    if verifies && batch.compressed().is_some() {
+        // Apart, so that requests that verify nothing have no room for it in their futures.
+        batch = Box::pin(verified(batch, terms)).await?;
+    }
     let len_bytes = batch.len_bytes();
     match partition.append(&worker.ring, batch).await {
         Ok(appended) => {
@@ -141,17 +149,8 @@ async fn append(
     }
 }
 
-/// What a topic with this configuration takes of what a producer sent.
-async fn validated(
-    bytes: Bytes,
-    config: &LogConfig,
-    takes_zstd: bool,
-) -> Result<ProducedBatch, Refused> {
-    let terms = config.terms(clock::now_ms(), takes_zstd);
-    let batch = ProducedBatch::validate(bytes, &terms).map_err(|error| refused_batch(&error))?;
-    if !config.verify_compressed || batch.compressed().is_none() {
-        return Ok(batch);
-    }
+/// The batch, once its compressed records have been looked into.
+async fn verified(batch: ProducedBatch, terms: Terms) -> Result<ProducedBatch, Refused> {
     verify::verified(batch, terms).await.map_err(|error| match error {
         verify::VerifyError::Records(error) => refused_batch(&error),
         verify::VerifyError::Decompress(error) => refused(ErrorCode::INVALID_RECORD, error),

@@ -103,8 +103,7 @@ impl Partition {
     }
 
     /// Begins `first`, and what has queued up behind it and can be carried by the same write.
-    fn gather(&self, first: ProducedBatch) -> Result<Group<'_>, AppendError> {
-        let now_ms = clock::now_ms();
+    fn gather(&self, first: ProducedBatch, now_ms: i64) -> Result<Group<'_>, AppendError> {
         let mut len_bytes = first.len_bytes();
         // Before the guard, so that it is dropped after it: it takes the log itself.
         let mut group = Group {
@@ -153,8 +152,9 @@ impl Lead {
             partition.queue.company(batch.len_bytes()).await;
         }
         let alone = partition.appending.lock().await;
-        partition.roll_if_due(&batch).await?;
-        let mut group = partition.gather(batch)?;
+        let now_ms = clock::now_ms();
+        partition.roll_if_due(&batch, now_ms).await?;
+        let mut group = partition.gather(batch, now_ms)?;
         let began = Instant::now();
         let mut outcomes = Outcomes::of(group.settle(ring).await);
         partition.queue.note_group(1 + group.waiting.len(), began.elapsed());

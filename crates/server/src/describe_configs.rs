@@ -122,7 +122,11 @@ fn configs_of(
             let topic = worker.server.topics.get(name).ok_or_else(|| {
                 (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("there is no topic {name}"))
             })?;
-            Ok(of_topic(&topic.overrides_shown(), settings))
+            let mut described = of_topic(&topic.overrides(), settings);
+            if topic.is_retention_held() {
+                described.iter_mut().for_each(Described::hold_retention);
+            }
+            Ok(described)
         }
         BROKER => {
             match broker_configs::check_id(&worker.server.cluster, &resource.resource_name)? {
@@ -135,6 +139,17 @@ fn configs_of(
             ErrorCode::INVALID_REQUEST,
             format!("only topics (2) and brokers (4) have configs here, not resource type {other}"),
         )),
+    }
+}
+
+impl Described {
+    /// The server's retention is not that of a topic from elsewhere: where it sets none, nothing expires.
+    fn hold_retention(&mut self) {
+        let is_retention = matches!(&*self.name, "retention.ms" | "retention.bytes");
+        if is_retention && self.source() != OF_THE_TOPIC {
+            self.synonyms.clear();
+            self.otherwise = Some(Str::from_static("-1"));
+        }
     }
 }
 
@@ -245,6 +260,20 @@ mod tests {
                 config.name
             );
         }
+    }
+
+    #[test]
+    fn a_retention_that_is_not_known_is_shown_as_none_and_as_nobodys_setting() {
+        let mut overrides = Overrides::default();
+        overrides.adopt("retention.bytes", "77");
+        let shown = |name| {
+            let mut one = described(name, &overrides, &Settings::default());
+            one.hold_retention();
+            (one.value().as_deref().map(str::to_owned), one.source())
+        };
+        assert_eq!(shown("retention.ms"), (Some("-1".to_owned()), DEFAULT));
+        assert_eq!(shown("retention.bytes"), (Some("77".to_owned()), OF_THE_TOPIC));
+        assert_eq!(shown("segment.ms"), (Some("604800000".to_owned()), DEFAULT));
     }
 
     #[test]

@@ -118,15 +118,9 @@ impl Topic {
         }
     }
 
-    /// What it sets, and what stands for it where its retention is not known: see `Entry::retention_held`.
-    pub(crate) fn overrides_shown(&self) -> Overrides {
-        let mut shown = self.overrides();
-        for key in ["retention.ms", "retention.bytes"].into_iter().filter(|_| self.retention_held) {
-            if shown.get(key).is_none() {
-                shown.adopt(key, "-1");
-            }
-        }
-        shown
+    /// Whether the server's retention does not apply to it: see `Entry::retention_held`.
+    pub(crate) fn is_retention_held(&self) -> bool {
+        self.retention_held
     }
 
     fn config(&self, of_server: &LogConfig) -> LogConfig {

@@ -299,8 +299,7 @@ fn what_is_put_beside_no_topics_at_all_has_come_from_elsewhere() {
     open_for_good(dir.path()).close().unwrap();
     std::fs::rename(elsewhere.path().join("t-0"), dir.path().join("t-0")).unwrap();
     let topics = open_for_good(dir.path());
-    let shown = topics.get(TOPIC).unwrap().overrides_shown();
-    assert_eq!(shown.get("retention.ms"), Some("-1"));
+    assert!(topics.get(TOPIC).unwrap().is_retention_held());
     let (partition, defaults) = (topics.partition(TOPIC, 0).unwrap(), LogConfig::default());
     assert!(partition.log().config().retention_ms.is_none() && defaults.retention_ms.is_some());
 }

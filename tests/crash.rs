@@ -1,12 +1,14 @@
 //! `kill -9` under load: what was acknowledged or read is there, offsets have no gap, and the server is back
 //! at once.
 
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use penstock_tests::Start;
 use penstock_tests::load::Load;
 use penstock_tests::records::{batch_of, bytes_of, records_from};
 use penstock_tests::rounds::{Dice, is_soak, rounds, say};
+use penstock_tests::{Penstock, Start, binary};
 
 /// Kills of one data directory, before the next one begins: every round reads the whole log.
 const KILLS_OF_ONE_LIFE: usize = 10;
@@ -71,4 +73,48 @@ fn a_large_active_tail_is_served_again_within_five_seconds() {
     assert_eq!((last[0].0, last[0].1.len()), (batches - 1, BATCH_BYTES));
     say(format_args!("an active tail of {batches} MB is served {took:?} after the start"));
     assert!(took < BOUND, "{took:?} for {batches} MB");
+}
+
+/// The kernel ends a killed server's pending accept some milliseconds after the process is gone: until then
+/// the listener is there.
+#[test]
+fn a_server_is_back_on_its_port_right_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = Start::on(dir.path());
+    let mut server = start.start().unwrap();
+    let address = server.address();
+    server.client().unwrap().create_topic("events", 1, &[]).unwrap();
+    for _ in 0..10 {
+        server.client().unwrap().offset_of("events", 0, -1).unwrap();
+        server.kill().unwrap();
+        server = Penstock::start(serve_at(&start, address)).unwrap();
+        assert_eq!(server.address(), address);
+    }
+}
+
+#[test]
+fn a_port_that_another_server_holds_is_refused_after_a_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap();
+    let started = Instant::now();
+    let refused =
+        serve_at(&Start::on(dir.path()), address).stderr(Stdio::piped()).output().unwrap();
+    let (lasted, words) = (started.elapsed(), String::from_utf8_lossy(&refused.stderr));
+    assert_eq!(refused.status.code(), Some(1), "{words}");
+    assert!(
+        words.contains(&format!("cannot listen on {address}: Address already in use")),
+        "{words}"
+    );
+    assert!(lasted < Duration::from_secs(5), "it took {lasted:?}");
+}
+
+/// The server's command with this address instead of any.
+fn serve_at(start: &Start, address: SocketAddr) -> Command {
+    let mut arguments = start.arguments();
+    let listen = arguments.iter().position(|argument| argument == "--listen").unwrap();
+    arguments[listen + 1] = address.to_string();
+    let mut command = Command::new(binary("penstock"));
+    command.args(arguments);
+    command
 }

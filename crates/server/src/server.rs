@@ -4,10 +4,12 @@
 //! directory, open every log, bind, start the workers, say where clients must connect. Stop: workers
 //! answer what is in flight, logs are flushed and closed, the clean-shutdown marker is written.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use penstock_ring::RingConfig;
@@ -22,6 +24,13 @@ use crate::settings::Settings;
 use crate::topics::Topics;
 use crate::worker::{self, Stop};
 use crate::{checkpoints, disk, groups, housekeeping, http, limits, scrubber};
+
+/// A port in use for longer is another server's. The kernel takes a killed server's ring down some
+/// milliseconds after the process is gone, and with it the accept that holds the listener.
+const PORT_IN_USE_MAX: Duration = Duration::from_secs(1);
+
+/// Between two attempts.
+const PORT_REST: Duration = Duration::from_millis(5);
 
 /// What every worker sees.
 pub(crate) struct Server {
@@ -91,7 +100,7 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     penstock_ring::ignore_sigpipe();
     let data_dir = DataDir::open(&settings.data_dir)?;
-    let listeners = listen(settings.listen, settings.workers)?;
+    let listeners = listen(settings.listen, settings.workers).await?;
     let bound = listeners[0].local_addr()?;
     let server =
         tokio::task::spawn_blocking(move || Server::open(settings, data_dir, bound)).await??;
@@ -188,11 +197,24 @@ async fn drain(
     Ok(())
 }
 
-/// One listening socket a worker, all on the same address.
-fn listen(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<TcpListener>> {
+/// One listening socket a worker, all on the same address. One in use is asked for again for a moment.
+async fn listen(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<TcpListener>> {
+    let began = Instant::now();
+    loop {
+        match listen_now(address, workers) {
+            Err(error)
+                if error.kind() == ErrorKind::AddrInUse && began.elapsed() < PORT_IN_USE_MAX =>
+            {
+                tokio::time::sleep(PORT_REST).await;
+            }
+            listeners => return listeners.with_context(|| format!("cannot listen on {address}")),
+        }
+    }
+}
+
+fn listen_now(address: SocketAddr, workers: usize) -> std::io::Result<Vec<TcpListener>> {
     // SO_REUSEPORT would let a second server share the port without a word: ask first without it.
-    let alone = TcpListener::bind(address);
-    drop(alone.with_context(|| format!("cannot listen on {address}"))?);
+    drop(TcpListener::bind(address)?);
     let first = listen_one(address)?;
     let bound = first.local_addr()?;
     let mut listeners = vec![first];

@@ -173,10 +173,12 @@ impl Groups {
     }
 }
 
-/// Keeps the groups' time beside the workers until a stop begins; then nobody waits here any more.
+/// Keeps the groups' time beside the workers until a stop begins; then nobody waits here any more. Ends by itself
+/// if no offset can be committed any more.
 pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
     tokio::select! {
         () = server.groups.keep_time() => {}
+        () = server.groups.offsets.ended() => tracing::error!("the thread of offset commits ended"),
         () = wait_for(&mut stop, Stop::Drain) => server.groups.close(),
     }
 }

@@ -21,7 +21,7 @@ const REST: Duration = Duration::from_secs(60);
 pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
     let bytes_per_second = server.settings.scrub_bytes_per_second;
     if bytes_per_second == 0 {
-        return;
+        return wait_for(&mut stop, Stop::Drain).await;
     }
     tokio::select! {
         () = scrub_for_ever(&server, bytes_per_second) => {}

@@ -106,22 +106,16 @@ pub(crate) async fn run(
         tokio::task::spawn_blocking(move || Server::open(settings, data_dir, bound)).await??;
 
     let metrics = http::serve(Arc::clone(&server), stop.subscribe()).await?;
-    let housekeeping = tokio::spawn(housekeeping::run(Arc::clone(&server), stop.subscribe()));
-    let retention = tokio::spawn(housekeeping::retention(Arc::clone(&server), stop.subscribe()));
-    let checkpoints = tokio::spawn(checkpoints::run(Arc::clone(&server), stop.subscribe()));
-    let scrubber = tokio::spawn(scrubber::run(Arc::clone(&server), stop.subscribe()));
-    let timekeeping = tokio::spawn(groups::run(Arc::clone(&server), stop.subscribe()));
+    let helpers = start_helpers(&server, &stop);
     let workers = start_workers(&server, listeners, &stop)?;
 
     on_ready(&Ready::of(&server, bound, metrics));
     worker::wait_for(&mut stop.subscribe(), Stop::Drain).await;
     server.metrics.set_ready(false);
     drain(&server, workers, &stop).await?;
-    housekeeping.await?;
-    retention.await?;
-    checkpoints.await?;
-    scrubber.await?;
-    timekeeping.await?;
+    for helper in helpers {
+        helper.await??;
+    }
     tokio::task::spawn_blocking(move || server.topics.close()).await??;
     Ok(())
 }
@@ -149,6 +143,38 @@ impl Ready {
             partitions = server.topics.partition_count(), path = %server.settings.fetch_path, "serving");
         Ready { listen, advertised, metrics }
     }
+}
+
+/// What runs beside the workers, on the main thread's runtime, until a stop begins.
+fn start_helpers(server: &Arc<Server>, stop: &watch::Sender<Stop>) -> Vec<Helper> {
+    let (server, watching) = (|| Arc::clone(server), || stop.subscribe());
+    vec![
+        beside("housekeeping", stop, housekeeping::run(server(), watching())),
+        beside("retention", stop, housekeeping::retention(server(), watching())),
+        beside("checkpoints", stop, checkpoints::run(server(), watching())),
+        beside("the scrubber", stop, scrubber::run(server(), watching())),
+        beside("the groups' coordinator", stop, groups::run(server(), watching())),
+    ]
+}
+
+type Helper = tokio::task::JoinHandle<anyhow::Result<()>>;
+
+/// Runs what ends by a stop only. Should it end by itself, it takes the server with it.
+fn beside(
+    name: &'static str,
+    stop: &watch::Sender<Stop>,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> Helper {
+    let (stop, work) = (stop.clone(), tokio::spawn(work));
+    tokio::spawn(async move {
+        let outcome = work.await;
+        if outcome.is_ok() && *stop.borrow() >= Stop::Drain {
+            return Ok(());
+        }
+        tracing::error!("{name} failed: the server stops");
+        stop.send_modify(|stop| *stop = (*stop).max(Stop::Drain));
+        Err(anyhow::anyhow!("{name} failed"))
+    })
 }
 
 fn start_workers(
@@ -235,4 +261,27 @@ fn listen_one(address: SocketAddr) -> std::io::Result<TcpListener> {
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(TcpListener::from(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_ends_by_itself_stops_the_server_and_what_ends_by_a_stop_is_well() {
+        let ends: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] =
+            [Box::pin(async {}), Box::pin(async { panic!("half a server helps nobody") })];
+        for end in ends {
+            let (stop, _) = watch::channel(Stop::No);
+            let other = beside("other", &stop, {
+                let mut stop = stop.subscribe();
+                async move { worker::wait_for(&mut stop, Stop::Drain).await }
+            });
+            let ending = beside("ending", &stop, end);
+            assert!(other.await.unwrap().is_ok());
+            assert_eq!(ending.await.unwrap().unwrap_err().to_string(), "ending failed");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use std::time::{Instant, UNIX_EPOCH};
 use anyhow::Context;
 use parking_lot::{Mutex, MutexGuard};
 use penstock_wire::Str;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::journal::{self, Journal};
 use super::offsets::{Change, Commit, Committed, OFFSETS_MAX_BYTES, Offsets};
@@ -35,6 +35,8 @@ pub(crate) struct OffsetStore {
     offsets: Arc<Mutex<Offsets>>,
     queue: Option<mpsc::Sender<Queued>>,
     thread: Option<JoinHandle<()>>,
+    /// Closed once the thread has ended.
+    alive: watch::Receiver<()>,
     /// When the journal was written last, in milliseconds since 1970; `None`: there was nothing in it.
     written_ms: Option<i64>,
     written_path: PathBuf,
@@ -99,13 +101,34 @@ impl OffsetStore {
         let opened = Journal::open(path.clone(), durability);
         let (journal, offsets) = opened.with_context(|| format!("in {}", path.display()))?;
         let offsets = Arc::new(Mutex::new(offsets));
-        let (queue, queued) = mpsc::channel();
         let (map, lines) = (Arc::clone(&offsets), LogBudget::new(Instant::now()));
         let writer = Writer { journal, offsets: map, durability, lines };
+        let mut store = OffsetStore::start(offsets, |queue| writer.run(queue))?;
+        (store.written_ms, store.written_path) = (written_ms, written_path);
+        Ok(store)
+    }
+
+    /// Starts a thread that changes what is in `offsets`.
+    fn start(
+        offsets: Arc<Mutex<Offsets>>,
+        write: impl FnOnce(&mpsc::Receiver<Queued>) + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let ((queue, queued), (living, alive)) = (mpsc::channel(), watch::channel(()));
         let thread = std::thread::Builder::new().name("offset-commits".to_owned());
-        let thread = thread.spawn(move || writer.run(&queued)).context("cannot start a thread")?;
+        let work = move || {
+            let _living: watch::Sender<()> = living;
+            write(&queued);
+        };
+        let thread = thread.spawn(work).context("cannot start a thread")?;
         let (queue, thread) = (Some(queue), Some(thread));
-        Ok(OffsetStore { offsets, queue, thread, written_ms, written_path })
+        let (written_ms, written_path) = (None, PathBuf::new());
+        Ok(OffsetStore { offsets, queue, thread, alive, written_ms, written_path })
+    }
+
+    /// Returns when the thread has ended: it panicked, and no commit is taken any more.
+    pub(crate) async fn ended(&self) {
+        let mut alive = self.alive.clone();
+        while alive.changed().await.is_ok() {}
     }
 
     /// For reading; held for a decision only.
@@ -317,6 +340,23 @@ mod tests {
         drop(store);
         let store = OffsetStore::open(dir.path(), Durability::Os).unwrap();
         assert_eq!(store.read().get("g", "topic", 0).unwrap().offset, 99);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_panics_is_noticed_and_one_that_works_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = OffsetStore::open(dir.path(), Durability::Os).unwrap();
+        store.commit(commit("g", 7)).unwrap().done().await.unwrap();
+        let ended = tokio::time::timeout(std::time::Duration::from_millis(20), store.ended());
+        assert!(ended.await.is_err());
+        let dying = OffsetStore::start(Arc::default(), |queue| {
+            let first = queue.recv().unwrap();
+            panic!("at {:?}", first.change);
+        });
+        let dying = dying.unwrap();
+        let outcome = dying.commit(commit("g", 8)).unwrap().done().await;
+        assert_eq!(outcome, Err(CommitError::Disk));
+        dying.ended().await;
     }
 
     /// fdatasync(2) of /dev/null fails, and its writes do not.

@@ -106,3 +106,34 @@ fn what_cannot_be_removed_is_out_of_the_way_and_removed_by_a_later_start() {
     start.start().unwrap().stop().unwrap();
     assert_eq!(on_the_way_out(dir.path()).len(), 0);
 }
+
+#[test]
+fn what_lies_behind_a_link_is_left_by_a_deletion_which_says_so() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (link, behind) = (dir.path().join("t-0"), elsewhere.path().join("t-0"));
+    let server = Start::on(dir.path()).start().unwrap();
+    let mut client = server.client().unwrap();
+    assert_eq!(create(&mut client), ErrorCode::NONE);
+    assert_eq!(produce(&mut client, 0), ErrorCode::NONE);
+    server.stop().unwrap();
+    std::fs::create_dir(&behind).unwrap();
+    for entry in std::fs::read_dir(&link).unwrap() {
+        let from = entry.unwrap().path();
+        std::fs::copy(&from, behind.join(from.file_name().unwrap())).unwrap();
+    }
+    std::fs::remove_dir_all(&link).unwrap();
+    std::os::unix::fs::symlink(&behind, &link).unwrap();
+
+    let lines = dir.path().join("log");
+    let server = Start::on(dir.path()).start_with_log("warn", &lines).unwrap();
+    let mut client = server.client().unwrap();
+    assert_eq!(records_from(&bytes_of(&client.fetch("t", 0, 0).unwrap()), 0).len(), 1);
+    assert_eq!(delete(&mut client), ErrorCode::NONE);
+    assert_eq!(create(&mut client), ErrorCode::NONE);
+    assert_eq!(client.offset_of("t", 0, -1).unwrap(), 0, "the new topic is another");
+    server.stop().unwrap();
+    assert_eq!(on_the_way_out(dir.path()), Vec::<PathBuf>::new());
+    assert!(behind.join("00000000000000000000.log").metadata().unwrap().len() > 0);
+    let log = std::fs::read_to_string(&lines).unwrap();
+    assert!(log.contains("symbolic link") && log.contains(behind.to_str().unwrap()), "{log}");
+}

@@ -102,7 +102,7 @@ impl DataDir {
     /// since, and our own points go first: what they were said of may have been compacted, or cut
     /// and written again.
     pub fn take_last_stop(&self) -> Result<LastStop, DataDirError> {
-        let entries = self.disk().list(&self.dir).map_err(io_error(&self.dir))?;
+        let entries = self.entries()?;
         if entries.iter().any(|entry| entry.path.ends_with(KAFKAS_POINTS)) {
             self.remove_if_there(recovery_points::FILE_NAME)?;
             self.sync()?;
@@ -210,13 +210,25 @@ impl DataDir {
     }
 
     /// Removes what was taken away, now or by a server that is gone. What cannot be removed is out of the way; it
-    /// is logged, and the next call tries again.
+    /// is logged, and the next call tries again. Of a directory that is a symbolic link only the link is removed, which
+    /// is logged, too: what is behind it may have other names, and was not made here.
     pub fn remove_taken_away(&self) -> Result<(), DataDirError> {
-        for path in self.directories()? {
-            if name_of(&path).is_some_and(is_of_deleted)
-                && let Err(error) = self.disk().remove_dir_all(&path)
-            {
-                tracing::warn!(path = %path.display(), %error, "cannot remove what was deleted; the next start tries again");
+        for DirEntry { path, is_dir, link } in self.entries()? {
+            let is_ours = (is_dir || link.is_some()) && name_of(&path).is_some_and(is_of_deleted);
+            if !is_ours {
+                continue;
+            }
+            let shown = path.display();
+            match (self.disk().remove_dir_all(&path), link) {
+                (Err(error), _) => {
+                    tracing::warn!(path = %shown, %error, "cannot remove what was deleted; the next start tries again");
+                }
+                (Ok(()), Some(target)) => {
+                    let left = self.dir.join(target);
+                    tracing::warn!(path = %shown, left = %left.display(),
+                        "a deleted partition was a symbolic link: the link is removed, the files behind it are not");
+                }
+                (Ok(()), None) => {}
             }
         }
         Ok(())
@@ -318,8 +330,16 @@ impl DataDir {
     }
 
     fn directories(&self) -> Result<Vec<PathBuf>, DataDirError> {
-        let entries = self.disk().list(&self.dir).map_err(io_error(&self.dir))?;
-        Ok(entries.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.path).collect())
+        Ok(self
+            .entries()?
+            .into_iter()
+            .filter(|entry| entry.is_dir)
+            .map(|entry| entry.path)
+            .collect())
+    }
+
+    fn entries(&self) -> Result<Vec<DirEntry>, DataDirError> {
+        self.disk().list(&self.dir).map_err(io_error(&self.dir))
     }
 
     fn disk(&self) -> &dyn Disk {
@@ -421,6 +441,24 @@ mod tests {
             .iter()
             .for_each(|other| fs::remove_dir(other).expect("it is not a deleted partition"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the lock and t-1");
+    }
+
+    #[test]
+    fn of_a_deleted_partition_that_is_a_link_the_link_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let segment = elsewhere.path().join("00000000000000000000.log");
+        fs::write(&segment, "records").unwrap();
+        let targets = [elsewhere.path().to_owned(), elsewhere.path().join("not-there")];
+        for (partition, target) in targets.iter().enumerate() {
+            let name = name("t", partition as i32);
+            std::os::unix::fs::symlink(target, data.partition_path(&name)).unwrap();
+            data.take_away(&name).unwrap();
+        }
+        data.remove_taken_away().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the lock");
+        assert_eq!(fs::read(&segment).unwrap(), b"records");
     }
 
     #[test]

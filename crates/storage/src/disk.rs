@@ -38,7 +38,7 @@ pub trait Disk: Debug + Send + Sync {
     /// Unlinks a file. Who has it open goes on reading it.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
-    /// Removes a directory with all that is in it.
+    /// Removes a directory with all that is in it; of a link to one, the link.
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
 
     /// Gives a file or directory another name, which it takes over from whatever file has it.
@@ -76,8 +76,10 @@ pub trait DiskFile: Debug + Send + Sync {
 pub struct DirEntry {
     /// Where it is.
     pub path: PathBuf,
-    /// It is a directory.
+    /// It is a directory, or a link that leads to one.
     pub is_dir: bool,
+    /// Where a symbolic link says it leads.
+    pub link: Option<PathBuf>,
 }
 
 /// The files of the operating system.
@@ -98,9 +100,10 @@ impl Disk for Files {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         let entries = fs::read_dir(dir)?.map(|entry| {
-            let path = entry?.path();
-            let is_dir = path.is_dir();
-            Ok(DirEntry { path, is_dir })
+            let entry = entry?;
+            let (path, is_link) = (entry.path(), entry.file_type()?.is_symlink());
+            let link = is_link.then(|| fs::read_link(&path)).transpose()?;
+            Ok(DirEntry { is_dir: path.is_dir(), path, link })
         });
         entries.collect()
     }

@@ -59,7 +59,7 @@ pub(crate) enum Stage {
 pub(crate) fn list_segments(dir: &Directory) -> Result<Listing, LogError> {
     let mut listing = Listing::default();
     let mut companions = Vec::new();
-    for DirEntry { path, is_dir } in dir.disk().list(dir).map_err(LogError::io(dir))? {
+    for DirEntry { path, is_dir, .. } in dir.disk().list(dir).map_err(LogError::io(dir))? {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let Some((base, kind, stage)) = segment_name(name) else { continue };
         match (kind, stage) {

@@ -238,6 +238,7 @@ impl Disk for SimulatedDisk {
         let entry = |(name, node): (&OsString, &Node)| DirEntry {
             path: dir.join(name),
             is_dir: matches!(node, Node::Dir(_)),
+            link: None,
         };
         Ok(state.dirs[id].names.iter().map(entry).collect())
     }

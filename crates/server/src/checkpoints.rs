@@ -33,7 +33,12 @@ pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
         if all {
             last = Some(now);
         }
-        let flush = move || server.topics.flush(|partition| all || partition.is_flush_due(now));
+        let watching = stop.clone();
+        // A stop flushes what is left, side by side.
+        let goes_on = move || *watching.borrow() < Stop::Drain;
+        let flush = move || {
+            server.topics.flush(|partition| goes_on() && (all || partition.is_flush_due(now)));
+        };
         if tokio::task::spawn_blocking(flush).await.is_err() {
             tracing::error!("a checkpoint panicked; the next one is due as usual");
         }

@@ -21,14 +21,15 @@ const INDEX_FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 /// Looks at the disk and flushes indexes until a stop begins.
 pub(crate) async fn run(server: Arc<Server>, stop: watch::Receiver<Stop>) {
     let mut flushed = Instant::now();
+    let watching = stop.clone();
     periodically(DISK_INTERVAL, stop, || {
-        let (server, now) = (Arc::clone(&server), Instant::now());
+        let (server, stop, now) = (Arc::clone(&server), watching.clone(), Instant::now());
         let indexes_are_due = now.duration_since(flushed) >= INDEX_FLUSH_INTERVAL;
         flushed = if indexes_are_due { now } else { flushed };
         blocking(move || {
             server.disk.look();
             if indexes_are_due {
-                server.topics.flush_indexes();
+                server.topics.flush_indexes(|| *stop.borrow() < Stop::Drain);
             }
         })
     })

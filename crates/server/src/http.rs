@@ -46,7 +46,7 @@ async fn accept(server: Arc<Server>, listener: TcpListener, mut stop: watch::Rec
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = wait_for(&mut stop, Stop::Now) => return,
+            () = wait_for(&mut stop, Stop::Cut) => return,
         };
         let Ok((stream, _)) = accepted else {
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -145,7 +145,7 @@ async fn stop_on_signals(stop: watch::Sender<Stop>) {
             _ = interrupt.recv() => {}
         }
         tracing::info!(?stage, "stopping");
-        let _ = stop.send(stage);
+        stop.send_modify(|stop| *stop = (*stop).max(stage));
     }
 }
 

@@ -188,6 +188,27 @@ impl Partition {
         }
     }
 
+    /// Closes the log, unless `goes_on` ends before all of it is on the disk. Whether it is closed. Blocks, and never
+    /// holds the log meanwhile.
+    ///
+    /// # Errors
+    /// It cannot be closed cleanly.
+    pub(crate) fn close(&self, goes_on: &dyn Fn() -> bool) -> io::Result<bool> {
+        let Some(flush) = self.log().begin_close()? else { return Ok(true) };
+        match flush.run_while(goes_on) {
+            Ok(()) => {
+                self.log().finish_flush(flush);
+                Ok(true)
+            }
+            Err(FlushError::GivenUp) => Ok(false),
+            Err(error) => {
+                let reported = io::Error::other(error.to_string());
+                self.fail_flush(flush, error);
+                Err(reported)
+            }
+        }
+    }
+
     fn fail_flush(&self, flush: LogFlush, error: FlushError) {
         // The guard ends with the statement: what was lost is written again without it.
         let again = self.log().fail_flush(flush, error);

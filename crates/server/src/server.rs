@@ -21,7 +21,7 @@ use crate::groups::{Groups, OffsetStore};
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::settings::Settings;
-use crate::topics::Topics;
+use crate::topics::{Patience, Topics};
 use crate::worker::{self, Stop};
 use crate::{checkpoints, disk, groups, housekeeping, http, limits, scrubber};
 
@@ -112,12 +112,27 @@ pub(crate) async fn run(
     on_ready(&Ready::of(&server, bound, metrics));
     worker::wait_for(&mut stop.subscribe(), Stop::Drain).await;
     server.metrics.set_ready(false);
-    drain(&server, workers, &stop).await?;
+    let time = StopTime::new(Instant::now(), server.settings.drain_timeout);
+    drain(workers, &stop, time.requests_until).await?;
     for helper in helpers {
         helper.await??;
     }
-    tokio::task::spawn_blocking(move || server.topics.close()).await??;
-    Ok(())
+    let patience = Patience { until: time.logs_until, stop: stop.subscribe() };
+    tokio::task::spawn_blocking(move || server.topics.close(&patience)).await?
+}
+
+/// How drain.timeout.ms is divided.
+struct StopTime {
+    /// When requests in flight are given up: the logs need some of it, too.
+    requests_until: Instant,
+    /// When no log is synced any more: what has been reached is written down in the rest.
+    logs_until: Instant,
+}
+
+impl StopTime {
+    fn new(now: Instant, all: Duration) -> Self {
+        StopTime { requests_until: now + all * 3 / 4, logs_until: now + all * 15 / 16 }
+    }
 }
 
 /// What a start has come to, for people and scripts.
@@ -199,11 +214,11 @@ fn start_workers(
     listeners.into_iter().enumerate().map(start).collect()
 }
 
-/// Waits until the workers have answered what is in flight, but no longer than the drain time-out.
+/// Waits until the workers have answered what is in flight, but no longer than they may take.
 async fn drain(
-    server: &Server,
     workers: Vec<JoinHandle<anyhow::Result<()>>>,
     stop: &watch::Sender<Stop>,
+    until: Instant,
 ) -> anyhow::Result<()> {
     let joined = tokio::task::spawn_blocking(move || {
         workers.into_iter().map(JoinHandle::join).collect::<Vec<_>>()
@@ -211,9 +226,9 @@ async fn drain(
     tokio::pin!(joined);
     let outcomes = tokio::select! {
         outcomes = &mut joined => outcomes?,
-        () = tokio::time::sleep(server.settings.drain_timeout) => {
-            tracing::warn!("requests were still in flight after drain.timeout.ms: closing them");
-            let _ = stop.send(Stop::Now);
+        () = tokio::time::sleep_until(until.into()) => {
+            tracing::warn!("requests were still in flight after three quarters of drain.timeout.ms: closing them");
+            stop.send_modify(|stop| *stop = (*stop).max(Stop::Cut));
             joined.await?
         }
     };

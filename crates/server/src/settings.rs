@@ -195,7 +195,10 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("group.min.session.timeout.ms", "shortest session a member may ask for [6000]"),
     ("group.max.session.timeout.ms", "longest session a member may ask for [1800000]"),
     ("group.max.size", "members of one group [1000]"),
-    ("drain.timeout.ms", "how long a stop waits for requests in flight [30000]"),
+    (
+        "drain.timeout.ms",
+        "how long a stop may take: three quarters for requests in flight, the rest for the disk [30000]",
+    ),
 ];
 
 impl Settings {

@@ -1,13 +1,12 @@
-//! All topics and their partitions: found by name, flushed, closed.
+//! All topics and their partitions: found by name, flushed.
 //!
 //! Called by requests (look-ups are a read lock and a clone of an `Arc`), by housekeeping and by server.
 //! What changes files says so: it must run where blocking is allowed. Creating, growing, configuring and
-//! deleting are in changes.rs, what retention does is in expiry.rs, opening in opening.rs.
+//! deleting are in changes.rs, closing is in closing.rs, what retention does is in expiry.rs, opening in opening.rs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use anyhow::Context;
 use parking_lot::{Mutex, RwLock};
 use penstock_storage::{DataDir, LogConfig, PartitionName, RecoveryPoint, TopicId};
 
@@ -17,6 +16,7 @@ use crate::partition::{Commits, Partition};
 use crate::registry::{Entry, Registry};
 
 mod changes;
+mod closing;
 mod expiry;
 mod interrupted;
 mod opening;
@@ -24,6 +24,7 @@ mod taking_over;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use closing::Patience;
 pub(crate) use taking_over::{committed_in, config_in, take_over};
 
 /// Kafka's metadata log, whose directory a start passes over.
@@ -246,9 +247,9 @@ impl Topics {
         }
     }
 
-    /// Writes index entries that are in memory only. Blocks.
-    pub(crate) fn flush_indexes(&self) {
-        for partition in self.partitions() {
+    /// Writes index entries that are in memory only, while `goes_on`. Blocks.
+    pub(crate) fn flush_indexes(&self, goes_on: impl Fn() -> bool) {
+        for partition in self.partitions().into_iter().take_while(|_| goes_on()) {
             partition.touch_files(|| {
                 let flushes = partition.log().unflushed_indexes();
                 for flush in flushes {
@@ -295,29 +296,6 @@ impl Topics {
             points.extend(topic.partitions().into_iter().map(of_log));
         }
         points
-    }
-
-    /// Closes every log and, if all could be, marks the stop as clean. Blocks.
-    ///
-    /// # Errors
-    /// The first log that cannot be closed, or was not even opened; the others are closed all the same.
-    pub(crate) fn close(&self) -> anyhow::Result<()> {
-        let mut closed = Ok(());
-        for partition in self.partitions() {
-            let outcome = partition.log().close();
-            let outcome = outcome.with_context(|| format!("cannot close {}", partition.name));
-            closed = closed.and(outcome);
-        }
-        for topic in self.all() {
-            if let Some((index, _)) = topic.unopened().next() {
-                // Whether it was left cleanly is not known any more: its next opening must look.
-                let name = topic.name_of(index);
-                closed = closed.and(Err(anyhow::anyhow!("{name} could not be opened")));
-            }
-        }
-        let written = self.write_recovery_points().context("cannot write the recovery points");
-        closed.and(written)?;
-        self.data_dir.write_clean_shutdown().context("cannot mark the stop as clean")
     }
 
     /// All partitions of all topics, by name.

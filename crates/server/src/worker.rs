@@ -46,7 +46,9 @@ pub(crate) enum Stop {
     No,
     /// No new requests; those in flight are answered.
     Drain,
-    /// The time for that is over.
+    /// The time for that is over: their connections are closed.
+    Cut,
+    /// Somebody has asked a second time: nothing is waited for that can be left.
     Now,
 }
 
@@ -95,7 +97,7 @@ impl Worker {
         self.connections.stop_receiving();
         tokio::select! {
             () = self.until_no_connection() => {}
-            () = wait_for(&mut stop, Stop::Now) => {
+            () = wait_for(&mut stop, Stop::Cut) => {
                 self.connections.shut_down();
                 self.until_no_connection().await;
             }

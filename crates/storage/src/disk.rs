@@ -221,6 +221,12 @@ impl Directory {
 
     /// Writes a small file so that a reader, or a power cut, sees the old or the new one whole.
     pub(crate) fn replace_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.put_file(name, bytes)?;
+        self.sync()
+    }
+
+    /// The same for whoever syncs the directory afterwards: until then a power cut may bring the old one back.
+    pub(crate) fn put_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         if bytes.len() as u64 > MAX_SMALL_FILE_BYTES {
             // Nobody could read it.
             return Err(io::ErrorKind::FileTooLarge.into());
@@ -230,8 +236,7 @@ impl Directory {
         file.set_len(0)?;
         file.write_all_at(bytes, 0)?;
         file.sync_data()?;
-        self.disk.rename(&temporary, &self.join(name))?;
-        self.sync()
+        self.disk.rename(&temporary, &self.join(name))
     }
 
     /// Makes the names in it survive a power cut.

@@ -119,15 +119,21 @@ pub(crate) struct EpochsFlush {
 }
 
 impl EpochsFlush {
-    /// Blocks. An older flush that comes late changes nothing.
+    /// Blocks. An older flush that comes late changes nothing. The recovery point moves after a sync of the
+    /// directory.
     pub(crate) fn write(&self) -> io::Result<()> {
         let Written { generation, writing } = &*self.written;
         let _one_at_a_time = writing.lock().unwrap_or_else(PoisonError::into_inner);
         if generation.load(Ordering::Acquire) < self.generation {
-            self.dir.replace_file(FILE_NAME, self.text.as_bytes())?;
+            self.dir.put_file(FILE_NAME, self.text.as_bytes())?;
             generation.store(self.generation, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Makes the new checkpoint survive a power cut. Blocks.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.dir.sync()
     }
 }
 
@@ -201,7 +207,7 @@ mod tests {
         assert_eq!(Epochs::open(&directory(&dir)).starts(), epochs.starts());
     }
 
-    /// Its syncs of directories take as long as the test likes.
+    /// Its renames take as long as the test likes.
     #[derive(Debug)]
     struct SlowDisk {
         begun: mpsc::Sender<()>,
@@ -234,13 +240,13 @@ mod tests {
         }
 
         fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            self.begun.send(()).unwrap();
+            self.go_on.lock().unwrap().recv().unwrap();
             Files.rename(from, to)
         }
 
-        fn sync_dir(&self, _: &Path) -> io::Result<()> {
-            self.begun.send(()).unwrap();
-            self.go_on.lock().unwrap().recv().unwrap();
-            Ok(())
+        fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+            Files.sync_dir(dir)
         }
     }
 

@@ -31,4 +31,12 @@ impl IndexFlush {
             Job::Epochs(flush) => flush.write(),
         }
     }
+
+    /// Makes what was written survive a power cut. Blocks.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match &self.0 {
+            Job::Entries(flush) => flush.sync(),
+            Job::Epochs(flush) => flush.sync(),
+        }
+    }
 }

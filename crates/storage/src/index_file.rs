@@ -256,4 +256,9 @@ impl EntriesFlush {
         self.flushed_bytes.fetch_max(self.end_bytes, Ordering::Release);
         Ok(())
     }
+
+    /// Makes what was written survive a power cut. Blocks.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.dir.disk().open(&self.path)?.sync_data()
+    }
 }

@@ -23,7 +23,7 @@ use std::{
 
 use crate::{
     Damage, Directory, EpochStart, FindError, Found, IndexFlush, LogConfig, Lookup, Offset,
-    OldSegments, TimestampLookup, TopicId, WriteAgain,
+    OldSegments, TimestampLookup, TopicId,
     age::SegmentAge,
     batch_place::BatchPlace,
     damage::DamagedRanges,
@@ -57,6 +57,10 @@ pub struct Log {
     pub(crate) producers: Producers,
     /// Below it everything is on the disk.
     pub(crate) recovery_point: Offset,
+    /// Counts what touches files beside appends: rolls, and segments that expire.
+    pub(crate) changes: u64,
+    /// How many of them are on the disk; `None`: nobody knows.
+    pub(crate) synced_changes: Option<u64>,
     /// Of the latest producers' snapshot; 0 without one.
     pub(crate) snapshot: Offset,
     pub(crate) writing: Writing,
@@ -184,6 +188,8 @@ impl Log {
             producers: Producers::default(),
             sync_failed: false,
             recovery_point: Offset(0),
+            changes: 0,
+            synced_changes: Some(0),
             snapshot: Offset(0),
             writing: Writing::Idle,
             old: None,
@@ -311,31 +317,6 @@ impl Log {
     pub fn unflushed_indexes(&mut self) -> Vec<IndexFlush> {
         let entries = self.active.indexer.flush().map(IndexFlush::entries);
         entries.chain(self.epochs.flush().map(IndexFlush::epochs)).collect()
-    }
-
-    /// Completes every file and syncs what is new: the recovery point is the log end then. Blocks. What is
-    /// committed can still be read; nothing is appended any more.
-    ///
-    /// Only if all logs of a directory closed without error may the caller write the marker of a clean
-    /// stop. A log that is offline, or has an append under way, does not close cleanly.
-    pub fn close(&mut self) -> io::Result<()> {
-        if self.is_offline() {
-            return Err(io::Error::other("the log is offline"));
-        }
-        if matches!(self.writing, Writing::Outstanding(_)) {
-            return Err(io::Error::other("an append is under way"));
-        }
-        self.writing = Writing::Offline;
-        let flush = self.last_flush();
-        match flush.run() {
-            Ok(()) => self.finish_flush(flush),
-            Err(error) => {
-                let reported = io::Error::other(error.to_string());
-                self.fail_flush(flush, error).map_or(Ok(()), WriteAgain::run)?;
-                return Err(reported);
-            }
-        }
-        Ok(())
     }
 
     /// What makes the active segment's indexes complete.

@@ -4,16 +4,18 @@
 //!   begin_flush ──▶ LogFlush ──run, where blocking is allowed──▶ finish_flush     the point has moved
 //!                              1. index entries, epochs               │ Sync: fail_flush, offline
 //!                              2. sync of logs and indexes            │ Write: the point stays
-//!                              3. the producers' snapshot
+//!                              3. the producers' snapshot, the directory
 //! ```
 //!
 //! The snapshot comes after the batches it knows of: one that is there is true. Appends and rolls go on
-//! meanwhile; segments must not be unlinked. A flush that is dropped leaves the point where it was.
+//! meanwhile; segments must not be unlinked. A flush that is dropped leaves the point where it was. A close is
+//! a flush too: `begin_close`. Where all is on the disk it has nothing to sync.
 
 use std::{io, sync::Arc};
 
 use crate::{
     Directory, IndexFlush, Log, Offset, RecoveryPoint,
+    log::Writing,
     producer_snapshot::{self, SUFFIX},
     segment::{Segment, SegmentFiles, segment_file},
 };
@@ -26,6 +28,10 @@ pub struct LogFlush {
     point: Offset,
     entries: Vec<IndexFlush>,
     segments: Vec<Arc<SegmentFiles>>,
+    /// What had touched files when it began: `Log::changes`.
+    changes: u64,
+    /// Only index entries are new: no more than their files is synced.
+    is_of_entries: bool,
     /// Of the producers at `point`; `None` when there is one already.
     snapshot: Option<Vec<u8>>,
     /// A snapshot that this one makes needless.
@@ -41,6 +47,9 @@ pub enum FlushError {
     /// Nobody knows what is on the disk.
     #[error("cannot sync: {0}")]
     Sync(#[source] io::Error),
+    /// Who asked for it did not wait for its end.
+    #[error("given up")]
+    GivenUp,
 }
 
 impl LogFlush {
@@ -48,10 +57,31 @@ impl LogFlush {
     ///
     /// Must not be run again after an error: a second sync may succeed for what the first one lost.
     pub fn run(&self) -> Result<(), FlushError> {
-        self.entries.iter().try_for_each(IndexFlush::write).map_err(FlushError::Write)?;
-        self.segments.iter().try_for_each(|files| files.sync()).map_err(FlushError::Sync)?;
+        self.run_while(&|| true)
+    }
+
+    /// The same while `goes_on`, which is asked before each segment, and before each of the other files. Blocks.
+    pub fn run_while(&self, goes_on: &dyn Fn() -> bool) -> Result<(), FlushError> {
+        let ask = || goes_on().then_some(()).ok_or(FlushError::GivenUp);
+        for entries in &self.entries {
+            ask()?;
+            entries.write().map_err(FlushError::Write)?;
+        }
+        if self.is_of_entries {
+            return self.entries.iter().try_for_each(|entries| {
+                ask()?;
+                entries.sync().map_err(FlushError::Sync)
+            });
+        }
+        for files in &self.segments {
+            ask()?;
+            files.sync().map_err(FlushError::Sync)?;
+        }
+        ask()?;
+        self.write_snapshot().map_err(FlushError::Write)?;
+        ask()?;
         self.dir.sync().map_err(FlushError::Sync)?;
-        self.write_snapshot().map_err(FlushError::Write)
+        self.remove_superseded().map_err(FlushError::Write)
     }
 
     /// Writes the batches of it to the disk, which is what takes time; `run` then finds little left to do.
@@ -62,8 +92,11 @@ impl LogFlush {
 
     fn write_snapshot(&self) -> io::Result<()> {
         let Some(bytes) = &self.snapshot else { return Ok(()) };
-        let name = format!("{:020}.{SUFFIX}", self.point.0);
-        self.dir.replace_file(&name, bytes)?;
+        self.dir.put_file(&format!("{:020}.{SUFFIX}", self.point.0), bytes)
+    }
+
+    /// Not before the new one has its name on the disk.
+    fn remove_superseded(&self) -> io::Result<()> {
         let Some(old) = self.superseded else { return Ok(()) };
         match self.dir.disk().remove_file(&segment_file(&self.dir, old, SUFFIX)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -101,6 +134,7 @@ impl Log {
     /// All of it is on the disk.
     pub fn finish_flush(&mut self, flush: LogFlush) {
         self.recovery_point = self.recovery_point.max(flush.point);
+        self.synced_changes = Some(flush.changes);
         if flush.snapshot.is_some() {
             self.snapshot = flush.point;
         }
@@ -111,6 +145,7 @@ impl Log {
     pub fn fail_flush(&mut self, flush: LogFlush, error: FlushError) -> Option<WriteAgain> {
         let (dir, point) = (self.dir.display(), flush.point.0);
         match error {
+            FlushError::GivenUp => None,
             FlushError::Write(error) => {
                 tracing::warn!(%dir, point, %error, "the recovery point stays where it was");
                 None
@@ -139,9 +174,48 @@ impl Log {
         RecoveryPoint { topic_id: self.topic_id, offset: self.recovery_point }
     }
 
-    /// The same at a stop, where the indexes get their last entries.
-    pub(crate) fn last_flush(&self) -> LogFlush {
-        self.flush(self.finish_indexes())
+    /// What completes every file and brings the recovery point to the log end; `None`: all of it is on the disk.
+    /// Nothing is appended any more. What is committed can still be read.
+    ///
+    /// Only if all logs of a directory closed without error may the caller write the marker of a clean
+    /// stop. A log that is offline, or has an append under way, does not close cleanly.
+    pub fn begin_close(&mut self) -> io::Result<Option<LogFlush>> {
+        if self.is_offline() {
+            return Err(io::Error::other("the log is offline"));
+        }
+        if matches!(self.writing, Writing::Outstanding(_)) {
+            return Err(io::Error::other("an append is under way"));
+        }
+        let is_of_entries = self.is_synced();
+        self.writing = Writing::Offline;
+        let entries = self.finish_indexes();
+        if is_of_entries && entries.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(LogFlush { is_of_entries, ..self.flush(entries) }))
+    }
+
+    /// All of a close. Blocks.
+    pub fn close(&mut self) -> io::Result<()> {
+        let Some(flush) = self.begin_close()? else { return Ok(()) };
+        match flush.run() {
+            Ok(()) => self.finish_flush(flush),
+            Err(error) => {
+                let reported = io::Error::other(error.to_string());
+                self.fail_flush(flush, error).map_or(Ok(()), WriteAgain::run)?;
+                return Err(reported);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all but entries of the active segment's indexes is on the disk.
+    fn is_synced(&self) -> bool {
+        self.log_end == self.recovery_point
+            && self.log_end <= self.snapshot
+            && self.writing == Writing::Idle
+            && self.synced_changes == Some(self.changes)
+            && self.epochs.flush().is_none()
     }
 
     /// The segments of which something is perhaps not on the disk.
@@ -160,6 +234,8 @@ impl Log {
             point: self.log_end,
             entries,
             segments: self.unflushed().map(|segment| segment.files.clone()).collect(),
+            changes: self.changes,
+            is_of_entries: false,
             snapshot: is_new.then(|| producer_snapshot::encode(&self.producers.snapshot())),
             superseded: Some(self.snapshot).filter(|_| is_new && is_old),
         }

@@ -101,10 +101,11 @@ impl Log {
             LastStop::Clean => &[ALL, written, Offset(0)],
             LastStop::Unclean => &[written, Offset(0)],
         };
-        let mut opened = None;
+        let (mut opened, mut is_believed) = (None, false);
         for proven in beliefs {
             opened = Opening::new(&dir, &config, *proven, written, &mut recovery)?.run(&bases)?;
             if opened.is_some() {
+                is_believed = *proven == ALL;
                 break;
             }
         }
@@ -112,6 +113,8 @@ impl Log {
         // Whoever made the last files may have died before their names were on the disk.
         dir.sync().map_err(LogError::io(&dir))?;
         let mut log = opened.into_log(dir, topic_id, config, old);
+        // Who closed the log had synced it; what is proved is written as well.
+        log.synced_changes = is_believed.then_some(0);
         derived::restore(&mut log, &mut recovery)?;
         Ok((log, recovery))
     }
@@ -413,6 +416,8 @@ impl Opened {
             dir, topic_id, config, sealed, active, log_start, log_end, recovery_point,
             recent, epochs, producers, writing, old,
             sync_failed: false,
+            changes: 0,
+            synced_changes: None,
             snapshot: Offset(0),
             learned: Arc::default(),
         };

@@ -70,6 +70,7 @@ impl Log {
         while let Some(why) = self.why_first_is_due(size_bytes, now_ms) {
             let Some(segment) = self.sealed.pop_front() else { break };
             size_bytes -= segment.size_bytes;
+            self.changes += 1;
             expired.push(ExpiredSegment::new(&self.dir, &segment, why));
             let first = self.sealed.front().unwrap_or(&self.active.segment).base();
             self.log_start = self.log_start.max(first);

@@ -97,6 +97,7 @@ impl Log {
         );
         let old = std::mem::replace(&mut self.active, new.active);
         self.sealed.push_back(old.segment);
+        self.changes += 1;
         self.writing = Writing::Idle;
     }
 
@@ -114,6 +115,7 @@ impl Log {
 
     fn roll(&mut self, now_ms: i64) -> Roll {
         self.writing = Writing::Rolling;
+        self.changes += 1;
         let flushes = self.finish_indexes();
         let sealed = self.active.segment.files.clone();
         Roll { dir: self.dir.clone(), base: self.log_end, now_ms, flushes, sealed }

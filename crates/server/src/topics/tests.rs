@@ -113,6 +113,12 @@ impl DiskFile for MortalFile {
     }
 }
 
+fn close(topics: &Topics) -> anyhow::Result<()> {
+    let (_sender, stop) = tokio::sync::watch::channel(crate::worker::Stop::Drain);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(600);
+    topics.close(&Patience { until, stop })
+}
+
 /// A server's start on a disk.
 fn open(dir: &Path, disk: &MortalDisk) -> anyhow::Result<Topics> {
     let settings = Settings { data_dir: dir.to_owned(), ..Settings::default() };
@@ -296,7 +302,7 @@ fn what_is_put_beside_no_topics_at_all_has_come_from_elsewhere() {
     let elsewhere = tempfile::tempdir().unwrap();
     create_and_commit(&open_for_good(elsewhere.path()));
     let dir = tempfile::tempdir().unwrap();
-    open_for_good(dir.path()).close().unwrap();
+    close(&open_for_good(dir.path())).unwrap();
     std::fs::rename(elsewhere.path().join("t-0"), dir.path().join("t-0")).unwrap();
     let topics = open_for_good(dir.path());
     assert!(topics.get(TOPIC).unwrap().is_retention_held());

@@ -6,6 +6,7 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod check;
+mod closing;
 mod damage;
 mod exchanges;
 mod power_cut;

@@ -188,6 +188,7 @@ impl Log {
         }
         let is_of_entries = self.is_synced();
         self.writing = Writing::Offline;
+        self.active.indexer.forget_flushed();
         let entries = self.finish_indexes();
         if is_of_entries && entries.is_empty() {
             return Ok(None);

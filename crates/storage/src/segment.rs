@@ -216,9 +216,14 @@ impl Indexer {
 
     /// What brings the index files up to date.
     pub(crate) fn flush(&mut self) -> impl Iterator<Item = EntriesFlush> + use<> {
+        self.forget_flushed();
+        self.offsets.flush(None).into_iter().chain(self.times.flush(None))
+    }
+
+    /// Entries that flushes have written are not given again.
+    pub(crate) fn forget_flushed(&mut self) {
         self.offsets.forget_flushed();
         self.times.forget_flushed();
-        self.offsets.flush(None).into_iter().chain(self.times.flush(None))
     }
 
     /// Whether an index has no room for another entry.

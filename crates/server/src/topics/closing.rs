@@ -66,7 +66,7 @@ impl Topics {
         }
         if given_up > 0 {
             closed = closed.and(Err(anyhow!(
-                "the disk is too slow for a clean stop: the records of {given_up} partitions are left to the system, and \
+                "the stop does not wait for the disk any longer: the records of {given_up} partitions are left to the system, and \
                 the next start reads what is new in them"
             )));
             if patience.is_urgent() {

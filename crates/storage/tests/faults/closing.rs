@@ -36,13 +36,13 @@ fn each_new_file_of_a_log_and_its_directory_are_synced_once_by_a_close() {
 }
 
 #[test]
-fn after_a_checkpoint_only_the_last_index_entries_are_new() {
+fn after_a_checkpoint_only_the_last_entry_of_the_time_index_is_new() {
     let mut world = world();
-    world.produce();
+    (0..20).for_each(|_| world.produce());
     let flush = world.log().begin_flush().unwrap();
     flush.run().unwrap();
     world.log().finish_flush(flush);
-    assert_eq!(syncs_of_close(&mut world), 1);
+    assert!(syncs_of_close(&mut world) <= 1);
 }
 
 #[test]

@@ -20,15 +20,17 @@ use crate::settings::Settings;
 
 const COUNT: i32 = 32;
 
-/// Its syncs are counted: all of them, those that run now, and the most that ever ran.
+/// Its syncs are counted: all of them, those that run now, and the most that ever ran. None ends while its gate is
+/// held.
 #[derive(Debug, Clone, Default)]
-struct SlowDisk(Arc<[AtomicUsize; 3]>);
+struct SlowDisk(Arc<[AtomicUsize; 3]>, Arc<Mutex<()>>);
 
 impl SlowDisk {
     fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let [all, now, most] = &*self.0;
         all.fetch_add(1, Ordering::Relaxed);
         most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        drop(self.1.lock());
         std::thread::sleep(Duration::from_millis(5));
         now.fetch_sub(1, Ordering::Relaxed);
         sync()
@@ -185,11 +187,13 @@ fn a_second_signal_ends_a_close_that_has_begun() {
     let (signal, stop) = watch::channel(Stop::Drain);
     let patience = Patience { until: Instant::now() + Duration::from_secs(600), stop };
     let closed = std::thread::scope(|scope| {
+        let gate = disk.1.lock();
         let closing = scope.spawn(|| topics.close(&patience));
         while disk.syncs() == 0 && !closing.is_finished() {
             std::thread::yield_now();
         }
         signal.send(Stop::Now).unwrap();
+        drop(gate);
         closing.join().unwrap()
     });
     assert!(closed.is_err());

@@ -51,6 +51,9 @@ pub(crate) const GROUP_MAX_REQUESTS: usize = 256;
 /// Partitions that one CreateTopics or CreatePartitions request may ask for.
 pub(crate) const PARTITIONS_PER_REQUEST_MAX: i32 = 10_000;
 
+/// Topics that one Metadata request may have created. Each is several syncs; clients ask again for the rest.
+pub(crate) const AUTO_CREATED_TOPICS_MAX: u32 = 100;
+
 /// Produce is refused while the file system of the data directory has less than this free.
 pub(crate) const DISK_RESERVE_BYTES: u64 = 1024 * MIB as u64;
 

@@ -34,6 +34,7 @@ mod lookup;
 mod metadata;
 mod metrics;
 mod overrides;
+mod pace;
 mod partition;
 mod produce;
 mod producer_ids;

@@ -1,17 +1,21 @@
 //! Metadata and DescribeCluster: who is here and which partitions there are.
 //!
-//! Called by api. Asking for an unknown topic may create it.
+//! Called by api. Asking for an unknown topic may create it. A topic is described once, however often a
+//! request names it: one name may stand for thousands of partitions.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use penstock_storage::validate_topic_name;
-use penstock_wire::ErrorCode;
 use penstock_wire::messages::{
-    DescribeClusterBroker, DescribeClusterResponse, MetadataRequest, MetadataResponse,
-    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+    DescribeClusterBroker, DescribeClusterResponse, MetadataRequest, MetadataRequestTopic,
+    MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
+use penstock_wire::{ErrorCode, Str};
 
+use crate::limits::AUTO_CREATED_TOPICS_MAX;
 use crate::overrides::Overrides;
+use crate::pace::Pace;
 use crate::topics::{ChangeError, Topic};
 use crate::worker::Worker;
 
@@ -27,15 +31,11 @@ pub(crate) const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transact
 pub(crate) async fn metadata(worker: &Worker, request: MetadataRequest) -> MetadataResponse {
     let cluster = &worker.server.cluster;
     let topics = match request.topics {
-        None => worker.server.topics.all().iter().map(|topic| describe(worker, topic)).collect(),
+        None => describe_all(worker).await,
         Some(asked) => {
             let may_create =
                 request.allow_auto_topic_creation && worker.server.settings.auto_create_topics;
-            let mut topics = Vec::with_capacity(asked.len());
-            for topic in asked {
-                topics.push(describe_or_create(worker, &topic.name, may_create).await);
-            }
-            topics
+            describe_named(worker, asked, may_create).await
         }
     };
     let (host, port) = &cluster.advertised;
@@ -54,15 +54,47 @@ pub(crate) async fn metadata(worker: &Worker, request: MetadataRequest) -> Metad
     }
 }
 
+async fn describe_all(worker: &Worker) -> Vec<MetadataResponseTopic> {
+    let all = worker.server.topics.all();
+    let (mut topics, mut pace) = (Vec::with_capacity(all.len()), Pace::default());
+    for topic in all {
+        let topic = describe(worker, &topic);
+        pace.done(1 + topic.partitions.len()).await;
+        topics.push(topic);
+    }
+    topics
+}
+
+/// Each of these once, in the order in which they are first named.
+async fn describe_named(
+    worker: &Worker,
+    asked: Vec<MetadataRequestTopic>,
+    may_create: bool,
+) -> Vec<MetadataResponseTopic> {
+    let mut creations_left = if may_create { AUTO_CREATED_TOPICS_MAX } else { 0 };
+    let (mut topics, mut pace) = (Vec::new(), Pace::default());
+    for name in each_once(asked) {
+        let topic = describe_or_create(worker, &name, &mut creations_left).await;
+        pace.done(1 + topic.partitions.len()).await;
+        topics.push(topic);
+    }
+    topics
+}
+
+fn each_once(asked: Vec<MetadataRequestTopic>) -> impl Iterator<Item = Str> {
+    let mut seen = HashSet::new();
+    asked.into_iter().map(|topic| topic.name).filter(move |name| seen.insert(name.clone()))
+}
+
 async fn describe_or_create(
     worker: &Worker,
     name: &str,
-    may_create: bool,
+    creations_left: &mut u32,
 ) -> MetadataResponseTopic {
     if let Some(topic) = worker.server.topics.get(name) {
         return describe(worker, &topic);
     }
-    match create(worker, name, may_create).await {
+    match create(worker, name, creations_left).await {
         Ok(topic) => describe(worker, &topic),
         Err(error_code) => MetadataResponseTopic {
             error_code,
@@ -73,11 +105,15 @@ async fn describe_or_create(
     }
 }
 
-async fn create(worker: &Worker, name: &str, may_create: bool) -> Result<Arc<Topic>, ErrorCode> {
+/// Creates a topic that is asked for. Clients ask again for one that is unknown, so a request that names more
+/// than it may create gets the rest by and by.
+async fn create(
+    worker: &Worker,
+    name: &str,
+    creations_left: &mut u32,
+) -> Result<Arc<Topic>, ErrorCode> {
     validate_topic_name(name).map_err(|_| ErrorCode::INVALID_TOPIC_EXCEPTION)?;
-    if !may_create {
-        return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-    }
+    *creations_left = creations_left.checked_sub(1).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
     let (server, name) = (Arc::clone(&worker.server), name.to_owned());
     let created = tokio::task::spawn_blocking(move || {
         let count = server.settings.num_partitions;
@@ -110,8 +146,8 @@ fn describe(worker: &Worker, topic: &Topic) -> MetadataResponseTopic {
             partition_index: partition.name.partition,
             leader_id: node_id,
             leader_epoch: partition.bounds().leader_epoch,
-            replica_nodes: vec![node_id],
-            isr_nodes: vec![node_id],
+            replica_nodes: [node_id].into(),
+            isr_nodes: [node_id].into(),
             ..MetadataResponsePartition::default()
         };
     // As a Kafka of one broker says of a partition whose disk it has lost.
@@ -119,8 +155,8 @@ fn describe(worker: &Worker, topic: &Topic) -> MetadataResponseTopic {
         error_code: ErrorCode::LEADER_NOT_AVAILABLE,
         partition_index: index,
         leader_id: NO_LEADER,
-        replica_nodes: vec![node_id],
-        offline_replicas: vec![node_id],
+        replica_nodes: [node_id].into(),
+        offline_replicas: [node_id].into(),
         ..MetadataResponsePartition::default()
     };
     let mut partitions: Vec<_> = topic.partitions().iter().map(describe_partition).collect();
@@ -150,5 +186,18 @@ pub(crate) fn describe_cluster(worker: &Worker) -> DescribeClusterResponse {
         }],
         cluster_authorized_operations: OPERATIONS_UNKNOWN,
         ..DescribeClusterResponse::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_named_again_counts_where_it_was_named_first() {
+        let asked =
+            ["b", "a", "b", "c", "a"].map(|name| MetadataRequestTopic { name: name.into() });
+        let names: Vec<Str> = each_once(asked.into()).collect();
+        assert_eq!(names, ["b", "a", "c"]);
     }
 }

@@ -1,7 +1,7 @@
 //! Metadata (3) and DescribeCluster (60): who is there and who leads what.
 
 use crate::schema::schema;
-use crate::{ErrorCode, Str};
+use crate::{ErrorCode, Few, Str};
 
 /// What stands for "authorized operations were not asked for".
 pub const NO_AUTHORIZED_OPERATIONS: i32 = i32::MIN;
@@ -54,9 +54,9 @@ schema! {
         partition_index: i32 [0..],
         leader_id: i32 [0..],
         leader_epoch: i32 [7..] = -1,
-        replica_nodes: Vec<i32> [0..],
-        isr_nodes: Vec<i32> [0..],
-        offline_replicas: Vec<i32> [5..],
+        replica_nodes: Few<i32> [0..],
+        isr_nodes: Few<i32> [0..],
+        offline_replicas: Few<i32> [5..],
     }
 
     /// Asks for the brokers.

@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::config::CHAIN_OPERATIONS;
 use crate::error::TransferError;
 
 pub(crate) use piece::{FileRange, Pieces};
@@ -92,6 +93,10 @@ pub(crate) struct Transfer {
     means: Means,
     /// What the socket has taken.
     sent: Cursor,
+    /// Bytes behind `sent`: kept, since an answer may have 100 000 pieces, and each turn asks.
+    rest_bytes: u64,
+    /// Pieces up to the last range of a file.
+    pieces_with_files: usize,
     /// Bytes behind `sent` that are in the stage.
     staged: u64,
     /// The socket was full.
@@ -110,8 +115,12 @@ struct Cursor {
 
 impl Transfer {
     pub(crate) fn new(pieces: impl Into<Pieces>, means: Means) -> Transfer {
+        let pieces = pieces.into();
+        let is_file = |piece: &Piece| matches!(piece, Piece::File { len_bytes: 1.., .. });
         let mut transfer = Transfer {
-            pieces: pieces.into(),
+            rest_bytes: pieces.iter().map(Piece::len_bytes).sum(),
+            pieces_with_files: pieces.iter().rposition(is_file).map_or(0, |last| last + 1),
+            pieces,
             means,
             sent: Cursor { piece: 0, at: 0 },
             staged: 0,
@@ -181,15 +190,15 @@ impl Transfer {
 
     /// Bytes the socket has still to take.
     pub(crate) fn rest_bytes(&self) -> u64 {
-        let rest = self.pieces.get(self.sent.piece..).unwrap_or_default();
-        rest.iter().map(Piece::len_bytes).sum::<u64>() - self.sent.at
+        self.rest_bytes
     }
 
-    /// The file ranges among the next `limit_bytes`.
+    /// The file ranges among the next `limit_bytes`, and among the next pieces that a plan may reach.
     pub(crate) fn next_ranges(&self, limit_bytes: u64) -> impl Iterator<Item = FileRange> {
         let (mut at, mut limit_bytes) = (self.sent.at, limit_bytes);
         let rest = self.pieces.get(self.sent.piece..).unwrap_or_default();
-        rest.iter().filter_map(move |piece| {
+        let rest = rest.iter().filter(|piece| piece.len_bytes() > 0).take(CHAIN_OPERATIONS);
+        rest.filter_map(move |piece| {
             let from = std::mem::take(&mut at);
             let len_bytes = (piece.len_bytes() - from).min(limit_bytes);
             limit_bytes -= len_bytes;
@@ -204,11 +213,10 @@ impl Transfer {
 
     /// Whether the next plan needs a pipe.
     pub(crate) fn wants_pipe(&self) -> bool {
-        let rest = &self.pieces[self.sent.piece..];
         matches!(self.means, Means::Chain { .. })
             && (!self.blocked || self.staged > 0)
             && self.failure.is_none()
-            && rest.iter().any(|piece| matches!(piece, Piece::File { len_bytes: 1.., .. }))
+            && self.sent.piece < self.pieces_with_files
     }
 
     /// Says how many pages the pipe it was given holds.

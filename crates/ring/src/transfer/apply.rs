@@ -79,6 +79,7 @@ impl Transfer {
 
     /// A socket that takes less than it was offered is full.
     fn apply_sent(&mut self, moved: u64, asked: u32) {
+        self.rest_bytes -= moved;
         let mut rest = moved;
         while rest > 0 {
             let piece = &self.pieces[self.sent.piece];

@@ -119,3 +119,37 @@ fn nothing_to_send_is_done() {
         assert_eq!(transfer.next(), Next::Done);
     }
 }
+
+/// A fetch of many partitions has as many pieces twice. Once each turn looked at all that were left of them.
+#[test]
+fn a_turn_looks_at_no_more_pieces_than_a_plan_moves_however_many_there_are() {
+    const PARTITIONS: u64 = 5_000;
+    for means in [CHAIN, Means::Sendfile, Means::Copy { stage_bytes: 65_536 }] {
+        let pieces: Vec<_> =
+            (0..PARTITIONS).flat_map(|n| [text(b"head"), range(n * 70, 70), text(b"")]).collect();
+        let mut transfer = Transfer::new(pieces, means);
+        let (mut left_bytes, mut ranges) = (PARTITIONS * 74, 0);
+        while transfer.next() != Next::Done {
+            assert_eq!(transfer.rest_bytes(), left_bytes);
+            ranges += transfer.next_ranges(u64::MAX).count() as u64;
+            let results: Vec<i32> = transfer.plan().iter().map(whole).collect();
+            transfer.apply(&results);
+            let tally = transfer.take_tally();
+            left_bytes -= tally.file_bytes + tally.header_bytes;
+        }
+        assert_eq!((transfer.rest_bytes(), left_bytes), (0, 0));
+        assert!(ranges <= 2 * PARTITIONS, "{ranges} looks at {PARTITIONS} ranges, {means:?}");
+    }
+}
+
+/// What an operation gives that does all it is asked.
+fn whole(op: &Op) -> i32 {
+    match *op {
+        Op::PollOut => i32::from(libc::POLLOUT),
+        Op::Send { len_bytes, .. }
+        | Op::Gather { len_bytes, .. }
+        | Op::Fill { len_bytes, .. }
+        | Op::Drain { len_bytes, .. }
+        | Op::SendFile { len_bytes, .. } => len_bytes as i32,
+    }
+}

@@ -80,7 +80,8 @@ async fn respond(
     request: Request,
 ) -> Result<Option<(Response, Few<Extent>)>, NoReply> {
     let response = match request {
-        Request::Fetch(request) => {
+        Request::Fetch(mut request) => {
+            fetch::keep_last_of_each(&mut request.topics);
             let fetched = fetch::fetch(worker, socket, &request).await;
             return Ok(Some((Response::Fetch(fetched.response), fetched.extents)));
         }

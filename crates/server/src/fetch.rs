@@ -9,6 +9,7 @@
 //!                                            ▲──────────────────────────┘ (deadline, stop, peer done: answer)
 //! ```
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +22,12 @@ use penstock_wire::{ErrorCode, Few, Records, RecordsSlot};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::errors;
 use crate::lookup::ReadError;
+use crate::pace::Pace;
 use crate::partition::{Bounds, Partition};
 use crate::waiting::Registration;
 use crate::worker::{Stop, Worker, wait_for};
+use crate::{doubles, errors};
 
 /// No fetch waits longer, whatever it asks.
 const MAX_WAIT: Duration = Duration::from_secs(5 * 60);
@@ -39,7 +41,24 @@ pub(crate) struct Fetched {
     pub(crate) extents: Few<Extent>,
 }
 
-/// Answers a fetch, at the latest after its max_wait.
+/// Makes a fetch name each partition once: what it asks of it last counts, at the place where it is named first, as in
+/// Kafka, which keeps a fetch in a map.
+pub(crate) fn keep_last_of_each(topics: &mut Few<FetchTopic>) {
+    fn named(topic: &FetchTopic) -> impl Iterator<Item = ((&str, i32), &FetchPartition)> + Clone {
+        topic.partitions.iter().map(|asked| ((&*topic.topic, asked.partition), asked))
+    }
+    if !doubles::are_in(topics.iter().flat_map(named).map(|(name, _)| name)) {
+        return;
+    }
+    let mut last: HashMap<_, _> = topics.iter().flat_map(named).collect();
+    let kept = topics.iter().map(|topic| FetchTopic {
+        topic: topic.topic.clone(),
+        partitions: named(topic).filter_map(|(name, _)| last.remove(&name).cloned()).collect(),
+    });
+    *topics = kept.collect();
+}
+
+/// Answers a fetch, at the latest after its max_wait. It names each partition once.
 pub(crate) async fn fetch(
     worker: &Worker,
     socket: &std::rc::Rc<Socket>,
@@ -117,7 +136,7 @@ struct Plan {
 impl Plan {
     async fn make(worker: &Worker, request: &FetchRequest) -> Plan {
         let limit = worker.server.settings.fetch_max_bytes.min(request.max_bytes.max(0) as u64);
-        let mut plan = Plan { limit, ..Plan::default() };
+        let (mut plan, mut pace) = (Plan { limit, ..Plan::default() }, Pace::default());
         // Like Kafka, which answers by partitions: a topic of which none is asked is not named.
         let asked_of = |topic: &&FetchTopic| !topic.partitions.is_empty();
         for topic in request.topics.iter().filter(asked_of) {
@@ -128,6 +147,7 @@ impl Plan {
                     Ok(partition) => plan.take(worker, &partition, asked).await,
                     Err(why) => plan.fail(asked, errors::of_unserved(why), None),
                 });
+                pace.done(1).await;
             }
             plan.topics.push(FetchableTopicResponse { topic: topic.topic.clone(), partitions });
         }
@@ -312,6 +332,30 @@ mod tests {
             !nothing.answers(&request),
             "a limit of 0 lets one batch through, once it is there"
         );
+    }
+
+    #[test]
+    fn of_a_partition_named_again_the_last_counts_at_the_place_of_the_first() {
+        let asked = |partition, fetch_offset| FetchPartition {
+            partition,
+            fetch_offset,
+            ..FetchPartition::default()
+        };
+        let topic = |name: &str, partitions: &[FetchPartition]| FetchTopic {
+            topic: name.into(),
+            partitions: partitions.into(),
+        };
+        let mut topics: Few<FetchTopic> = Few::new();
+        topics.push(topic("b", &[asked(1, 10), asked(0, 20), asked(1, 30)]));
+        topics.push(topic("a", &[asked(1, 40)]));
+        topics.push(topic("b", &[asked(0, 50), asked(2, 60)]));
+        keep_last_of_each(&mut topics);
+        let expected = [
+            topic("b", &[asked(1, 30), asked(0, 50)]),
+            topic("a", &[asked(1, 40)]),
+            topic("b", &[asked(2, 60)]),
+        ];
+        assert_eq!(topics[..], expected);
     }
 
     #[test]

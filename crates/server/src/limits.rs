@@ -51,6 +51,9 @@ pub(crate) const GROUP_MAX_REQUESTS: usize = 256;
 /// Partitions that one CreateTopics or CreatePartitions request may ask for.
 pub(crate) const PARTITIONS_PER_REQUEST_MAX: i32 = 10_000;
 
+/// What an answer beside records may take in memory where Kafka repeats what a request repeats, or describes at length.
+pub(crate) const ANSWER_MAX_BYTES: usize = 64 * MIB as usize;
+
 /// Topics that one Metadata request may have created. Each is several syncs; clients ask again for the rest.
 pub(crate) const AUTO_CREATED_TOPICS_MAX: u32 = 100;
 

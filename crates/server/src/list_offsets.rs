@@ -8,9 +8,11 @@ use penstock_wire::messages::{
     ListOffsetsTopicResponse,
 };
 
+use crate::doubles::{Doubles, Named};
 use crate::errors;
 use crate::fetch::check_epoch;
 use crate::lookup::ReadError;
+use crate::pace::Pace;
 use crate::worker::Worker;
 
 /// Timestamps that are not times (KIP-734 for the last).
@@ -21,34 +23,42 @@ const MAX_TIMESTAMP: i64 = -3;
 /// What "not known" looks like in an offset, a timestamp and an epoch.
 const NONE: i64 = -1;
 
-/// Answers a ListOffsets request.
+/// Answers a ListOffsets request. As in Kafka, a partition that it names twice is refused once: which one was meant?
 pub(crate) async fn list_offsets(
     worker: &Worker,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
+    let named = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|asked| (&*topic.name, asked.partition_index))
+    });
+    let mut doubles = Doubles::of(named);
     let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
+    let mut pace = Pace::default();
+    for topic in &request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
-            partitions.push(list_one(worker, &topic.name, asked).await);
+            let found = match doubles.next((&*topic.name, asked.partition_index)) {
+                Named::Once => find(worker, &topic.name, asked).await,
+                Named::First => Err(ErrorCode::INVALID_REQUEST),
+                Named::Again => continue,
+            };
+            partitions.push(answer(asked.partition_index, found));
+            pace.done(1).await;
         }
-        topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
+        if !partitions.is_empty() {
+            topics.push(ListOffsetsTopicResponse { name: topic.name.clone(), partitions });
+        }
     }
     ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
 }
 
-async fn list_one(
-    worker: &Worker,
-    topic: &str,
-    asked: &ListOffsetsPartition,
-) -> ListOffsetsPartitionResponse {
-    let found = find(worker, topic, asked).await;
+fn answer(partition_index: i32, found: Result<Place, ErrorCode>) -> ListOffsetsPartitionResponse {
     let (error_code, place) = match found {
         Ok(place) => (ErrorCode::NONE, place),
         Err(error_code) => (error_code, Place::NOWHERE),
     };
     ListOffsetsPartitionResponse {
-        partition_index: asked.partition_index,
+        partition_index,
         error_code,
         timestamp: place.timestamp_ms,
         offset: place.offset,

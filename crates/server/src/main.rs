@@ -18,6 +18,7 @@ mod connections;
 mod decompress;
 mod describe_configs;
 mod disk;
+mod doubles;
 mod dump;
 mod durability;
 mod errors;

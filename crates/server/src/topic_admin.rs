@@ -1,8 +1,8 @@
 //! CreateTopics, DeleteTopics, CreatePartitions.
 //!
-//! Called by api. Checks are pure; what touches files runs on the blocking pool, one topic after another.
+//! Called by api. Checks are pure; what touches files runs on the blocking pool, one topic after another. As in
+//! Kafka, a topic that a request names twice is refused, once: which one was meant?
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use penstock_storage::validate_topic_name;
@@ -15,14 +15,19 @@ use penstock_wire::messages::{
 use penstock_wire::{ErrorCode, Str, Uuid};
 
 use crate::describe_configs::{self, Described};
+use crate::doubles::{Doubles, Named};
 use crate::errors;
 use crate::limits::PARTITIONS_PER_REQUEST_MAX;
 use crate::overrides::Overrides;
+use crate::pace::Pace;
 use crate::topics::{ChangeError, Topics};
 use crate::worker::Worker;
 
 /// "The server's default", in a partition count or a replication factor.
 const DEFAULT: i32 = -1;
+
+/// Units of work (pace.rs) that a topic's configs are.
+const DESCRIBED_UNITS: usize = 32;
 
 /// Why a topic stays as it is: for the client, in code and words.
 struct Refused {
@@ -51,21 +56,23 @@ pub(crate) async fn create_topics(
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
-    let times = times_named(request.topics.iter().map(|topic| &topic.name));
+    let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    let (mut doubles, mut pace) = (Doubles::of(names.iter().map(|name| &**name)), Pace::default());
     // Each topic has one at least.
     let is_too_large = request.topics.len() > PARTITIONS_PER_REQUEST_MAX as usize;
     let mut partitions = 0;
-    for topic in request.topics {
-        let name = topic.name.clone();
-        let outcome = match named_once(&times, &name) {
-            Ok(()) if is_too_large => Err(too_many_partitions()),
-            Ok(()) => create_one(worker, topic, request.validate_only, &mut partitions).await,
-            Err(refused) => Err(refused),
+    for (topic, name) in request.topics.into_iter().zip(&names) {
+        let outcome = match doubles.next(name) {
+            Named::Once if is_too_large => Err(too_many_partitions()),
+            Named::Once => create_one(worker, topic, request.validate_only, &mut partitions).await,
+            Named::First => Err(named_twice()),
+            Named::Again => continue,
         };
+        pace.done(DESCRIBED_UNITS).await;
         topics.push(match outcome {
             Ok(created) => created,
             Err(refused) => CreatableTopicResult {
-                name,
+                name: name.clone(),
                 error_code: refused.code,
                 error_message: Some(refused.words.into()),
                 num_partitions: DEFAULT,
@@ -182,16 +189,28 @@ pub(crate) async fn delete_topics(
     request: DeleteTopicsRequest,
 ) -> DeleteTopicsResponse {
     let mut responses = Vec::with_capacity(request.topic_names.len());
-    for name in request.topic_names {
-        let topic = name.to_string();
-        let deleted = on_blocking_pool(worker, move |topics| topics.delete(&topic)).await;
-        if deleted.is_ok() {
-            tracing::info!(topic = %name, "deleted a topic");
-        }
+    let mut doubles = Doubles::of(request.topic_names.iter().map(|name| &**name));
+    for name in &request.topic_names {
+        let deleted = match doubles.next(name) {
+            Named::Once => delete_one(worker, name).await,
+            Named::First => Err(named_twice()),
+            Named::Again => continue,
+        };
         let (error_code, error_message) = code_and_words(deleted);
-        responses.push(DeletableTopicResult { name, error_code, error_message });
+        responses.push(DeletableTopicResult { name: name.clone(), error_code, error_message });
     }
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
+}
+
+async fn delete_one(worker: &Worker, name: &Str) -> Result<(), Refused> {
+    // Most requests that are greedy name what there is not: that needs no other thread.
+    if worker.server.topics.get(name).is_none() {
+        return Err(ChangeError::Unknown.into());
+    }
+    let topic = name.to_string();
+    on_blocking_pool(worker, move |topics| topics.delete(&topic)).await?;
+    tracing::info!(topic = %name, "deleted a topic");
+    Ok(())
 }
 
 /// Answers a CreatePartitions request.
@@ -200,49 +219,52 @@ pub(crate) async fn create_partitions(
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
-    let times = times_named(request.topics.iter().map(|topic| &topic.name));
-    for topic in request.topics {
-        let name = topic.name.clone();
-        let outcome = match named_once(&times, &name) {
-            Ok(()) => add_partitions(worker, topic, request.validate_only).await,
-            Err(refused) => Err(refused),
+    let mut doubles = Doubles::of(request.topics.iter().map(|topic| &*topic.name));
+    let (mut partitions, mut pace) = (0, Pace::default());
+    for topic in &request.topics {
+        let outcome = match doubles.next(&*topic.name) {
+            Named::Once => {
+                add_partitions(worker, topic, request.validate_only, &mut partitions).await
+            }
+            Named::First => Err(named_twice()),
+            Named::Again => continue,
         };
         let (error_code, error_message) = code_and_words(outcome);
+        let name = topic.name.clone();
         results.push(CreatePartitionsTopicResult { name, error_code, error_message });
+        pace.done(1).await;
     }
     CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() }
 }
 
+/// `partitions` are those that the request has added so far.
 async fn add_partitions(
     worker: &Worker,
-    topic: CreatePartitionsTopic,
+    topic: &CreatePartitionsTopic,
     validate_only: bool,
+    partitions: &mut i32,
 ) -> Result<(), Refused> {
     let (name, count) = (topic.name.to_string(), topic.count);
     if count > PARTITIONS_PER_REQUEST_MAX {
         let words = format!("{count} partitions: at most {PARTITIONS_PER_REQUEST_MAX}");
         return Err(Refused::new(ErrorCode::INVALID_PARTITIONS, words));
     }
-    if validate_only {
-        let topic = worker.server.topics.get(&name).ok_or(ChangeError::Unknown)?;
-        let has = topic.partition_count();
-        return if count > has { Ok(()) } else { Err(ChangeError::NotMore { has }.into()) };
+    let has = worker.server.topics.get(&name).ok_or(ChangeError::Unknown)?.partition_count();
+    if count <= has {
+        return Err(ChangeError::NotMore { has }.into());
     }
-    on_blocking_pool(worker, move |topics| topics.add_partitions(&name, count)).await
+    if *partitions + count - has > PARTITIONS_PER_REQUEST_MAX {
+        return Err(too_many_partitions());
+    }
+    *partitions += count - has;
+    match validate_only {
+        true => Ok(()),
+        false => on_blocking_pool(worker, move |topics| topics.add_partitions(&name, count)).await,
+    }
 }
 
-fn times_named<'a>(names: impl Iterator<Item = &'a Str>) -> HashMap<Str, usize> {
-    let mut times = HashMap::new();
-    names.for_each(|name| *times.entry(name.clone()).or_default() += 1);
-    times
-}
-
-/// As Kafka does, a topic that a request names twice is refused each time: which one was meant?
-fn named_once(times: &HashMap<Str, usize>, name: &Str) -> Result<(), Refused> {
-    match times.get(name) {
-        Some(2..) => Err(Refused::new(ErrorCode::INVALID_REQUEST, "named more than once")),
-        _ => Ok(()),
-    }
+fn named_twice() -> Refused {
+    Refused::new(ErrorCode::INVALID_REQUEST, "named more than once")
 }
 
 async fn on_blocking_pool<T: Send + 'static>(

@@ -237,10 +237,12 @@ impl Topics {
         if name == KAFKAS_METADATA {
             return Err(ChangeError::Reserved);
         }
-        let alike = |name: &str| name.replace('.', "_");
-        let other = name.contains(['.', '_']).then(|| alike(name)).and_then(|this| {
-            by_name.keys().find(|other| other.len() == this.len() && alike(other) == this)
-        });
+        fn folded(name: &str) -> impl Iterator<Item = u8> {
+            name.bytes().map(|byte| if byte == b'.' { b'_' } else { byte })
+        }
+        let is_alike =
+            |other: &&String| other.len() == name.len() && folded(other).eq(folded(name));
+        let other = name.contains(['.', '_']).then(|| by_name.keys().find(is_alike)).flatten();
         match other {
             Some(other) => Err(ChangeError::Collides { with: other.clone() }),
             None => Ok(()),

@@ -9,6 +9,7 @@ use penstock_wire::{ErrorCode, Str};
 use super::member::{Caller, Join, Joined, Protocol, SyncUp};
 use super::{Groups, owned};
 use crate::cluster::Cluster;
+use crate::limits::ANSWER_MAX_BYTES;
 
 /// Ways to assign partitions that one member may name; clients name one to three.
 const PROTOCOLS_MAX: usize = 32;
@@ -18,6 +19,8 @@ const KEY_IS_A_TRANSACTION: i8 = 1;
 
 /// From this version on, FindCoordinator asks for several keys at once (KIP-699).
 const KEYS_SINCE: i16 = 4;
+
+const NOBODY: i32 = -1;
 
 const NO_TRANSACTIONS: &str = "transactions are not supported by this server";
 
@@ -38,8 +41,23 @@ pub(crate) fn find_coordinator(
     }
     let (node_id, (host, port)) = (cluster.node_id, &cluster.advertised);
     let (host, port) = (Str::from(host.as_str()), i32::from(*port));
-    let coordinator =
-        |key| Coordinator { key, node_id, host: host.clone(), port, ..Coordinator::default() };
+    let mut left_bytes = ANSWER_MAX_BYTES;
+    let coordinator = |key: Str| {
+        let key_bytes = size_of::<Coordinator>() + 2 * key.len() + host.len();
+        match left_bytes.checked_sub(key_bytes) {
+            Some(left) => {
+                left_bytes = left;
+                Coordinator { key, node_id, host: host.clone(), port, ..Coordinator::default() }
+            }
+            None => Coordinator {
+                key,
+                node_id: NOBODY,
+                port: NOBODY,
+                error_code: ErrorCode::INVALID_REQUEST,
+                ..Coordinator::default()
+            },
+        }
+    };
     FindCoordinatorResponse {
         coordinators: request.coordinator_keys.into_iter().map(coordinator).collect(),
         node_id,
@@ -52,7 +70,6 @@ pub(crate) fn find_coordinator(
 /// Refuses at once, and for good: a producer must not look for what there is not until its time is
 /// over.
 fn nobody(api_version: i16, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
-    const NOBODY: i32 = -1;
     let (error_code, words) = match request.key_type {
         // The only code on which librdkafka gives up at once. It asks key by key, and shows the
         // message.

@@ -9,12 +9,10 @@ use super::answers::{caller, code};
 use super::offset_store::OnItsWay;
 use super::offsets::{Commit, Committed};
 use super::{Groups, owned, refusal};
+use crate::limits::ANSWER_MAX_BYTES;
 
 /// A client's own words with an offset: Kafka's `offset.metadata.max.bytes`.
 pub(super) const OFFSET_METADATA_MAX_BYTES: usize = 4096;
-
-/// What one OffsetFetch may be answered with, in memory.
-const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// What a partition's answer takes without its metadata, generously.
 const PARTITION_BYTES: usize = 96;

@@ -15,8 +15,8 @@ use penstock_wire::{
 
 use crate::worker::Worker;
 use crate::{
-    alter_configs, describe_configs, fetch, groups, list_offsets, metadata, produce, producer_ids,
-    topic_admin,
+    alter_configs, answer_budget, describe_configs, fetch, groups, list_offsets, metadata, produce,
+    producer_ids, topic_admin,
 };
 
 /// A laid-out answer and the file ranges its slots stand for.
@@ -30,6 +30,8 @@ pub(crate) struct Reply {
 pub(crate) enum NoReply {
     #[error("not a request that can be answered: {0}")]
     Request(#[from] RequestError),
+    #[error("answers that are being made take all the memory they may")]
+    Overloaded(#[from] tokio::time::error::Elapsed),
     #[error("the peer left while its request waited")]
     PeerGone,
     #[error("records sent with acks=0 were not taken: error {0}")]
@@ -61,6 +63,7 @@ pub(crate) async fn answer(
         }
         Err(error) => return Err(error.into()),
     };
+    let _share = answer_budget::share(&worker.server, &request).await?;
     let (response, extents) = match respond(worker, socket, header.api_version, request).await? {
         Some(responded) => responded,
         None => {
@@ -140,7 +143,7 @@ async fn respond(
             Response::CreatePartitions(topic_admin::create_partitions(worker, request).await)
         }
         Request::DescribeConfigs(request) => {
-            Response::DescribeConfigs(describe_configs::describe(worker, request))
+            Response::DescribeConfigs(describe_configs::describe(worker, request).await)
         }
         Request::IncrementalAlterConfigs(request) => {
             Response::IncrementalAlterConfigs(alter_configs::alter(worker, request).await)

@@ -59,7 +59,9 @@ pub(crate) async fn serve(worker: &Rc<Worker>, vitals: &Rc<Vitals>, peer: Socket
     let end = connection.run().await;
     vitals.shut_down();
     match end {
-        End::Frame(_) | End::NoReply(NoReply::Request(_)) | End::Overloaded => {
+        End::Frame(_)
+        | End::NoReply(NoReply::Request(_) | NoReply::Overloaded(_))
+        | End::Overloaded => {
             if let Some(held_back) = worker.stranger_lines.take(Instant::now()) {
                 tracing::warn!(%peer, held_back, "closed a connection: {end}");
             }

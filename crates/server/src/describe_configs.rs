@@ -17,7 +17,9 @@ use penstock_wire::messages::{
 use penstock_wire::{ErrorCode, Str};
 
 use crate::broker_configs;
+use crate::limits::ANSWER_MAX_BYTES;
 use crate::overrides::Overrides;
+use crate::pace::Pace;
 use crate::settings::Settings;
 use crate::topic_config::{Kind, TopicConfig};
 use crate::worker::Worker;
@@ -57,36 +59,68 @@ impl Described {
 type Refused = (ErrorCode, String);
 
 /// Answers a DescribeConfigs request. A resource that is asked again is refused: each answer is
-/// many times as long as the question.
-pub(crate) fn describe(
+/// many times as long as the question. So is one beyond what an answer may take in memory.
+pub(crate) async fn describe(
     worker: &Worker,
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
     let mut seen = HashSet::new();
     let mut results = Vec::with_capacity(request.resources.len());
+    let (mut left_bytes, mut pace) = (ANSWER_MAX_BYTES, Pace::default());
     for resource in &request.resources {
         let described = match seen.insert((resource.resource_type, &resource.resource_name)) {
-            true => configs_of(worker, resource),
+            true => described(worker, &request, resource, &mut left_bytes),
             false => Err((ErrorCode::INVALID_REQUEST, "named more than once".to_owned())),
         };
-        let (error_code, error_message, described) = match described {
-            Ok(described) => (ErrorCode::NONE, None, described),
+        let (error_code, error_message, configs) = match described {
+            Ok(configs) => (ErrorCode::NONE, None, configs),
             Err((error_code, words)) => (error_code, Some(words.into()), Vec::new()),
         };
-        let is_asked = |one: &Described| match resource.configuration_keys.as_deref() {
-            None | Some([]) => true,
-            Some(keys) => keys.contains(&one.name),
-        };
-        let answer = |one| answered(one, &request);
+        pace.done(1 + configs.len()).await;
         results.push(DescribeConfigsResult {
             error_code,
             error_message,
             resource_type: resource.resource_type,
             resource_name: resource.resource_name.clone(),
-            configs: described.into_iter().filter(is_asked).map(answer).collect(),
+            configs,
         });
     }
     DescribeConfigsResponse { results, ..DescribeConfigsResponse::default() }
+}
+
+/// What is asked of one resource. `left_bytes` is what the answer may still grow by.
+fn described(
+    worker: &Worker,
+    request: &DescribeConfigsRequest,
+    resource: &DescribeConfigsResource,
+    left_bytes: &mut usize,
+) -> Result<Vec<DescribeConfigsResourceResult>, Refused> {
+    let is_asked = |one: &Described| match resource.configuration_keys.as_deref() {
+        None | Some([]) => true,
+        Some(keys) => keys.contains(&one.name),
+    };
+    let all = configs_of(worker, resource)?.into_iter();
+    let mut configs: Vec<_> = all.filter(is_asked).map(|one| answered(one, request)).collect();
+    // Collected in place, in the memory of something larger.
+    configs.shrink_to_fit();
+    let bytes = configs.iter().map(size_bytes).sum();
+    *left_bytes = left_bytes.checked_sub(bytes).ok_or_else(|| {
+        let words = "more than one answer holds: describe fewer resources at once";
+        (ErrorCode::INVALID_REQUEST, words.to_owned())
+    })?;
+    Ok(configs)
+}
+
+/// What a config takes in memory and encoded, about.
+fn size_bytes(config: &DescribeConfigsResourceResult) -> usize {
+    let of = |text: &Option<Str>| text.as_ref().map_or(0, |text| text.len());
+    let synonym = |one: &DescribeConfigsSynonym| size_of_val(one) + one.name.len() + of(&one.value);
+    let synonyms = config.synonyms.iter().map(synonym).sum::<usize>();
+    size_of_val(config)
+        + config.name.len()
+        + of(&config.value)
+        + of(&config.documentation)
+        + synonyms
 }
 
 fn answered(

@@ -54,6 +54,12 @@ pub(crate) const PARTITIONS_PER_REQUEST_MAX: i32 = 10_000;
 /// What an answer beside records may take in memory where Kafka repeats what a request repeats, or describes at length.
 pub(crate) const ANSWER_MAX_BYTES: usize = 64 * MIB as usize;
 
+/// What answers that are being made may take in memory, all together.
+pub(crate) const ANSWERS_IN_FLIGHT_MAX_BYTES: usize = 256 * MIB as usize;
+
+/// What an answer may take without counting: a thousand partitions.
+pub(crate) const ANSWER_FREE_BYTES: usize = 128 * 1024;
+
 /// Topics that one Metadata request may have created. Each is several syncs; clients ask again for the rest.
 pub(crate) const AUTO_CREATED_TOPICS_MAX: u32 = 100;
 
@@ -69,5 +75,6 @@ const _: () = {
     assert!(FETCH_MAX_BYTES < i32::MAX as u64, "an answer's length is an int32");
     assert!(BATCH_MAX_BYTES < FRAME_MAX_BYTES as usize, "a frame must hold a batch");
     assert!(FRAME_MAX_BYTES < REQUESTS_IN_FLIGHT_MAX_BYTES, "the budget must hold a frame");
+    assert!(ANSWER_MAX_BYTES < ANSWERS_IN_FLIGHT_MAX_BYTES, "the budget must hold an answer");
     assert!(RECEIVE_MIN_BYTES < RECEIVE_STEP_BYTES);
 };

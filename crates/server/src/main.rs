@@ -7,6 +7,7 @@
 mod adopt;
 mod adopt_command;
 mod alter_configs;
+mod answer_budget;
 mod api;
 mod broker_configs;
 mod checkpoints;

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::cluster::Cluster;
 use crate::groups::{Groups, OffsetStore};
+use crate::limits::ANSWERS_IN_FLIGHT_MAX_BYTES;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::settings::Settings;
@@ -45,6 +46,8 @@ pub(crate) struct Server {
     pub(crate) connections: AtomicUsize,
     /// Bytes of requests that may still come into memory.
     pub(crate) requests_in_flight: Arc<Semaphore>,
+    /// Bytes that answers in the making may still take.
+    pub(crate) answers_in_flight: Arc<Semaphore>,
 }
 
 impl Server {
@@ -69,6 +72,7 @@ impl Server {
             groups,
             metrics,
             connections: AtomicUsize::new(0),
+            answers_in_flight: Arc::new(Semaphore::new(ANSWERS_IN_FLIGHT_MAX_BYTES)),
             requests_in_flight: Arc::new(Semaphore::new(
                 settings.requests_in_flight_max_bytes as usize,
             )),

@@ -117,12 +117,15 @@ async fn create_one(
         name: described.name,
         ..CreatableTopicConfigs::default()
     };
+    let mut configs: Vec<_> = configs.into_iter().map(config).collect();
+    // Collected in place, in the memory of something larger; there may be 10 000 of them.
+    configs.shrink_to_fit();
     Ok(CreatableTopicResult {
         name: topic.name,
         topic_id: id,
         num_partitions: count,
         replication_factor: 1,
-        configs: Some(configs.into_iter().map(config).collect()),
+        configs: Some(configs),
         ..CreatableTopicResult::default()
     })
 }

@@ -147,8 +147,8 @@ impl ProducedBatch {
         let mut batch = ProducedBatch { bytes, header, is_restamped: false, is_checked: false };
         match header.codec() {
             Some(Codec::None) => {
-                let records = batch.bytes.slice(HEADER_LEN..);
-                batch.take_records(&records, terms)?;
+                let checked = check_records(&batch.header, &batch.bytes[HEADER_LEN..]);
+                batch.take_records(checked, terms)?;
             }
             Some(codec) => batch.take_unread(codec, terms)?,
             None => return Err(ProduceError::Invalid("the compression codec is unknown")),
@@ -169,7 +169,7 @@ impl ProducedBatch {
         records: &[u8],
         terms: &Terms,
     ) -> Result<(), ProduceError> {
-        self.take_records(records, terms)
+        self.take_records(check_records(&self.header, records), terms)
     }
 
     /// Bytes of the batch.
@@ -187,8 +187,12 @@ impl ProducedBatch {
         Some(self.header.producer_id).filter(|id| *id >= 0)
     }
 
-    fn take_records(&mut self, records: &[u8], terms: &Terms) -> Result<(), ProduceError> {
-        let checked = check_records(&self.header, records).map_err(ProduceError::Record)?;
+    fn take_records(
+        &mut self,
+        checked: Result<CheckedRecords, BatchError>,
+        terms: &Terms,
+    ) -> Result<(), ProduceError> {
+        let checked = checked.map_err(ProduceError::Record)?;
         terms.check_times(&checked)?;
         self.stamp(checked.max_timestamp_ms());
         self.is_checked = true;

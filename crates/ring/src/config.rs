@@ -3,6 +3,8 @@
 //! The server fills a `RingConfig` from its own configuration; everything else in the crate takes
 //! its numbers from here and nowhere else.
 
+use crate::sight::Sight;
+
 /// The kernel counts a pipe's room in slots of one page each (KERNEL.md rows 5 and 6).
 pub const PAGE_BYTES: u64 = 4096;
 
@@ -98,6 +100,8 @@ pub struct RingConfig {
     /// Whether a cold range is dropped from the page cache when its peer fetches the next one, so that
     /// a scan does not evict what others read.
     pub drop_behind: bool,
+    /// How the file system of what is sent shows which pages are in memory.
+    pub sight: Sight,
     /// Empty pipes kept open.
     pub idle_pipes: usize,
     /// io-wq threads for regular files.
@@ -117,6 +121,7 @@ impl Default for RingConfig {
             max_pipes: DEFAULT_MAX_PIPES,
             cold_chains: DEFAULT_COLD_CHAINS,
             drop_behind: false,
+            sight: Sight::default(),
             idle_pipes: DEFAULT_IDLE_PIPES,
             bounded_workers: DEFAULT_BOUNDED_WORKERS,
             unbounded_workers: DEFAULT_UNBOUNDED_WORKERS,

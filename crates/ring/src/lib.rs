@@ -4,7 +4,7 @@
 //! ```text
 //!   ring.rs        what the server calls; one `Ring` a worker thread
 //!    ├─ perform.rs    performs a transfer ──── transfer.rs   the pure machine: what is next
-//!    │    ├─ route.rs, residency.rs                           which way it goes
+//!    │    ├─ route.rs, residency.rs, sight.rs                 which way it goes
 //!    │    ├─ pipes.rs, stage.rs                              where its bytes are on the way
 //!    │    └─ workers.rs                                      who gives way to the event loop
 //!    ├─ uring_calls.rs, uring.rs   operations as futures, the driver
@@ -30,6 +30,7 @@ mod pipes;
 mod residency;
 mod ring;
 mod route;
+mod sight;
 mod socket;
 mod stage;
 mod sys;
@@ -42,6 +43,7 @@ pub use config::*;
 pub use counters::{Counter, Counters};
 pub use error::{RingError, TransferError, WriteError};
 pub use ring::{Backend, Ring, Then};
+pub use sight::Sight;
 pub use socket::Socket;
 pub use sys::ignore_sigpipe;
 pub use transfer::{Path, Piece};

@@ -163,7 +163,8 @@ impl Job {
         for range in &ahead {
             uring.advise(range, Advice::WillNeed);
         }
-        if ring.config().drop_behind {
+        // Where nothing tells what was cold, this may be what others read.
+        if ring.config().drop_behind && ring.config().sight.tells_cold() {
             for range in self.socket.replace_scanned(ahead) {
                 uring.advise(&range, Advice::DontNeed);
             }

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::io::{ReadWriteFlags, preadv2};
 
 use crate::config::PAGE_BYTES;
+use crate::sight::Sight;
 use crate::sys;
 use crate::transfer::FileRange;
 
@@ -35,6 +36,7 @@ const SLOTS: usize = 256;
 
 /// What a ring knows of the page cache for the moment.
 pub(crate) struct Residency {
+    sight: Sight,
     verdicts: RefCell<[Option<Verdict>; SLOTS]>,
 }
 
@@ -50,12 +52,12 @@ struct Verdict {
 }
 
 impl Residency {
-    pub(crate) fn new() -> Residency {
-        Residency { verdicts: RefCell::new([const { None }; SLOTS]) }
+    pub(crate) fn new(sight: Sight) -> Residency {
+        Residency { sight, verdicts: RefCell::new([const { None }; SLOTS]) }
     }
 
     /// Whether every byte of the range can be read without waiting, by verdicts that hold at `now`. In doubt
-    /// (a kernel before 6.5, a filter that forbids the call) it is not. `goes_on` says that bytes behind it
+    /// (a filter that forbids the calls, a file system that shows nothing) it is not. `goes_on` says that bytes behind it
     /// are likely to be asked for next.
     pub(crate) fn is_cached(&self, range: &FileRange, goes_on: bool, now: Instant) -> bool {
         let end = range.position + range.len_bytes;
@@ -79,6 +81,9 @@ impl Residency {
         goes_on: bool,
         now: Instant,
     ) -> bool {
+        if self.sight == Sight::Blind {
+            return false;
+        }
         let slot = &mut self.verdicts.borrow_mut()[slot_of(file, window)];
         let earlier = slot.as_ref().filter(|verdict| verdict.is_of(file, window));
         let known = earlier.filter(|verdict| verdict.holds(now));
@@ -91,7 +96,8 @@ impl Residency {
         let window_end = (window + 1) * WINDOW_BYTES;
         let looks_further = will_be_asked && !looked_in_vain && part.end < window_end;
         let rest = looks_further.then_some(part.start..window_end);
-        let Some(cached) = rest.into_iter().chain([part]).find(|part| is_cached_now(file, part))
+        let Some(cached) =
+            rest.into_iter().chain([part]).find(|part| is_cached_now(self.sight, file, part))
         else {
             return false;
         };
@@ -124,15 +130,27 @@ fn slot_of(file: &Arc<File>, window: u64) -> usize {
 }
 
 /// cachestat(2) also counts pages whose read is still under way, and sending one of those would wait.
-/// Read-ahead ends with the last page, so that one is read, by a call that refuses to wait.
-fn is_cached_now(file: &File, range: &Range<u64>) -> bool {
-    let last = range.end - 1;
-    let pages = last / PAGE_BYTES - range.start / PAGE_BYTES + 1;
-    let cached = sys::cached_pages(file, range.start, range.end - range.start);
-    cached.is_ok_and(|cached| cached >= pages) && is_readable_now(file, last)
+/// Read-ahead ends with the last page, so that one is read, by a call that refuses to wait. mincore(2) passes
+/// over pages that are being read.
+fn is_cached_now(sight: Sight, file: &File, range: &Range<u64>) -> bool {
+    let (first, last) = (range.start / PAGE_BYTES, (range.end - 1) / PAGE_BYTES);
+    let (position, len_bytes) = (first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES);
+    let is_all = |pages: u64| pages > last - first;
+    let counted = sys::cached_pages;
+    match sight {
+        Sight::Cachestat => {
+            counted(file, position, len_bytes).is_ok_and(is_all)
+                && is_readable_now(file, range.end - 1)
+        }
+        // A kernel before 6.5 counts nothing: then what was swapped out is not noticed.
+        Sight::Memory => counted(file, position, len_bytes).map_or(true, is_all),
+        Sight::Mincore => sys::mapped_pages(file, position, len_bytes).is_ok_and(is_all),
+        Sight::Blind => false,
+    }
 }
 
-fn is_readable_now(file: &File, position: u64) -> bool {
+/// By a read that refuses to wait (RWF_NOWAIT), which not all file systems know.
+pub(crate) fn is_readable_now(file: &File, position: u64) -> bool {
     let mut byte = [0];
     let read = preadv2(file, &mut [IoSliceMut::new(&mut byte)], position, ReadWriteFlags::NOWAIT);
     matches!(read, Ok(1))
@@ -169,8 +187,14 @@ mod tests {
         FileRange { file: Arc::clone(file), position, len_bytes }
     }
 
+    /// By each way to see it, which must agree.
     fn cached(file: &Arc<File>, position: u64, len_bytes: u64) -> bool {
-        Residency::new().is_cached(&range(file, position, len_bytes), false, Instant::now())
+        let range = range(file, position, len_bytes);
+        let by = |sight| Residency::new(sight).is_cached(&range, false, Instant::now());
+        let cached = by(Sight::Cachestat);
+        assert_eq!((by(Sight::Mincore), by(Sight::Memory)), (cached, cached));
+        assert!(!by(Sight::Blind) || len_bytes == 0);
+        cached
     }
 
     #[test]
@@ -209,7 +233,8 @@ mod tests {
 
     #[test]
     fn a_verdict_holds_for_a_while_and_no_longer() {
-        let (file, residency, now) = (file(|_| true), Residency::new(), Instant::now());
+        let (file, residency, now) =
+            (file(|_| true), Residency::new(Sight::Cachestat), Instant::now());
         let all = range(&file, 0, PAGES * PAGE_BYTES);
         assert!(residency.is_cached(&all, false, now));
         evict(&file);
@@ -228,7 +253,8 @@ mod tests {
     fn one_look_serves_those_who_read_on_if_the_window_is_cached_to_its_end() {
         for (len_bytes, is_known) in [(2 * WINDOW_BYTES, true), (WINDOW_BYTES - PAGE_BYTES, false)]
         {
-            let (file, residency, now) = (written(len_bytes), Residency::new(), Instant::now());
+            let (file, residency, now) =
+                (written(len_bytes), Residency::new(Sight::Cachestat), Instant::now());
             let page = |n| range(&file, n * PAGE_BYTES, PAGE_BYTES);
             assert!(residency.is_cached(&page(0), true, now));
             evict(&file);
@@ -241,7 +267,8 @@ mod tests {
 
     #[test]
     fn the_first_who_reads_here_and_there_asks_for_no_more_and_the_next_does() {
-        let (file, residency, now) = (written(2 * WINDOW_BYTES), Residency::new(), Instant::now());
+        let (file, residency, now) =
+            (written(2 * WINDOW_BYTES), Residency::new(Sight::Cachestat), Instant::now());
         let page = |n| range(&file, n * PAGE_BYTES, PAGE_BYTES);
         let next = |n| residency.is_cached(&page(n), false, now);
         let known = |n| {
@@ -257,7 +284,8 @@ mod tests {
 
     #[test]
     fn a_reader_behind_another_looks_as_far_as_that_one_did() {
-        let (file, residency, now) = (written(2 * WINDOW_BYTES), Residency::new(), Instant::now());
+        let (file, residency, now) =
+            (written(2 * WINDOW_BYTES), Residency::new(Sight::Cachestat), Instant::now());
         let half = WINDOW_BYTES / 2;
         assert!(residency.is_cached(&range(&file, half, PAGE_BYTES), true, now));
         assert!(residency.is_cached(&range(&file, 0, PAGE_BYTES), true, now));
@@ -276,7 +304,8 @@ mod tests {
 
     #[test]
     fn what_is_known_of_one_file_says_nothing_of_another() {
-        let (hot, cold, residency) = (file(|_| true), file(|_| false), Residency::new());
+        let (hot, cold, residency) =
+            (file(|_| true), file(|_| false), Residency::new(Sight::Cachestat));
         let now = Instant::now();
         for _ in 0..3 {
             assert!(residency.is_cached(&range(&hot, 0, PAGE_BYTES), false, now));

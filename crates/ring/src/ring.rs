@@ -11,6 +11,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -23,10 +24,11 @@ use crate::error::{RingError, TransferError, WriteError};
 use crate::perform;
 use crate::pipes::Pipes;
 use crate::residency::Residency;
+use crate::sight::Sight;
 use crate::socket::Socket;
 use crate::stage::Stage;
 use crate::sys::Gather;
-use crate::transfer::{Path, Piece};
+use crate::transfer::{FileRange, Path, Piece};
 use crate::uring::Uring;
 use crate::workers::Workers;
 
@@ -100,7 +102,7 @@ impl Ring {
             shared: Rc::new(Shared {
                 kernel,
                 pipes,
-                residency: Residency::new(),
+                residency: Residency::new(config.sight),
                 spare_stage: Cell::default(),
                 workers: Workers::of_this_thread(),
                 cold_chains,
@@ -208,20 +210,27 @@ impl Ring {
         Ok(buffer.freeze())
     }
 
-    /// Reads what the page cache holds, without ever waiting for a disk: `None` if it holds nothing
-    /// there, else as many bytes as it has, `Some(0)` at the end of the file (preadv2(2), RWF_NOWAIT).
+    /// Reads what the page cache holds, without waiting for a disk: `None` if it holds nothing there, else as
+    /// many bytes as it has, `Some(0)` at the end of the file (preadv2(2), RWF_NOWAIT). Where the file system
+    /// refuses such reads: all or nothing, by what the ring knows of the page cache.
     pub fn read_cached_at(
         &self,
-        file: &File,
+        file: &Arc<File>,
         position: u64,
         buffer: &mut [u8],
     ) -> io::Result<Option<usize>> {
-        match rustix::io::preadv2(
-            file,
-            &mut [IoSliceMut::new(buffer)],
-            position,
-            ReadWriteFlags::NOWAIT,
-        ) {
+        let flags = match self.config().sight {
+            Sight::Cachestat => ReadWriteFlags::NOWAIT,
+            _ => {
+                let len_bytes = buffer.len() as u64;
+                let range = FileRange { file: Arc::clone(file), position, len_bytes };
+                if !self.residency().is_cached(&range, false, Instant::now()) {
+                    return Ok(None);
+                }
+                ReadWriteFlags::empty()
+            }
+        };
+        match rustix::io::preadv2(file, &mut [IoSliceMut::new(buffer)], position, flags) {
             Ok(len_bytes) => Ok(Some(len_bytes)),
             Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Ok(None),
             Err(errno) => Err(errno.into()),

@@ -27,7 +27,7 @@ use smallvec::SmallVec;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::config::{CHAIN_OPERATIONS, RingConfig};
+use crate::config::{CHAIN_OPERATIONS, PAGE_BYTES, RingConfig};
 use crate::error::RingError;
 use crate::operations::{Key, NOBODY, Operations, Resources};
 
@@ -319,6 +319,40 @@ pub(crate) fn cached_pages(file: &File, position: u64, len_bytes: u64) -> io::Re
         libc::syscall(CACHESTAT, file.as_raw_fd(), range.as_ptr(), counts.as_mut_ptr(), 0)
     };
     if result == 0 { Ok(counts[0]) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How many pages of a range, which begins on a page, are in the page cache and read (mincore(2) of a mapping).
+///
+/// # Errors
+/// Those of mmap(2) and mincore(2): files that cannot be mapped, filters that do not know the calls.
+pub(crate) fn mapped_pages(file: &File, position: u64, len_bytes: u64) -> io::Result<u64> {
+    let mut pages = 0;
+    let mut present = [0u8; 128];
+    let step_bytes = present.len() as u64 * PAGE_BYTES;
+    for from in (position..position + len_bytes).step_by(step_bytes as usize) {
+        let len_bytes = (position + len_bytes - from).min(step_bytes) as usize;
+        let (access, how) = (libc::PROT_NONE, libc::MAP_SHARED);
+        let (fd, from) = (file.as_raw_fd(), from as libc::off_t);
+        // SAFETY: the mapping lies where the kernel finds room, allows no access and gets none, so that a file that
+        // ends early raises no signal; nobody but this block knows its address. `present` has a byte for each page
+        // that mincore is asked about, and lives until it returns. The mapping is gone at the end of the block.
+        let result = unsafe {
+            let mapping = libc::mmap(std::ptr::null_mut(), len_bytes, access, how, fd, from);
+            if mapping == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+            let result = match libc::mincore(mapping, len_bytes, present.as_mut_ptr()) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            };
+            libc::munmap(mapping, len_bytes);
+            result
+        };
+        result?;
+        let asked = &present[..len_bytes.div_ceil(PAGE_BYTES as usize)];
+        pages += asked.iter().map(|page| u64::from(page & 1)).sum::<u64>();
+    }
+    Ok(pages)
 }
 
 /// Bytes in a socket's send buffer that its peer has not taken yet (SIOCOUTQ, tcp(7)).

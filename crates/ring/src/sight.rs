@@ -1,0 +1,158 @@
+//! How a file system shows which pages of a file are in memory: found out once, by trying.
+//!
+//! Called by the server at its start, for its data directory; residency.rs then asks accordingly. Never
+//! leaves a file behind, and never waits for a disk: what was just written is in memory, and what was never
+//! written is not.
+//!
+//! ```text
+//!   trial file   |#### written ####|............ a hole ............|
+//!                 must be counted                     must not be    else the answer says nothing
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::config::PAGE_BYTES;
+use crate::residency::is_readable_now;
+use crate::sys;
+
+/// Long enough for the end of the hole to lie in no folio with what was written.
+const TRIAL_BYTES: u64 = 4 * 1024 * 1024;
+const WRITTEN_BYTES: u64 = 16 * PAGE_BYTES;
+const TRIAL_NAME: &str = ".penstock-probe";
+
+/// Numbers of statfs(2).
+const TMPFS: i64 = 0x0102_1994;
+const RAMFS: i64 = 0x8584_58f6;
+const EXT4: i64 = 0xef53;
+const XFS: i64 = 0x5846_5342;
+const BTRFS: i64 = 0x9123_683e;
+const OVERLAYFS: i64 = 0x794c_7630;
+
+/// How it can be seen whether bytes of a file are in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sight {
+    /// cachestat(2) counts pages, and a read that refuses to wait confirms the last one: ext4, XFS, btrfs.
+    #[default]
+    Cachestat,
+    /// All is in memory, save what has been swapped out, which cachestat(2) does not count: tmpfs.
+    Memory,
+    /// mincore(2) of a mapping, where the file system keeps its pages out of cachestat's sight (overlayfs)
+    /// or has no reads that refuse to wait (FUSE, network file systems).
+    Mincore,
+    /// Not at all: any page may be on a disk.
+    Blind,
+}
+
+/// What the trial file has shown.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    cachestat: bool,
+    mincore: bool,
+    refuses_to_wait: bool,
+}
+
+impl Sight {
+    /// Tries files in `dir`.
+    ///
+    /// # Errors
+    /// No file can be written there; [`Sight::usual`] says what is likely.
+    pub fn probe(dir: &Path) -> io::Result<Sight> {
+        let is_memory = matches!(magic(dir)?, TMPFS | RAMFS);
+        Ok(Sight::of(is_memory, Shown::by(&trial_file(dir)?)))
+    }
+
+    /// What `dir` is likely to show, by the kind of its file system.
+    pub fn usual(dir: &Path) -> Sight {
+        match magic(dir) {
+            Ok(EXT4 | XFS | BTRFS) => Sight::Cachestat,
+            Ok(TMPFS | RAMFS) => Sight::Memory,
+            Ok(OVERLAYFS) => Sight::Mincore,
+            _ => Sight::Blind,
+        }
+    }
+
+    /// Whether it can be known that a page is *not* in memory, and so who brought it in.
+    pub fn tells_cold(self) -> bool {
+        self != Sight::Blind
+    }
+
+    fn of(is_memory: bool, shown: Shown) -> Sight {
+        match shown {
+            _ if is_memory => Sight::Memory,
+            Shown { cachestat: true, refuses_to_wait: true, .. } => Sight::Cachestat,
+            Shown { mincore: true, .. } => Sight::Mincore,
+            _ => Sight::Blind,
+        }
+    }
+}
+
+impl Shown {
+    fn by(trial: &File) -> Shown {
+        let sees = |pages: fn(&File, u64, u64) -> io::Result<u64>| {
+            let count = |position| pages(trial, position, WRITTEN_BYTES).ok();
+            let (written, hole) = (count(0), count(TRIAL_BYTES - WRITTEN_BYTES));
+            (written, hole) == (Some(WRITTEN_BYTES / PAGE_BYTES), Some(0))
+        };
+        Shown {
+            cachestat: sees(sys::cached_pages),
+            mincore: sees(sys::mapped_pages),
+            refuses_to_wait: is_readable_now(trial, 0),
+        }
+    }
+}
+
+fn magic(dir: &Path) -> io::Result<i64> {
+    Ok(rustix::fs::statfs(dir)?.f_type as i64)
+}
+
+fn trial_file(dir: &Path) -> io::Result<File> {
+    let path = dir.join(TRIAL_NAME);
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    file.set_len(TRIAL_BYTES)?;
+    file.write_all_at(&[1; WRITTEN_BYTES as usize], 0)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_system_shows_decides_and_memory_needs_no_showing() {
+        let shown =
+            |cachestat, mincore, refuses_to_wait| Shown { cachestat, mincore, refuses_to_wait };
+        let rows = [
+            (shown(true, true, true), Sight::Cachestat),
+            (shown(true, true, false), Sight::Mincore),
+            (shown(false, true, true), Sight::Mincore),
+            (shown(true, false, false), Sight::Blind),
+            (shown(false, false, true), Sight::Blind),
+        ];
+        for (shown, expected) in rows {
+            assert_eq!(Sight::of(false, shown), expected, "{shown:?}");
+            assert_eq!(Sight::of(true, shown), Sight::Memory, "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn a_probe_agrees_with_what_is_usual_and_leaves_nothing_behind() {
+        for parent in [env!("CARGO_MANIFEST_DIR"), "/dev/shm"] {
+            let Ok(dir) = tempfile::tempdir_in(parent) else { continue };
+            let probed = Sight::probe(dir.path()).unwrap();
+            let usual = Sight::usual(dir.path());
+            assert!(probed == usual || usual == Sight::Blind, "{parent}: {probed:?}, {usual:?}");
+            assert_eq!(dir.path().read_dir().unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_takes_no_file_is_an_error_and_its_kind_still_says_something() {
+        assert!(Sight::probe(Path::new("/proc")).is_err());
+        assert_eq!(Sight::usual(Path::new("/proc")), Sight::Blind);
+        assert_eq!(Sight::usual(Path::new("/nowhere/at/all")), Sight::Blind);
+    }
+}

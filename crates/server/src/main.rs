@@ -26,6 +26,7 @@ mod errors;
 mod export;
 mod export_command;
 mod fetch;
+mod file_system;
 mod groups;
 mod housekeeping;
 mod http;

@@ -21,6 +21,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::file_system::FileSystem;
+
 /// The label of a request's kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Api {
@@ -31,6 +33,13 @@ pub(crate) struct Api {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+/// The labels of the data directory's file system.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DataDir {
+    file_system: String,
+    residency: &'static str,
 }
 
 /// What is counted of one API's requests; found by index, since every request does.
@@ -69,6 +78,8 @@ pub(crate) struct Metrics {
     expired_bytes: Family<Reason, Counter>,
     /// Bytes that the background scrubber has read.
     pub(crate) scrubbed_bytes: Counter,
+    /// 1, with what the data directory lies on as labels.
+    data_dir: Family<DataDir, Gauge>,
     is_ready: AtomicBool,
 }
 
@@ -93,6 +104,7 @@ impl Metrics {
             expired_segments: Family::default(),
             expired_bytes: Family::default(),
             scrubbed_bytes: Counter::default(),
+            data_dir: Family::default(),
             is_ready: AtomicBool::new(false),
             registry: Registry::default(),
         };
@@ -132,6 +144,8 @@ impl Metrics {
         registry.register("expired_bytes", help, metrics.expired_bytes.clone());
         let help = "Bytes read by the background scrubber";
         registry.register("scrubbed_bytes", help, metrics.scrubbed_bytes.clone());
+        let help = "What the data directory lies on, and how it shows what is in memory; 1";
+        registry.register("data_dir", help, metrics.data_dir.clone());
         registry.register_collector(Box::new(RingCollector { rings }));
         Metrics { registry, ..metrics }
     }
@@ -139,6 +153,11 @@ impl Metrics {
     /// Adds a ring to those whose counters are shown.
     pub(crate) fn watch_ring(&self, counters: Arc<Counters>) {
         self.rings.lock().push(counters);
+    }
+
+    pub(crate) fn note_data_dir(&self, lies_on: &FileSystem) {
+        let (file_system, residency) = (lies_on.name.clone(), lies_on.residency());
+        self.data_dir.get_or_create(&DataDir { file_system, residency }).set(1);
     }
 
     pub(crate) fn note_expired(&self, why: Expiry, segments: u64, bytes: u64) {

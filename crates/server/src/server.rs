@@ -17,6 +17,7 @@ use penstock_storage::DataDir;
 use tokio::sync::{Semaphore, watch};
 
 use crate::cluster::Cluster;
+use crate::file_system::FileSystem;
 use crate::groups::{Groups, OffsetStore};
 use crate::limits::ANSWERS_IN_FLIGHT_MAX_BYTES;
 use crate::metrics::Metrics;
@@ -42,6 +43,7 @@ pub(crate) struct Server {
     pub(crate) groups: Groups,
     pub(crate) metrics: Metrics,
     pub(crate) disk: disk::Reserve,
+    file_system: FileSystem,
     /// Connections open now, on all workers.
     pub(crate) connections: AtomicUsize,
     /// Bytes of requests that may still come into memory.
@@ -58,6 +60,9 @@ impl Server {
         bound: SocketAddr,
     ) -> anyhow::Result<Arc<Server>> {
         let metrics = Metrics::new();
+        let file_system = FileSystem::of(&settings.data_dir);
+        file_system.report(settings.fetch_drop_behind);
+        metrics.note_data_dir(&file_system);
         let cluster = Cluster::open(&settings, bound)?;
         let offsets = Arc::new(OffsetStore::open(&settings.data_dir, settings.durability)?);
         let topics = Topics::open(&settings, data_dir, &offsets, &metrics)?;
@@ -66,6 +71,7 @@ impl Server {
         let producer_ids = ProducerIds::open(&settings.data_dir, known)?;
         Ok(Arc::new(Server {
             disk: disk::Reserve::new(&settings),
+            file_system,
             topics,
             cluster,
             producer_ids,
@@ -88,6 +94,7 @@ impl Server {
             max_pipes,
             idle_pipes: defaults.idle_pipes.min(max_pipes),
             drop_behind: self.settings.fetch_drop_behind,
+            sight: self.file_system.sight,
             ..defaults
         }
     }

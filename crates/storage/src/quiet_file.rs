@@ -2,13 +2,14 @@
 //!
 //! A scrubber reads everything. Did it leave all that there, it would push out what others read; did it
 //! drop all that, it would take theirs away. So each piece is first read by a call that refuses to wait for
-//! the disk; only a piece that it does not get whole is read from there, and dropped again.
+//! the disk; only a piece that it does not get whole is read from there, and dropped again. Where there are no
+//! such calls (tmpfs, overlayfs, FUSE) nothing is dropped: it could be what others read.
 
 use std::{fs::File, io, io::IoSliceMut, num::NonZeroU64, sync::Arc};
 
 use rustix::{
     fs::{Advice, fadvise},
-    io::{ReadWriteFlags, preadv2},
+    io::{Errno, ReadWriteFlags, preadv2},
 };
 
 use crate::DiskFile;
@@ -35,8 +36,10 @@ impl QuietFile {
             return Ok(());
         }
         self.0.read_exact_at(piece, position)?;
-        // Advice: where it is not taken, pages stay.
-        let _ = fadvise(file, position, NonZeroU64::new(len_bytes as u64), Advice::DontNeed);
+        if matches!(read, Ok(_) | Err(Errno::AGAIN)) {
+            // Advice: where it is not taken, pages stay.
+            let _ = fadvise(file, position, NonZeroU64::new(len_bytes as u64), Advice::DontNeed);
+        }
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use serde::Serialize;
@@ -75,7 +75,7 @@ impl Residency {
 /// Opens `paths`: files as they are, directories for the segments in them.
 ///
 /// # Errors
-/// One cannot be read, or there is no segment at all.
+/// One cannot be read, or lies where nothing tells what is in memory, or there is no segment at all.
 pub(crate) fn open(paths: &[PathBuf]) -> Result<Vec<LogFile>> {
     let mut bases_of = HashMap::new();
     let mut files = Vec::new();
@@ -89,13 +89,27 @@ pub(crate) fn open(paths: &[PathBuf]) -> Result<Vec<LogFile>> {
             let file =
                 File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
             fadvise(&file, 0, None, Advice::Random).with_context(readable)?;
+            let file = LogFile { file, place: None };
+            ensure_visible(&path, &file)?;
             let dir = path.parent().unwrap_or(Path::new("")).to_owned();
             let bases = bases_of.entry(dir.clone()).or_insert_with(|| bases(&dir));
-            files.push(LogFile { file, place: place(&path, bases) });
+            files.push(LogFile { place: place(&path, bases), ..file });
         }
     }
     ensure!(!files.is_empty(), "no *.log file in {paths:?}");
     Ok(files)
+}
+
+/// Without reads that refuse to wait a phase would measure nobody knows what.
+fn ensure_visible(path: &Path, file: &LogFile) -> Result<()> {
+    match file.is_cached(0) {
+        Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => bail!(
+            "cold-hot cannot run on {}: its file system (overlayfs, tmpfs, FUSE, …) does not tell which pages are in \
+             memory (RWF_NOWAIT is not supported); put the server's data on ext4, XFS or btrfs",
+            path.display()
+        ),
+        looked => looked.map(drop).with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 /// The segments of a directory, by rising offset.
@@ -270,6 +284,15 @@ mod tests {
     fn files_of_other_servers_have_no_place() {
         assert_eq!(place(Path::new("/data/kafka/topic/0_12/0-1-v1.log"), &[]), None);
         assert_eq!(place(Path::new("/data/topic-0/first.log"), &[]), None);
+    }
+
+    #[test]
+    fn files_whose_pages_cannot_be_seen_are_refused_with_words() {
+        let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+        let path = dir.path().join("00000000000000000000.log");
+        std::fs::write(&path, [1; 100]).unwrap();
+        let problem = open(&[path]).unwrap_err().to_string();
+        assert!(problem.contains("does not tell which pages are in memory"), "{problem}");
     }
 
     #[test]

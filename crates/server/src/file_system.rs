@@ -1,0 +1,118 @@
+//! What the data directory lies on, and what that means for whoever reads.
+//!
+//! Asked once, by the server at its start; the rings are told how pages can be seen there. Never fails a start:
+//! a directory that takes no trial file, such as one on a full disk, is judged by the kind of its file system.
+
+use std::path::Path;
+
+use penstock_ring::Sight;
+
+/// Numbers of statfs(2), by name.
+const NAMES: [(u64, &str); 13] = [
+    (0xef53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683e, "btrfs"),
+    (0x794c_7630, "overlayfs"),
+    (0x0102_1994, "tmpfs"),
+    (0x8584_58f6, "ramfs"),
+    (0x6573_5546, "fuse"),
+    (0x6969, "nfs"),
+    (0xff53_4d42, "cifs"),
+    (0xfe53_4d42, "smb2"),
+    (0x0102_1997, "9p"),
+    (0x2fc1_2fc1, "zfs"),
+    (0xf2f5_2010, "f2fs"),
+];
+
+/// The file system of the data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileSystem {
+    /// As mount(8) calls it, or its number.
+    pub(crate) name: String,
+    /// How it shows which pages are in memory.
+    pub(crate) sight: Sight,
+}
+
+impl FileSystem {
+    /// Tries it. Blocks for as long as making a file does.
+    pub(crate) fn of(data_dir: &Path) -> FileSystem {
+        let sight = Sight::probe(data_dir).unwrap_or_else(|error| {
+            let usual = Sight::usual(data_dir);
+            tracing::warn!(%error, ?usual, "cannot try the data directory's file system: it is taken for what is usual");
+            usual
+        });
+        let magic = rustix::fs::statfs(data_dir).map_or(0, |file_system| file_system.f_type as u64);
+        FileSystem { name: name_of(magic), sight }
+    }
+
+    /// For labels: how residency is known.
+    pub(crate) fn residency(&self) -> &'static str {
+        match self.sight {
+            Sight::Cachestat => "cachestat",
+            Sight::Memory => "memory",
+            Sight::Mincore => "mincore",
+            Sight::Blind => "unknown",
+        }
+    }
+
+    /// Logs what it is and what follows, once.
+    pub(crate) fn report(&self, drops_behind: bool) {
+        let (file_system, residency) = (&*self.name, self.residency());
+        let follows = match self.sight {
+            Sight::Cachestat => {
+                "what is in memory is sent at once, what is not is read on kernel workers"
+            }
+            Sight::Memory => {
+                "everything is in memory and is sent at once; none of it survives a reboot"
+            }
+            Sight::Mincore => {
+                "what is in memory is seen by mincore(2) and sent at once; the scrubber does not drop what it reads"
+            }
+            Sight::Blind => {
+                "what is in memory cannot be known: fetches of more than 16 KiB go by kernel workers, nothing is dropped"
+            }
+        };
+        match self.sight {
+            Sight::Blind => {
+                tracing::warn!(
+                    file_system,
+                    residency,
+                    drops_behind,
+                    "the data directory: {follows}"
+                );
+            }
+            _ => tracing::info!(
+                file_system,
+                residency,
+                drops_behind,
+                "the data directory: {follows}"
+            ),
+        }
+        if drops_behind && !self.sight.tells_cold() {
+            tracing::warn!(
+                file_system,
+                "fetch.drop.behind does nothing here: it could evict what others read"
+            );
+        }
+    }
+}
+
+fn name_of(magic: u64) -> String {
+    let known = NAMES.iter().find(|(number, _)| *number == magic);
+    known.map_or_else(|| format!("{magic:#x}"), |(_, name)| (*name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_has_a_name_or_a_number_and_a_way_to_see_its_pages() {
+        let on = |dir| FileSystem::of(Path::new(dir));
+        assert_eq!(on("/proc"), FileSystem { name: "0x9fa0".into(), sight: Sight::Blind });
+        if Path::new("/dev/shm").is_dir() {
+            let shared_memory = on("/dev/shm");
+            assert_eq!((&*shared_memory.name, shared_memory.residency()), ("tmpfs", "memory"));
+        }
+    }
+}

@@ -44,7 +44,8 @@ pub enum WriteError {
 }
 
 /// Why a transfer ended before its last byte. Whatever the reason, an unknown prefix of the answer
-/// has left: the only honest thing to do with the connection is to close it.
+/// has left: the only honest thing to do with the connection is to close it. Only a [`TransferError::Read`] may
+/// come before the first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferError {
@@ -59,10 +60,26 @@ pub enum TransferError {
         "file ended at byte {position}, {missing_bytes} bytes before the end of what was promised"
     )]
     FileEndedEarly {
+        /// Which of the transfer's file ranges, from 0 on.
+        range: usize,
         /// Where in the file nothing came any more.
         position: u64,
         /// What is missing from there to the end of the piece.
         missing_bytes: u64,
+    },
+    /// The disk, or whatever the file is on, does not give the bytes.
+    #[error("cannot read at byte {position}: errno {errno}")]
+    Read {
+        /// Which of the transfer's file ranges, from 0 on.
+        range: usize,
+        /// Where in the file the read began.
+        position: u64,
+        /// How much it asked for; the place that cannot be read lies therein.
+        len_bytes: u32,
+        /// EIO as a rule.
+        errno: i32,
+        /// Bytes of the answer have been sent, and the socket has been shut down. If none has, it is as it was.
+        is_begun: bool,
     },
     /// The kernel accepted an operation and moved nothing, which would repeat for ever.
     #[error("kernel moved no byte of {len_bytes} asked")]
@@ -99,9 +116,9 @@ impl TransferError {
 impl From<TransferError> for io::Error {
     fn from(error: TransferError) -> io::Error {
         match error {
-            TransferError::PeerGone { errno } | TransferError::Os(errno) => {
-                io::Error::from_raw_os_error(errno)
-            }
+            TransferError::PeerGone { errno }
+            | TransferError::Read { errno, .. }
+            | TransferError::Os(errno) => io::Error::from_raw_os_error(errno),
             other => io::Error::other(other),
         }
     }

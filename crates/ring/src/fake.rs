@@ -323,6 +323,10 @@ proptest! {
                 prop_assert!(position >= case.file_len_bytes);
             }
             Err(TransferError::PeerGone { .. } | TransferError::Os(_)) => {}
+            Err(TransferError::Read { position, is_begun, .. }) => {
+                prop_assert!(position <= case.file_len_bytes);
+                prop_assert_eq!(is_begun, !world.kernel.borrow().wire.is_empty());
+            }
         }
         let tally = flight.transfer.take_tally();
         prop_assert_eq!(tally.file_bytes + tally.header_bytes, world.kernel.borrow().wire.len() as u64);

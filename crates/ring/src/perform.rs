@@ -46,7 +46,12 @@ pub(crate) async fn transfer(
                 std::mem::forget(unfinished);
                 return Ok(());
             }
-            Next::Failed(error) => return Err(error),
+            Next::Failed(error) => {
+                if matches!(error, TransferError::Read { is_begun: false, .. }) {
+                    std::mem::forget(unfinished);
+                }
+                return Err(error);
+            }
             Next::Do(_) => {}
         }
         match (ring.kernel(), job.transfer.means()) {

@@ -101,6 +101,8 @@ pub(crate) struct Transfer {
     staged: u64,
     /// The socket was full.
     blocked: bool,
+    /// The socket has taken bytes.
+    is_begun: bool,
     plan: SmallVec<[Op; USUAL_PLAN]>,
     failure: Option<TransferError>,
     tally: Tally,
@@ -125,6 +127,7 @@ impl Transfer {
             sent: Cursor { piece: 0, at: 0 },
             staged: 0,
             blocked: false,
+            is_begun: false,
             plan: SmallVec::new(),
             failure: None,
             tally: Tally::default(),

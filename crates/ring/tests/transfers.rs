@@ -235,7 +235,7 @@ fn a_file_shorter_than_promised_fails_with_the_place_where_it_ended() {
                 ring.transfer(vec![range(&file, 4000, 7000)], &socket, path).await.unwrap_err();
             assert_eq!(
                 error,
-                TransferError::FileEndedEarly { position: 10_000, missing_bytes: 1000 },
+                TransferError::FileEndedEarly { range: 0, position: 10_000, missing_bytes: 1000 },
                 "{path:?}"
             );
             socket.shutdown().unwrap();

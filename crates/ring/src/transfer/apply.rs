@@ -80,6 +80,7 @@ impl Transfer {
     /// A socket that takes less than it was offered is full.
     fn apply_sent(&mut self, moved: u64, asked: u32) {
         self.rest_bytes -= moved;
+        self.is_begun = true;
         let mut rest = moved;
         while rest > 0 {
             let piece = &self.pieces[self.sent.piece];
@@ -104,6 +105,7 @@ impl Transfer {
                     unreachable!("files are read for file pieces only")
                 };
                 TransferError::FileEndedEarly {
+                    range: self.ranges_before(piece),
                     position,
                     missing_bytes: first + len_bytes - position,
                 }
@@ -119,8 +121,25 @@ impl Transfer {
                 self.block();
                 Outcome::Broken
             }
+            (_, Op::Fill { piece, position, len_bytes })
+            | (_, Op::SendFile { piece, position, len_bytes, .. })
+                if is_of_the_file(op, errno) =>
+            {
+                self.fail(TransferError::Read {
+                    range: self.ranges_before(piece),
+                    position,
+                    len_bytes,
+                    errno,
+                    is_begun: self.is_begun,
+                })
+            }
             _ => self.fail(TransferError::from_errno(errno)),
         }
+    }
+
+    fn ranges_before(&self, piece: usize) -> usize {
+        let before = self.pieces.iter().take(piece);
+        before.filter(|piece| matches!(piece, Piece::File { .. })).count()
     }
 
     fn block(&mut self) {
@@ -133,4 +152,22 @@ impl Transfer {
         self.failure.get_or_insert(error);
         Outcome::Broken
     }
+}
+
+/// Whether the file is to blame. sendfile(2) has a socket, too, whose own errors a fill cannot meet: there they are a
+/// FUSE daemon's or a remote file system's.
+fn is_of_the_file(op: Op, errno: i32) -> bool {
+    let is_of_a_disk = matches!(
+        errno,
+        libc::EIO
+            | libc::EUCLEAN
+            | libc::EBADMSG
+            | libc::ENODATA
+            | libc::ENXIO
+            | libc::ENODEV
+            | libc::EREMOTEIO
+            | libc::ESTALE
+    );
+    let is_remote = matches!(errno, libc::ENOTCONN | libc::ETIMEDOUT | libc::ECONNABORTED);
+    is_of_a_disk || (is_remote && matches!(op, Op::Fill { .. }))
 }

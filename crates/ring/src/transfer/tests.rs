@@ -112,6 +112,29 @@ fn internal_errnos_of_the_kernel_are_kept_as_numbers() {
 }
 
 #[test]
+fn what_cannot_be_read_is_named_and_whether_anything_was_sent_before() {
+    let failed = |means, results: &[i32]| {
+        let pieces = vec![text(b"head"), range(0, 70), text(b"middle"), range(900, 50)];
+        let mut transfer = Transfer::new(pieces, means);
+        plan(&mut transfer);
+        transfer.apply(results);
+        match transfer.next() {
+            Next::Failed(TransferError::Read { range, position, errno, is_begun, .. }) => {
+                (range, position, errno, is_begun)
+            }
+            next => panic!("{next:?}"),
+        }
+    };
+    let (copy, cancelled) = (Means::Copy { stage_bytes: 1000 }, -libc::ECANCELED);
+    let at_once = failed(copy, &[4, 70, 6, -libc::EIO, cancelled]);
+    assert_eq!(at_once, (1, 900, libc::EIO, false));
+    let by_sendfile = failed(Means::Sendfile, &[4, 70, 6, -libc::EIO]);
+    assert_eq!(by_sendfile, (1, 900, libc::EIO, true));
+    let chained = [4, -libc::ENOTCONN, cancelled, cancelled, cancelled, cancelled];
+    assert_eq!(failed(CHAIN, &chained), (0, 0, libc::ENOTCONN, true));
+}
+
+#[test]
 fn nothing_to_send_is_done() {
     for means in [CHAIN, Means::Sendfile, Means::Copy { stage_bytes: 10 }] {
         let mut transfer = Transfer::new(vec![text(b""), range(5, 0)], means);

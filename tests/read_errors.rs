@@ -11,8 +11,8 @@ use penstock_tests::records::batch;
 use penstock_tests::rounds::Dice;
 use penstock_tests::stamp::Stamp;
 use penstock_tests::volume::Volume;
-use penstock_tests::{Client, Penstock, Start, fetch_request};
-use penstock_wire::Request;
+use penstock_tests::{Client, Metrics, Penstock, Start, fetch_request};
+use penstock_wire::{ErrorCode, Request};
 
 const TOPIC: &str = "decaying";
 const PARTITIONS: i32 = 4;
@@ -35,6 +35,7 @@ struct Taken {
     records: Vec<u8>,
     /// Whether the answer came to its end.
     is_whole: bool,
+    error_code: Option<ErrorCode>,
 }
 
 /// Fetches that did not bring what they should.
@@ -42,8 +43,10 @@ struct Taken {
 struct Failures {
     /// The connection was closed in the middle of the answer.
     broken_off: usize,
-    /// The answer said an error.
+    /// The answer said KAFKA_STORAGE_ERROR.
     refused: usize,
+    /// The answer ended before what was asked: in front of the place that cannot be read.
+    shortened: usize,
 }
 
 fn never_wrong_bytes_by(path: &str) {
@@ -53,26 +56,54 @@ fn never_wrong_bytes_by(path: &str) {
     let volume = Volume::make(dir.path(), DISK_BYTES, "^has_journal").unwrap();
     let Some(volume) = volume else { return };
     let start = Start::on(&volume.path().join("data")).with(&["--fetch-path", path]);
+    let lines = dir.path().join("lines");
     let server = start.start().unwrap();
     fill(&mut server.client().unwrap(), volume.path(), &mut dice);
     server.stop().unwrap();
     let logs = segments(volume.path());
     let truth: Vec<Vec<u8>> = logs.iter().map(|log| std::fs::read(log).unwrap()).collect();
 
-    let server = start.start().unwrap();
+    let server = start.start_with_log("error", &lines).unwrap();
     read_log(&server, 0, &truth[0]);
+    assert_eq!(server.readiness().unwrap(), "ready\n");
     let before = Footprint::of(&server);
     let is_broken = break_some(&volume, &logs);
     for (partition, truth) in (0..).zip(&truth) {
         let failures = read_log(&server, partition, truth);
-        // Answers that were on their way when they met the error, and those that never began.
-        let is_both = failures.broken_off > 0 && failures.refused > 0;
+        // One answer at most was on its way when it met the error; none is begun that cannot be ended.
+        let is_known = failures.broken_off <= 1 && failures.refused > 0;
         let none = Failures::default();
-        let is_expected = if is_broken[partition as usize] { is_both } else { failures == none };
+        let is_expected = if is_broken[partition as usize] { is_known } else { failures == none };
         assert!(is_expected, "partition {partition}: {failures:?}");
     }
+    is_shown(&server, &is_broken, &std::fs::read_to_string(&lines).unwrap());
+    // What lies behind the cut can be read again, though it is not what it was.
+    volume.shrink_to(DISK_BYTES).unwrap();
+    let is_mended = |metrics: &Metrics| metrics.value("penstock_partitions_unreadable") == 0;
+    server.until_metrics("the places can be read again", is_mended).unwrap();
+    assert_eq!(server.readiness().unwrap(), "ready\n");
     before.assert_back(&server, 0);
     drop(server);
+}
+
+/// An operator hears of it: in the log within a budget, in the metrics, and from /readyz, which goes on saying yes.
+fn is_shown(server: &Penstock, is_broken: &[bool], lines: &str) {
+    let names = (0..).zip(is_broken).filter(|(_, is_broken)| **is_broken);
+    let names: Vec<String> = names.map(|(index, _)| format!("{TOPIC}-{index}")).collect();
+    let metrics = server.metrics().unwrap();
+    assert_eq!(metrics.value("penstock_partitions_unreadable"), names.len() as u64);
+    let counted = |what| metrics.value(&format!("penstock_read_errors_total{{read=\"{what}\"}}"));
+    let failed = counted("records") + counted("offset");
+    assert!(failed >= names.len() as u64, "{failed}");
+    let ready = server.readiness().unwrap();
+    assert!(ready.starts_with("ready; "), "{ready}");
+    let is_named = |name: &String| {
+        let segment = format!("{name}/00000000000000000000.log");
+        ready.contains(name) && lines.lines().any(|line| line.contains(&segment))
+    };
+    assert!(names.iter().any(is_named), "{ready}\n{lines}");
+    let logged = lines.lines().filter(|line| line.contains("cannot read")).count();
+    assert!(logged >= 1 && logged <= 20, "{logged} lines");
 }
 
 #[test]
@@ -150,8 +181,16 @@ fn read_log(server: &Penstock, partition: i32, truth: &[u8]) -> Failures {
         assert!(is_right, "wrong bytes at offset {offset} of partition {partition}");
         match taken.records.len() {
             _ if !taken.is_whole => failures.broken_off += 1,
-            0 => failures.refused += 1,
-            len_bytes => assert_eq!(len_bytes, expected.len(), "less than asked without a reason"),
+            0 => {
+                let storage_error = ErrorCode::KAFKA_STORAGE_ERROR;
+                assert_eq!(taken.error_code, Some(storage_error), "offset {offset}");
+                failures.refused += 1;
+            }
+            len_bytes if len_bytes < expected.len() => {
+                assert!(len_bytes >= batch_bytes, "less than a batch at offset {offset}");
+                failures.shortened += 1;
+            }
+            _ => {}
         }
     }
     failures
@@ -178,16 +217,24 @@ fn fetch(client: &mut Client, partition: i32, offset: i64) -> Taken {
         let is_whole = end == Some(answer.len());
         if is_whole || len_bytes == 0 {
             let head = head_len(answer.len());
-            return Taken { records: answer.split_off(head), is_whole };
+            let error_code = answer.get(ERROR_CODE..ERROR_CODE + 2);
+            let error_code =
+                error_code.map(|code| ErrorCode(i16::from_be_bytes(code.try_into().unwrap())));
+            return Taken { records: answer.split_off(head), is_whole, error_code };
         }
     }
 }
 
+const PREFIX_AND_CORRELATION: usize = 8;
+const THROTTLE_ERROR_SESSION: usize = 10;
+const TOPICS_NAME_PARTITIONS: usize = 4 + 2 + TOPIC.len() + 4;
+
+/// Where the partition's error code stands, behind its number.
+const ERROR_CODE: usize =
+    PREFIX_AND_CORRELATION + THROTTLE_ERROR_SESSION + TOPICS_NAME_PARTITIONS + 4;
+
 /// Bytes of an answer before its records: fixed, for one partition of this topic.
 fn head_len(have_bytes: usize) -> usize {
-    const PREFIX_AND_CORRELATION: usize = 8;
-    const THROTTLE_ERROR_SESSION: usize = 10;
-    const TOPICS_NAME_PARTITIONS: usize = 4 + 2 + TOPIC.len() + 4;
     const PARTITION: usize = 4 + 2 + 8 + 8 + 8 + 4 + 4 + 4;
     (PREFIX_AND_CORRELATION + THROTTLE_ERROR_SESSION + TOPICS_NAME_PARTITIONS + PARTITION)
         .min(have_bytes)

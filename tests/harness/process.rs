@@ -158,14 +158,40 @@ impl Penstock {
     /// # Errors
     /// It cannot be reached or answers no.
     pub fn metrics(&self) -> anyhow::Result<Metrics> {
+        Ok(Metrics(self.get("/metrics")?))
+    }
+
+    /// What a watcher of /readyz gets, if it is a good answer.
+    ///
+    /// # Errors
+    /// It cannot be reached or answers no.
+    pub fn readiness(&self) -> anyhow::Result<String> {
+        let answer = self.get("/readyz")?;
+        Ok(answer.split_once("\r\n\r\n").context("no body")?.1.to_owned())
+    }
+
+    fn get(&self, path: &str) -> anyhow::Result<String> {
         let mut stream = TcpStream::connect(self.metrics)?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         if !text.starts_with("HTTP/1.1 200") {
             bail!("not a good answer: {text}");
         }
-        Ok(Metrics(text))
+        Ok(text)
+    }
+
+    /// Asks /metrics again and again until it says so.
+    ///
+    /// # Errors
+    /// It does not for a minute, or cannot be reached.
+    pub fn until_metrics(
+        &self,
+        what: &str,
+        is_so: impl Fn(&Metrics) -> bool,
+    ) -> anyhow::Result<Metrics> {
+        until(what, || Ok(Some(self.metrics()?).filter(&is_so)))
     }
 
     /// Threads of the process, kernel workers included.

@@ -116,6 +116,34 @@ impl Mount {
         }
     }
 
+    /// An overlayfs at `point`, which is made if it is not there; its directories are made beside it. `None`: this
+    /// machine cannot, which was said.
+    ///
+    /// # Errors
+    /// A place cannot be made.
+    pub fn overlay(point: &Path) -> anyhow::Result<Option<Mount>> {
+        let mut mount = Mount::at(point)?;
+        let [lower, upper, work] =
+            ["lower", "upper", "work"].map(|kind| point.with_extension(kind));
+        for dir in [&lower, &upper, &work] {
+            std::fs::create_dir_all(dir)?;
+        }
+        let (lower, upper, work) = (path(&lower), path(&upper), path(&work));
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        match mount.mount(&["-t", "overlay", "-o", &options, "overlay"]) {
+            Ok(()) => Ok(Some(mount)),
+            Err(why) => {
+                say(format_args!("SKIPPED: it needs to mount an overlayfs: {why:#}"));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.point
+    }
+
     /// A directory above it has been renamed.
     pub fn moved_to(&mut self, point: &Path) {
         self.point = point.to_owned();

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use penstock_ring::Socket;
-use penstock_storage::Extent;
 use penstock_wire::messages::ApiVersionsResponse;
 use penstock_wire::{
     Answer, ApiKey, ErrorCode, Few, Request, RequestError, Response, decode_request,
 };
 
+use crate::fetch::Range;
 use crate::worker::Worker;
 use crate::{
     alter_configs, answer_budget, describe_configs, fetch, groups, list_offsets, metadata, produce,
@@ -22,7 +22,7 @@ use crate::{
 /// A laid-out answer and the file ranges its slots stand for.
 pub(crate) struct Reply {
     pub(crate) answer: Answer,
-    pub(crate) extents: Few<Extent>,
+    pub(crate) ranges: Few<Range>,
 }
 
 /// Why a request gets no reply and its connection no second chance.
@@ -59,12 +59,12 @@ pub(crate) async fn answer(
             let response =
                 Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::UNSUPPORTED_VERSION));
             let answer = response.encode_into(0, correlation_id, buffer);
-            return Ok(Some(Reply { answer, extents: Few::new() }));
+            return Ok(Some(Reply { answer, ranges: Few::new() }));
         }
         Err(error) => return Err(error.into()),
     };
     let _share = answer_budget::share(&worker.server, &request).await?;
-    let (response, extents) = match respond(worker, socket, header.api_version, request).await? {
+    let (response, ranges) = match respond(worker, socket, header.api_version, request).await? {
         Some(responded) => responded,
         None => {
             worker.server.metrics.request_done(header.api_key, started.elapsed());
@@ -73,7 +73,7 @@ pub(crate) async fn answer(
     };
     let answer = response.encode_into(header.api_version, header.correlation_id, buffer);
     worker.server.metrics.request_done(header.api_key, started.elapsed());
-    Ok(Some(Reply { answer, extents }))
+    Ok(Some(Reply { answer, ranges }))
 }
 
 async fn respond(
@@ -81,12 +81,12 @@ async fn respond(
     socket: &Rc<Socket>,
     api_version: i16,
     request: Request,
-) -> Result<Option<(Response, Few<Extent>)>, NoReply> {
+) -> Result<Option<(Response, Few<Range>)>, NoReply> {
     let response = match request {
         Request::Fetch(mut request) => {
             fetch::keep_last_of_each(&mut request.topics);
             let fetched = fetch::fetch(worker, socket, &request).await;
-            return Ok(Some((Response::Fetch(fetched.response), fetched.extents)));
+            return Ok(Some((Response::Fetch(fetched.response), fetched.ranges)));
         }
         Request::Produce(request) => {
             let produced = produce::produce(worker, api_version, request).await;

@@ -20,9 +20,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::{self, NoReply, Reply};
 use crate::connections::{Phase, Vitals};
+use crate::fetch::Range;
 use crate::limits::{
     RECEIVE_FREE_BYTES, RECEIVE_KEPT_BYTES, RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES,
 };
+use crate::read_errors::{self, Place, What};
 use crate::worker::{Stop, Worker};
 
 /// Why a connection ended.
@@ -99,12 +101,14 @@ impl Connection {
 
     async fn serve_one(&mut self) -> Result<(), End> {
         let Frame { bytes, budget } = self.next_frame().await?;
-        self.vitals.enter(Phase::Working);
-        let reply = api::answer(&self.worker, &self.socket, bytes, &mut self.encoded).await?;
-        drop(budget);
-        self.vitals.enter(Phase::Sending);
-        if let Some(reply) = reply {
-            self.send(reply).await?;
+        let again = (bytes.len() <= RECEIVE_KEPT_BYTES).then(|| bytes.clone());
+        let answered = self.answer(bytes, budget).await;
+        match (answered, again) {
+            // Known before the first byte, and from now on: the next answer does not promise it.
+            (Err(End::Send(TransferError::Read { is_begun: false, .. })), Some(bytes)) => {
+                self.answer(bytes, None).await?;
+            }
+            (answered, _) => answered?,
         }
         self.vitals.enter(Phase::Idle);
         if !self.received.is_empty() {
@@ -112,6 +116,21 @@ impl Connection {
             tokio::task::yield_now().await;
         }
         Ok(())
+    }
+
+    async fn answer(
+        &mut self,
+        frame: Bytes,
+        budget: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), End> {
+        self.vitals.enter(Phase::Working);
+        let reply = api::answer(&self.worker, &self.socket, frame, &mut self.encoded).await?;
+        drop(budget);
+        self.vitals.enter(Phase::Sending);
+        match reply {
+            Some(reply) => self.send(reply).await,
+            None => Ok(()),
+        }
     }
 
     /// The next whole frame. The buffer grows by what arrives, never by what a prefix claims. Once a
@@ -227,21 +246,41 @@ impl Connection {
 
     async fn send(&mut self, reply: Reply) -> Result<(), End> {
         let path = self.worker.server.settings.fetch_path.path();
-        Ok(self.worker.ring.transfer(pieces_of(reply), &self.socket, path).await?)
+        let Reply { answer, ranges } = reply;
+        let pieces = answer.pieces.into_iter().map(|piece| piece_of(piece, &ranges));
+        let sent = self.worker.ring.transfer(pieces, &self.socket, path).await;
+        sent.map_err(|error| {
+            self.note_unreadable(&ranges, &error);
+            End::Send(error)
+        })
+    }
+
+    /// A range that was promised and cannot be read. If bytes of the answer are out, the peer gets no more of it than
+    /// the end of its connection.
+    fn note_unreadable(&self, ranges: &[Range], error: &TransferError) {
+        let (range, position, len_bytes) = match *error {
+            TransferError::Read { range, position, len_bytes, .. } => {
+                (range, position, len_bytes.into())
+            }
+            TransferError::FileEndedEarly { range, position, missing_bytes } => {
+                (range, position, missing_bytes)
+            }
+            _ => return,
+        };
+        if let Some(Range { partition, extent }) = ranges.get(range) {
+            let place = Place { file: Arc::clone(&extent.file), position, len_bytes };
+            read_errors::report(&self.worker, What::Records, &partition.name, place, error);
+        }
     }
 }
 
 /// Puts the file ranges where the answer's layout has their slots.
-fn pieces_of(reply: Reply) -> impl Iterator<Item = Piece> {
-    let Reply { answer, extents } = reply;
-    let file_range = |extent: &Extent| Piece::File {
-        file: Arc::clone(&extent.file),
-        position: extent.position.0,
-        len_bytes: extent.len_bytes,
-    };
-    let piece = move |piece| match piece {
+fn piece_of(piece: penstock_wire::Piece, ranges: &[Range]) -> Piece {
+    match piece {
         penstock_wire::Piece::Bytes(bytes) => Piece::Bytes(bytes),
-        penstock_wire::Piece::Records(slot) => file_range(&extents[slot.id as usize]),
-    };
-    answer.pieces.into_iter().map(piece)
+        penstock_wire::Piece::Records(slot) => {
+            let Extent { file, position, len_bytes, .. } = &ranges[slot.id as usize].extent;
+            Piece::File { file: Arc::clone(file), position: position.0, len_bytes: *len_bytes }
+        }
+    }
 }

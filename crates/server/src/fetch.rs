@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_ring::Socket;
-use penstock_storage::{Extent, FindError, Found, Offset};
+use penstock_storage::{Extent, Found, Offset};
 use penstock_wire::messages::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchableTopicResponse, PartitionData,
 };
@@ -22,9 +22,9 @@ use penstock_wire::{ErrorCode, Few, Records, RecordsSlot};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::lookup::ReadError;
 use crate::pace::Pace;
 use crate::partition::{Bounds, Partition};
+use crate::read_errors::{self, What};
 use crate::waiting::Registration;
 use crate::worker::{Stop, Worker, wait_for};
 use crate::{doubles, errors};
@@ -38,7 +38,13 @@ const NO_SESSION: i32 = 0;
 /// The answer to a fetch, and the file ranges that its slots stand for, by slot id.
 pub(crate) struct Fetched {
     pub(crate) response: FetchResponse,
-    pub(crate) extents: Few<Extent>,
+    pub(crate) ranges: Few<Range>,
+}
+
+/// What a slot stands for, and whose it is.
+pub(crate) struct Range {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) extent: Extent,
 }
 
 /// Makes a fetch name each partition once: what it asks of it last counts, at the place where it is named first, as in
@@ -122,7 +128,7 @@ fn register(worker: &Worker, request: &FetchRequest, more: &Arc<Notify>) -> Vec<
 #[derive(Default)]
 struct Plan {
     topics: Few<FetchableTopicResponse>,
-    extents: Few<Extent>,
+    ranges: Few<Range>,
     record_bytes: u64,
     /// An error, old data, or more than there is room for: waiting would not make the answer
     /// better.
@@ -169,7 +175,7 @@ impl Plan {
     async fn take(
         &mut self,
         worker: &Worker,
-        partition: &Partition,
+        partition: &Arc<Partition>,
         asked: &FetchPartition,
     ) -> PartitionData {
         let bounds = partition.bounds();
@@ -180,17 +186,28 @@ impl Plan {
             Ok(found) => {
                 let left = self.limit.saturating_sub(self.record_bytes);
                 let max_bytes = left.min(asked.partition_max_bytes.max(0) as u64);
-                let extent = found.as_ref().and_then(|found| self.extent(found, max_bytes));
+                let mut extent = found.as_ref().and_then(|found| self.extent(found, max_bytes));
+                if worker.server.read_errors.is_suspect(&partition.name) {
+                    let batch_bytes = found.as_ref().map_or(0, |found| found.batch_len_bytes);
+                    extent = match self.prove(worker, partition, extent, batch_bytes).await {
+                        Ok(extent) => extent,
+                        Err(error) => return self.fail(asked, error, Some(bounds)),
+                    };
+                }
                 match &extent {
                     Some(extent) => self.may_grow |= extent.len_bytes < max_bytes,
                     None if found.is_none() => self.may_grow = true,
                     // There is more than the answer has room for.
                     None => self.is_final |= max_bytes == left,
                 }
-                PartitionData { records: self.slot(extent), ..partition_data(asked, bounds) }
+                PartitionData {
+                    records: self.slot(partition, extent),
+                    ..partition_data(asked, bounds)
+                }
             }
             Err(error) => {
-                report(worker, partition, asked, &error);
+                let (name, sought) = (&partition.name, asked.fetch_offset);
+                read_errors::report_lookup(worker, What::Offset, name, sought, &error);
                 self.fail(asked, errors::of_read(&error), Some(bounds))
             }
         }
@@ -202,14 +219,38 @@ impl Plan {
         found.extent(max_bytes, self.record_bytes == 0)
     }
 
-    fn slot(&mut self, extent: Option<Extent>) -> Records {
+    /// As much of the extent as can be read, of a partition that could not be read lately.
+    ///
+    /// # Errors
+    /// Not even the first batch can be.
+    async fn prove(
+        &mut self,
+        worker: &Worker,
+        partition: &Partition,
+        extent: Option<Extent>,
+        batch_bytes: u64,
+    ) -> Result<Option<Extent>, ErrorCode> {
+        let Some(extent) = extent else { return Ok(None) };
+        let (extent, failed) = read_errors::prove(&worker.ring, extent).await;
+        if let Some((place, error)) = failed {
+            read_errors::report(worker, What::Records, &partition.name, place, &error);
+            if extent.len_bytes < batch_bytes {
+                return Err(ErrorCode::KAFKA_STORAGE_ERROR);
+            }
+            // Waiting brings no more of it.
+            self.is_final = true;
+        }
+        Ok(Some(extent))
+    }
+
+    fn slot(&mut self, partition: &Arc<Partition>, extent: Option<Extent>) -> Records {
         let Some(extent) = extent else { return Records::default() };
         let len_bytes =
             u32::try_from(extent.len_bytes).expect("limited by fetch.max.bytes or a batch");
-        let id = self.extents.len() as u32;
+        let id = self.ranges.len() as u32;
         self.is_final |= extent.sealed;
         self.record_bytes += extent.len_bytes;
-        self.extents.push(extent);
+        self.ranges.push(Range { partition: Arc::clone(partition), extent });
         Records::Slot(RecordsSlot { id, len_bytes })
     }
 
@@ -250,32 +291,17 @@ pub(crate) fn check_epoch(asked: i32, ours: i32) -> Result<(), ErrorCode> {
     }
 }
 
-/// An operator wants to know of damage, though not of every fetch that meets it; a client that asks for offsets that are gone is daily life.
-fn report(worker: &Worker, partition: &Partition, asked: &FetchPartition, error: &ReadError) {
-    let offset = asked.fetch_offset;
-    match error {
-        ReadError::Find(FindError::OutOfRange { .. }) => {
-            tracing::debug!(partition = %partition.name, offset, %error, "cannot fetch");
-        }
-        _ => {
-            if let Some(held_back) = worker.fetch_lines.take(std::time::Instant::now()) {
-                tracing::error!(partition = %partition.name, offset, held_back, %error, "cannot fetch");
-            }
-        }
-    }
-}
-
 impl Fetched {
     fn error(error_code: ErrorCode) -> Self {
         let response = FetchResponse { error_code, ..FetchResponse::default() };
-        Fetched { response, extents: Few::new() }
+        Fetched { response, ranges: Few::new() }
     }
 }
 
 impl From<Plan> for Fetched {
     fn from(plan: Plan) -> Self {
         let response = FetchResponse { responses: plan.topics, ..FetchResponse::default() };
-        Fetched { response, extents: plan.extents }
+        Fetched { response, ranges: plan.ranges }
     }
 }
 

@@ -14,6 +14,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use penstock_storage::PartitionName;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -77,6 +78,8 @@ fn respond(server: &Server, request: &Request<Incoming>) -> Response<Full<Bytes>
         "/metrics" => {
             server.metrics.partitions.set(server.topics.partition_count() as i64);
             server.metrics.partitions_offline.set(server.topics.offline_count() as i64);
+            let unreadable = server.read_errors.partitions().len();
+            server.metrics.partitions_unreadable.set(unreadable as i64);
             let (damaged_ranges, damaged_bytes) = server.topics.damage();
             server.metrics.damaged_ranges.set(damaged_ranges as i64);
             server.metrics.damaged_bytes.set(damaged_bytes as i64);
@@ -87,9 +90,26 @@ fn respond(server: &Server, request: &Request<Incoming>) -> Response<Full<Bytes>
             response
         }
         "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" if server.metrics.is_ready() => text(StatusCode::OK, "ready\n"),
+        "/readyz" if server.metrics.is_ready() => {
+            text(StatusCode::OK, ready(&server.read_errors.partitions()))
+        }
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
         _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n"),
+    }
+}
+
+/// A server that cannot read some places of its disk is ready all the same: it serves all the rest, and whoever takes
+/// it out of service for it, as Kubernetes does at any other status, loses that as well.
+fn ready(unreadable: &[PartitionName]) -> String {
+    const NAMED: usize = 10;
+    let names: Vec<String> = unreadable.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = if unreadable.len() > NAMED { ", …" } else { "" };
+    match unreadable.len() {
+        0 => "ready\n".to_owned(),
+        count => format!(
+            "ready; {count} partitions have places that cannot be read: {}{more}\n",
+            names.join(", ")
+        ),
     }
 }
 
@@ -97,4 +117,20 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_names_some_partitions_that_cannot_be_read() {
+        let unreadable = |count| -> Vec<PartitionName> {
+            (0..count).map(|partition| PartitionName { topic: "t".into(), partition }).collect()
+        };
+        assert_eq!(ready(&[]), "ready\n");
+        let two = "ready; 2 partitions have places that cannot be read: t-0, t-1\n";
+        assert_eq!(ready(&unreadable(2)), two);
+        assert!(ready(&unreadable(1000)).len() < 150);
+    }
 }

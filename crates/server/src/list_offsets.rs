@@ -13,6 +13,7 @@ use crate::errors;
 use crate::fetch::check_epoch;
 use crate::lookup::ReadError;
 use crate::pace::Pace;
+use crate::read_errors::{self, What};
 use crate::worker::Worker;
 
 /// Timestamps that are not times (KIP-734 for the last).
@@ -101,7 +102,7 @@ async fn find(
         _ => return Err(ErrorCode::INVALID_REQUEST),
     };
     let found = found.map_err(|error: ReadError| {
-        tracing::error!(partition = %partition.name, %error, "cannot look up a time");
+        read_errors::report_lookup(worker, What::Time, &partition.name, asked.timestamp, &error);
         errors::of_read(&error)
     })?;
     Ok(found.map_or(Place::NOWHERE, |found| Place {

@@ -4,7 +4,9 @@
 //! through the ring, so the event loop never blocks and the common case makes no detour and allocates
 //! nothing.
 
+use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use penstock_ring::Ring;
 use penstock_storage::{FindError, Found, Lookup, Need, Step, TimestampFound, TimestampLookup};
@@ -22,7 +24,7 @@ pub(crate) enum ReadError {
     Find(#[from] FindError),
     /// The disk fails.
     #[error("cannot read {len_bytes} bytes at {position}: {source}")]
-    Disk { position: u64, len_bytes: usize, source: std::io::Error },
+    Disk { file: Arc<File>, position: u64, len_bytes: usize, source: io::Error },
 }
 
 /// A look-up that says what it needs until it is done.
@@ -63,7 +65,12 @@ pub(crate) async fn resolve<L: Steps>(ring: &Ring, mut lookup: L) -> Result<L::O
             Step::Need(need) => {
                 let read = feed(ring, &mut lookup, &need).await;
                 let (position, len_bytes) = (need.position.0, need.len_bytes);
-                read.map_err(|source| ReadError::Disk { position, len_bytes, source })?;
+                read.map_err(|source| ReadError::Disk {
+                    file: need.file,
+                    position,
+                    len_bytes,
+                    source,
+                })?;
             }
         }
     }

@@ -41,6 +41,7 @@ mod pace;
 mod partition;
 mod produce;
 mod producer_ids;
+mod read_errors;
 mod registry;
 mod route;
 mod scrub_command;

@@ -22,6 +22,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::file_system::FileSystem;
+use crate::read_errors::What;
 
 /// The label of a request's kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -33,6 +34,12 @@ pub(crate) struct Api {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+/// The label of what could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Read {
+    read: &'static str,
 }
 
 /// The labels of the data directory's file system.
@@ -78,6 +85,10 @@ pub(crate) struct Metrics {
     expired_bytes: Family<Reason, Counter>,
     /// Bytes that the background scrubber has read.
     pub(crate) scrubbed_bytes: Counter,
+    /// Reads that the disk has failed.
+    read_errors: Family<Read, Counter>,
+    /// Partitions with a place that cannot be read.
+    pub(crate) partitions_unreadable: Gauge,
     /// 1, with what the data directory lies on as labels.
     data_dir: Family<DataDir, Gauge>,
     is_ready: AtomicBool,
@@ -104,6 +115,8 @@ impl Metrics {
             expired_segments: Family::default(),
             expired_bytes: Family::default(),
             scrubbed_bytes: Counter::default(),
+            read_errors: Family::default(),
+            partitions_unreadable: Gauge::default(),
             data_dir: Family::default(),
             is_ready: AtomicBool::new(false),
             registry: Registry::default(),
@@ -144,6 +157,10 @@ impl Metrics {
         registry.register("expired_bytes", help, metrics.expired_bytes.clone());
         let help = "Bytes read by the background scrubber";
         registry.register("scrubbed_bytes", help, metrics.scrubbed_bytes.clone());
+        let help = "Reads that the disk has failed, by what was read";
+        registry.register("read_errors", help, metrics.read_errors.clone());
+        let help = "Partitions with a place that cannot be read";
+        registry.register("partitions_unreadable", help, metrics.partitions_unreadable.clone());
         let help = "What the data directory lies on, and how it shows what is in memory; 1";
         registry.register("data_dir", help, metrics.data_dir.clone());
         registry.register_collector(Box::new(RingCollector { rings }));
@@ -153,6 +170,10 @@ impl Metrics {
     /// Adds a ring to those whose counters are shown.
     pub(crate) fn watch_ring(&self, counters: Arc<Counters>) {
         self.rings.lock().push(counters);
+    }
+
+    pub(crate) fn note_read_error(&self, what: What) {
+        self.read_errors.get_or_create(&Read { read: what.name() }).inc();
     }
 
     pub(crate) fn note_data_dir(&self, lies_on: &FileSystem) {

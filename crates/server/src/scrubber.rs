@@ -7,12 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_storage::{Offset, Scrub};
+use penstock_storage::{Offset, Position, Scrub};
 use tokio::sync::watch;
 
 use crate::partition::Partition;
+use crate::read_errors::{Place, What};
 use crate::server::Server;
 use crate::worker::{Stop, wait_for};
+
+/// What a step reads at once, as a rule.
+const STEP_BYTES: u64 = 1 << 20;
 
 /// Between two rounds, which may have nothing to read.
 const REST: Duration = Duration::from_secs(60);
@@ -74,6 +78,7 @@ async fn scrub(
         });
         let (back, step) = step.await?;
         scrub = back;
+        let step = step.inspect_err(|_| note_unreadable(server, partition, &scrub));
         let Some(read_bytes) = step? else { break };
         server.metrics.scrubbed_bytes.inc_by(read_bytes);
         let seconds = read_bytes as f64 / bytes_per_second as f64;
@@ -81,6 +86,14 @@ async fn scrub(
     }
     let partition = Arc::clone(partition);
     tokio::task::spawn_blocking(move || note(&partition, &scrub)).await?
+}
+
+/// Fetches are careful there from now on.
+fn note_unreadable(server: &Server, partition: &Partition, scrub: &Scrub) {
+    let (file, Position(position)) = scrub.place();
+    server.metrics.note_read_error(What::Scrub);
+    let len_bytes = (scrub.report().size_bytes - position).min(STEP_BYTES);
+    server.read_errors.keep(&partition.name, Place { file, position, len_bytes });
 }
 
 fn note(partition: &Partition, scrub: &Scrub) -> std::io::Result<()> {

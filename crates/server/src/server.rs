@@ -22,6 +22,7 @@ use crate::groups::{Groups, OffsetStore};
 use crate::limits::ANSWERS_IN_FLIGHT_MAX_BYTES;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
+use crate::read_errors::{self, ReadErrors};
 use crate::settings::Settings;
 use crate::topics::{Patience, Topics};
 use crate::worker::{self, Stop};
@@ -43,6 +44,7 @@ pub(crate) struct Server {
     pub(crate) groups: Groups,
     pub(crate) metrics: Metrics,
     pub(crate) disk: disk::Reserve,
+    pub(crate) read_errors: ReadErrors,
     file_system: FileSystem,
     /// Connections open now, on all workers.
     pub(crate) connections: AtomicUsize,
@@ -72,6 +74,7 @@ impl Server {
         Ok(Arc::new(Server {
             disk: disk::Reserve::new(&settings),
             file_system,
+            read_errors: ReadErrors::default(),
             topics,
             cluster,
             producer_ids,
@@ -178,6 +181,7 @@ fn start_helpers(server: &Arc<Server>, stop: &watch::Sender<Stop>) -> Vec<Helper
         beside("housekeeping", stop, housekeeping::run(server(), watching())),
         beside("retention", stop, housekeeping::retention(server(), watching())),
         beside("checkpoints", stop, checkpoints::run(server(), watching())),
+        beside("reading bad places again", stop, read_errors::run(server(), watching())),
         beside("the scrubber", stop, scrubber::run(server(), watching())),
         beside("the groups' coordinator", stop, groups::run(server(), watching())),
     ]

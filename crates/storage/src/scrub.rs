@@ -9,7 +9,7 @@
 //! The server's scrubber and `penstock scrub` drive it, as slowly as they like. It writes nothing itself,
 //! and leaves the page cache as it was (quiet_file.rs).
 
-use std::{io, sync::Arc};
+use std::{fs::File, io, sync::Arc};
 
 use crate::{
     Damage, DamageFlush, Directory, Log, LogConfig, LogError, Offset, Position,
@@ -114,6 +114,11 @@ impl Scrub {
                 return Ok(Some(read_bytes));
             }
         }
+    }
+
+    /// The file, and where reading goes on: where it failed, if it did.
+    pub fn place(&self) -> (Arc<File>, Position) {
+        (self.files.log.handle().clone(), self.scan.position())
     }
 
     /// What was found, once all is read.

@@ -12,6 +12,7 @@ use super::Topics;
 use crate::log_budget::LogBudget;
 use crate::metrics::Metrics;
 use crate::partition::{Partition, ProduceFailure};
+use crate::read_errors::What;
 
 impl Topics {
     /// Seals active segments that have expired whole.
@@ -31,7 +32,7 @@ impl Topics {
     /// Lets go of the segments that retention no longer keeps. Blocks.
     pub(crate) fn expire(&self, now_ms: i64, metrics: &Metrics) {
         for partition in self.partitions() {
-            for (why, gone) in expire(&partition, now_ms) {
+            for (why, gone) in expire(&partition, now_ms, metrics) {
                 report(&partition, why, gone);
                 metrics.note_expired(why, gone.segments, gone.bytes);
             }
@@ -46,7 +47,7 @@ struct Gone {
     bytes: u64,
 }
 
-fn expire(partition: &Arc<Partition>, now_ms: i64) -> BTreeMap<Expiry, Gone> {
+fn expire(partition: &Arc<Partition>, now_ms: i64, metrics: &Metrics) -> BTreeMap<Expiry, Gone> {
     let mut all: BTreeMap<Expiry, Gone> = BTreeMap::new();
     while partition.touch_files(|| let_go(partition, now_ms, &mut all)).is_some() {
         // Not while the directory is held: a roll, and with it an append, waits for that, and all
@@ -55,6 +56,7 @@ fn expire(partition: &Arc<Partition>, now_ms: i64) -> BTreeMap<Expiry, Gone> {
         match unread.map(AgeRead::run) {
             Some(Ok(age)) => partition.log().note_age(age),
             Some(Err(error)) if partition.touch_files(|| ()).is_some() => {
+                metrics.note_read_error(What::Age);
                 tracing::warn!(partition = %partition.name, %error, "cannot tell how old a segment is");
                 break;
             }

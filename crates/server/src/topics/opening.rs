@@ -25,6 +25,7 @@ use super::{Absent, Topic, Topics, defaults, not_written};
 use crate::groups::OffsetStore;
 use crate::metrics::Metrics;
 use crate::partition::{Commits, Partition};
+use crate::read_errors::{self, What};
 use crate::registry::{Entry, Registry};
 use crate::settings::Settings;
 
@@ -82,7 +83,9 @@ impl Topics {
             let point = point_of(name).unwrap_or(RecoveryPoint::NONE);
             let path = data_dir.partition_path(name);
             let entry = registry.get(&name.topic).expect("names are of topics with an entry");
-            let (mut log, recovery) = Log::open_from(&path, config_of(entry), last_stop, point)?;
+            let opened = Log::open_from(&path, config_of(entry), last_stop, point);
+            let (mut log, recovery) =
+                opened.inspect_err(|error| note_unreadable(metrics, error))?;
             if let Some(id) = log.topic_id().filter(|id| *id != entry.id) {
                 let what = format!("is of topic id {id}, the topic's is {}", entry.id);
                 return Err(LogError::Metadata { path, what });
@@ -132,6 +135,14 @@ impl Topics {
             written => written?,
         }
         Ok(topics)
+    }
+}
+
+fn note_unreadable(metrics: &Metrics, error: &LogError) {
+    if let LogError::Io { source, .. } = error
+        && read_errors::is_of_the_disk(source)
+    {
+        metrics.note_read_error(What::Start);
     }
 }
 

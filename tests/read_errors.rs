@@ -5,14 +5,18 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use penstock_tests::footprint::Footprint;
-use penstock_tests::records::batch;
+use penstock_tests::records::{batch, batch_at};
 use penstock_tests::rounds::Dice;
 use penstock_tests::stamp::Stamp;
 use penstock_tests::volume::Volume;
-use penstock_tests::{Client, Metrics, Penstock, Start, fetch_request};
-use penstock_wire::{ErrorCode, Request};
+use penstock_tests::{Client, Metrics, Penstock, Start, binary, fetch_request};
+use penstock_wire::messages::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use penstock_wire::{ErrorCode, Request, Response};
 
 const TOPIC: &str = "decaying";
 const PARTITIONS: i32 = 4;
@@ -28,6 +32,9 @@ const FETCH_BYTES: usize = 1 << 20;
 
 /// The version of fetches whose answer has nothing behind the records.
 const VERSION: i16 = 11;
+
+/// The time of each partition's first batch; the others follow a millisecond apart. Fresh, or retention took them.
+static FIRST_MS: OnceLock<i64> = OnceLock::new();
 
 /// What one fetch brought.
 struct Taken {
@@ -86,6 +93,123 @@ fn never_wrong_bytes_by(path: &str) {
     drop(server);
 }
 
+/// The oldest segment, which alone retention looks at, cannot be read, and is met by everything that reads one: each says so, and all else goes on.
+#[test]
+fn whatever_reads_a_failing_disk_says_so_and_all_else_goes_on() {
+    const VICTIM: i32 = 1;
+    let dir = tempfile::tempdir().unwrap();
+    let volume = Volume::make(dir.path(), DISK_BYTES, "^has_journal").unwrap();
+    let Some(volume) = volume else { return };
+    let data = volume.path().join("data");
+    let start = Start::on(&data).set(&[
+        ("log.segment.bytes", "1000000"),
+        ("scrub.bytes.per.second", "1000000000"),
+        ("log.retention.check.interval.ms", "50"),
+    ]);
+    let server = start.start().unwrap();
+    fill(&mut server.client().unwrap(), volume.path(), &mut Dice::of("every kind of read"));
+    server.stop().unwrap();
+    let victim = segment_of(&data, VICTIM, 0);
+    move_to_the_end(&victim, &volume);
+    break_only(&volume, &data, &victim);
+
+    let server = start.start().unwrap();
+    let mut client = server.client().unwrap();
+    for partition in [0, VICTIM] {
+        let is_victim = partition == VICTIM;
+        assert_eq!(refusals_of_fetches(&server, partition) > 0, is_victim, "{partition}");
+        assert_eq!(refusals_of_times(&mut client, partition) > 0, is_victim, "{partition}");
+    }
+    let counted = |metrics: &Metrics, what: &str| {
+        metrics.value(&format!("penstock_read_errors_total{{read=\"{what}\"}}"))
+    };
+    let is_counted = |metrics: &Metrics| {
+        ["offset", "time", "scrub", "age"].iter().all(|what| counted(metrics, what) > 0)
+    };
+    let metrics = server.until_metrics("each kind is counted", is_counted).unwrap();
+    assert_eq!(metrics.value("penstock_partitions_unreadable"), 1);
+    assert_eq!(metrics.value("penstock_damaged_ranges"), 0, "what cannot be read is not damage");
+    let answer = client.produce(TOPIC, VICTIM, 1, batch(&["goes on"])).unwrap();
+    assert!(answer.error_code.is_none(), "{:?}", answer.error_code);
+    server.kill().unwrap();
+
+    let log = victim.display().to_string();
+    let data_dir = data.display().to_string();
+    for arguments in [["dump", &log].as_slice(), &["scrub", "--data-dir", &data_dir]] {
+        let output = Command::new(binary("penstock")).args(arguments).output().unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {words}");
+        assert!(words.contains("Input/output error"), "{arguments:?}: {words}");
+    }
+    // Without recovery points a start reads everything.
+    std::fs::remove_file(data.join("penstock-recovery-points")).unwrap();
+    let server = start.start().unwrap();
+    let metrics = server.metrics().unwrap();
+    assert_eq!(counted(&metrics, "start"), 1);
+    assert_eq!(metrics.value("penstock_partitions_offline"), 1);
+    assert_eq!(refusals_of_fetches(&server, 0), 0);
+}
+
+/// A partition's segments, oldest first.
+fn segments_of(data: &Path, partition: i32) -> Vec<PathBuf> {
+    let dir = data.join(format!("{TOPIC}-{partition}")).read_dir().unwrap();
+    let mut logs: Vec<PathBuf> = dir.map(|entry| entry.unwrap().path()).collect();
+    logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    logs.sort();
+    logs
+}
+
+fn segment_of(data: &Path, partition: i32, index: usize) -> PathBuf {
+    segments_of(data, partition).swap_remove(index)
+}
+
+/// Writes a file again, behind all others on the disk: what is written last lies there, as a rule.
+fn move_to_the_end(file: &Path, volume: &Volume) {
+    let copy = file.with_extension("copy");
+    std::fs::copy(file, &copy).unwrap();
+    rustix::fs::syncfs(File::open(volume.path()).unwrap()).unwrap();
+    std::fs::rename(copy, file).unwrap();
+}
+
+fn break_only(volume: &Volume, data: &Path, victim: &Path) {
+    let logs: Vec<PathBuf> = (0..PARTITIONS).flat_map(|index| segments_of(data, index)).collect();
+    let is_broken = break_some(volume, &logs);
+    let broken: Vec<_> = logs.iter().zip(is_broken).filter(|(_, is_broken)| *is_broken).collect();
+    assert!(matches!(broken[..], [(log, _)] if log == victim), "{broken:?}");
+}
+
+/// Fetches from every offset on; how many were refused or broken off.
+fn refusals_of_fetches(server: &Penstock, partition: i32) -> usize {
+    let fetch = |offset| fetch(&mut server.client().unwrap(), partition, offset);
+    let is_refused =
+        |taken: &Taken| !taken.is_whole || taken.error_code == Some(ErrorCode::KAFKA_STORAGE_ERROR);
+    (0..BATCHES as i64).map(fetch).filter(is_refused).count()
+}
+
+/// Looks for the time of each batch; how many were refused.
+fn refusals_of_times(client: &mut Client, partition: i32) -> usize {
+    let mut refused = 0;
+    for sequence in 0..BATCHES as i64 {
+        let asked = ListOffsetsPartition {
+            partition_index: partition,
+            timestamp: FIRST_MS.get().unwrap() + sequence,
+            ..Default::default()
+        };
+        let topic = ListOffsetsTopic { name: TOPIC.into(), partitions: vec![asked] };
+        let request = ListOffsetsRequest { topics: vec![topic], ..Default::default() };
+        let Response::ListOffsets(response) = client.ask(&Request::ListOffsets(request)).unwrap()
+        else {
+            panic!("not an answer to ListOffsets");
+        };
+        let found = &response.topics[0].partitions[0];
+        match found.error_code {
+            ErrorCode::KAFKA_STORAGE_ERROR => refused += 1,
+            error => assert!(error.is_none() && found.offset == sequence, "{error:?} {sequence}"),
+        }
+    }
+    refused
+}
+
 /// An operator hears of it: in the log within a budget, in the metrics, and from /readyz, which goes on saying yes.
 fn is_shown(server: &Penstock, is_broken: &[bool], lines: &str) {
     let names = (0..).zip(is_broken).filter(|(_, is_broken)| **is_broken);
@@ -130,14 +254,19 @@ fn a_failing_disk_never_gives_wrong_bytes_by_copy() {
 fn fill(client: &mut Client, volume: &Path, dice: &mut Dice) {
     client.create_topic(TOPIC, PARTITIONS, &[]).unwrap();
     let volume = File::open(volume).unwrap();
+    let first_ms = *FIRST_MS.get_or_init(now_ms);
     for partition in 0..PARTITIONS {
         for sequence in 0..BATCHES as u64 {
             let stamp = Stamp { partition, producer: 0, sequence };
-            let records = batch(&[stamp.value(VALUE_BYTES, dice)]);
+            let records = batch_at(first_ms + sequence as i64, &[stamp.value(VALUE_BYTES, dice)]);
             assert!(client.produce(TOPIC, partition, 1, records).unwrap().error_code.is_none());
         }
         rustix::fs::syncfs(&volume).unwrap();
     }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
 fn segments(volume: &Path) -> Vec<PathBuf> {

@@ -1,7 +1,8 @@
-//! A file system of its own for a test: ext4 on a loop device, whose power can be cut and whose disk can shrink.
+//! A file system of its own for a test: ext4 on a loop device, whose power can be cut and whose disk can shrink; or
+//! XFS or btrfs, for what those do otherwise.
 //!
 //! Needs root and loop devices; a test that cannot have one says so and is over. The programs are those of
-//! util-linux and e2fsprogs. The one ioctl(2) has no safe wrapper, and this workspace allows `unsafe` in one
+//! util-linux, e2fsprogs, xfsprogs and btrfs-progs. The one ioctl(2) has no safe wrapper, and this workspace allows `unsafe` in one
 //! file only: perl, which every Debian has, does it.
 //!
 //! ```text
@@ -21,10 +22,11 @@ use crate::rounds::say;
 const CUT_POWER: &str = r#"open(my $d, "<", $ARGV[0]) or die "open: $!";
     my $flags = pack("L", 2); ioctl($d, 0x8004587d, $flags) or die "ioctl: $!";"#;
 
-/// ext4 on a loop device; unmounted when dropped.
+/// A file system on a loop device; unmounted when dropped.
 #[derive(Debug)]
 pub struct Volume {
     image: PathBuf,
+    kind: &'static str,
     mount: Mount,
 }
 
@@ -42,15 +44,42 @@ impl Volume {
     /// # Errors
     /// The machine could, but something failed.
     pub fn make(dir: &Path, len_bytes: u64, features: &str) -> anyhow::Result<Option<Volume>> {
+        let make = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-O", features];
+        Volume::make_by(dir, len_bytes, "ext4", &make)
+    }
+
+    /// Makes one of another kind, `xfs` or `btrfs`. `None`: this machine cannot, which was said.
+    ///
+    /// # Errors
+    /// As [`Volume::make`].
+    pub fn make_as(
+        dir: &Path,
+        len_bytes: u64,
+        kind: &'static str,
+    ) -> anyhow::Result<Option<Volume>> {
+        let program = format!("mkfs.{kind}");
+        if let Err(why) = run(&program, ["-V"]) {
+            say(format_args!("SKIPPED: {why:#}"));
+            return Ok(None);
+        }
+        Volume::make_by(dir, len_bytes, kind, &[&program, "-q", "-f"])
+    }
+
+    fn make_by(
+        dir: &Path,
+        len_bytes: u64,
+        kind: &'static str,
+        make: &[&str],
+    ) -> anyhow::Result<Option<Volume>> {
         if let Err(why) = run("losetup", ["--find"]) {
             say(format_args!("SKIPPED: it needs root and a free loop device: {why:#}"));
             return Ok(None);
         }
         let image = dir.join("volume.image");
         std::fs::File::create(&image)?.set_len(len_bytes)?;
-        run("mke2fs", ["-q", "-F", "-t", "ext4", "-b", "4096", "-O", features, path(&image)])?;
+        run(make[0], make[1..].iter().copied().chain([path(&image)]))?;
         let mount = Mount::at(&dir.join("volume"))?;
-        let mut volume = Volume { image, mount };
+        let mut volume = Volume { image, kind, mount };
         match volume.mount() {
             Ok(()) => Ok(Some(volume)),
             Err(why) => {
@@ -65,13 +94,14 @@ impl Volume {
         &self.mount.point
     }
 
-    /// Mounts it; ext4 replays its journal. Errors of the disk are answered and not more.
+    /// Mounts it; a journal is replayed. Errors of the disk are answered and not more.
     ///
     /// # Errors
     /// mount(8) says no.
     pub fn mount(&mut self) -> anyhow::Result<()> {
-        let options = "loop,noatime,errors=continue";
-        self.mount.mount(&["-t", "ext4", "-o", options, path(&self.image)])
+        let options =
+            if self.kind == "ext4" { "loop,noatime,errors=continue" } else { "loop,noatime" };
+        self.mount.mount(&["-t", self.kind, "-o", options, path(&self.image)])
     }
 
     /// Unmounts it, once nobody uses it any more.

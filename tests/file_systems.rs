@@ -1,5 +1,6 @@
-//! The same promises on every file system: what is in memory is sent at once, what is not waits on a kernel worker,
-//! and what others read is not evicted, also where the page cache can be seen in no usual way.
+//! The same promises on every file system: what is in memory is sent at once, what is not waits on
+//! a kernel worker, and what others read is not evicted, also where the page cache can be seen in
+//! no usual way.
 //!
 //! The file systems are images and mounts of the tests' own; without root they are skipped.
 
@@ -53,10 +54,11 @@ const KINDS: [(&str, &str); 5] = [
     ("tmpfs", "memory"),
 ];
 
-/// Whether what tests make lies on a disk, and can be evicted: not in memory, nor on an overlay itself.
+/// Whether what tests make lies on a disk, and can be evicted: not in memory, nor on an overlay
+/// itself.
 fn has_a_disk(dir: &Path) -> bool {
     const EXT4_XFS_BTRFS: [i64; 3] = [0xef53, 0x5846_5342, 0x9123_683e];
-    let kind = rustix::fs::statfs(dir).map_or(0, |found| found.f_type as i64);
+    let kind = rustix::fs::statfs(dir).map_or(0, |found| found.f_type);
     let has_a_disk = EXT4_XFS_BTRFS.contains(&kind);
     if !has_a_disk {
         say("SKIPPED: the directory for temporary files is on no disk");
@@ -118,7 +120,8 @@ fn evict(dir: &Path) {
     for log in segments(dir) {
         let file = File::open(&log).unwrap();
         file.sync_data().unwrap();
-        // A page that is just now somebody's (its disk's, another core's list of new pages) stays once.
+        // A page that is just now somebody's (its disk's, another core's list of new pages) stays
+        // once.
         for _ in 0..1000 {
             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
             if residency(dir).unwrap().unwrap().cached == 0 {
@@ -137,7 +140,8 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     logs
 }
 
-/// What an overlay keeps in memory lies in the files of its upper directory, on whose disk it can be seen.
+/// What an overlay keeps in memory lies in the files of its upper directory, on whose disk it can
+/// be seen.
 struct Overlay {
     dir: tempfile::TempDir,
     mount: Mount,

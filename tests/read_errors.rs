@@ -33,7 +33,8 @@ const FETCH_BYTES: usize = 1 << 20;
 /// The version of fetches whose answer has nothing behind the records.
 const VERSION: i16 = 11;
 
-/// The time of each partition's first batch; the others follow a millisecond apart. Fresh, or retention took them.
+/// The time of each partition's first batch; the others follow a millisecond apart. Fresh, or
+/// retention took them.
 static FIRST_MS: OnceLock<i64> = OnceLock::new();
 
 /// What one fetch brought.
@@ -77,7 +78,8 @@ fn never_wrong_bytes_by(path: &str) {
     let is_broken = break_some(&volume, &logs);
     for (partition, truth) in (0..).zip(&truth) {
         let failures = read_log(&server, partition, truth);
-        // One answer at most was on its way when it met the error; none is begun that cannot be ended.
+        // One answer at most was on its way when it met the error; none is begun that cannot be
+        // ended.
         let is_known = failures.broken_off <= 1 && failures.refused > 0;
         let none = Failures::default();
         let is_expected = if is_broken[partition as usize] { is_known } else { failures == none };
@@ -93,7 +95,8 @@ fn never_wrong_bytes_by(path: &str) {
     drop(server);
 }
 
-/// The oldest segment, which alone retention looks at, cannot be read, and is met by everything that reads one: each says so, and all else goes on.
+/// The oldest segment, which alone retention looks at, cannot be read, and is met by everything
+/// that reads one: each says so, and all else goes on.
 #[test]
 fn whatever_reads_a_failing_disk_says_so_and_all_else_goes_on() {
     const VICTIM: i32 = 1;
@@ -210,7 +213,8 @@ fn refusals_of_times(client: &mut Client, partition: i32) -> usize {
     refused
 }
 
-/// An operator hears of it: in the log within a budget, in the metrics, and from /readyz, which goes on saying yes.
+/// An operator hears of it: in the log within a budget, in the metrics, and from /readyz, which
+/// goes on saying yes.
 fn is_shown(server: &Penstock, is_broken: &[bool], lines: &str) {
     let names = (0..).zip(is_broken).filter(|(_, is_broken)| **is_broken);
     let names: Vec<String> = names.map(|(index, _)| format!("{TOPIC}-{index}")).collect();

@@ -44,8 +44,8 @@ pub enum WriteError {
 }
 
 /// Why a transfer ended before its last byte. Whatever the reason, an unknown prefix of the answer
-/// has left: the only honest thing to do with the connection is to close it. Only a [`TransferError::Read`] may
-/// come before the first byte.
+/// has left: the only honest thing to do with the connection is to close it. Only a
+/// [`TransferError::Read`] may come before the first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferError {
@@ -78,7 +78,8 @@ pub enum TransferError {
         len_bytes: u32,
         /// EIO as a rule.
         errno: i32,
-        /// Bytes of the answer have been sent, and the socket has been shut down. If none has, it is as it was.
+        /// Bytes of the answer have been sent, and the socket has been shut down. If none has, it
+        /// is as it was.
         is_begun: bool,
     },
     /// The kernel accepted an operation and moved nothing, which would repeat for ever.

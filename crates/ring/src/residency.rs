@@ -56,9 +56,9 @@ impl Residency {
         Residency { sight, verdicts: RefCell::new([const { None }; SLOTS]) }
     }
 
-    /// Whether every byte of the range can be read without waiting, by verdicts that hold at `now`. In doubt
-    /// (a filter that forbids the calls, a file system that shows nothing) it is not. `goes_on` says that bytes behind it
-    /// are likely to be asked for next.
+    /// Whether every byte of the range can be read without waiting, by verdicts that hold at `now`.
+    /// In doubt (a filter that forbids the calls, a file system that shows nothing) it is not.
+    /// `goes_on` says that bytes behind it are likely to be asked for next.
     pub(crate) fn is_cached(&self, range: &FileRange, goes_on: bool, now: Instant) -> bool {
         let end = range.position + range.len_bytes;
         let mut from = range.position;
@@ -129,9 +129,9 @@ fn slot_of(file: &Arc<File>, window: u64) -> usize {
     hasher.finish() as usize % SLOTS
 }
 
-/// cachestat(2) also counts pages whose read is still under way, and sending one of those would wait.
-/// Read-ahead ends with the last page, so that one is read, by a call that refuses to wait. mincore(2) passes
-/// over pages that are being read.
+/// cachestat(2) also counts pages whose read is still under way, and sending one of those would
+/// wait. Read-ahead ends with the last page, so that one is read, by a call that refuses to wait.
+/// mincore(2) passes over pages that are being read.
 fn is_cached_now(sight: Sight, file: &File, range: &Range<u64>) -> bool {
     let (first, last) = (range.start / PAGE_BYTES, (range.end - 1) / PAGE_BYTES);
     let (position, len_bytes) = (first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES);

@@ -210,9 +210,10 @@ impl Ring {
         Ok(buffer.freeze())
     }
 
-    /// Reads what the page cache holds, without waiting for a disk: `None` if it holds nothing there, else as
-    /// many bytes as it has, `Some(0)` at the end of the file (preadv2(2), RWF_NOWAIT). Where the file system
-    /// refuses such reads: all or nothing, by what the ring knows of the page cache.
+    /// Reads what the page cache holds, without waiting for a disk: `None` if it holds nothing
+    /// there, else as many bytes as it has, `Some(0)` at the end of the file (preadv2(2),
+    /// RWF_NOWAIT). Where the file system refuses such reads: all or nothing, by what the ring
+    /// knows of the page cache.
     pub fn read_cached_at(
         &self,
         file: &Arc<File>,

@@ -1,8 +1,8 @@
 //! How a file system shows which pages of a file are in memory: found out once, by trying.
 //!
-//! Called by the server at its start, for its data directory; residency.rs then asks accordingly. Never
-//! leaves a file behind, and never waits for a disk: what was just written is in memory, and what was never
-//! written is not.
+//! Called by the server at its start, for its data directory; residency.rs then asks accordingly.
+//! Never leaves a file behind, and never waits for a disk: what was just written is in memory, and
+//! what was never written is not.
 //!
 //! ```text
 //!   trial file   |#### written ####|............ a hole ............|
@@ -34,13 +34,14 @@ const OVERLAYFS: i64 = 0x794c_7630;
 /// How it can be seen whether bytes of a file are in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sight {
-    /// cachestat(2) counts pages, and a read that refuses to wait confirms the last one: ext4, XFS, btrfs.
+    /// cachestat(2) counts pages, and a read that refuses to wait confirms the last one: ext4, XFS,
+    /// btrfs.
     #[default]
     Cachestat,
     /// All is in memory, save what has been swapped out, which cachestat(2) does not count: tmpfs.
     Memory,
-    /// mincore(2) of a mapping, where the file system keeps its pages out of cachestat's sight (overlayfs)
-    /// or has no reads that refuse to wait (FUSE, network file systems).
+    /// mincore(2) of a mapping, where the file system keeps its pages out of cachestat's sight
+    /// (overlayfs) or has no reads that refuse to wait (FUSE, network file systems).
     Mincore,
     /// Not at all: any page may be on a disk.
     Blind,

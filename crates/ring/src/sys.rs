@@ -321,10 +321,12 @@ pub(crate) fn cached_pages(file: &File, position: u64, len_bytes: u64) -> io::Re
     if result == 0 { Ok(counts[0]) } else { Err(io::Error::last_os_error()) }
 }
 
-/// How many pages of a range, which begins on a page, are in the page cache and read (mincore(2) of a mapping).
+/// How many pages of a range, which begins on a page, are in the page cache and read (mincore(2) of
+/// a mapping).
 ///
 /// # Errors
-/// Those of mmap(2) and mincore(2): files that cannot be mapped, filters that do not know the calls.
+/// Those of mmap(2) and mincore(2): files that cannot be mapped, filters that do not know the
+/// calls.
 pub(crate) fn mapped_pages(file: &File, position: u64, len_bytes: u64) -> io::Result<u64> {
     let mut pages = 0;
     let mut present = [0u8; 128];
@@ -333,9 +335,10 @@ pub(crate) fn mapped_pages(file: &File, position: u64, len_bytes: u64) -> io::Re
         let len_bytes = (position + len_bytes - from).min(step_bytes) as usize;
         let (access, how) = (libc::PROT_NONE, libc::MAP_SHARED);
         let (fd, from) = (file.as_raw_fd(), from as libc::off_t);
-        // SAFETY: the mapping lies where the kernel finds room, allows no access and gets none, so that a file that
-        // ends early raises no signal; nobody but this block knows its address. `present` has a byte for each page
-        // that mincore is asked about, and lives until it returns. The mapping is gone at the end of the block.
+        // SAFETY: the mapping lies where the kernel finds room, allows no access and gets none, so
+        // that a file that ends early raises no signal; nobody but this block knows its address.
+        // `present` has a byte for each page that mincore is asked about, and lives until it
+        // returns. The mapping is gone at the end of the block.
         let result = unsafe {
             let mapping = libc::mmap(std::ptr::null_mut(), len_bytes, access, how, fd, from);
             if mapping == libc::MAP_FAILED {

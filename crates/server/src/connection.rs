@@ -255,8 +255,8 @@ impl Connection {
         })
     }
 
-    /// A range that was promised and cannot be read. If bytes of the answer are out, the peer gets no more of it than
-    /// the end of its connection.
+    /// A range that was promised and cannot be read. If bytes of the answer are out, the peer gets
+    /// no more of it than the end of its connection.
     fn note_unreadable(&self, ranges: &[Range], error: &TransferError) {
         let (range, position, len_bytes) = match *error {
             TransferError::Read { range, position, len_bytes, .. } => {

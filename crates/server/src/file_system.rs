@@ -1,7 +1,8 @@
 //! What the data directory lies on, and what that means for whoever reads.
 //!
-//! Asked once, by the server at its start; the rings are told how pages can be seen there. Never fails a start:
-//! a directory that takes no trial file, such as one on a full disk, is judged by the kind of its file system.
+//! Asked once, by the server at its start; the rings are told how pages can be seen there. Never
+//! fails a start: a directory that takes no trial file, such as one on a full disk, is judged by
+//! the kind of its file system.
 
 use std::path::Path;
 

@@ -98,8 +98,9 @@ fn respond(server: &Server, request: &Request<Incoming>) -> Response<Full<Bytes>
     }
 }
 
-/// A server that cannot read some places of its disk is ready all the same: it serves all the rest, and whoever takes
-/// it out of service for it, as Kubernetes does at any other status, loses that as well.
+/// A server that cannot read some places of its disk is ready all the same: it serves all the rest,
+/// and whoever takes it out of service for it, as Kubernetes does at any other status, loses that
+/// as well.
 fn ready(unreadable: &[PartitionName]) -> String {
     const NAMED: usize = 10;
     let names: Vec<String> = unreadable.iter().take(NAMED).map(ToString::to_string).collect();

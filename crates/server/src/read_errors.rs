@@ -1,8 +1,9 @@
 //! Places of the disk that could not be read: known until they can be read again.
 //!
-//! Whoever meets one reports it here: it is logged within a budget, counted, and kept. A fetch of a partition with
-//! such a place reads what it is about to promise first, so that it ends before the place or answers an error.
-//! [`run`] reads the places again once a second, on the blocking pool, never on a worker.
+//! Whoever meets one reports it here: it is logged within a budget, counted, and kept. A fetch of a
+//! partition with such a place reads what it is about to promise first, so that it ends before the
+//! place or answers an error. [`run`] reads the places again once a second, on the blocking pool,
+//! never on a worker.
 //!
 //! ```text
 //!   fetch, ListOffsets ── report ──► places ──┬── is_suspect ──► prove: read, then promise ──► less, or an error
@@ -201,8 +202,8 @@ pub(crate) fn report(
     server.read_errors.keep(partition, place);
 }
 
-/// The same of a look-up that has failed, whatever for: damage is logged as well, and an offset that is out of
-/// range is daily life.
+/// The same of a look-up that has failed, whatever for: damage is logged as well, and an offset
+/// that is out of range is daily life.
 pub(crate) fn report_lookup(
     worker: &Worker,
     what: What,
@@ -229,7 +230,8 @@ pub(crate) fn report_lookup(
     }
 }
 
-/// Reads an extent that is about to be promised. Gives as much of it as can be read, and the place that cannot.
+/// Reads an extent that is about to be promised. Gives as much of it as can be read, and the place
+/// that cannot.
 pub(crate) async fn prove(ring: &Ring, extent: Extent) -> (Extent, Option<(Place, io::Error)>) {
     let (file, from) = (&extent.file, extent.position.0);
     let mut proven = 0;

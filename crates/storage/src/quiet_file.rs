@@ -1,9 +1,10 @@
 //! Reading a file whole without leaving a trace in the page cache: what was cached stays, what was not goes.
 //!
-//! A scrubber reads everything. Did it leave all that there, it would push out what others read; did it
-//! drop all that, it would take theirs away. So each piece is first read by a call that refuses to wait for
-//! the disk; only a piece that it does not get whole is read from there, and dropped again. Where there are no
-//! such calls (tmpfs, overlayfs, FUSE) nothing is dropped: it could be what others read.
+//! A scrubber reads everything. Did it leave all that there, it would push out what others read;
+//! did it drop all that, it would take theirs away. So each piece is first read by a call that
+//! refuses to wait for the disk; only a piece that it does not get whole is read from there, and
+//! dropped again. Where there are no such calls (tmpfs, overlayfs, FUSE) nothing is dropped: it
+//! could be what others read.
 
 use std::{fs::File, io, io::IoSliceMut, num::NonZeroU64, sync::Arc};
 

@@ -75,7 +75,8 @@ impl Residency {
 /// Opens `paths`: files as they are, directories for the segments in them.
 ///
 /// # Errors
-/// One cannot be read, or lies where nothing tells what is in memory, or there is no segment at all.
+/// One cannot be read, or lies where nothing tells what is in memory, or there is no segment at
+/// all.
 pub(crate) fn open(paths: &[PathBuf]) -> Result<Vec<LogFile>> {
     let mut bases_of = HashMap::new();
     let mut files = Vec::new();

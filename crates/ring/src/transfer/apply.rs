@@ -154,8 +154,8 @@ impl Transfer {
     }
 }
 
-/// Whether the file is to blame. sendfile(2) has a socket, too, whose own errors a fill cannot meet: there they are a
-/// FUSE daemon's or a remote file system's.
+/// Whether the file is to blame. sendfile(2) has a socket, too, whose own errors a fill cannot
+/// meet: there they are a FUSE daemon's or a remote file system's.
 fn is_of_the_file(op: Op, errno: i32) -> bool {
     let is_of_a_disk = matches!(
         errno,

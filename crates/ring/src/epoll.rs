@@ -1,6 +1,6 @@
-//! The backend without io_uring: readiness for sockets, the blocking pool for files.
+//! The backend without io_uring: readiness for sockets, threads that may block for files.
 //!
-//! Called by ring.rs where the kernel forbids io_uring. Sockets are tried whenever the runtime
+//! Called by ring.rs where the kernel forbids io_uring, and by uring_calls.rs for what it has no worker for. Sockets are tried whenever the runtime
 //! thinks they are ready, so a future dropped in between has given nothing to the kernel; file
 //! operations own what they touch on the thread that runs them.
 
@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
 
+use crate::blocking;
 use crate::ring::Then;
 use crate::socket::Socket;
 use crate::sys::{Gather, extend_received, watch};
@@ -88,7 +89,7 @@ pub(crate) async fn read(
     len_bytes: usize,
     mut buffer: BytesMut,
 ) -> (io::Result<usize>, BytesMut) {
-    let done = tokio::task::spawn_blocking(move || {
+    let done = blocking::run(move || {
         let end = buffer.len();
         buffer.resize(end + len_bytes, 0);
         let result = file.read_at(&mut buffer[end..], position);
@@ -113,12 +114,12 @@ pub(crate) async fn write(
         let is_due = then == Then::SyncData && written.as_ref().is_ok_and(|n| *n == len_bytes);
         (written, is_due.then(|| file.sync_data()), pieces)
     };
-    let done = tokio::task::spawn_blocking(write).await;
+    let done = blocking::run(write).await;
     done.unwrap_or_else(|error| (Err(error.into()), None, VecDeque::new()))
 }
 
 pub(crate) async fn sync_data(file: Arc<File>) -> io::Result<()> {
-    tokio::task::spawn_blocking(move || file.sync_data()).await?
+    blocking::run(move || file.sync_data()).await?
 }
 
 /// Asks poll(2) without waiting; WouldBlock if none of `events` and no failure is there.

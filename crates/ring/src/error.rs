@@ -17,6 +17,23 @@ pub enum RingError {
         /// The system call that was refused.
         what: &'static str,
     },
+    /// There are too few threads to begin with.
+    #[error(
+        "the system has no thread for {what} (errno {errno}): raise the limit of threads \
+        (pids.max of the cgroup, TasksMax of the unit, RLIMIT_NPROC of the user)"
+    )]
+    NoThreads {
+        /// EAGAIN; ECANCELED where it was the kernel that found none; ENOMEM without memory for a stack.
+        errno: i32,
+        /// What the thread was for.
+        what: &'static str,
+    },
+}
+
+impl RingError {
+    pub(crate) fn no_threads(what: &'static str, error: &io::Error) -> RingError {
+        RingError::NoThreads { errno: error.raw_os_error().unwrap_or(libc::EAGAIN), what }
+    }
 }
 
 fn advice(errno: i32) -> &'static str {

@@ -203,7 +203,7 @@ fn faults() -> impl Strategy<Value = Vec<Fault>> {
         Just(libc::EPIPE),
         Just(libc::ECONNRESET),
         Just(libc::EIO),
-        Just(libc::ECANCELED),
+        Just(libc::ENOMEM),
         Just(512),
         Just(i32::MAX),
     ];
@@ -212,6 +212,7 @@ fn faults() -> impl Strategy<Value = Vec<Fault>> {
         8 => (0..1000u64).prop_map(Fault::Short),
         4 => Just(Fault::Errno(libc::EAGAIN)),
         2 => Just(Fault::Errno(libc::EINTR)),
+        1 => Just(Fault::Errno(libc::ECANCELED)),
         1 => errno.prop_map(Fault::Errno),
     ];
     prop::collection::vec(fault, 0..60)
@@ -270,6 +271,12 @@ impl Case {
     }
 
     fn settle(&self, flight: &mut Flight) {
+        if flight.transfer.is_refused() {
+            flight.transfer.leave_chain(Means::Copy { stage_bytes: 10_000 });
+            let mut kernel = flight.world.kernel.borrow_mut();
+            kernel.stage.clear();
+            kernel.pipe_slots = u64::MAX;
+        }
         if self.parks && flight.transfer.is_blocked() {
             flight.transfer.forget_staged();
             flight.world.kernel.borrow_mut().stage.clear();

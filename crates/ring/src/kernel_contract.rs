@@ -5,6 +5,7 @@
 //! sys.rs. Each probe has a ring, a pipe and a socket of its own. Tests only.
 
 mod probe;
+mod workers;
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -10,12 +10,14 @@
 //!    ├─ uring_calls.rs, uring.rs   operations as futures, the driver
 //!    │    ├─ operations.rs         who owns what while the kernel works
 //!    │    └─ sys.rs                all `unsafe`
-//!    └─ epoll.rs      the same calls where io_uring is forbidden
+//!    ├─ epoll.rs      the same calls where io_uring is forbidden
+//!    └─ blocking.rs   threads that are always there; shortage.rs: what is left to them
 //! ```
 //!
 //! What the kernel does and does not do is in docs/KERNEL.md, row by row; kernel_contract.rs holds it
 //! to that. This crate must never know Kafka.
 
+pub mod blocking;
 mod config;
 mod counters;
 mod epoll;
@@ -30,10 +32,13 @@ mod pipes;
 mod residency;
 mod ring;
 mod route;
+mod shortage;
 mod sight;
 mod socket;
 mod stage;
 mod sys;
+#[cfg(test)]
+mod thread_limit;
 mod transfer;
 mod uring;
 mod uring_calls;

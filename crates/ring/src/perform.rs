@@ -93,6 +93,9 @@ struct Job {
     pipe: Option<Lease>,
     /// The next bytes are not in the page cache: their plan will wait for a disk.
     is_cold: bool,
+    /// The kernel had no worker for a chain of it: the rest is copied, which waits for a disk on a thread that is
+    /// there. sendfile would wait on the event loop.
+    has_left_chain: bool,
     /// Held while it does.
     cold_place: Option<OwnedSemaphorePermit>,
     stage: Stage,
@@ -113,6 +116,7 @@ impl Job {
             path,
             pipe: None,
             is_cold: false,
+            has_left_chain: false,
             cold_place: None,
             stage: Stage::default(),
             counters: ring.counters(),
@@ -122,7 +126,7 @@ impl Job {
     /// Chooses the way of the next plan where the caller left that to us.
     fn route(&mut self, ring: &Ring) {
         let transfer = &mut self.transfer;
-        if self.path != Path::Auto || !transfer.is_at_a_turn() {
+        if self.path != Path::Auto || self.has_left_chain || !transfer.is_at_a_turn() {
             return;
         }
         let can_chain = matches!(ring.kernel(), Kernel::Uring(_));
@@ -184,6 +188,9 @@ impl Job {
         if self.cold_place.take().is_some() {
             ring.workers().give_way(Instant::now());
         }
+        if self.transfer.is_refused() {
+            return self.leave_chain(ring);
+        }
         let Some(pipe) = &mut self.pipe else { return };
         if !self.transfer.is_blocked() {
             pipe.unpark();
@@ -192,6 +199,15 @@ impl Job {
             self.release_pipe();
             self.transfer.forget_staged();
         }
+    }
+
+    fn leave_chain(&mut self, ring: &Ring) {
+        if let Kernel::Uring(uring) = ring.kernel() {
+            uring.note_refused(-libc::ECANCELED);
+        }
+        self.release_pipe();
+        (self.has_left_chain, self.is_cold) = (true, false);
+        self.transfer.leave_chain(means_of(Way::Copy, ring));
     }
 
     fn count(&mut self) {

@@ -17,6 +17,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::blocking;
 use crate::config::{BackendChoice, RingConfig};
 use crate::counters::Counters;
 use crate::epoll;
@@ -81,24 +82,38 @@ pub(crate) enum Kernel {
 impl Ring {
     /// Makes the ring of the calling thread, which must be the one that uses it.
     ///
+    /// All threads that it cannot do without are there when it returns: a lack that comes later makes it slower.
+    ///
     /// # Errors
     /// `Unavailable` when io_uring was demanded and cannot be had. `Auto` falls back to epoll and
-    /// [`Ring::unavailable`] says why.
+    /// [`Ring::unavailable`] says why. `NoThreads` whatever was demanded: epoll needs threads, too.
     pub fn new(config: RingConfig) -> Result<Ring, RingError> {
         config.assert_sound();
+        blocking::start().map_err(|error| RingError::no_threads("what blocks", &error))?;
         let counters = Arc::new(Counters::default());
         let epoll = || Kernel::Epoll { stopped: Notify::new() };
         let (kernel, unavailable) = match config.backend {
             BackendChoice::Epoll => (epoll(), None),
             choice => match Uring::new(&config, Arc::clone(&counters)) {
                 Ok(uring) => (Kernel::Uring(Rc::new(uring)), None),
-                Err(error) if choice == BackendChoice::Auto => (epoll(), Some(error)),
+                Err(error @ RingError::Unavailable { .. }) if choice == BackendChoice::Auto => {
+                    (epoll(), Some(error))
+                }
                 Err(error) => return Err(error),
             },
         };
+        Ok(Ring::on(kernel, unavailable, config, counters))
+    }
+
+    pub(crate) fn on(
+        kernel: Kernel,
+        unavailable: Option<RingError>,
+        config: RingConfig,
+        counters: Arc<Counters>,
+    ) -> Ring {
         let pipes = Pipes::new(&config, Arc::clone(&counters));
         let cold_chains = Arc::new(Semaphore::new(config.cold_chains));
-        Ok(Ring {
+        Ring {
             shared: Rc::new(Shared {
                 kernel,
                 pipes,
@@ -110,7 +125,7 @@ impl Ring {
                 counters,
                 unavailable,
             }),
-        })
+        }
     }
 
     /// Submits and reaps for all tasks of the thread; spawn it once. Ends after [`Ring::stop`].

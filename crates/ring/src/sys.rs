@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -190,6 +190,31 @@ impl Queue {
         Ok(Queue { ring, chain: Vec::with_capacity(CHAIN_OPERATIONS), overflow: VecDeque::new() })
     }
 
+    /// Has the kernel make a worker of either kind for the calling thread, and waits until it has. The last of a
+    /// kind stays (KERNEL.md row 24), so that work may have to wait for it and is never refused.
+    ///
+    /// # Errors
+    /// ECANCELED: the kernel could make none.
+    pub(crate) fn make_workers(&mut self) -> io::Result<()> {
+        let (nobody_writes, _) = rustix::pipe::pipe()?;
+        // A read of what is no regular file is unbounded work, what has no file is bounded.
+        let read = opcode::Read::new(fd_of(nobody_writes.as_fd()), std::ptr::null_mut(), 0).build();
+        let forced = |entry: squeue::Entry| entry.flags(Flags::ASYNC).user_data(NOBODY);
+        let entries = [opcode::Nop::new().build(), read].map(forced);
+        assert!(push_whole(&mut self.ring, &entries), "a new queue has room");
+        let mut results = Vec::new();
+        while results.len() < entries.len() {
+            match self.ring.submit_and_wait(1) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                submitted => drop(submitted?),
+            }
+            self.reap(&mut results);
+        }
+        let refused = results.iter().find(|(_, result)| *result < 0);
+        refused
+            .map_or(Ok(()), |(_, result)| Err(io::Error::from_raw_os_error(result.wrapping_neg())))
+    }
+
     /// Queues the linked operations that `describe` makes of `resources`, and moves the resources
     /// into `operations`, where they stay until the last completion.
     pub(crate) fn push<R: Resources>(
@@ -280,7 +305,7 @@ fn push_whole(ring: &mut IoUring, chain: &[squeue::Entry]) -> bool {
     // SAFETY: every descriptor and address in `chain` was borrowed from resources that `Queue::push`
     // moved into `Operations` before this call. `Operations` owns them, behind a box that does not
     // move, and releases them only after each entry of the chain has had its completion; a ring
-    // dropped earlier leaks them (uring.rs). Cancellations carry no address.
+    // dropped earlier leaks them (uring.rs). Cancellations and the first work of workers carry no address.
     unsafe { ring.submission().push_multiple(chain).is_ok() }
 }
 

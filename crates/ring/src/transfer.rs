@@ -105,6 +105,8 @@ pub(crate) struct Transfer {
     is_begun: bool,
     plan: SmallVec<[Op; USUAL_PLAN]>,
     failure: Option<TransferError>,
+    /// The kernel had no worker for an operation of a chain.
+    refused: bool,
     tally: Tally,
 }
 
@@ -130,6 +132,7 @@ impl Transfer {
             is_begun: false,
             plan: SmallVec::new(),
             failure: None,
+            refused: false,
             tally: Tally::default(),
         };
         transfer.sent = transfer.advanced(transfer.sent, 0);
@@ -189,6 +192,16 @@ impl Transfer {
     pub(crate) fn set_means(&mut self, means: Means) {
         assert!(self.is_at_a_turn(), "{} bytes are staged", self.staged);
         self.means = means;
+    }
+
+    /// Whether the kernel had no worker for a chain, or no memory. What it had done before that is done.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Goes on by other means than chains. What is in the pipe is forgotten: the pieces still have those bytes.
+    pub(crate) fn leave_chain(&mut self, means: Means) {
+        (self.staged, self.refused, self.means) = (0, false, means);
     }
 
     /// Bytes the socket has still to take.

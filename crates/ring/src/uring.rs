@@ -46,7 +46,7 @@ pub(crate) struct Uring {
     stopping: Cell<Stopping>,
     /// Told of every operation that is over, once stopping has begun.
     settled: Notify,
-    counters: Arc<Counters>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,12 +75,18 @@ pub(crate) enum OnDrop {
 }
 
 impl Uring {
+    /// One with all the workers that it cannot do without.
     pub(crate) fn new(config: &RingConfig, counters: Arc<Counters>) -> Result<Uring, RingError> {
-        Ok(Uring {
-            state: RefCell::new(State {
-                queue: Queue::new(config)?,
-                operations: Operations::default(),
-            }),
+        let mut queue = Queue::new(config)?;
+        queue
+            .make_workers()
+            .map_err(|error| RingError::no_threads("the kernel's workers", &error))?;
+        Ok(Uring::on(queue, counters))
+    }
+
+    pub(crate) fn on(queue: Queue, counters: Arc<Counters>) -> Uring {
+        Uring {
+            state: RefCell::new(State { queue, operations: Operations::default() }),
             driver: Cell::new(None),
             reaped: Cell::new(Vec::new()),
             spare: RefCell::default(),
@@ -88,7 +94,7 @@ impl Uring {
             stopping: Cell::new(Stopping::No),
             settled: Notify::new(),
             counters,
-        })
+        }
     }
 
     /// Queues the linked requests that `describe` makes of `resources`. The future gives the

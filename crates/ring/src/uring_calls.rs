@@ -1,7 +1,8 @@
 //! Single operations on io_uring: receive, read, write, sync, accept, poll.
 //!
 //! Each is the same three lines: a record of what the kernel owns meanwhile, the request that
-//! borrows from it, and what its one result means. Called by ring.rs.
+//! borrows from it, and what its one result means. What the kernel has no worker for goes to a thread of
+//! ours, by the calls of the other backend (shortage.rs). Called by ring.rs.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,8 +16,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use smallvec::smallvec;
 
+use crate::epoll;
 use crate::operations::Resources;
 use crate::ring::Then;
+use crate::shortage::{self, moved_nothing, never_ran};
 use crate::socket::Socket;
 use crate::sys::{Advice, Gather, Request, adopt_accepted, extend_received};
 use crate::transfer::FileRange;
@@ -89,6 +92,10 @@ impl Uring {
                 smallvec![Request::Read { file: read.file.as_fd(), position, buffer }]
             })
             .await;
+        if moved_nothing(results[0]) {
+            self.note_refused(results[0]);
+            return epoll::read(read.file, position, len_bytes, read.buffer).await;
+        }
         let result = count(results[0]);
         if let Ok(len_bytes) = result {
             extend_received(&mut read.buffer, len_bytes);
@@ -119,18 +126,26 @@ impl Uring {
                 requests
             })
             .await;
-        let synced = results.get(1).filter(|result| **result != -libc::ECANCELED);
+        if moved_nothing(results[0]) {
+            self.note_refused(results[0]);
+            return epoll::write(write.file, position, write.bytes.into_pieces(), then).await;
+        }
+        let synced = results.get(1).filter(|result| !never_ran(**result));
         let synced = synced.map(|result| count(*result).map(drop));
         (count(results[0]), synced, write.bytes.into_pieces())
     }
 
     pub(crate) async fn sync_data(self: &Rc<Self>, file: Arc<File>) -> io::Result<()> {
         self.give_way();
-        let (_, results) = self
+        let (sync, results) = self
             .start(Box::new(Sync(file)), OnDrop::LetFinish, |sync| {
                 smallvec![Request::SyncData { file: sync.0.as_fd() }]
             })
             .await;
+        if never_ran(results[0]) {
+            self.note_refused(results[0]);
+            return epoll::sync_data(sync.0).await;
+        }
         count(results[0]).map(drop)
     }
 
@@ -150,6 +165,13 @@ impl Uring {
     ) -> io::Result<usize> {
         let no_buffer = BytesMut::new();
         self.on_socket(socket, no_buffer, |fd, _| Request::Poll { fd, events }).await.0
+    }
+
+    /// The kernel had no worker for an operation, or no memory.
+    pub(crate) fn note_refused(&self, result: i32) {
+        self.counters.refused.add(1);
+        let error = io::Error::from_raw_os_error(result.wrapping_neg());
+        shortage::report(&error, "a kernel worker or memory for an operation");
     }
 
     /// A request to a socket and the spare capacity of `buffer`.

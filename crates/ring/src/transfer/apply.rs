@@ -3,8 +3,9 @@
 //! Every number is taken as it comes. Expected ones move the cursor, the others fail the transfer;
 //! none is trusted to be less than what was asked.
 
-use super::{Op, Piece, Transfer};
+use super::{Means, Op, Piece, Transfer};
 use crate::error::TransferError;
+use crate::shortage::never_ran;
 
 /// How one operation ended.
 enum Outcome {
@@ -115,7 +116,10 @@ impl Transfer {
     }
 
     fn apply_errno(&mut self, op: Op, errno: i32) -> Outcome {
+        let is_chain = matches!(self.means, Means::Chain { .. });
         match (errno, op) {
+            (errno, _) if is_chain && never_ran(errno.wrapping_neg()) => self.refuse(),
+            (libc::EAGAIN | libc::ENOMEM, Op::Fill { .. }) if is_chain => self.refuse(),
             (libc::EINTR, _) => Outcome::Broken,
             (libc::EAGAIN, Op::Send { .. } | Op::Drain { .. } | Op::SendFile { .. }) => {
                 self.block();
@@ -140,6 +144,12 @@ impl Transfer {
     fn ranges_before(&self, piece: usize) -> usize {
         let before = self.pieces.iter().take(piece);
         before.filter(|piece| matches!(piece, Piece::File { .. })).count()
+    }
+
+    /// Nothing has happened that the state does not know: whoever asked takes another way.
+    fn refuse(&mut self) -> Outcome {
+        self.refused = true;
+        Outcome::Broken
     }
 
     fn block(&mut self) {

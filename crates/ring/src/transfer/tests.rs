@@ -178,3 +178,53 @@ fn whole(op: &Op) -> i32 {
         | Op::SendFile { len_bytes, .. } => len_bytes as i32,
     }
 }
+
+const COPY: Means = Means::Copy { stage_bytes: 65_536 };
+
+/// At the limit of threads the kernel has no worker for the splices behind the head, and answers were cut there.
+#[test]
+fn what_a_chain_is_refused_after_the_head_goes_on_by_other_means() {
+    let mut transfer = Transfer::new(vec![text(b"head"), range(0, 1000), text(b"tail")], CHAIN);
+    plan(&mut transfer);
+    transfer.apply(&[4, ECANCELED, ECANCELED, ECANCELED]);
+    assert!(transfer.is_refused());
+    transfer.leave_chain(COPY);
+    assert_eq!(
+        plan(&mut transfer),
+        [
+            Op::Fill { piece: 1, position: 0, len_bytes: 1000 },
+            Op::Gather { piece: 2, from: 0, len_bytes: 4 },
+            Op::Drain { len_bytes: 1004, more: false },
+        ]
+    );
+    transfer.apply(&[1000, 4, 1004]);
+    assert_eq!(transfer.next(), Next::Done);
+}
+
+#[test]
+fn a_residue_that_no_worker_drains_is_read_again() {
+    let mut transfer = Transfer::new(vec![range(0, 5000)], CHAIN);
+    plan(&mut transfer);
+    transfer.apply(&[5000, 2000]);
+    plan(&mut transfer);
+    transfer.apply(&[i32::from(libc::POLLOUT), ECANCELED]);
+    assert!(transfer.is_refused());
+    transfer.leave_chain(COPY);
+    let fill = Op::Fill { piece: 0, position: 2000, len_bytes: 3000 };
+    assert_eq!(plan(&mut transfer), [fill, Op::Drain { len_bytes: 3000, more: false }]);
+}
+
+/// There is no further way: a read that fails for want of memory fails the transfer, and does not go on for ever.
+#[test]
+fn only_a_chain_is_left_for_want_of_workers_or_memory() {
+    for errno in [libc::ENOMEM, libc::EAGAIN, libc::ECANCELED] {
+        let mut transfer = Transfer::new(vec![range(0, 5000)], CHAIN);
+        plan(&mut transfer);
+        transfer.apply(&[-errno, ECANCELED]);
+        assert!(transfer.is_refused());
+        transfer.leave_chain(COPY);
+        plan(&mut transfer);
+        transfer.apply(&[-errno, ECANCELED]);
+        assert_eq!(transfer.next(), Next::Failed(TransferError::Os(errno)));
+    }
+}

@@ -1,0 +1,76 @@
+//! What a result means where the system lacks a thread or memory for a moment, and the line that says so.
+//!
+//! The kernel ends what it has no worker for with -ECANCELED (KERNEL.md row 23): it never ran, so it has neither
+//! succeeded nor failed, and another thread may do it.
+//!
+//! | operation | result | so |
+//! |---|---|---|
+//! | read, write | -ECANCELED, -EAGAIN, -EINTR, -ENOMEM | nothing moved: the same bytes, at the same place, by a thread of ours |
+//! | sync | -ECANCELED | it never ran: a thread of ours asks for it |
+//! | sync | any other error | it **failed**, and is never asked for again: the pages count as clean since |
+//! | a splice of a chain | -ECANCELED, with all before it done | the rest of the answer is copied |
+//!
+//! Called by uring_calls.rs, transfer/apply.rs and blocking.rs. The decisions are pure.
+
+use std::fmt::Display;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Between two lines about it.
+const REST: Duration = Duration::from_secs(10);
+
+/// Whether an operation never ran, for want of a kernel worker.
+pub(crate) fn never_ran(result: i32) -> bool {
+    result == -libc::ECANCELED
+}
+
+/// Whether a read or write moved nothing, for want of something that may be there at the next try, or where one
+/// may wait for it.
+pub(crate) fn moved_nothing(result: i32) -> bool {
+    let passing = [libc::EAGAIN, libc::EINTR, libc::ENOMEM];
+    never_ran(result) || passing.contains(&result.wrapping_neg())
+}
+
+/// Logs that something was not to be had, now and then.
+pub(crate) fn report(error: &dyn Display, what: &str) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let (mut last, now) = (LAST.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+    if last.is_some_and(|last| now.duration_since(last) < REST) {
+        return;
+    }
+    *last = Some(now);
+    tracing::warn!(
+        %error,
+        "the system has not {what}: the work goes on with what there is, and slower. \
+        Raise the limit of threads (pids.max of the cgroup, TasksMax of the unit, RLIMIT_NPROC of the user)"
+    );
+}
+
+#[cfg(test)]
+mod starved;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cancelled_operation_never_ran() {
+        assert!(never_ran(-libc::ECANCELED));
+        for ran in [0, 1, libc::ECANCELED, -libc::EIO, -libc::EAGAIN, -libc::ENOMEM, i32::MIN] {
+            assert!(!never_ran(ran), "{ran}");
+        }
+    }
+
+    #[test]
+    fn what_passes_is_no_failure_of_a_read_or_write_and_a_failing_disk_is() {
+        for passes in [libc::ECANCELED, libc::EAGAIN, libc::EINTR, libc::ENOMEM] {
+            assert!(moved_nothing(-passes), "{passes}");
+            assert!(!moved_nothing(passes), "{passes} bytes were moved");
+        }
+        for fails in [libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::EROFS, libc::EBADF, i32::MAX] {
+            assert!(!moved_nothing(-fails), "{fails}");
+        }
+        assert!(!moved_nothing(0), "the end of a file is none");
+        assert!(!moved_nothing(i32::MIN));
+    }
+}

@@ -5,6 +5,10 @@
 
 use std::io;
 
+/// What an operator does about a lack of threads.
+pub const RAISE_THREADS: &str = "raise the limit of threads (pids.max of the cgroup, TasksMax of the unit, \
+    RLIMIT_NPROC of the user)";
+
 /// Why there is no ring.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,10 +22,7 @@ pub enum RingError {
         what: &'static str,
     },
     /// There are too few threads to begin with.
-    #[error(
-        "the system has no thread for {what} (errno {errno}): raise the limit of threads \
-        (pids.max of the cgroup, TasksMax of the unit, RLIMIT_NPROC of the user)"
-    )]
+    #[error("the system has no thread for {what} (errno {errno}): {RAISE_THREADS}")]
     NoThreads {
         /// EAGAIN; ECANCELED where it was the kernel that found none; ENOMEM without memory for a stack.
         errno: i32,

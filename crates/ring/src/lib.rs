@@ -46,7 +46,7 @@ mod workers;
 
 pub use config::*;
 pub use counters::{Counter, Counters};
-pub use error::{RingError, TransferError, WriteError};
+pub use error::{RAISE_THREADS, RingError, TransferError, WriteError};
 pub use ring::{Backend, Ring, Then};
 pub use sight::Sight;
 pub use socket::Socket;

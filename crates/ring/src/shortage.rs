@@ -16,6 +16,8 @@ use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::error::RAISE_THREADS;
+
 /// Between two lines about it.
 const REST: Duration = Duration::from_secs(10);
 
@@ -41,8 +43,7 @@ pub(crate) fn report(error: &dyn Display, what: &str) {
     *last = Some(now);
     tracing::warn!(
         %error,
-        "the system has not {what}: the work goes on with what there is, and slower. \
-        Raise the limit of threads (pids.max of the cgroup, TasksMax of the unit, RLIMIT_NPROC of the user)"
+        "the system does not give {what}: the work goes on with what there is, and slower; {RAISE_THREADS}"
     );
 }
 

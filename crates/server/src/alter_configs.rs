@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use penstock_ring::blocking;
 use penstock_storage::validate_topic_name;
 use penstock_wire::ErrorCode;
 use penstock_wire::messages::{
@@ -93,7 +94,7 @@ async fn alter_one(
     // Again from what the topic sets then: another request may have changed that meanwhile.
     let (server, configs) = (Arc::clone(&worker.server), resource.configs.clone());
     let change = move || server.topics.reconfigure(&name, |now| altered(now, &configs));
-    match tokio::task::spawn_blocking(change).await {
+    match blocking::run(change).await {
         Ok(outcome) => outcome.map_err(refused),
         Err(_) => Err((ErrorCode::UNKNOWN_SERVER_ERROR, "the change panicked".to_owned())),
     }

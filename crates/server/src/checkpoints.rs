@@ -1,12 +1,13 @@
 //! Moves the recovery points by the clock: what a start after a crash need not read again. And
 //! flushes what a topic does not let wait as long (`flush.ms`), to the second.
 //!
-//! Runs beside the workers on the main thread's runtime; the syncs are on the blocking pool, one partition
+//! Runs beside the workers on the main thread's runtime; the syncs are on a thread that may block, one partition
 //! after the other, so that they take no more of the disk than one stream of writes does.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use penstock_ring::blocking;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
@@ -39,7 +40,7 @@ pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
         let flush = move || {
             server.topics.flush(|partition| goes_on() && (all || partition.is_flush_due(now)));
         };
-        if tokio::task::spawn_blocking(flush).await.is_err() {
+        if blocking::run(flush).await.is_err() {
             tracing::error!("a checkpoint panicked; the next one is due as usual");
         }
     }

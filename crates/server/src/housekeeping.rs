@@ -1,10 +1,11 @@
 //! What happens by the clock: retention, index flushes, a look at the disk.
 //!
-//! Runs beside the workers on the main thread's runtime; all file work is on the blocking pool.
+//! Runs beside the workers on the main thread's runtime; all file work is on threads that may block.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use penstock_ring::blocking;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
@@ -67,7 +68,7 @@ async fn periodically<J: Future<Output = ()>>(
 }
 
 async fn blocking(job: impl FnOnce() + Send + 'static) {
-    if tokio::task::spawn_blocking(job).await.is_err() {
+    if blocking::run(job).await.is_err() {
         tracing::error!("housekeeping panicked; it goes on at the next tick");
     }
 }

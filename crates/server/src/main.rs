@@ -16,6 +16,7 @@ mod clock;
 mod cluster;
 mod connection;
 mod connections;
+mod crew;
 mod decompress;
 mod describe_configs;
 mod disk;

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use penstock_ring::blocking;
 use penstock_storage::validate_topic_name;
 use penstock_wire::messages::{
     DescribeClusterBroker, DescribeClusterResponse, MetadataRequest, MetadataRequestTopic,
@@ -115,7 +116,7 @@ async fn create(
     validate_topic_name(name).map_err(|_| ErrorCode::INVALID_TOPIC_EXCEPTION)?;
     *creations_left = creations_left.checked_sub(1).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
     let (server, name) = (Arc::clone(&worker.server), name.to_owned());
-    let created = tokio::task::spawn_blocking(move || {
+    let created = blocking::run(move || {
         let count = server.settings.num_partitions;
         match server.topics.create(&name, count, Overrides::default()) {
             Err(ChangeError::Exists) => server.topics.get(&name).ok_or(ChangeError::Unknown),

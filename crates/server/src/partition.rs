@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
-use penstock_ring::Ring;
+use penstock_ring::{Ring, blocking};
 use penstock_storage::{
     AppendError, Find, FlushError, Found, Log, LogFlush, Offset, PartitionName, ProducedBatch,
     Roll, TimestampFound,
@@ -64,8 +64,8 @@ pub(crate) enum ProduceFailure {
     /// The write or its sync failed; the partition is offline from here on.
     #[error("the write failed: {0}")]
     Write(Arc<io::Error>),
-    /// The disk is full. Nothing of them is in the file; the next ones may find room.
-    #[error("the disk is full: {0}")]
+    /// The disk is full, or the system short of memory. Nothing of them is in the file; the next ones may find room.
+    #[error("there was no room for them: {0}")]
     NoRoom(Arc<io::Error>),
     /// A new segment could not be made.
     #[error("cannot roll: {0}")]
@@ -229,7 +229,7 @@ impl Partition {
             log.write_again()
         };
         let directory = Arc::clone(&self.directory);
-        let writing = tokio::task::spawn_blocking(move || directory.touch(|| again.run()));
+        let writing = blocking::run(move || directory.touch(|| again.run()));
         if let Ok(Some(Err(error))) = writing.await {
             tracing::error!(partition = %self.name, %error, "what could not be synced could not be written again");
         }
@@ -302,7 +302,7 @@ impl Partition {
         self.roll(roll).await
     }
 
-    /// Makes the next segment on the blocking pool, and where producers wait for syncs leaves
+    /// Makes the next segment on a thread that may block, and where producers wait for syncs leaves
     /// nothing of the old one to the kernel. The append lock is held by the caller.
     async fn roll(&self, due: Option<Roll>) -> Result<(), ProduceFailure> {
         let Some(roll) = due else { return Ok(()) };
@@ -314,7 +314,7 @@ impl Partition {
             }
             roll.create()
         };
-        let creating = tokio::task::spawn_blocking(move || directory.touch(create));
+        let creating = blocking::run(move || directory.touch(create));
         let created = creating
             .await
             .map_err(|error| ProduceFailure::Roll(Arc::new(io::Error::from(error))))?;

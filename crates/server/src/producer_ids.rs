@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use parking_lot::Mutex;
+use penstock_ring::blocking;
 use penstock_wire::ErrorCode;
 use penstock_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
@@ -82,7 +83,7 @@ pub(crate) async fn init(
         return refused(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
     }
     let server = Arc::clone(&worker.server);
-    match tokio::task::spawn_blocking(move || server.producer_ids.next()).await {
+    match blocking::run(move || server.producer_ids.next()).await {
         Ok(Ok(producer_id)) => InitProducerIdResponse {
             producer_id,
             producer_epoch: 0,

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use penstock_ring::Ring;
+use penstock_ring::{Ring, blocking};
 use penstock_storage::{Extent, FindError, PartitionName};
 use tokio::sync::watch;
 
@@ -172,7 +172,7 @@ pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
             tokio::time::sleep(INTERVAL).await;
             if server.read_errors.count.load(Ordering::Relaxed) > 0 {
                 let server = Arc::clone(&server);
-                let read = tokio::task::spawn_blocking(move || server.read_errors.read_again());
+                let read = blocking::run(move || server.read_errors.read_again());
                 if read.await.is_err() {
                     tracing::error!("reading bad places again panicked; it goes on");
                 }

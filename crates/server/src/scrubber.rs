@@ -1,12 +1,13 @@
 //! Reads, slowly and for ever, what nobody reads: sealed segments, to find damage before a consumer does.
 //!
 //! Off unless `scrub.bytes.per.second` says how slowly. Runs beside the workers on the main thread's
-//! runtime; each step reads 1 MiB or a batch on the blocking pool, then it sleeps for as long as that may
+//! runtime; each step reads 1 MiB or a batch on a thread that may block, then it sleeps for as long as that may
 //! take. What it read from the disk leaves the page cache again. What it finds the log knows from then on.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use penstock_ring::blocking;
 use penstock_storage::{Offset, Position, Scrub};
 use tokio::sync::watch;
 
@@ -69,10 +70,10 @@ async fn scrub(
             is_there.then(|| Scrub::open(&dir, base, Some(next)))
         })
     };
-    let opened = tokio::task::spawn_blocking(open).await?;
+    let opened = blocking::run(open).await?;
     let Some(mut scrub) = opened.flatten().transpose()? else { return Ok(()) };
     loop {
-        let step = tokio::task::spawn_blocking(move || {
+        let step = blocking::run(move || {
             let step = scrub.step();
             (scrub, step)
         });
@@ -85,7 +86,7 @@ async fn scrub(
         tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
     }
     let partition = Arc::clone(partition);
-    tokio::task::spawn_blocking(move || note(&partition, &scrub)).await?
+    blocking::run(move || note(&partition, &scrub)).await?
 }
 
 /// Fetches are careful there from now on.

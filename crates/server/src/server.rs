@@ -1,22 +1,22 @@
 //! The server as a whole: what all workers share, how it starts, how it stops.
 //!
 //! Called by main with the settings; [`run`] returns when a stop is complete. Start: lock the data
-//! directory, open every log, bind, start the workers, say where clients must connect. Stop: workers
+//! directory, bind, begin all threads, open every log, serve, say where clients must connect. Stop: workers
 //! answer what is in flight, logs are flushed and closed, the clean-shutdown marker is written.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use penstock_ring::RingConfig;
+use penstock_ring::{RAISE_THREADS, RingConfig, blocking};
 use penstock_storage::DataDir;
 use tokio::sync::{Semaphore, watch};
 
 use crate::cluster::Cluster;
+use crate::crew::Crew;
 use crate::file_system::FileSystem;
 use crate::groups::{Groups, OffsetStore};
 use crate::limits::ANSWERS_IN_FLIGHT_MAX_BYTES;
@@ -45,7 +45,6 @@ pub(crate) struct Server {
     pub(crate) metrics: Metrics,
     pub(crate) disk: disk::Reserve,
     pub(crate) read_errors: ReadErrors,
-    file_system: FileSystem,
     /// Connections open now, on all workers.
     pub(crate) connections: AtomicUsize,
     /// Bytes of requests that may still come into memory.
@@ -59,12 +58,11 @@ impl Server {
     fn open(
         settings: Settings,
         data_dir: DataDir,
+        lies_on: &FileSystem,
         bound: SocketAddr,
     ) -> anyhow::Result<Arc<Server>> {
         let metrics = Metrics::new();
-        let file_system = FileSystem::of(&settings.data_dir);
-        file_system.report(settings.fetch_drop_behind);
-        metrics.note_data_dir(&file_system);
+        metrics.note_data_dir(lies_on);
         let cluster = Cluster::open(&settings, bound)?;
         let offsets = Arc::new(OffsetStore::open(&settings.data_dir, settings.durability)?);
         let topics = Topics::open(&settings, data_dir, &offsets, &metrics)?;
@@ -73,7 +71,6 @@ impl Server {
         let producer_ids = ProducerIds::open(&settings.data_dir, known)?;
         Ok(Arc::new(Server {
             disk: disk::Reserve::new(&settings),
-            file_system,
             read_errors: ReadErrors::default(),
             topics,
             cluster,
@@ -88,18 +85,18 @@ impl Server {
             settings,
         }))
     }
+}
 
-    /// Every worker's ring has the same share of what a user may have in pipes.
-    pub(crate) fn ring_config(&self) -> RingConfig {
-        let max_pipes = (limits::PIPES / self.settings.workers).max(limits::PIPES_PER_RING_MIN);
-        let defaults = RingConfig::default();
-        RingConfig {
-            max_pipes,
-            idle_pipes: defaults.idle_pipes.min(max_pipes),
-            drop_behind: self.settings.fetch_drop_behind,
-            sight: self.file_system.sight,
-            ..defaults
-        }
+/// Every worker's ring has the same share of what a user may have in pipes.
+fn ring_config(settings: &Settings, lies_on: &FileSystem) -> RingConfig {
+    let max_pipes = (limits::PIPES / settings.workers).max(limits::PIPES_PER_RING_MIN);
+    let defaults = RingConfig::default();
+    RingConfig {
+        max_pipes,
+        idle_pipes: defaults.idle_pipes.min(max_pipes),
+        drop_behind: settings.fetch_drop_behind,
+        sight: lies_on.sight,
+        ..defaults
     }
 }
 
@@ -113,26 +110,32 @@ pub(crate) async fn run(
     on_ready: impl FnOnce(&Ready),
 ) -> anyhow::Result<()> {
     penstock_ring::ignore_sigpipe();
+    blocking::start()
+        .with_context(|| format!("cannot start the threads for what blocks: {RAISE_THREADS}"))?;
     let data_dir = DataDir::open(&settings.data_dir)?;
     let listeners = listen(settings.listen, settings.workers).await?;
     let bound = listeners[0].local_addr()?;
-    let server =
-        tokio::task::spawn_blocking(move || Server::open(settings, data_dir, bound)).await??;
+    let path = settings.data_dir.clone();
+    let lies_on = blocking::run(move || FileSystem::of(&path)).await?;
+    lies_on.report(settings.fetch_drop_behind);
+    let crew = Crew::muster(listeners, &ring_config(&settings, &lies_on), &stop).await?;
+    let opening = move || Server::open(settings, data_dir, &lies_on, bound);
+    let server = blocking::run(opening).await??;
 
     let metrics = http::serve(Arc::clone(&server), stop.subscribe()).await?;
     let helpers = start_helpers(&server, &stop);
-    let workers = start_workers(&server, listeners, &stop)?;
+    let workers = crew.serve(&server);
 
     on_ready(&Ready::of(&server, bound, metrics));
     worker::wait_for(&mut stop.subscribe(), Stop::Drain).await;
     server.metrics.set_ready(false);
     let time = StopTime::new(Instant::now(), server.settings.drain_timeout);
-    drain(workers, &stop, time.requests_until).await?;
+    workers.drain(&stop, time.requests_until).await?;
     for helper in helpers {
         helper.await??;
     }
     let patience = Patience { until: time.logs_until, stop: stop.subscribe() };
-    tokio::task::spawn_blocking(move || server.topics.close(&patience)).await?
+    blocking::run(move || server.topics.close(&patience)).await?
 }
 
 /// How drain.timeout.ms is divided.
@@ -205,52 +208,6 @@ fn beside(
         stop.send_modify(|stop| *stop = (*stop).max(Stop::Drain));
         Err(anyhow::anyhow!("{name} failed"))
     })
-}
-
-fn start_workers(
-    server: &Arc<Server>,
-    listeners: Vec<TcpListener>,
-    stop: &watch::Sender<Stop>,
-) -> anyhow::Result<Vec<JoinHandle<anyhow::Result<()>>>> {
-    let start = |(number, listener)| {
-        let (server, watching, ending) = (Arc::clone(server), stop.subscribe(), stop.clone());
-        let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-        let work = move || {
-            let outcome = worker::run(server, listener, watching);
-            if let Err(error) = &outcome {
-                tracing::error!("worker {number} failed: {error:#}");
-            }
-            // A worker that ends by itself takes the server with it: half a server helps nobody.
-            ending.send_modify(|stop| *stop = (*stop).max(Stop::Drain));
-            outcome
-        };
-        thread.spawn(work).context("cannot start a worker thread")
-    };
-    listeners.into_iter().enumerate().map(start).collect()
-}
-
-/// Waits until the workers have answered what is in flight, but no longer than they may take.
-async fn drain(
-    workers: Vec<JoinHandle<anyhow::Result<()>>>,
-    stop: &watch::Sender<Stop>,
-    until: Instant,
-) -> anyhow::Result<()> {
-    let joined = tokio::task::spawn_blocking(move || {
-        workers.into_iter().map(JoinHandle::join).collect::<Vec<_>>()
-    });
-    tokio::pin!(joined);
-    let outcomes = tokio::select! {
-        outcomes = &mut joined => outcomes?,
-        () = tokio::time::sleep_until(until.into()) => {
-            tracing::warn!("requests were still in flight after three quarters of drain.timeout.ms: closing them");
-            stop.send_modify(|stop| *stop = (*stop).max(Stop::Cut));
-            joined.await?
-        }
-    };
-    for outcome in outcomes {
-        outcome.map_err(|_| anyhow::anyhow!("a worker panicked"))??;
-    }
-    Ok(())
 }
 
 /// One listening socket a worker, all on the same address. One in use is asked for again for a moment.

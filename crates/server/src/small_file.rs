@@ -16,7 +16,9 @@ pub(crate) fn replace_file(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file = std::fs::File::create(&beside)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    std::fs::rename(&beside, path)?;
     let directory = path.parent().expect("the file is in the data directory");
-    std::fs::File::open(directory)?.sync_all()
+    // Before the new file is there: in a shortage the old one is.
+    let directory = std::fs::File::open(directory)?;
+    std::fs::rename(&beside, path)?;
+    directory.sync_all()
 }

@@ -1,10 +1,11 @@
 //! CreateTopics, DeleteTopics, CreatePartitions.
 //!
-//! Called by api. Checks are pure; what touches files runs on the blocking pool, one topic after another. As in
+//! Called by api. Checks are pure; what touches files runs where it may block, one topic after another. As in
 //! Kafka, a topic that a request names twice is refused, once: which one was meant?
 
 use std::sync::Arc;
 
+use penstock_ring::blocking;
 use penstock_storage::validate_topic_name;
 use penstock_wire::messages::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreatePartitionsRequest,
@@ -275,7 +276,7 @@ async fn on_blocking_pool<T: Send + 'static>(
     change: impl FnOnce(&Topics) -> Result<T, ChangeError> + Send + 'static,
 ) -> Result<T, Refused> {
     let server = Arc::clone(&worker.server);
-    match tokio::task::spawn_blocking(move || change(&server.topics)).await {
+    match blocking::run(move || change(&server.topics)).await {
         Ok(outcome) => Ok(outcome?),
         Err(_) => Err(Refused::new(ErrorCode::UNKNOWN_SERVER_ERROR, "the change panicked")),
     }

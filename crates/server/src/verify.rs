@@ -2,10 +2,11 @@
 //! must decompress, and then be what uncompressed ones must be.
 //!
 //! Called by produce. A batch that cannot be read stops its consumers for ever; without this only
-//! its first bytes are looked at. What it costs is the codec's time for the whole batch, on the
-//! blocking pool, and the decompressed bytes in memory for as long: of few batches at once, each
+//! its first bytes are looked at. What it costs is the codec's time for the whole batch, on a
+//! thread that may block, and the decompressed bytes in memory for as long: of few batches at once, each
 //! within a bound.
 
+use penstock_ring::blocking;
 use penstock_storage::{ProduceError, ProducedBatch, Terms};
 use tokio::sync::Semaphore;
 
@@ -39,7 +40,7 @@ pub(crate) async fn verified(
     terms: Terms,
 ) -> Result<ProducedBatch, VerifyError> {
     let _turn = TURNS.acquire().await.map_err(|_| VerifyError::GivenUp)?;
-    let verifying = tokio::task::spawn_blocking(move || verify(batch, &terms));
+    let verifying = blocking::run(move || verify(batch, &terms));
     verifying.await.map_err(|_| VerifyError::GivenUp)?
 }
 

@@ -11,8 +11,8 @@ use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use penstock_ring::{Ring, Socket};
-use tokio::sync::watch;
+use penstock_ring::{Ring, RingConfig, Socket};
+use tokio::sync::{oneshot, watch};
 
 use crate::connection;
 use crate::connections::{Connections, PhaseLimits, Vitals};
@@ -52,19 +52,29 @@ pub(crate) enum Stop {
     Now,
 }
 
+/// What a worker begins with.
+pub(crate) struct Orders {
+    pub(crate) ring: RingConfig,
+    pub(crate) listener: TcpListener,
+    pub(crate) stop: watch::Receiver<Stop>,
+    /// Told once it has all that it needs.
+    pub(crate) begun: oneshot::Sender<()>,
+    /// What to serve. It fails where the start is given up.
+    pub(crate) server: oneshot::Receiver<Arc<Server>>,
+}
+
 /// Runs a worker on the calling thread until a stop is complete.
 ///
 /// # Errors
 /// The runtime or the ring cannot be made.
-pub(crate) fn run(
-    server: Arc<Server>,
-    listener: TcpListener,
-    stop: watch::Receiver<Stop>,
-) -> anyhow::Result<()> {
+pub(crate) fn run(orders: Orders) -> anyhow::Result<()> {
+    let Orders { ring, listener, stop, begun, server } = orders;
     block_on(async move {
-        let ring = Ring::new(server.ring_config()).context("cannot make a ring")?;
-        server.metrics.watch_ring(ring.counters());
+        let ring = Ring::new(ring).context("cannot make a ring")?;
         say_what_is_missing(&ring);
+        let _ = begun.send(());
+        let Ok(server) = server.await else { return Ok(()) };
+        server.metrics.watch_ring(ring.counters());
         let mut driver = tokio::task::spawn_local(ring.clone().drive());
         let connections = Connections::default();
         let lines = || LogBudget::new(Instant::now());

@@ -125,7 +125,7 @@ impl Disk for Files {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        File::open(dir)?.sync_all().map_err(sync_error)
     }
 }
 
@@ -242,12 +242,13 @@ impl Directory {
     /// Makes the names in it survive a power cut.
     ///
     /// What fails is never an error of kind `StorageFull`: after those callers go on, after this one they
-    /// must not, since nobody knows which names are on the disk. Without a descriptor nothing was tried.
+    /// must not, since nobody knows which names are on the disk. Nor is it one of a shortage, unless the directory
+    /// could not even be opened for it: then nothing was tried.
     pub(crate) fn sync(&self) -> io::Result<()> {
         let synced = self.disk.sync_dir(&self.path);
-        synced.map_err(|error| match is_out_of_descriptors(&error) {
+        synced.map_err(|error| match is_shortage(&error) {
             true => error,
-            false => io::Error::other(error),
+            false => sync_error(error),
         })
     }
 }
@@ -261,6 +262,21 @@ pub fn is_no_room(error: &io::Error) -> bool {
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     let out = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
     out.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// The system has something too little of, for the moment: descriptors, memory, threads; or a signal came between.
+/// What opens or writes may be tried again. The error of a sync that was tried is never one of these (`sync_error`).
+pub fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [Errno::AGAIN, Errno::INTR, Errno::NOMEM];
+    let is = |errno: &Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    is_out_of_descriptors(error) || passing.iter().any(is)
+}
+
+/// What became of a sync that was tried and failed, whatever the kernel calls the reason: not to be taken for an
+/// error after which one may try again.
+pub(crate) fn sync_error(error: io::Error) -> io::Error {
+    io::Error::other(error)
 }
 
 impl<P: AsRef<Path> + ?Sized> From<&P> for Directory {

@@ -23,6 +23,7 @@ use std::{
 
 use crate::{
     Directory, DiskFile, Offset,
+    disk::sync_error,
     index_entry::Entry,
     index_search::Bracket,
     segment::{segment_file, write_again},
@@ -144,7 +145,7 @@ impl<E: Entry> IndexFile<E> {
 
     pub(crate) fn sync(&self) -> io::Result<()> {
         match self.dir.disk().open(&self.path()) {
-            Ok(file) => file.sync_data(),
+            Ok(file) => file.sync_data().map_err(sync_error),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -259,6 +260,6 @@ impl EntriesFlush {
 
     /// Makes what was written survive a power cut. Blocks.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.dir.disk().open(&self.path)?.sync_data()
+        self.dir.disk().open(&self.path)?.sync_data().map_err(sync_error)
     }
 }

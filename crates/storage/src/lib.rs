@@ -62,7 +62,9 @@ pub use append::{Append, AppendError, Appended};
 pub use config::{LogConfig, TimestampType};
 pub use damage::{Damage, DamageFlush};
 pub use data_dir::{DataDir, DataDirError, TakenAway};
-pub use disk::{DirEntry, Directory, Disk, DiskFile, Files, is_no_room, is_out_of_descriptors};
+pub use disk::{
+    DirEntry, Directory, Disk, DiskFile, Files, is_no_room, is_out_of_descriptors, is_shortage,
+};
 pub use epochs::EpochStart;
 pub use flush::IndexFlush;
 pub use log::{Find, LastStop, Log, LogError, SegmentInfo};

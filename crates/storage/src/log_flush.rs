@@ -15,6 +15,7 @@ use std::{io, sync::Arc};
 
 use crate::{
     Directory, IndexFlush, Log, Offset, RecoveryPoint,
+    disk::is_shortage,
     log::Writing,
     producer_snapshot::{self, SUFFIX},
     segment::{Segment, SegmentFiles, segment_file},
@@ -41,7 +42,8 @@ pub struct LogFlush {
 /// Why the recovery point does not move.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
-    /// A file beside the batches could not be written. A later flush may do better.
+    /// A file beside the batches could not be written, or none could be opened for a sync in a shortage. A later
+    /// flush may do better.
     #[error("cannot write what belongs to the batches: {0}")]
     Write(#[source] io::Error),
     /// Nobody knows what is on the disk.
@@ -70,17 +72,17 @@ impl LogFlush {
         if self.is_of_entries {
             return self.entries.iter().try_for_each(|entries| {
                 ask()?;
-                entries.sync().map_err(FlushError::Sync)
+                entries.sync().map_err(unsynced)
             });
         }
         for files in &self.segments {
             ask()?;
-            files.sync().map_err(FlushError::Sync)?;
+            files.sync().map_err(unsynced)?;
         }
         ask()?;
         self.write_snapshot().map_err(FlushError::Write)?;
         ask()?;
-        self.dir.sync().map_err(FlushError::Sync)?;
+        self.dir.sync().map_err(unsynced)?;
         self.remove_superseded().map_err(FlushError::Write)
     }
 
@@ -102,6 +104,14 @@ impl LogFlush {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// A sync that could not even be asked for, in a shortage, has not failed: the next flush asks again.
+fn unsynced(error: io::Error) -> FlushError {
+    match is_shortage(&error) {
+        true => FlushError::Write(error),
+        false => FlushError::Sync(error),
     }
 }
 

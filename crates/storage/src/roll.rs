@@ -12,7 +12,7 @@ use std::{io, sync::Arc};
 
 use crate::{
     Directory, IndexFlush, Log, Offset, ProducedBatch,
-    disk::{is_no_room, is_out_of_descriptors},
+    disk::{is_no_room, is_shortage, sync_error},
     log::{Active, Writing},
     segment::{MAX_SEGMENT_BYTES, SegmentFiles},
 };
@@ -36,10 +36,10 @@ pub struct NewSegment {
 impl Roll {
     /// Makes the records of the old segment survive a power cut. Blocks.
     ///
-    /// After an error (`Log::fail_roll`), which is never of kind `StorageFull`, the log is offline: nobody
+    /// After an error (`Log::fail_roll`), which is never of no room or a shortage, the log is offline: nobody
     /// knows what is on the disk.
     pub fn sync_sealed(&self) -> io::Result<()> {
-        self.sealed.log.sync_data().map_err(io::Error::other)
+        self.sealed.log.sync_data().map_err(sync_error)
     }
 
     /// Completes the indexes of the old segment and makes the files of the new one. Blocks.
@@ -101,10 +101,10 @@ impl Log {
         self.writing = Writing::Idle;
     }
 
-    /// The roll came to nothing. Without room or descriptors the next append tries again; after any other error nobody knows
+    /// The roll came to nothing. Without room, or in a shortage, the next append tries again; after any other error nobody knows
     /// what is on the disk, and the log goes offline.
     pub fn fail_roll(&mut self, error: &io::Error) {
-        if !is_no_room(error) && !is_out_of_descriptors(error) {
+        if !is_no_room(error) && !is_shortage(error) {
             self.writing = Writing::Offline;
             tracing::error!(
                 dir = %self.dir.display(), %error,

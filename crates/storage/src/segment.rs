@@ -20,6 +20,7 @@ use crate::{
     age::SegmentAge,
     batch_place::BatchPlace,
     damage::DamagedRanges,
+    disk::sync_error,
     index_entry::{Entry, OffsetEntry, TimeEntry},
     index_file::{EntriesFlush, IndexFile, IndexTail},
 };
@@ -67,9 +68,10 @@ impl SegmentFiles {
         SegmentFiles { base, log, offsets, times }
     }
 
-    /// Makes all of it survive a power cut. Blocks. Indexes that are gone have expired.
+    /// Makes all of it survive a power cut. Blocks. Indexes that are gone have expired. One of them may not be opened
+    /// for it in a shortage (`is_shortage`); any other error is that of a sync that failed.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.log.sync_data()?;
+        self.log.sync_data().map_err(sync_error)?;
         self.offsets.sync()?;
         self.times.sync()
     }

@@ -73,7 +73,7 @@ impl Journal {
             File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
         let file_bytes = file.metadata()?.len();
         // Whoever made or renamed it may have died before its name was on the disk.
-        sync_directory_of(&path)?;
+        directory_of(&path)?.sync_all()?;
         let mut records = Records::of(&file, file_bytes);
         let mut offsets = Offsets::default();
         while let Some(Record { body, position, skipped_bytes }) = records.next()? {
@@ -171,9 +171,11 @@ impl Journal {
         writer.flush()?;
         drop(writer);
         file.sync_all()?;
+        // Before the name is taken over: one that cannot be opened then would leave it unsynced.
+        let directory = directory_of(&self.path)?;
         std::fs::rename(beside, &self.path)?;
         (self.file, self.len_bytes) = (file, len_bytes);
-        let synced = sync_directory_of(&self.path);
+        let synced = directory.sync_all();
         self.is_offline |= synced.is_err();
         synced
     }
@@ -189,8 +191,8 @@ impl Journal {
     }
 }
 
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+fn directory_of(path: &Path) -> io::Result<File> {
+    File::open(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// A whole record. Strings come out of frames or this file: they fit 16 bits.

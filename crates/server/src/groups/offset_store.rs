@@ -13,6 +13,7 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use anyhow::Context;
 use parking_lot::{Mutex, MutexGuard};
+use penstock_ring::RAISE_THREADS;
 use penstock_wire::Str;
 use tokio::sync::{oneshot, watch};
 
@@ -119,7 +120,9 @@ impl OffsetStore {
             let _living: watch::Sender<()> = living;
             write(&queued);
         };
-        let thread = thread.spawn(work).context("cannot start a thread")?;
+        let thread = thread.spawn(work);
+        let why = || format!("cannot start the thread of committed offsets: {RAISE_THREADS}");
+        let thread = thread.with_context(why)?;
         let (queue, thread) = (Some(queue), Some(thread));
         let (written_ms, written_path) = (None, PathBuf::new());
         Ok(OffsetStore { offsets, queue, thread, alive, written_ms, written_path })

@@ -17,8 +17,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use penstock_ring::{Ring, Then, WriteError};
-use penstock_storage::{Append, AppendError, Appended, Log, Offset, ProducedBatch, is_no_room};
+use penstock_ring::{Ring, Then, WriteError, blocking};
+use penstock_storage::{
+    Append, AppendError, Appended, Log, Offset, ProducedBatch, is_no_room, is_shortage,
+};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 
@@ -192,7 +194,7 @@ impl Group<'_> {
         };
         // Nobody was ever given these bytes. Under the append lock, so that none come behind them. After a
         // failed sync they are whole in the page cache alone, where the next start would believe them.
-        let cut = tokio::task::spawn_blocking(move || file.set_len(position)).await;
+        let cut = blocking::run(move || file.set_len(position)).await;
         let failure = match cut.map_err(io::Error::from).flatten() {
             Ok(()) if is_full => ProduceFailure::NoRoom(error.into()),
             _ => ProduceFailure::Write(error.into()),
@@ -233,7 +235,8 @@ impl Group<'_> {
         Ok(appended)
     }
 
-    /// The error, and whether it is that the disk has no room, which is known before the sync only.
+    /// The error, and whether it is that there is no room (on the disk, or for the moment in memory), which is known
+    /// before the sync only.
     async fn write(&mut self, ring: &Ring) -> Result<(), (io::Error, bool)> {
         let commits = &self.partition.commits;
         let (file, position) = (Arc::clone(&self.appends[0].file), self.appends[0].position.0);
@@ -246,7 +249,7 @@ impl Group<'_> {
         commits.syncs.inc_by(u64::from(self.then == Then::SyncData && was_synced));
         written.map_err(|error| match error {
             WriteError::Write(error) => {
-                let is_full = is_no_room(&error);
+                let is_full = is_no_room(&error) || is_shortage(&error);
                 (error, is_full)
             }
             WriteError::Sync(error) => (error, false),

@@ -2,7 +2,7 @@
 //!
 //! The registry has the intent before the first directory changes, and the outcome after the last one has;
 //! interrupted.rs says what a start makes of an intent. Nothing is visible to clients before the outcome is on
-//! the disk. Called by requests, on the blocking pool; one change at a time.
+//! the disk. Called by requests, where it may block; one change at a time.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Called at start, by server. It blocks. What concerns the data directory as a whole still refuses the start:
-//! its lock, its checkpoints, its listing; so does running out of descriptors, which is no partition's fault.
+//! its lock, its checkpoints, its listing; so does running out of descriptors or memory, which is no partition's fault.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 use parking_lot::{Mutex, RwLock};
 use penstock_storage::{
     DataDir, DataDirError, Log, LogError, OldSegments, PartitionName, Recovery, RecoveryPoint,
-    Transactions, is_no_room, is_out_of_descriptors,
+    Transactions, is_no_room, is_out_of_descriptors, is_shortage,
 };
 
 use super::interrupted::finish_all;
@@ -180,7 +180,7 @@ fn ranges(numbers: &[i32]) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// Opens logs on as many threads as there are cores and says what recovery found. `None`: it cannot be
+/// Opens logs on as many threads as there are cores, or as can be had, and says what recovery found. `None`: it cannot be
 /// opened, which was said too.
 fn open_all(
     names: Vec<PartitionName>,
@@ -199,6 +199,9 @@ fn open_all(
                 Err(LogError::Io { source, .. }) if is_out_of_descriptors(&source) => {
                     bail!("cannot open {name}: {source}; more are needed (ulimit -n)");
                 }
+                Err(LogError::Io { source, .. }) if is_shortage(&source) => {
+                    bail!("cannot open {name}: {source}");
+                }
                 Err(error) => {
                     tracing::error!(%name, %error, "a partition cannot be opened; it is not served until a restart finds it mended");
                     None
@@ -209,12 +212,14 @@ fn open_all(
     };
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     std::thread::scope(|scope| {
-        let openers: Vec<_> = (0..threads).map(|_| scope.spawn(open_some)).collect();
-        for opener in openers {
+        let open = || std::thread::Builder::new().spawn_scoped(scope, open_some).ok();
+        let others: Vec<_> = (1..threads).filter_map(|_| open()).collect();
+        let own = open_some();
+        for opener in others {
             let outcome = opener.join();
             outcome.map_err(|_| anyhow::anyhow!("opening a log panicked"))??;
         }
-        anyhow::Ok(())
+        own
     })
     .context("cannot open the logs")?;
     Ok(opened.into_inner())

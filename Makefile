@@ -57,6 +57,7 @@ soak: build ## all rounds of the fault tests, of which `system` runs a few (ten 
 	PENSTOCK_SOAK=$(PENSTOCK_SOAK) $(CARGO) test --package penstock-tests \
 		--test crash --test stop --test power_cut --test sync_errors --test read_errors --test file_systems \
 		--test retention --test resets --test disk_full --test write_errors --test whole_topics \
+		--test threads \
 		-- --nocapture --test-threads 1
 	PENSTOCK_SEEDS=$(PENSTOCK_SEEDS) $(CARGO) test --release --package penstock-storage --test faults
 

@@ -66,6 +66,27 @@ fn storage_touches_files_through_its_disk_alone() {
     }
 }
 
+/// They panic where the system has no thread: `penstock_ring::blocking` has threads that are always there.
+#[test]
+fn no_thread_is_taken_for_granted() {
+    let folders =
+        ["crates/ring/src", "crates/server/src"].map(|folder| Path::new(ROOT).join(folder));
+    let is_within = |path: &PathBuf| folders.iter().any(|folder| path.starts_with(folder));
+    // Tests have files, or the end of one, of their own.
+    let is_of_tests = |path: &Path| {
+        ["tests.rs", "starved.rs", "kernel_contract.rs", "probe.rs"]
+            .iter()
+            .any(|name| path.ends_with(name))
+    };
+    for path in sources().iter().filter(|path| is_within(path) && !is_of_tests(path)) {
+        let text = fs::read_to_string(path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for way in ["spawn_blocking(", "block_in_place(", "thread::spawn(", "scope.spawn("] {
+            assert!(!code.contains(way), "{} has {way}", path.display());
+        }
+    }
+}
+
 #[test]
 fn nothing_is_left_unfinished() {
     for path in sources().iter().filter(|path| !path.ends_with("tests/house.rs")) {

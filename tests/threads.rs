@@ -1,0 +1,272 @@
+//! A server at its limit of threads: nothing goes offline, and all works again once there are threads.
+//!
+//! The limit is that of a cgroup (harness/pids.rs), set to what is there while the server starts, appends, rolls,
+//! creates topics and answers fetches of data that is on the disk alone.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use penstock_tests::load::Load;
+use penstock_tests::pids::Pids;
+use penstock_tests::producer::End;
+use penstock_tests::records::{batch_of, bytes_of, records_from};
+use penstock_tests::rounds::{Dice, is_soak, rounds, say};
+use penstock_tests::{Client, Penstock, Start, binary};
+use penstock_wire::ErrorCode;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+const TOPIC: &str = "t";
+const PARTITIONS: i32 = 3;
+const VALUE_BYTES: usize = 100_000;
+/// A roll every few batches.
+const SEGMENT_BYTES: &str = "400000";
+
+/// All works again so soon after there are threads.
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+
+/// The kernel, and the server, have let go of threads that they do not keep.
+const THREADS_IDLE: Duration = Duration::from_secs(17);
+
+/// Surely enough for a start.
+const THREADS_ENOUGH: usize = 40;
+
+/// Set in the process that forbids itself io_uring and becomes the server.
+const BECOME_SERVER: &str = "TEST_BECOME_SERVER_AT_THE_LIMIT_OF_THREADS";
+
+/// Not a test by itself: the re-executed process ends here and never returns.
+#[test]
+fn become_the_server_without_io_uring_when_told_to() {
+    const IO_URING_SETUP: i64 = 425;
+    const EPERM: u32 = 1;
+    let Ok(arguments) = std::env::var(BECOME_SERVER) else { return };
+    let rules = [(IO_URING_SETUP, vec![])].into_iter().collect();
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let refuse = SeccompAction::Errno(EPERM);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+    let mut command = Command::new(binary("penstock"));
+    let error = command.args(arguments.split(' ')).env_remove(BECOME_SERVER).exec();
+    panic!("cannot become the server: {error}");
+}
+
+/// A server in a group of its own, and what it acknowledged.
+struct Limited {
+    // Before the group, which can be removed when it is gone.
+    server: Penstock,
+    group: Pids,
+    data_dir: PathBuf,
+    client: Client,
+    /// Records of each partition.
+    acknowledged: [i64; PARTITIONS as usize],
+    topics: usize,
+}
+
+impl Limited {
+    fn new(server: Penstock, group: Pids, data_dir: &Path) -> Limited {
+        let mut client = server.client().unwrap();
+        client.create_topic(TOPIC, PARTITIONS, &[("segment.bytes", SEGMENT_BYTES)]).unwrap();
+        let (data_dir, acknowledged) = (data_dir.to_owned(), [0; PARTITIONS as usize]);
+        Limited { server, group, data_dir, client, acknowledged, topics: 0 }
+    }
+
+    fn append(&mut self) {
+        for partition in 0..PARTITIONS {
+            let answer = self.client.produce(TOPIC, partition, 1, batch_of(VALUE_BYTES)).unwrap();
+            assert_eq!(answer.error_code, ErrorCode::NONE, "partition {partition}");
+            self.acknowledged[partition as usize] += 1;
+        }
+    }
+
+    fn roll(&mut self) {
+        let before = self.segments(0).len();
+        while self.segments(0).len() < before + 2 {
+            self.append();
+        }
+    }
+
+    fn create(&mut self) {
+        self.topics += 1;
+        let name = format!("created-{}", self.topics);
+        self.client.create_topic(&name, 2, &[]).unwrap();
+        let answer = self.client.produce(&name, 1, 1, batch_of(10)).unwrap();
+        assert_eq!(answer.error_code, ErrorCode::NONE);
+    }
+
+    /// Reads all from the disk: nothing of it is in the page cache.
+    fn fetch_cold(&mut self) {
+        for partition in 0..PARTITIONS {
+            for path in self.segments(partition) {
+                let file = File::open(path).unwrap();
+                rustix::fs::fdatasync(&file).unwrap();
+                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+            }
+            let mut offset = 0;
+            while offset < self.acknowledged[partition as usize] {
+                let fetched = self.client.fetch(TOPIC, partition, offset).unwrap();
+                let records = records_from(&bytes_of(&fetched), offset);
+                assert!(!records.is_empty(), "nothing at {offset} of partition {partition}");
+                let sent: Bytes = batch_of(VALUE_BYTES);
+                let sent = records_from(&sent, 0).remove(0).1;
+                for (at, value) in records {
+                    assert_eq!(at, offset);
+                    assert!(value == sent, "record {at} of partition {partition} is another one");
+                    offset += 1;
+                }
+            }
+            assert_eq!(offset, self.acknowledged[partition as usize]);
+        }
+    }
+
+    fn segments(&self, partition: i32) -> Vec<PathBuf> {
+        let dir = self.data_dir.join(format!("{TOPIC}-{partition}"));
+        let files = std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|kind| kind == "log")).collect()
+    }
+
+    /// Does `what` at the limit, and then, with threads, all else.
+    fn at_the_limit(&mut self, what: &str, step: fn(&mut Limited)) {
+        self.group.limit_to_present();
+        let present = self.group.count();
+        step(self);
+        self.group.lift();
+        let lifted = Instant::now();
+        for step in [Limited::append, Limited::create, Limited::fetch_cold] {
+            step(self);
+        }
+        let again = lifted.elapsed();
+        assert!(again < AGAIN_MAX, "{what}: all worked again only after {again:?}");
+        let offline = self.server.metrics().unwrap().value("penstock_partitions_offline");
+        assert_eq!(offline, 0, "{what} at {present} threads");
+    }
+}
+
+fn command_of(group: &Pids, start: &Start, with_io_uring: bool) -> Command {
+    if with_io_uring {
+        return group.enter(&binary("penstock"), start.arguments());
+    }
+    let test = std::env::current_exe().unwrap();
+    let name = "become_the_server_without_io_uring_when_told_to";
+    let mut command = group.enter(&test, ["--exact", name, "--nocapture"]);
+    command.env(BECOME_SERVER, start.arguments().join(" ")).env("RUST_TEST_THREADS", "2");
+    command
+}
+
+fn nothing_goes_offline(durability: &str, fetch_path: &str, with_io_uring: bool) {
+    let Some(group) = Pids::make() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let start = Start::on(dir.path());
+    let start = start.with(&["--durability", durability, "--fetch-path", fetch_path]);
+    let command = command_of(&group, &start, with_io_uring);
+    let mut limited = Limited::new(Penstock::start(command).unwrap(), group, dir.path());
+    let steps: [(&str, fn(&mut Limited)); 4] = [
+        ("append", Limited::append),
+        ("roll", Limited::roll),
+        ("create", Limited::create),
+        ("cold fetch", Limited::fetch_cold),
+    ];
+    for round in 0..rounds(1, 2) {
+        for (what, step) in steps {
+            // At first what there is since the start, later also what is left of more.
+            if is_soak() && round > 0 {
+                std::thread::sleep(THREADS_IDLE);
+            }
+            limited.at_the_limit(what, step);
+        }
+    }
+    limited.group.limit_to_present();
+    let Limited { server, group, acknowledged, .. } = limited;
+    server.stop().unwrap();
+    assert!(dir.path().join(".kafka_cleanshutdown").exists(), "the stop at the limit is clean");
+
+    group.lift();
+    let server = start.start().unwrap();
+    let mut client = server.client().unwrap();
+    for (partition, acknowledged) in (0..).zip(acknowledged) {
+        assert_eq!(client.offset_of(TOPIC, partition, -1).unwrap(), acknowledged);
+    }
+    drop(server);
+}
+
+#[test]
+fn nothing_goes_offline_at_the_limit_of_threads() {
+    nothing_goes_offline("os", "auto", true);
+}
+
+#[test]
+fn nothing_goes_offline_at_the_limit_of_threads_with_syncs_and_chains() {
+    nothing_goes_offline("fsync", "chain", true);
+}
+
+#[test]
+fn nothing_goes_offline_at_the_limit_of_threads_without_io_uring() {
+    nothing_goes_offline("fsync", "auto", false);
+}
+
+/// What a start needs is there when it serves: a limit of just that is one to live with.
+#[test]
+fn a_start_has_all_the_threads_it_needs_or_is_refused_with_words_and_touches_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = Start::on(dir.path()).with(&["--durability", "fsync"]);
+    let server = start.start().unwrap();
+    server.client().unwrap().create_topic("before", 1, &[]).unwrap();
+    server.stop().unwrap();
+    let lines = tempfile::NamedTempFile::new().unwrap();
+    for threads in 1..THREADS_ENOUGH {
+        let Some(group) = Pids::make() else { return };
+        group.limit(threads);
+        let mut command = command_of(&group, &start, true);
+        command.stderr(lines.reopen().unwrap());
+        lines.as_file().set_len(0).unwrap();
+        let refused = match Penstock::start(command) {
+            Ok(server) => {
+                say(format_args!("a server of one worker needs {threads} threads"));
+                return serves_with_no_more(Limited::new(server, group, dir.path()));
+            }
+            Err(refused) => refused.to_string(),
+        };
+        let words = std::fs::read_to_string(lines.path()).unwrap();
+        assert!(refused.ends_with("exit status: 1"), "{threads} threads: {refused}: {words}");
+        assert!(words.contains("pids.max"), "{threads} threads: {words}");
+        assert!(!words.contains("panicked"), "{threads} threads: {words}");
+        assert!(dir.path().join(".kafka_cleanshutdown").exists(), "the next start believes it");
+    }
+    panic!("{THREADS_ENOUGH} threads are not enough");
+}
+
+fn serves_with_no_more(mut limited: Limited) {
+    for step in [Limited::append, Limited::roll, Limited::create, Limited::fetch_cold] {
+        step(&mut limited);
+    }
+    let metrics = limited.server.metrics().unwrap();
+    assert_eq!(metrics.value("penstock_partitions_offline"), 0);
+    limited.server.stop().unwrap();
+}
+
+/// The limit comes and goes under load: all is acknowledged, nothing is lost or doubled.
+#[test]
+fn a_limit_of_threads_that_comes_and_goes_costs_a_load_nothing_but_time() {
+    let mut dice = Dice::of("a limit of threads that comes and goes");
+    let Some(group) = Pids::make() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let start = Start::on(dir.path()).with(&["--durability", "fsync", "--fetch-path", "chain"]);
+    let server = Penstock::start(command_of(&group, &start, true)).unwrap();
+    let mut load = Load::create(&mut server.client().unwrap(), &mut dice);
+    let ended = load.under(server.address(), |journal| {
+        for _ in 0..rounds(10, 300) {
+            group.limit_to_present();
+            journal.wait_for_more(dice.within(5..50));
+            group.lift();
+            journal.wait_for_more(dice.within(5..50));
+        }
+    });
+    let ends = [&ended.producers[..], &ended.consumers[..]].concat();
+    assert!(ends.iter().all(|end| *end == End::Stopped), "{ended:?}");
+    assert_eq!(server.metrics().unwrap().value("penstock_partitions_offline"), 0);
+    load.witness(dir.path()).check(&mut server.client().unwrap(), load.journal());
+    server.stop().unwrap();
+}

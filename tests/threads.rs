@@ -54,6 +54,9 @@ fn become_the_server_without_io_uring_when_told_to() {
     panic!("cannot become the server: {error}");
 }
 
+/// What a server is asked for.
+type Step = fn(&mut Limited);
+
 /// A server in a group of its own, and what it acknowledged.
 struct Limited {
     // Before the group, which can be removed when it is gone.
@@ -129,7 +132,7 @@ impl Limited {
     }
 
     /// Does `what` at the limit, and then, with threads, all else.
-    fn at_the_limit(&mut self, what: &str, step: fn(&mut Limited)) {
+    fn at_the_limit(&mut self, what: &str, step: Step) {
         self.group.limit_to_present();
         let present = self.group.count();
         step(self);
@@ -163,7 +166,7 @@ fn nothing_goes_offline(durability: &str, fetch_path: &str, with_io_uring: bool)
     let start = start.with(&["--durability", durability, "--fetch-path", fetch_path]);
     let command = command_of(&group, &start, with_io_uring);
     let mut limited = Limited::new(Penstock::start(command).unwrap(), group, dir.path());
-    let steps: [(&str, fn(&mut Limited)); 4] = [
+    let steps: [(&str, Step); 4] = [
         ("append", Limited::append),
         ("roll", Limited::roll),
         ("create", Limited::create),

@@ -5,6 +5,7 @@
 //! flight the whole [`Job`] lies in the slab: nothing here can touch a pipe the kernel works on.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::operations::Resources;
 use crate::pipes::Lease;
 use crate::ring::{Kernel, Ring};
 use crate::route::{self, Way};
+use crate::shortage;
 use crate::socket::Socket;
 use crate::stage::Stage;
 use crate::sys::{Advice, Request, Requests};
@@ -39,7 +41,7 @@ pub(crate) async fn transfer(
     let mut job = Job::new(ring, pieces, Rc::clone(socket), path);
     loop {
         job.route(ring);
-        job.prepare(ring).await?;
+        job.prepare(ring).await;
         match job.transfer.next() {
             Next::Done => {
                 socket.uncork();
@@ -93,7 +95,7 @@ struct Job {
     pipe: Option<Lease>,
     /// The next bytes are not in the page cache: their plan will wait for a disk.
     is_cold: bool,
-    /// The kernel had no worker for a chain of it: the rest is copied, which waits for a disk on a thread that is
+    /// There was no worker or pipe for a chain of it: the rest is copied, which waits for a disk on a thread that is
     /// there. sendfile would wait on the event loop.
     has_left_chain: bool,
     /// Held while it does.
@@ -144,23 +146,24 @@ impl Job {
         }
     }
 
-    /// Gets what the next plan needs: a place among those that wait for a disk, a pipe.
-    async fn prepare(&mut self, ring: &Ring) -> Result<(), TransferError> {
+    /// Gets what the next plan needs: a place among those that wait for a disk, a pipe, a buffer.
+    async fn prepare(&mut self, ring: &Ring) {
         if self.is_cold && self.transfer.is_at_a_turn() {
             self.cold_place = Some(ring.admit_cold().await);
             self.read_ahead(ring);
         }
+        if self.pipe.is_none() && self.transfer.wants_pipe() {
+            match ring.pipes().lease().await {
+                Ok(lease) => {
+                    self.transfer.set_pipe_slots(lease.slots());
+                    self.pipe = Some(lease);
+                }
+                Err(error) => self.leave_chain(ring, &error),
+            }
+        }
         if matches!(self.transfer.means(), Means::Copy { .. }) {
             self.stage.prepare(ring.spare_stage(), self.transfer.rest_bytes());
         }
-        if self.pipe.is_none() && self.transfer.wants_pipe() {
-            let lease = ring.pipes().lease().await;
-            let lease = lease
-                .map_err(|error| TransferError::Os(error.raw_os_error().unwrap_or(libc::EMFILE)))?;
-            self.transfer.set_pipe_slots(lease.slots());
-            self.pipe = Some(lease);
-        }
-        Ok(())
     }
 
     /// Has the disk read what the next plans will fill from, all at once instead of hop by hop; and, if
@@ -189,7 +192,7 @@ impl Job {
             ring.workers().give_way(Instant::now());
         }
         if self.transfer.is_refused() {
-            return self.leave_chain(ring);
+            return self.leave_chain(ring, &Errno::CANCELED.into());
         }
         let Some(pipe) = &mut self.pipe else { return };
         if !self.transfer.is_blocked() {
@@ -201,10 +204,10 @@ impl Job {
         }
     }
 
-    fn leave_chain(&mut self, ring: &Ring) {
-        if let Kernel::Uring(uring) = ring.kernel() {
-            uring.note_refused(-libc::ECANCELED);
-        }
+    /// There is no worker, or no pipe, for the rest: it is copied.
+    fn leave_chain(&mut self, ring: &Ring, error: &io::Error) {
+        self.counters.refused.add(1);
+        shortage::report(error, "a kernel worker or a pipe for an answer");
         self.release_pipe();
         (self.has_left_chain, self.is_cold) = (true, false);
         self.transfer.leave_chain(means_of(Way::Copy, ring));

@@ -168,7 +168,7 @@ impl Uring {
     }
 
     /// The kernel had no worker for an operation, or no memory.
-    pub(crate) fn note_refused(&self, result: i32) {
+    fn note_refused(&self, result: i32) {
         self.counters.refused.add(1);
         let error = io::Error::from_raw_os_error(result.wrapping_neg());
         shortage::report(&error, "a kernel worker or memory for an operation");

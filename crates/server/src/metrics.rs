@@ -298,7 +298,9 @@ const COUNTERS: &[Row] = &[
     ("ring_cold_waits", "Chains that had to wait for others that wait for a disk", |c| {
         &c.cold_waits
     }),
-    ("ring_refused", "Operations that the kernel had no worker or memory for", |c| &c.refused),
+    ("ring_refused", "Operations for which there was no kernel worker, memory or pipe", |c| {
+        &c.refused
+    }),
     ("ring_orphans", "Operations that outlived who asked for them", |c| &c.orphans),
 ];
 

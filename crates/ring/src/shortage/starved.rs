@@ -106,7 +106,7 @@ fn try_with(threads: usize) {
 
 /// A file on a disk of which nothing is in the page cache, where it can be evicted at all.
 fn evicted(len_bytes: u64) -> (File, Vec<u8>) {
-    let content: Vec<u8> = (0..len_bytes).map(|at| (at * 2_654_435_761 >> 24) as u8).collect();
+    let content: Vec<u8> = (0..len_bytes).map(|at| ((at * 2_654_435_761) >> 24) as u8).collect();
     let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     file.write_all(&content).unwrap();
     file.sync_all().unwrap();

@@ -231,7 +231,7 @@ fn is_shown(server: &Penstock, is_broken: &[bool], lines: &str) {
     };
     assert!(names.iter().any(is_named), "{ready}\n{lines}");
     let logged = lines.lines().filter(|line| line.contains("cannot read")).count();
-    assert!(logged >= 1 && logged <= 20, "{logged} lines");
+    assert!((1..=20).contains(&logged), "{logged} lines");
 }
 
 #[test]

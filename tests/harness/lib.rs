@@ -15,6 +15,7 @@ pub mod records;
 #[path = "../../benches/rig/mod.rs"]
 pub mod rig;
 pub mod rounds;
+pub mod small_disk;
 pub mod stamp;
 pub mod volume;
 pub mod witness;

@@ -202,6 +202,30 @@ impl Mount {
     }
 }
 
+/// A quota on a part of a btrfs.
+pub mod limit {
+    use super::{Path, PathBuf, path, run};
+
+    /// Makes a subvolume whose use is counted.
+    ///
+    /// # Errors
+    /// btrfs(8) says no.
+    pub fn subvolume(mounted: &Path) -> anyhow::Result<PathBuf> {
+        let made = mounted.join("limited");
+        run("btrfs", ["quota", "enable", path(mounted)])?;
+        run("btrfs", ["subvolume", "create", path(&made)])?;
+        Ok(made)
+    }
+
+    /// Says how much it may take.
+    ///
+    /// # Errors
+    /// btrfs(8) says no.
+    pub fn set(subvolume: &Path, bytes: u64) -> anyhow::Result<()> {
+        run("btrfs", ["qgroup", "limit", &bytes.to_string(), path(subvolume)])
+    }
+}
+
 impl Drop for Mount {
     fn drop(&mut self) {
         if self.is_mounted {

@@ -1,10 +1,12 @@
-//! Whether the disk still has room to accept records.
+//! Whether the disk still has room to accept records, and whether an error is that it has none.
 //!
 //! Housekeeping looks at the file system now and then; produce reads the last answer, an atomic.
 //! Below the reserve produce is refused and fetch goes on; above it produce goes on by itself.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use penstock_storage::is_no_room;
 
 use crate::settings::Settings;
 
@@ -53,6 +55,11 @@ impl Reserve {
             tracing::info!(free, "the disk has room again: produce goes on");
         }
     }
+}
+
+/// Whether an error is one of a disk without room: see `is_no_room`.
+pub(crate) fn is_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(is_no_room))
 }
 
 fn is_below(free: u64, total: u64, reserve_bytes: u64, reserve_percent: u64) -> bool {

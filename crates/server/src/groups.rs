@@ -187,7 +187,7 @@ fn refusal(error: CommitError) -> ErrorCode {
     match error {
         CommitError::Full => ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
         // Clients look for the coordinator and try again: the disk may have room then.
-        CommitError::Disk => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        CommitError::Disk(_) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
     }
 }
 

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use penstock_ring::{Ring, blocking};
 use penstock_storage::{
     AppendError, Find, FlushError, Found, Log, LogFlush, Offset, PartitionName, ProducedBatch,
-    Roll, TimestampFound,
+    Roll, TimestampFound, is_no_room,
 };
 
 use crate::clock;
@@ -64,7 +64,7 @@ pub(crate) enum ProduceFailure {
     /// The write or its sync failed; the partition is offline from here on.
     #[error("the write failed: {0}")]
     Write(Arc<io::Error>),
-    /// The disk is full, or the system short of memory. Nothing of them is in the file; the next ones may find room.
+    /// The disk is full, or the system short of memory. Nothing of them is part of the log; the next ones may find room.
     #[error("there was no room for them: {0}")]
     NoRoom(Arc<io::Error>),
     /// A new segment could not be made.
@@ -76,6 +76,17 @@ pub(crate) enum ProduceFailure {
     /// The worker that wrote them ended; the partition is offline.
     #[error("the write was given up")]
     GivenUp,
+}
+
+/// What has become of a log at a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// All of it is on the disk.
+    Whole,
+    /// Its syncs were given up: the next start reads what is new.
+    GivenUp,
+    /// The next start reads what is new, for want of room now.
+    NoRoom,
 }
 
 impl Directory {
@@ -188,19 +199,23 @@ impl Partition {
         }
     }
 
-    /// Closes the log, unless `goes_on` ends before all of it is on the disk. Whether it is closed. Blocks, and never
-    /// holds the log meanwhile.
+    /// Closes the log, unless `goes_on` ends before all of it is on the disk, or there is no room for what belongs to
+    /// it. Blocks, and never holds the log meanwhile.
     ///
     /// # Errors
     /// It cannot be closed cleanly.
-    pub(crate) fn close(&self, goes_on: &dyn Fn() -> bool) -> io::Result<bool> {
-        let Some(flush) = self.log().begin_close()? else { return Ok(true) };
+    pub(crate) fn close(&self, goes_on: &dyn Fn() -> bool) -> io::Result<Closed> {
+        let Some(flush) = self.log().begin_close()? else { return Ok(Closed::Whole) };
         match flush.run_while(goes_on) {
             Ok(()) => {
                 self.log().finish_flush(flush);
-                Ok(true)
+                Ok(Closed::Whole)
             }
-            Err(FlushError::GivenUp) => Ok(false),
+            Err(FlushError::GivenUp) => Ok(Closed::GivenUp),
+            Err(FlushError::Write(error)) if is_no_room(&error) => {
+                tracing::warn!(partition = %self.name, %error, "no room for what a clean stop writes");
+                Ok(Closed::NoRoom)
+            }
             Err(error) => {
                 let reported = io::Error::other(error.to_string());
                 self.fail_flush(flush, error);
@@ -289,8 +304,22 @@ impl Partition {
     /// Seals an active segment whose records have all outlived retention, so that it can expire.
     pub(crate) async fn roll_if_expired(&self) -> Result<(), ProduceFailure> {
         let _one_at_a_time = self.appending.lock().await;
+        self.cut_tail().await?;
         let roll = self.log().needs_expiry_roll(clock::now_ms());
         self.roll(roll).await
+    }
+
+    /// Makes the file end where the log does, should there have been no room for that before. The append lock is held by
+    /// the caller.
+    async fn cut_tail(&self) -> Result<(), ProduceFailure> {
+        let Some(cut) = self.log().needs_cut() else { return Ok(()) };
+        let cutting = tokio::task::spawn_blocking(move || cut.run()).await;
+        let outcome = cutting.map_err(io::Error::from).flatten();
+        self.log().finish_cut(&outcome);
+        outcome.map_err(|error| match is_no_room(&error) {
+            true => ProduceFailure::NoRoom(error.into()),
+            false => ProduceFailure::Write(error.into()),
+        })
     }
 
     async fn roll_if_due(

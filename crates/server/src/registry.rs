@@ -24,6 +24,9 @@
 //!   config     the new values, in one step
 //! ```
 //!
+//! A btrfs over its quota takes no such file. There a deletion begins by emptying the topic's directories, in an order
+//! that leaves no hole, and a start that finds all of them empty goes on with it: no creation leaves such ones.
+//!
 //! Called by topics alone. A directory that no entry names has come from elsewhere: see adopt.rs.
 
 use std::collections::BTreeMap;
@@ -51,6 +54,8 @@ pub(crate) struct Registry {
     former: BTreeMap<String, Overrides>,
     /// The file is there and lists them.
     lists_topics: bool,
+    /// The file has not got what is in memory, for want of room. The next change writes it, too.
+    is_unwritten: bool,
 }
 
 /// One topic.
@@ -136,7 +141,7 @@ impl Registry {
         let (entries, former, lists_topics) =
             parsed.with_context(|| format!("in {}", path.display()))?;
         let parts = parts_of(&entries);
-        Ok(Registry { file, entries, parts, former, lists_topics })
+        Ok(Registry { file, entries, parts, former, lists_topics, is_unwritten: false })
     }
 
     pub(crate) fn get(&self, topic: &str) -> Option<&Entry> {
@@ -164,7 +169,7 @@ impl Registry {
     /// # Errors
     /// The file cannot be replaced; then it and memory are as before.
     pub(crate) fn set(&mut self, topic: &str, entry: Option<Entry>) -> anyhow::Result<()> {
-        if self.entries.get(topic) == entry.as_ref() {
+        if self.entries.get(topic) == entry.as_ref() && !self.is_unwritten {
             return Ok(());
         }
         let part = entry.as_ref().map(|entry| part_of(topic, entry));
@@ -219,7 +224,7 @@ impl Registry {
             return Err(error).with_context(|| format!("cannot replace {}", path.display()));
         }
         self.former.clear();
-        self.lists_topics = true;
+        (self.lists_topics, self.is_unwritten) = (true, false);
         Ok(())
     }
 
@@ -235,10 +240,21 @@ impl Registry {
     pub(crate) fn replace_in_memory(&mut self, entries: BTreeMap<String, Entry>) {
         self.parts = parts_of(&entries);
         self.entries = entries;
+        self.is_unwritten = true;
+    }
+
+    /// Notes in memory that a topic is being deleted. Its empty directories say so to the next start.
+    pub(crate) fn delete_in_memory(&mut self, topic: &str) {
+        let mut entries = self.entries.clone();
+        entries.entry(topic.to_owned()).and_modify(|entry| entry.deleting = true);
+        self.replace_in_memory(entries);
     }
 
     /// A replacement that failed at its last step, the sync of the directory, has its new text in place.
     fn put_back(&self) {
+        if self.is_unwritten {
+            return;
+        }
         let text = text_of(self.parts.values());
         let is_new = matches!(self.file.read(), Ok(Some(there)) if there != text);
         if is_new && self.former.is_empty() {

@@ -5,6 +5,8 @@
 //!   Idle ──────────────▶ Outstanding ──────────────────────────────▶ Idle      log end has moved
 //!                          ▲    │ │ cancel_append
 //!             begin_append └────┘ ├────────────────────────────────▶ Idle      as if it had never begun
+//!                                 │ leave_append
+//!                                 ├────────────────────────────────▶ Idle      the same, once the file is cut (torn.rs)
 //!                                 │ fail_append
 //!                                 └────────────────────────────────▶ Offline   until opened anew
 //! ```
@@ -28,7 +30,7 @@ use crate::{
 };
 
 /// What to write where. Whoever holds it writes the `pieces`, one behind the other, at `position` and then
-/// tells the log how it went: `Log::finish_append` or `Log::fail_append`.
+/// tells the log how it went: `Log::finish_append`, `cancel_append`, `leave_append` or `fail_append`.
 #[derive(Debug)]
 pub struct Append {
     /// The active segment.
@@ -125,6 +127,7 @@ impl Log {
     ) -> Result<Append, AppendError> {
         self.check_append(&batch)?;
         assert!(self.writing != Writing::Rolling, "a needed roll was left out");
+        assert!(!self.is_torn, "a needed cut was left out");
         let (position, base) = self.append_point();
         let end = (Position(position.0 + batch.len_bytes()), Offset(base.0 + batch.record_count()));
         match &mut self.writing {

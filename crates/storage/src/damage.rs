@@ -117,7 +117,7 @@ impl DamageFlush {
     }
 
     /// Replaces what the file said. Blocks.
-    pub fn write(self) -> io::Result<()> {
+    pub fn write(&self) -> io::Result<()> {
         self.dir.replace_file(FILE_NAME, self.text.as_bytes())
     }
 }

@@ -32,19 +32,16 @@ const LOG_STARTS: &str = "log-start-offset-checkpoint";
 /// Kafka's recovery points.
 const KAFKAS_POINTS: &str = "recovery-point-offset-checkpoint";
 
+mod removal;
+
+pub use removal::TakenAway;
+
 /// A data directory that no other server uses.
 #[derive(Debug)]
 pub struct DataDir {
     dir: Directory,
     /// Locked as long as it is open.
     _lock: Box<dyn DiskFile>,
-}
-
-/// A partition's directory without its name.
-#[derive(Debug)]
-pub struct TakenAway {
-    from: PathBuf,
-    to: PathBuf,
 }
 
 /// Why a data directory cannot be used.
@@ -188,52 +185,6 @@ impl DataDir {
         created
     }
 
-    /// Takes a partition's name away, which is how a deletion begins. Fetches under way finish. The caller syncs
-    /// the directory (`sync`) when all partitions of the topic have lost their names. One that is not there is no
-    /// error.
-    pub fn take_away(&self, name: &PartitionName) -> Result<TakenAway, DataDirError> {
-        let (from, to) = (self.partition_path(name), self.dir.join(name.deleted()));
-        match self.disk().rename(&from, &to) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&from)(error)),
-            _ => Ok(TakenAway { from, to }),
-        }
-    }
-
-    /// Gives a partition its name back.
-    pub fn put_back(&self, taken: &TakenAway) -> Result<(), DataDirError> {
-        match self.disk().rename(&taken.to, &taken.from) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error(&taken.to)(error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Removes what was taken away, now or by a server that is gone. What cannot be removed is out of the way; it
-    /// is logged, and the next call tries again. Of a directory that is a symbolic link only the link is removed, which
-    /// is logged, too: what is behind it may have other names, and was not made here.
-    pub fn remove_taken_away(&self) -> Result<(), DataDirError> {
-        for DirEntry { path, is_dir, link } in self.entries()? {
-            let is_ours = (is_dir || link.is_some()) && name_of(&path).is_some_and(is_of_deleted);
-            if !is_ours {
-                continue;
-            }
-            let shown = path.display();
-            match (self.disk().remove_dir_all(&path), link) {
-                (Err(error), _) => {
-                    tracing::warn!(path = %shown, %error, "cannot remove what was deleted; the next start tries again");
-                }
-                (Ok(()), Some(target)) => {
-                    let left = self.dir.join(target);
-                    tracing::warn!(path = %shown, left = %left.display(),
-                        "a deleted partition was a symbolic link: the link is removed, the files behind it are not");
-                }
-                (Ok(()), None) => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Whether a partition's directory has a segment that is not empty.
     pub fn holds_records(&self, name: &PartitionName) -> Result<bool, DataDirError> {
         let dir = self.partition_path(name);
@@ -345,15 +296,6 @@ impl DataDir {
     fn disk(&self) -> &dyn Disk {
         self.dir.disk()
     }
-}
-
-/// `<topic>-<partition>.<32 hex>-delete`, here and in Kafka. Whatever else ends like that is somebody's own.
-fn is_of_deleted(name: &str) -> bool {
-    let parts = name.strip_suffix("-delete").and_then(|rest| rest.rsplit_once('.'));
-    parts.is_some_and(|(partition, id)| {
-        let is_hex = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_hex && PartitionName::parse(partition).is_some()
-    })
 }
 
 fn name_of(path: &Path) -> Option<&str> {

@@ -232,11 +232,18 @@ impl Directory {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         let temporary = self.join(format!("{name}.tmp"));
-        let file = self.disk.create(&temporary)?;
+        self.put_by(&temporary, name, bytes).inspect_err(|_| {
+            // What was written of it takes room that others need.
+            let _ = self.disk.remove_file(&temporary);
+        })
+    }
+
+    fn put_by(&self, temporary: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let file = self.disk.create(temporary)?;
         file.set_len(0)?;
         file.write_all_at(bytes, 0)?;
         file.sync_data()?;
-        self.disk.rename(&temporary, &self.join(name))
+        self.disk.rename(temporary, &self.join(name))
     }
 
     /// Makes the names in it survive a power cut.
@@ -253,7 +260,10 @@ impl Directory {
     }
 }
 
-/// There was no room for a write, which may be tried again when there is.
+/// There was no room: the file system is full, or over a quota. Nothing is lost by that, and it ends by itself
+/// once something is deleted: so it refuses what asked, and takes nothing offline. Which calls it comes from differs
+/// (docs/DURABILITY.md): over a quota btrfs does nothing but unlink. Too large a file (EFBIG) is none of it: that is a
+/// limit of the process or the file system, which no deletion ends.
 pub fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

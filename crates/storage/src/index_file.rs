@@ -17,7 +17,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -101,18 +101,26 @@ impl<E: Entry> IndexFile<E> {
         }
     }
 
-    /// Makes it end after so many bytes, which it has if it is there. Whether that changed it. Blocks.
-    pub(crate) fn cut(&self, len_bytes: u64) -> io::Result<bool> {
-        match self.dir.disk().open(&self.path()) {
-            Ok(file) => {
-                let is_longer = file.len_bytes()? > len_bytes;
-                if is_longer {
-                    file.set_len(len_bytes)?;
-                }
-                Ok(is_longer)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.create().map(|()| true),
-            Err(error) => Err(error),
+    /// Whether it ends with these bytes, which begin at that place. Blocks.
+    fn ends_with(&self, bytes: &[u8], at_bytes: u64) -> io::Result<bool> {
+        let file = match self.dir.disk().open(&self.path()) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if file.len_bytes()? != at_bytes + bytes.len() as u64 {
+            return Ok(false);
+        }
+        let mut there = vec![0; bytes.len()];
+        file.read_exact_at(&mut there, at_bytes)?;
+        Ok(there == bytes)
+    }
+
+    /// Takes it away; one that is not there is no error. Blocks.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        match self.dir.disk().remove_file(&self.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -163,6 +171,8 @@ pub(crate) struct IndexTail<E> {
     file: Arc<IndexFile<E>>,
     /// Bytes that flushes have written. They raise it, the log reads it.
     flushed_bytes: Arc<AtomicU64>,
+    /// The file may be missing, or go on behind what it is counted on for. The first flush to run mends that.
+    is_stale: Arc<AtomicBool>,
     pending: Vec<E>,
     /// Bytes in the file before `pending[0]`.
     pending_at_bytes: u64,
@@ -173,8 +183,28 @@ impl<E: Entry> IndexTail<E> {
     /// Goes on after `flushed_bytes` of the file, which end with `last`.
     pub(crate) fn new(file: Arc<IndexFile<E>>, flushed_bytes: u64, last: Option<E>) -> Self {
         let flushed = Arc::new(AtomicU64::new(flushed_bytes));
-        let (pending, pending_at_bytes) = (Vec::new(), flushed_bytes);
-        IndexTail { file, flushed_bytes: flushed, pending, pending_at_bytes, last }
+        let (pending, pending_at_bytes, is_stale) = (Vec::new(), flushed_bytes, Arc::default());
+        IndexTail { file, flushed_bytes: flushed, is_stale, pending, pending_at_bytes, last }
+    }
+
+    /// See `Indexer::complete`.
+    pub(crate) fn complete(&self, closing: Option<E>) -> io::Result<()> {
+        if self.file.ends_with(&self.encoded(closing), self.pending_at_bytes)? {
+            self.flushed_bytes.fetch_max(self.len_bytes(), Ordering::Release);
+            return Ok(());
+        }
+        self.is_stale.store(true, Ordering::Release);
+        self.flush(closing).map_or(Ok(()), |flush| flush.write())
+    }
+
+    /// Takes the file away if it is not complete.
+    pub(crate) fn remove_stale(&self) -> io::Result<()> {
+        if self.is_stale.load(Ordering::Acquire) { self.file.remove() } else { Ok(()) }
+    }
+
+    /// See `Indexer::is_whole`.
+    pub(crate) fn is_whole(&self) -> io::Result<bool> {
+        self.file.ends_with(&[], self.pending_at_bytes)
     }
 
     pub(crate) fn push(&mut self, entry: E) {
@@ -213,7 +243,8 @@ impl<E: Entry> IndexTail<E> {
     /// there is nothing to write. The tail does not count on the closing entry: should the segment go on
     /// growing after all, the next entry takes its place.
     pub(crate) fn flush(&self, closing: Option<E>) -> Option<EntriesFlush> {
-        if self.pending.is_empty() && closing.is_none() {
+        let is_stale = self.is_stale.load(Ordering::Acquire);
+        if self.pending.is_empty() && closing.is_none() && !is_stale {
             return None;
         }
         Some(EntriesFlush {
@@ -223,6 +254,7 @@ impl<E: Entry> IndexTail<E> {
             bytes: self.encoded(closing),
             end_bytes: self.len_bytes(),
             flushed_bytes: self.flushed_bytes.clone(),
+            is_stale: self.is_stale.clone(),
         })
     }
 
@@ -247,12 +279,28 @@ pub(crate) struct EntriesFlush {
     /// How far the tail may count on the file afterwards.
     end_bytes: u64,
     flushed_bytes: Arc<AtomicU64>,
+    is_stale: Arc<AtomicBool>,
 }
 
 impl EntriesFlush {
-    /// Blocks. A file that is gone is not created again: its segment may have expired.
+    /// Blocks. A file that is gone is not created again, unless it was missing from the start: its segment may have
+    /// expired.
     pub(crate) fn write(&self) -> io::Result<()> {
-        let file = self.dir.disk().open(&self.path)?;
+        // No other has written yet where it is stale, so that there is nothing of theirs to cut.
+        let is_stale = self.is_stale.swap(false, Ordering::AcqRel);
+        let written = self.write_to(is_stale);
+        if is_stale && written.is_err() {
+            self.is_stale.store(true, Ordering::Release);
+        }
+        written
+    }
+
+    fn write_to(&self, is_stale: bool) -> io::Result<()> {
+        let disk = self.dir.disk();
+        let file = if is_stale { disk.create(&self.path) } else { disk.open(&self.path) }?;
+        if is_stale && file.len_bytes()? > self.at_bytes {
+            file.set_len(self.at_bytes)?;
+        }
         file.write_all_at(&self.bytes, self.at_bytes)?;
         self.flushed_bytes.fetch_max(self.end_bytes, Ordering::Release);
         Ok(())

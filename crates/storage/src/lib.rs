@@ -54,7 +54,9 @@ mod swap;
 mod timestamp_lookup;
 mod timestamp_source;
 mod topic;
+mod torn;
 mod transactions;
+mod unindexed;
 mod units;
 
 pub use age_read::{Age, AgeRead};
@@ -82,5 +84,6 @@ pub use segment_reader::{SegmentPiece, SegmentReader};
 pub use small_file::SmallFile;
 pub use timestamp_lookup::{TimestampFound, TimestampLookup};
 pub use topic::{MAX_PARTITIONS, NameError, PartitionName, TopicId, validate_topic_name};
+pub use torn::TailCut;
 pub use transactions::Transactions;
 pub use units::{Offset, Position};

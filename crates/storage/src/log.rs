@@ -22,8 +22,8 @@ use std::{
 };
 
 use crate::{
-    Damage, Directory, EpochStart, FindError, Found, IndexFlush, LogConfig, Lookup, Offset,
-    OldSegments, TimestampLookup, TopicId,
+    Damage, Directory, EpochStart, FindError, Found, LogConfig, Lookup, Offset, OldSegments,
+    TimestampLookup, TopicId,
     age::SegmentAge,
     batch_place::BatchPlace,
     damage::DamagedRanges,
@@ -68,6 +68,12 @@ pub struct Log {
     pub(crate) old: Option<OldSegments>,
     /// Nobody knows what is on the disk.
     pub(crate) sync_failed: bool,
+    /// The active segment's file goes on behind the log end: see torn.rs.
+    pub(crate) is_torn: bool,
+    /// Damage is known that its file does not have, for want of room.
+    pub(crate) has_unkept_damage: bool,
+    /// Sealed segments whose index files found no room, oldest first.
+    pub(crate) unindexed: Vec<Indexer>,
 }
 
 /// The segment that grows.
@@ -187,6 +193,9 @@ impl Log {
             epochs: Epochs::open(&dir),
             producers: Producers::default(),
             sync_failed: false,
+            is_torn: false,
+            has_unkept_damage: false,
+            unindexed: Vec::new(),
             recovery_point: Offset(0),
             changes: 0,
             synced_changes: Some(0),
@@ -313,18 +322,6 @@ impl Log {
         TimestampLookup::newest(sources, self.log_start)
     }
 
-    /// What the index files have yet to learn. One job at a time is best; order does not matter.
-    pub fn unflushed_indexes(&mut self) -> Vec<IndexFlush> {
-        let entries = self.active.indexer.flush().map(IndexFlush::entries);
-        entries.chain(self.epochs.flush().map(IndexFlush::epochs)).collect()
-    }
-
-    /// What makes the active segment's indexes complete.
-    pub(crate) fn finish_indexes(&self) -> Vec<IndexFlush> {
-        let entries = self.active.indexer.finish().map(IndexFlush::entries);
-        entries.chain(self.epochs.flush().map(IndexFlush::epochs)).collect()
-    }
-
     fn find_in_memory(&self, offset: Offset) -> Option<Lookup> {
         let batch = self.recent.find(offset).or_else(|| self.learned.batch(offset))?;
         let (segment, sealed) = self.segment_of(batch.base)?;
@@ -361,28 +358,25 @@ impl Log {
         mark: impl Fn(&Indexer) -> Option<TimeEntry>,
     ) -> VecDeque<TimestampSource> {
         let begun = self.all_segments().take_while(|(s, _)| s.base() <= self.log_start).count();
-        let mut sources: VecDeque<_> = self
-            .all_segments()
-            .skip(begun.saturating_sub(1))
+        let segments = self.all_segments().skip(begun.saturating_sub(1));
+        segments
             .filter(|(segment, _)| segment.size_bytes > 0)
             .map(|(segment, sealed)| {
-                TimestampSource::of_files(segment.view(sealed), segment.newest)
+                let mut source = TimestampSource::of_files(segment.view(sealed), segment.newest);
+                if let Some(indexer) = self.indexer_of(segment, sealed) {
+                    source.know(indexer, mark(indexer));
+                }
+                source
             })
-            .collect();
-        if self.active.segment.size_bytes > 0
-            && let Some(source) = sources.back_mut()
-        {
-            source.know_active(&self.active.indexer, mark(&self.active.indexer));
-        }
-        sources
+            .collect()
     }
 
     /// Where in a segment the search for an offset begins.
     fn start_in(&self, segment: &Segment, sealed: bool, at: Offset) -> Result<Begin, FindError> {
         let files = &segment.files;
         let mut len_limit = u64::MAX;
-        if !sealed {
-            let index = &self.active.indexer.offsets;
+        if let Some(indexer) = self.indexer_of(segment, sealed) {
+            let index = &indexer.offsets;
             len_limit = index.searchable_bytes();
             let pending = index.find_pending(|entry| files.absolute(entry.relative_offset) > at);
             if pending.floor.is_some() || len_limit == 0 {

@@ -14,7 +14,7 @@
 use std::{io, sync::Arc};
 
 use crate::{
-    Directory, IndexFlush, Log, Offset, RecoveryPoint,
+    DamageFlush, Directory, IndexFlush, Log, Offset, RecoveryPoint, TailCut,
     disk::is_shortage,
     log::Writing,
     producer_snapshot::{self, SUFFIX},
@@ -27,6 +27,10 @@ pub struct LogFlush {
     dir: Arc<Directory>,
     /// The log end when it began.
     point: Offset,
+    /// Of a close: what is to be cut first.
+    cut: Option<TailCut>,
+    /// What recovery found no room to keep. Below the point nobody would find it again.
+    damage: Option<DamageFlush>,
     entries: Vec<IndexFlush>,
     segments: Vec<Arc<SegmentFiles>>,
     /// What had touched files when it began: `Log::changes`.
@@ -65,6 +69,8 @@ impl LogFlush {
     /// The same while `goes_on`, which is asked before each segment, and before each of the other files. Blocks.
     pub fn run_while(&self, goes_on: &dyn Fn() -> bool) -> Result<(), FlushError> {
         let ask = || goes_on().then_some(()).ok_or(FlushError::GivenUp);
+        self.cut.iter().try_for_each(TailCut::run).map_err(FlushError::Write)?;
+        self.damage.iter().try_for_each(DamageFlush::write).map_err(FlushError::Write)?;
         for entries in &self.entries {
             ask()?;
             entries.write().map_err(FlushError::Write)?;
@@ -134,7 +140,8 @@ impl Log {
     /// What brings the recovery point to the log end; `None` when it is there, or the log is offline.
     /// One at a time: the next begins when this one is finished.
     pub fn begin_flush(&mut self) -> Option<LogFlush> {
-        if self.log_end == self.recovery_point || self.is_offline() {
+        let is_new = self.log_end > self.recovery_point || self.has_unkept_damage;
+        if !is_new || self.is_offline() {
             return None;
         }
         let entries = self.unflushed_indexes();
@@ -148,6 +155,8 @@ impl Log {
         if flush.snapshot.is_some() {
             self.snapshot = flush.point;
         }
+        self.is_torn &= flush.cut.is_none();
+        self.has_unkept_damage &= flush.damage.is_none();
     }
 
     /// It is not, or nobody knows. After a failed sync the log goes offline: what is committed can still be
@@ -196,14 +205,14 @@ impl Log {
         if matches!(self.writing, Writing::Outstanding(_)) {
             return Err(io::Error::other("an append is under way"));
         }
-        let is_of_entries = self.is_synced();
+        let (is_of_entries, cut) = (self.is_synced(), self.needs_cut());
         self.writing = Writing::Offline;
         self.active.indexer.forget_flushed();
         let entries = self.finish_indexes();
         if is_of_entries && entries.is_empty() {
             return Ok(None);
         }
-        Ok(Some(LogFlush { is_of_entries, ..self.flush(entries) }))
+        Ok(Some(LogFlush { is_of_entries, cut, ..self.flush(entries) }))
     }
 
     /// All of a close. Blocks.
@@ -226,6 +235,8 @@ impl Log {
             && self.log_end <= self.snapshot
             && self.writing == Writing::Idle
             && self.synced_changes == Some(self.changes)
+            && !self.is_torn
+            && !self.has_unkept_damage
             && self.epochs.flush().is_none()
     }
 
@@ -243,6 +254,8 @@ impl Log {
         LogFlush {
             dir: self.dir.clone(),
             point: self.log_end,
+            cut: None,
+            damage: self.has_unkept_damage.then(|| DamageFlush::new(&self.dir, self.damage())),
             entries,
             segments: self.unflushed().map(|segment| segment.files.clone()).collect(),
             changes: self.changes,

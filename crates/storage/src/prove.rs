@@ -40,8 +40,6 @@ pub(crate) struct Proved {
     pub(crate) file_bytes: u64,
     batches: u64,
     pub(crate) found_damage: bool,
-    /// Bytes of `.index` and `.timeindex` that are kept.
-    kept_bytes: [u64; 2],
 }
 
 impl Proved {
@@ -109,24 +107,23 @@ impl Opening<'_> {
         self.recovery.segments_scanned += u64::from(self.proven != ALL);
         self.recovery.bytes_scanned += scan.read_bytes();
         active.segment.size_bytes = end_position.0;
-        let kept_bytes = begin.kept_bytes;
-        Ok(Proved { active, end, end_position, file_bytes, batches, found_damage, kept_bytes })
+        Ok(Proved { active, end, end_position, file_bytes, batches, found_damage })
     }
 
     /// It is followed by the segment `next`: what is unsound at its end is damage.
     pub(crate) fn finish_sealed(
         &mut self,
-        mut proved: Proved,
+        proved: Proved,
         next: Offset,
     ) -> Result<Segment, LogError> {
         if !proved.has_unsound_end() {
             self.miss(&proved, next);
         }
-        let segment = &mut proved.active.segment;
+        let Active { mut segment, indexer, .. } = proved.active;
         segment.size_bytes = proved.file_bytes;
-        self.add_tail(segment, proved.end_position, proved.end, next);
-        self.complete_indexes(&segment.files, &proved.active.indexer, proved.kept_bytes)?;
-        Ok(proved.active.segment)
+        self.add_tail(&mut segment, proved.end_position, proved.end, next);
+        self.complete_sealed(indexer)?;
+        Ok(segment)
     }
 
     /// Nothing follows it: what is unsound at its end is cut, unless it was synced. Gives the log end, too.
@@ -137,16 +134,12 @@ impl Opening<'_> {
         match self.reached_beyond(&proved) {
             true if proved.has_unsound_end() => self.fill_behind_damage(&mut proved)?,
             true => self.fill(&mut proved, self.written)?,
-            false => self.cut(&mut proved)?,
+            false => self.left.is_torn = !self.cut(&mut proved)?,
         }
-        let Proved { mut active, end, kept_bytes, .. } = proved;
-        let files = active.segment.files.clone();
-        match self.complete_indexes(&files, &active.indexer, kept_bytes) {
-            // The entries stay in memory until a flush finds room for them.
-            Err(LogError::Io { source, .. }) if is_no_room(&source) => tracing::warn!(
-                dir = %self.dir.display(), error = %source, "cannot write index entries"
-            ),
-            completed => completed?,
+        let Proved { mut active, end, .. } = proved;
+        let is_whole = active.indexer.is_whole().map_err(self.io(active.segment.base(), LOG))?;
+        if self.proven != ALL || !is_whole {
+            self.complete_indexes(&active.indexer)?;
         }
         active.indexer.offsets.forget_flushed();
         active.indexer.times.forget_flushed();
@@ -156,21 +149,30 @@ impl Opening<'_> {
         Ok((active, end))
     }
 
-    /// Takes off what is unsound at its end.
-    pub(crate) fn cut(&mut self, proved: &mut Proved) -> Result<(), LogError> {
+    /// Takes off what is unsound at its end. Whether nothing of it is left: it may find no room, on btrfs.
+    pub(crate) fn cut(&mut self, proved: &mut Proved) -> Result<bool, LogError> {
         if !proved.has_unsound_end() {
-            return Ok(());
+            return Ok(true);
         }
         let (base, position) = (proved.base(), proved.end_position.0);
         let truncated_bytes = proved.file_bytes - position;
+        match proved.segment().files.log.set_len(position) {
+            Err(error) if is_no_room(&error) => {
+                tracing::warn!(
+                    dir = %self.dir.display(), segment = base.0, position, truncated_bytes, %error,
+                    "cannot cut what was not wholly written; it is not served"
+                );
+                return Ok(false);
+            }
+            cut => cut.map_err(self.io(base, "log"))?,
+        }
         tracing::warn!(
             dir = %self.dir.display(), segment = base.0, position, truncated_bytes,
             "cut what was not wholly written"
         );
-        proved.segment().files.log.set_len(position).map_err(self.io(base, "log"))?;
         proved.file_bytes = position;
         self.recovery.truncated_bytes += truncated_bytes;
-        Ok(())
+        Ok(true)
     }
 
     /// Of the offsets from its end to `used`, which are gone, the last one becomes an empty batch: they are not
@@ -244,7 +246,6 @@ pub(crate) struct Begin {
     /// From there to the end of the segment.
     pub(crate) walk: HeaderWalk,
     indexer: Indexer,
-    kept_bytes: [u64; 2],
 }
 
 impl Begin {
@@ -271,7 +272,7 @@ impl Begin {
         let walk = HeaderWalk::new(files.base, position, Position(size_bytes));
         let walk = walk.not_below(lowest).over(damage);
         let indexer = Indexer::resume(files, offsets, times);
-        Ok(Begin { walk, indexer, kept_bytes: [offsets.0, times.0] })
+        Ok(Begin { walk, indexer })
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     batch_place::HeaderWalk,
     damage::{self, DamagedRanges},
     derived,
+    disk::is_no_room,
     epochs::Epochs,
     index_entry::{Entry, OffsetEntry, TimeEntry},
     listing::{LOG, Listing},
@@ -148,6 +149,17 @@ pub(crate) struct Opening<'a> {
     pub(crate) recovery: &'a mut Recovery,
     /// What the file says of damage.
     known: Vec<Damage>,
+    /// What found no room, and is done later.
+    pub(crate) left: Left,
+}
+
+/// What opening a log would have written, had there been room.
+#[derive(Default)]
+pub(crate) struct Left {
+    /// The last segment's file goes on behind the log end.
+    pub(crate) is_torn: bool,
+    has_unkept_damage: bool,
+    unindexed: Vec<Indexer>,
 }
 
 /// What came of it.
@@ -159,6 +171,7 @@ struct Opened {
     recovery_point: Offset,
     epochs: Epochs,
     recent: RecentBatches,
+    left: Left,
 }
 
 impl<'a> Opening<'a> {
@@ -173,7 +186,8 @@ impl<'a> Opening<'a> {
         recovery.missing_offsets = 0;
         let known = damage::read(dir).map_err(LogError::io(dir))?;
         let (epochs, recent) = (Epochs::open(dir), RecentBatches::default());
-        Ok(Opening { dir, config, proven, written, epochs, recent, recovery, known })
+        let left = Left::default();
+        Ok(Opening { dir, config, proven, written, epochs, recent, recovery, known, left })
     }
 
     /// `None` when the files contradict what was believed.
@@ -210,10 +224,13 @@ impl<'a> Opening<'a> {
         if self.proven != ALL {
             self.epochs.truncate(log_end);
         }
-        let (epochs, recent) = (self.epochs, self.recent);
+        let (epochs, recent, left) = (self.epochs, self.recent, self.left);
         let recovery_point = self.proven.min(log_end);
         let log_start = bases.first().copied().unwrap_or(Offset(0));
-        Ok(Some(Opened { sealed, active, log_start, log_end, recovery_point, epochs, recent }))
+        #[rustfmt::skip]
+        let opened =
+            Opened { sealed, active, log_start, log_end, recovery_point, epochs, recent, left };
+        Ok(Some(opened))
     }
 
     /// After a clean stop the batches end where the file does; a recovery point lies in its log.
@@ -245,8 +262,8 @@ impl<'a> Opening<'a> {
                 |range: &Damage| range.segment == proved.base() && range.first == proved.end;
             let is_damaged = proved.has_unsound_end()
                 && (proved.end < self.written || self.known.iter().any(is_known));
-            if !is_damaged {
-                self.cut(proved)?;
+            // What cannot be cut for want of room is damage until there is.
+            if !is_damaged && self.cut(proved)? {
                 self.fill(proved, nexts[n])?;
             }
         }
@@ -289,8 +306,11 @@ impl<'a> Opening<'a> {
             self.add_tail(&mut segment, scan.position(), scan.lowest(), next);
             self.recovery.segments_scanned += 1;
             self.recovery.bytes_scanned += scan.read_bytes();
-            self.complete_indexes(&segment.files, &indexer, [0, 0])?;
             segment.newest = indexer.newest;
+            if !self.complete_sealed(indexer)? {
+                let left = self.left.unindexed.last().map_or(Ok(()), Indexer::remove_stale);
+                left.map_err(self.io(base, OffsetEntry::SUFFIX))?;
+            }
         }
         Ok(segment)
     }
@@ -309,22 +329,34 @@ impl<'a> Opening<'a> {
         })
     }
 
-    /// Cuts both index files to what is kept of them, and adds what `indexer` has gathered. Says whether
-    /// the files were not as they should be.
-    pub(crate) fn complete_indexes(
-        &mut self,
-        files: &SegmentFiles,
-        indexer: &Indexer,
-        kept_bytes: [u64; 2],
-    ) -> Result<(), LogError> {
-        let io = || self.io(files.base, OffsetEntry::SUFFIX);
-        let cut = files.offsets.cut(kept_bytes[0]).map_err(io())?
-            | files.times.cut(kept_bytes[1]).map_err(io())?;
-        if cut || self.proven != ALL {
-            indexer.finish().try_for_each(|flush| flush.write()).map_err(io())?;
-            self.recovery.indexes_rebuilt += 1;
+    /// Makes both index files what they should be, unless they are. Whether there was room; else the entries stay in
+    /// memory until a flush finds some.
+    pub(crate) fn complete_indexes(&mut self, indexer: &Indexer) -> Result<bool, LogError> {
+        let io = || self.io(indexer.base(), OffsetEntry::SUFFIX);
+        match indexer.complete() {
+            Err(error) if is_no_room(&error) => {
+                tracing::warn!(
+                    dir = %self.dir.display(), segment = indexer.base().0, %error,
+                    "cannot write index entries; they stay in memory"
+                );
+                Ok(false)
+            }
+            completed => {
+                completed.map_err(io())?;
+                self.recovery.indexes_rebuilt += 1;
+                Ok(true)
+            }
         }
-        Ok(())
+    }
+
+    /// The same of a segment that others follow.
+    pub(crate) fn complete_sealed(&mut self, mut indexer: Indexer) -> Result<bool, LogError> {
+        indexer.seal();
+        let is_complete = self.complete_indexes(&indexer)?;
+        if !is_complete {
+            self.left.unindexed.push(indexer);
+        }
+        Ok(is_complete)
     }
 
     /// What the file says of a segment, as far as it can be: below the point, and within the segment.
@@ -369,12 +401,23 @@ impl<'a> Opening<'a> {
 
     /// Makes the file say what is known now. Without it nobody could believe the point that follows: below it
     /// nothing is looked at again.
-    fn keep_damage<'s>(&self, segments: impl Iterator<Item = &'s Segment>) -> Result<(), LogError> {
+    fn keep_damage<'s>(
+        &mut self,
+        segments: impl Iterator<Item = &'s Segment>,
+    ) -> Result<(), LogError> {
         let ranges: Vec<Damage> = segments.flat_map(|s| s.damage.all().to_vec()).collect();
         if ranges == self.known {
             return Ok(());
         }
-        DamageFlush::new(self.dir, ranges.into_iter()).write().map_err(LogError::io(self.dir))
+        match DamageFlush::new(self.dir, ranges.into_iter()).write() {
+            // The point stays where it is until there is.
+            Err(error) if is_no_room(&error) => {
+                tracing::warn!(dir = %self.dir.display(), %error, "cannot write down what is damaged");
+                self.left.has_unkept_damage = true;
+                Ok(())
+            }
+            written => written.map_err(LogError::io(self.dir)),
+        }
     }
 
     pub(crate) fn files(&self, base: Offset) -> Result<(Arc<SegmentFiles>, u64), LogError> {
@@ -409,12 +452,14 @@ impl Opened {
         config: LogConfig,
         old: Option<OldSegments>,
     ) -> Log {
-        let Opened { sealed, active, log_start, log_end, recovery_point, epochs, recent } = self;
+        let Opened { sealed, active, log_start, log_end, recovery_point, epochs, recent, left } =
+            self;
+        let Left { is_torn, has_unkept_damage, unindexed } = left;
         let (producers, writing) = (Producers::default(), Writing::Idle);
         #[rustfmt::skip]
         let log = Log {
             dir, topic_id, config, sealed, active, log_start, log_end, recovery_point,
-            recent, epochs, producers, writing, old,
+            recent, epochs, producers, writing, old, is_torn, has_unkept_damage, unindexed,
             sync_failed: false,
             changes: 0,
             synced_changes: None,

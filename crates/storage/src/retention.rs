@@ -75,6 +75,7 @@ impl Log {
             let first = self.sealed.front().unwrap_or(&self.active.segment).base();
             self.log_start = self.log_start.max(first);
             self.learned.forget_before(first);
+            self.unindexed.retain(|indexer| indexer.base() >= first);
         }
         expired
     }

@@ -114,6 +114,7 @@ impl Log {
     }
 
     fn roll(&mut self, now_ms: i64) -> Roll {
+        assert!(!self.is_torn, "a needed cut was left out");
         self.writing = Writing::Rolling;
         self.changes += 1;
         let flushes = self.finish_indexes();

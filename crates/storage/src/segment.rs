@@ -187,6 +187,35 @@ impl Indexer {
         }
     }
 
+    pub(crate) fn base(&self) -> Offset {
+        self.files.base
+    }
+
+    /// Nothing more is noted: the last time entry is one like the others.
+    pub(crate) fn seal(&mut self) {
+        if let Some(entry) = self.due_time_entry() {
+            self.times.push(entry);
+        }
+    }
+
+    /// Makes both files hold what they are counted on for, what is pending, a last time entry, and no more. What they
+    /// hold already is not written. After an error they are completed by the next flush. Blocks.
+    pub(crate) fn complete(&self) -> io::Result<()> {
+        let offsets = self.offsets.complete(None);
+        offsets.and(self.times.complete(self.due_time_entry()))
+    }
+
+    /// Takes away what `complete` has not made whole: a start would believe it where it has entries. Blocks.
+    pub(crate) fn remove_stale(&self) -> io::Result<()> {
+        self.offsets.remove_stale()?;
+        self.times.remove_stale()
+    }
+
+    /// Whether both files end where they are counted on for. Blocks.
+    pub(crate) fn is_whole(&self) -> io::Result<bool> {
+        Ok(self.offsets.is_whole()? && self.times.is_whole()?)
+    }
+
     /// Kafka's rule: the batch that comes after more than `interval_bytes` since the last entry gets one.
     pub(crate) fn note(&mut self, batch: &BatchPlace, interval_bytes: u64) {
         let relative_offset = self.files.relative(batch.last);

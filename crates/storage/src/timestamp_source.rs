@@ -28,8 +28,8 @@ impl TimestampSource {
         TimestampSource { view, newest, mark: None, times_bytes, offsets_bytes }
     }
 
-    /// Adds what the log has in memory of its active segment.
-    pub(crate) fn know_active(&mut self, indexer: &Indexer, mark: Option<TimeEntry>) {
+    /// Adds what the log has in memory of the segment's indexes.
+    pub(crate) fn know(&mut self, indexer: &Indexer, mark: Option<TimeEntry>) {
         self.newest = indexer.newest;
         self.times_bytes = indexer.times.searchable_bytes();
         self.offsets_bytes = indexer.offsets.searchable_bytes();

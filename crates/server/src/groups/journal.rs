@@ -18,6 +18,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use penstock_storage::is_no_room;
 use penstock_wire::Str;
 
 use super::offsets::{Change, Commit, Committed, Offsets};
@@ -42,6 +43,8 @@ pub(crate) struct Journal {
     len_bytes: u64,
     /// A compaction failed: none is tried before the file has grown to this.
     compact_from_bytes: u64,
+    /// The file goes on behind that, with what was refused: it is cut before the next append.
+    is_torn: bool,
     /// A sync failed: nobody knows what is on the disk.
     is_offline: bool,
 }
@@ -85,14 +88,20 @@ impl Journal {
             }
         }
         let len_bytes = records.position();
-        if len_bytes < file_bytes {
-            let cut_bytes = file_bytes - len_bytes;
-            tracing::warn!(path = %path.display(), cut_bytes, kept_bytes = len_bytes,
-                "cut a torn tail off the committed offsets");
-            file.set_len(len_bytes)?;
-        }
+        let (is_torn, is_offline) = (len_bytes < file_bytes, false);
         let mut journal =
-            Journal { path, file, len_bytes, compact_from_bytes: 0, is_offline: false };
+            Journal { path, file, len_bytes, compact_from_bytes: 0, is_torn, is_offline };
+        if is_torn {
+            let cut_bytes = file_bytes - len_bytes;
+            tracing::warn!(path = %journal.path.display(), cut_bytes, kept_bytes = len_bytes,
+                "cutting a torn tail off the committed offsets");
+        }
+        match journal.cut() {
+            Err(error) if is_no_room(&error) => {
+                tracing::warn!(path = %journal.path.display(), %error, "it is cut when there is room");
+            }
+            cut => cut?,
+        }
         if durability == Durability::Fsync
             && let Err(error) = journal.sync()
         {
@@ -105,17 +114,30 @@ impl Journal {
     /// Appends records that [`encode`] made.
     ///
     /// # Errors
-    /// The disk fails. What came into the file is cut off again or, if even that fails, overwritten by the
-    /// next append: the commit counts as not made.
+    /// The disk fails. What came into the file is cut off again or, if even that fails, before the next append: the
+    /// commit counts as not made. Records are never written over such a tail: whole ones behind them would be read as
+    /// later ones.
     pub(crate) fn append(&mut self, records: &[u8]) -> io::Result<()> {
         if self.is_offline {
             return Err(io::Error::other("offline since a sync failed"));
         }
+        self.cut()?;
         if let Err(error) = self.file.write_all_at(records, self.len_bytes) {
-            let _ = self.file.set_len(self.len_bytes);
+            self.is_torn = true;
+            // Tried again by the next append.
+            let _ = self.cut();
             return Err(error);
         }
         self.len_bytes += records.len() as u64;
+        Ok(())
+    }
+
+    /// Makes the file end where its records do.
+    fn cut(&mut self) -> io::Result<()> {
+        if self.is_torn {
+            self.file.set_len(self.len_bytes)?;
+            self.is_torn = false;
+        }
         Ok(())
     }
 
@@ -174,7 +196,7 @@ impl Journal {
         // Before the name is taken over: one that cannot be opened then would leave it unsynced.
         let directory = directory_of(&self.path)?;
         std::fs::rename(beside, &self.path)?;
-        (self.file, self.len_bytes) = (file, len_bytes);
+        (self.file, self.len_bytes, self.is_torn) = (file, len_bytes, false);
         let synced = directory.sync_all();
         self.is_offline |= synced.is_err();
         synced

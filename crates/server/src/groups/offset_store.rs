@@ -5,6 +5,7 @@
 //! by the connections: each has one request in the works.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -59,9 +60,21 @@ pub(crate) struct Foreign {
 pub(crate) enum CommitError {
     #[error("no room for more offsets")]
     Full,
-    #[error("the journal cannot be written")]
-    Disk,
+    #[error("the journal cannot be written: {0}")]
+    Disk(ErrorKind),
 }
+
+impl From<CommitError> for std::io::Error {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Disk(kind) => kind.into(),
+            CommitError::Full => std::io::Error::other(error),
+        }
+    }
+}
+
+/// The thread has ended.
+const NOBODY: CommitError = CommitError::Disk(ErrorKind::Other);
 
 #[derive(Debug)]
 struct Queued {
@@ -81,12 +94,12 @@ impl OnItsWay {
     /// # Errors
     /// It was not made.
     pub(crate) async fn done(self) -> Outcome {
-        self.0.await.unwrap_or(Err(CommitError::Disk))
+        self.0.await.unwrap_or(Err(NOBODY))
     }
 
     /// The same where blocking is allowed.
     fn wait(self) -> Outcome {
-        self.0.blocking_recv().unwrap_or(Err(CommitError::Disk))
+        self.0.blocking_recv().unwrap_or(Err(NOBODY))
     }
 }
 
@@ -219,8 +232,8 @@ impl OffsetStore {
 
     fn enqueue(&self, change: Change) -> Result<OnItsWay, CommitError> {
         let (done, outcome) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or(CommitError::Disk)?;
-        queue.send(Queued { change, done }).map_err(|_| CommitError::Disk)?;
+        let queue = self.queue.as_ref().ok_or(NOBODY)?;
+        queue.send(Queued { change, done }).map_err(|_| NOBODY)?;
         Ok(OnItsWay(outcome))
     }
 }
@@ -290,7 +303,7 @@ impl Writer {
             if let Some(held_back) = self.lines.take(Instant::now()) {
                 tracing::error!(%error, held_back, "cannot write committed offsets");
             }
-            CommitError::Disk
+            CommitError::Disk(error.kind())
         });
         for Queued { change, done } in taken {
             if outcome.is_ok() {
@@ -358,7 +371,7 @@ mod tests {
         });
         let dying = dying.unwrap();
         let outcome = dying.commit(commit("g", 8)).unwrap().done().await;
-        assert_eq!(outcome, Err(CommitError::Disk));
+        assert!(matches!(outcome, Err(CommitError::Disk(_))));
         dying.ended().await;
     }
 
@@ -370,7 +383,7 @@ mod tests {
         let store = OffsetStore::open(dir.path(), Durability::Fsync).unwrap();
         for offset in 0..3 {
             let outcome = store.commit(commit("g", offset)).unwrap().done().await;
-            assert_eq!(outcome, Err(CommitError::Disk));
+            assert!(matches!(outcome, Err(CommitError::Disk(_))));
             assert!(store.read().get("g", "topic", 0).is_none(), "nothing of it is visible");
         }
         drop(store);

@@ -155,6 +155,7 @@ impl Lead {
         }
         let alone = partition.appending.lock().await;
         let now_ms = clock::now_ms();
+        partition.cut_tail().await?;
         partition.roll_if_due(&batch, now_ms).await?;
         let mut group = partition.gather(batch, now_ms)?;
         let began = Instant::now();
@@ -195,11 +196,14 @@ impl Group<'_> {
         // Nobody was ever given these bytes. Under the append lock, so that none come behind them. After a
         // failed sync they are whole in the page cache alone, where the next start would believe them.
         let cut = blocking::run(move || file.set_len(position)).await;
-        let failure = match cut.map_err(io::Error::from).flatten() {
-            Ok(()) if is_full => ProduceFailure::NoRoom(error.into()),
-            _ => ProduceFailure::Write(error.into()),
+        let cut = cut.map_err(io::Error::from).flatten();
+        // Where there is no room to cut, either, that is done before the next group.
+        let is_cut = cut.is_ok();
+        let failure = match is_full && cut.as_ref().err().is_none_or(is_no_room) {
+            true => ProduceFailure::NoRoom(error.into()),
+            false => ProduceFailure::Write(error.into()),
         };
-        self.take_back(&failure);
+        self.take_back(&failure, is_cut);
         if self.then == Then::SyncData && self.partition.log().is_offline() {
             self.partition.write_again_what_was_not_synced().await;
         }
@@ -207,7 +211,7 @@ impl Group<'_> {
     }
 
     /// Lets the log know that nothing came of it.
-    fn take_back(&mut self, failure: &ProduceFailure) {
+    fn take_back(&mut self, failure: &ProduceFailure, is_cut: bool) {
         let mut log = self.partition.log();
         let mut appends = std::mem::take(&mut self.appends).into_iter();
         let first = appends.next().expect("a group has its leader's append");
@@ -216,7 +220,8 @@ impl Group<'_> {
                 let error = io::Error::new(error.kind(), Arc::clone(error));
                 log.fail_append(first, error);
             }
-            _ => log.cancel_append(first),
+            _ if is_cut => log.cancel_append(first),
+            _ => log.leave_append(first),
         }
     }
 

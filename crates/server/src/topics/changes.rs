@@ -7,15 +7,23 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use penstock_storage::{PartitionName, TakenAway, TopicId};
 
 use super::interrupted::{finish_deletion, undo_growth};
 use super::{ChangeError, Topic, Topics};
+use crate::disk::is_full;
 use crate::overrides::Overrides;
 use crate::partition::Partition;
 use crate::registry::{Entry, Registry};
+
+/// What a deletion makes free is free a moment later.
+const ROOM_COMES_MAX: Duration = Duration::from_secs(2);
+
+/// Between two looks.
+const ROOM_REST: Duration = Duration::from_millis(20);
 
 impl Topics {
     /// Creates a topic with partitions 0 to `count` - 1. Blocks.
@@ -140,7 +148,64 @@ impl Topics {
     pub(crate) fn delete(&self, name: &str) -> Result<(), ChangeError> {
         let mut registry = self.registry.lock();
         let topic = self.get(name).ok_or(ChangeError::Unknown)?;
-        registry.update(name, |entry| entry.deleting = true)?;
+        match registry.update(name, |entry| entry.deleting = true) {
+            Err(error) if is_full(&error) => {
+                if !self.remove_first(&mut registry, name, topic)? {
+                    return Ok(());
+                }
+            }
+            noted => {
+                noted?;
+                // Dropped by the call: its files' room is free when nobody has them open.
+                self.take_away_or_keep(&mut registry, topic)?;
+            }
+        }
+        when_there_is_room(|| finish_deletion(&mut registry, &self.data_dir, &self.offsets, name))?;
+        let others = |partition: &PartitionName| partition.topic != name;
+        if let Err(error) = self.data_dir.retain_log_starts(others) {
+            // A new topic of the name forgets them as well.
+            tracing::warn!(name, %error, "cannot forget where the logs of a deleted topic start");
+        }
+        Ok(())
+    }
+
+    /// Where there is no room to write down that a deletion begins: over its quota a btrfs does nothing but unlink.
+    /// Whether there is room behind it. If there is not, the empty directories say what has begun, and a start,
+    /// or the next creation of a topic of the name, finishes.
+    fn remove_first(
+        &self,
+        registry: &mut Registry,
+        name: &str,
+        topic: Arc<Topic>,
+    ) -> anyhow::Result<bool> {
+        tracing::warn!(name, "no room to note a deletion: the files go first");
+        self.by_name.write().remove(name);
+        for partition in topic.partitions() {
+            partition.give_up_directory(|| self.data_dir.empty(&partition.name))?;
+            partition.waiting().wake();
+        }
+        for index in topic.absent() {
+            self.data_dir.empty(&topic.name_of(index))?;
+        }
+        // Their room is free when nobody has them open: fetches end soon.
+        drop(topic);
+        match when_there_is_room(|| registry.update(name, |entry| entry.deleting = true)) {
+            Err(error) if is_full(&error) => {
+                tracing::warn!(name, "a deletion is noted when there is room: {error:#}");
+                registry.delete_in_memory(name);
+                Ok(false)
+            }
+            noted => noted.map(|()| true),
+        }
+    }
+
+    /// Takes the names of a topic's partitions away and lets go of it; or leaves it as it was.
+    fn take_away_or_keep(
+        &self,
+        registry: &mut Registry,
+        topic: Arc<Topic>,
+    ) -> Result<(), ChangeError> {
+        let name = topic.name.as_str();
         if let Err(failed) = self.take_away(&topic) {
             let kept = match failed.is_whole {
                 true => registry.update(name, |entry| entry.deleting = false),
@@ -155,12 +220,6 @@ impl Topics {
         }
         self.by_name.write().remove(name);
         topic.partitions().iter().for_each(|partition| partition.waiting().wake());
-        finish_deletion(&mut registry, &self.data_dir, &self.offsets, name)?;
-        let others = |partition: &PartitionName| partition.topic != name;
-        if let Err(error) = self.data_dir.retain_log_starts(others) {
-            // A new topic of the name forgets them as well.
-            tracing::warn!(name, %error, "cannot forget where the logs of a deleted topic start");
-        }
         Ok(())
     }
 
@@ -189,6 +248,19 @@ impl Topics {
         }
         let error = anyhow::Error::from(error).context("cannot take a partition's name away");
         Err(NotTaken { error, is_whole })
+    }
+}
+
+/// Tries again while there is no room: what was unlinked is free when the last fetch lets go of it.
+fn when_there_is_room(mut attempt: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if is_full(&error) && began.elapsed() < ROOM_COMES_MAX => {
+                std::thread::sleep(ROOM_REST);
+            }
+            outcome => return outcome,
+        }
     }
 }
 

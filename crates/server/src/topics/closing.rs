@@ -5,7 +5,8 @@
 //!                          └─▶ some are not ─▶ recovery points     the next start proves what is new in those
 //! ```
 //!
-//! A log with nothing new costs no sync. Called by server once no worker runs any more.
+//! A log with nothing new costs no sync. A disk without room is no error: what cannot be written there costs the next
+//! start some time, and nothing else. Called by server once no worker runs any more.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -15,6 +16,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::Topics;
+use crate::disk::is_full;
+use crate::partition::Closed;
 use crate::worker::Stop;
 
 #[cfg(test)]
@@ -47,6 +50,8 @@ struct Outcome {
     closed: anyhow::Result<()>,
     /// Those whose syncs were given up.
     given_up: usize,
+    /// Those that found no room.
+    no_room: usize,
 }
 
 impl Topics {
@@ -56,7 +61,7 @@ impl Topics {
     /// The first log that cannot be closed, was not even opened, or would have taken too long; the others are closed
     /// all the same.
     pub(crate) fn close(&self, patience: &Patience) -> anyhow::Result<()> {
-        let Outcome { mut closed, given_up } = self.close_logs(patience);
+        let Outcome { mut closed, given_up, no_room } = self.close_logs(patience);
         for topic in self.all() {
             if let Some((index, _)) = topic.unopened().next() {
                 // Whether it was left cleanly is not known any more: its next opening must look.
@@ -74,18 +79,32 @@ impl Topics {
             }
         }
         let written = self.write_recovery_points().context("cannot write the recovery points");
-        closed.and(written)?;
-        self.data_dir.write_clean_shutdown().context("cannot mark the stop as clean")
+        // First what went wrong otherwise.
+        closed?;
+        let marked = written.and_then(|()| match no_room {
+            0 => self.data_dir.write_clean_shutdown().context("cannot mark the stop as clean"),
+            _ => Ok(()),
+        });
+        match marked {
+            Err(error) if is_full(&error) => {
+                tracing::warn!(
+                    "the next start reads what is new, since there is no room: {error:#}"
+                );
+                Ok(())
+            }
+            marked => marked,
+        }
     }
 
     fn close_logs(&self, patience: &Patience) -> Outcome {
         let (partitions, next) = (self.partitions(), AtomicUsize::new(0));
-        let outcome = Mutex::new(Outcome { closed: Ok(()), given_up: 0 });
+        let outcome = Mutex::new(Outcome { closed: Ok(()), given_up: 0, no_room: 0 });
         let close_some = || {
             while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
                 match partition.close(&|| !patience.is_over()) {
-                    Ok(true) => {}
-                    Ok(false) => outcome.lock().given_up += 1,
+                    Ok(Closed::Whole) => {}
+                    Ok(Closed::GivenUp) => outcome.lock().given_up += 1,
+                    Ok(Closed::NoRoom) => outcome.lock().no_room += 1,
                     Err(error) => {
                         let error =
                             anyhow!(error).context(format!("cannot close {}", partition.name));

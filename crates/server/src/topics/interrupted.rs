@@ -5,6 +5,8 @@
 //!   deleting      every partition goes, then the offsets, then the entry: the name is free
 //! ```
 //!
+//! Files go before offsets and entry: a full disk has no room for those otherwise.
+//!
 //! Each step may be done again, so a crash in the middle costs nothing but time. Called by opening for all
 //! entries, by changes for the topic that it deletes. Blocks.
 
@@ -17,6 +19,7 @@ use crate::registry::{Entry, Registry};
 /// Finishes what the registry says was begun. What cannot be finished is logged, keeps its entry and its
 /// name, and is tried again by the next start.
 pub(super) fn finish_all(registry: &mut Registry, data_dir: &DataDir, offsets: &OffsetStore) {
+    note_emptied(registry, data_dir);
     let begun = |entry: &Entry| entry.deleting || !entry.being_made().is_empty();
     let topics = registry.entries().iter().filter(|(_, entry)| begun(entry));
     for topic in topics.map(|(topic, _)| topic.clone()).collect::<Vec<_>>() {
@@ -26,6 +29,26 @@ pub(super) fn finish_all(registry: &mut Registry, data_dir: &DataDir, offsets: &
             tracing::error!(topic, "cannot finish an interrupted change of a topic: {error:#}");
         }
     }
+}
+
+/// Notes deletions that had no room to be noted. Where there is none yet, it is known in memory.
+fn note_emptied(registry: &mut Registry, data_dir: &DataDir) {
+    let is_emptied = |(topic, entry): &(&String, &Entry)| {
+        let mut names = (0..entry.partitions).map(|partition| name_of(topic, partition));
+        entry.partitions > 0 && !entry.deleting && names.all(|name| data_dir.is_emptied(&name))
+    };
+    let topics = registry.entries().iter().filter(is_emptied);
+    for topic in topics.map(|(topic, _)| topic.clone()).collect::<Vec<_>>() {
+        tracing::warn!(topic, "going on with a deletion that had no room to be noted");
+        if let Err(error) = registry.update(&topic, |entry| entry.deleting = true) {
+            tracing::warn!(topic, "it is noted when there is room: {error:#}");
+            registry.delete_in_memory(&topic);
+        }
+    }
+}
+
+fn name_of(topic: &str, partition: i32) -> PartitionName {
+    PartitionName { topic: topic.to_owned(), partition }
 }
 
 /// Removes the partitions that were being made, and the topic if there were no others.
@@ -48,12 +71,11 @@ pub(super) fn undo_growth(
         }
     }
     take_away(data_dir, &made)?;
+    data_dir.remove_taken_away()?;
     let before = entry.not_grown();
     let (from, to) = (entry.partitions, being_made.end);
     tracing::warn!(topic, from, to, "undid an interrupted creation of partitions");
-    registry.set(topic, before)?;
-    data_dir.remove_taken_away()?;
-    Ok(())
+    registry.set(topic, before)
 }
 
 /// Removes what there still is of a topic whose deletion has begun. Its name is free when this returns.
@@ -66,6 +88,8 @@ pub(super) fn finish_deletion(
     let Some(id) = registry.get(topic).filter(|entry| entry.deleting).map(|entry| entry.id) else {
         return Ok(());
     };
+    // What was noted in memory only: as long as it is, the directories must stay.
+    registry.update(topic, |entry| entry.deleting = true)?;
     let mut left = partitions_of(data_dir, topic)?;
     // A Kafka may have had the directory meanwhile, and another topic of the name: that one stays.
     left.retain(|name| !matches!(data_dir.topic_id(name), Ok(Some(other)) if other != id));
@@ -73,10 +97,10 @@ pub(super) fn finish_deletion(
         tracing::warn!(topic, partitions = left.len(), "finishing an interrupted deletion");
     }
     take_away(data_dir, &left)?;
-    offsets.forget(topic).context("cannot forget the offsets of a deleted topic")?;
-    registry.set(topic, None)?;
     data_dir.remove_taken_away()?;
-    Ok(())
+    let forgotten = offsets.forget(topic).map_err(std::io::Error::from);
+    forgotten.context("cannot forget the offsets of a deleted topic")?;
+    registry.set(topic, None)
 }
 
 /// Their names are gone, on the disk as well, when this returns.

@@ -20,13 +20,14 @@ use std::path::Path;
 
 use anyhow::Context;
 use penstock_batch::Codec;
-use penstock_storage::{DataDir, TopicId, is_no_room};
+use penstock_storage::{DataDir, TopicId};
 
 use crate::adopt::committed_offsets::{
     self, CommittedOffsets, TOPIC as CONSUMER_OFFSETS, TopicIds,
 };
 use crate::adopt::metadata_log::{self, Metadata, TopicMetadata};
 use crate::decompress::decompressed;
+use crate::disk::is_full;
 use crate::groups::OffsetStore;
 use crate::overrides::Overrides;
 use crate::registry::{Entry, Registry};
@@ -366,7 +367,7 @@ fn keep(registry: &mut Registry, entries: BTreeMap<String, Entry>) -> anyhow::Re
         return Ok(());
     }
     match registry.replace(entries.clone()) {
-        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(is_no_room) => {
+        Err(error) if is_full(&error) => {
             tracing::warn!(
                 "cannot write down which topics there are; the next start does: {error:#}"
             );

@@ -1,0 +1,114 @@
+//! How a partition leaves the data directory: by a rename, so that its name is free at once; where there is no room for
+//! that, file by file.
+//!
+//! ```text
+//!   t-0 ──rename──▶ t-0.<id>-delete ──▶ removed                        take_away, remove_taken_away
+//!    └───no room──▶ its files are unlinked ──▶ t-0, empty ──▶ removed  empty
+//! ```
+//!
+//! Btrfs over its quota renames nothing, and unlinks.
+
+use std::{io, path::PathBuf};
+
+use super::{DataDir, DataDirError, io_error, name_of};
+use crate::{DirEntry, PartitionName, is_no_room};
+
+/// A partition's directory without its name.
+#[derive(Debug)]
+pub struct TakenAway {
+    from: PathBuf,
+    to: PathBuf,
+    /// There was no room for another name: its files went at once.
+    is_removed: bool,
+}
+
+impl DataDir {
+    /// Takes a partition's name away, which is how a deletion begins. Fetches under way finish. The caller syncs
+    /// the directory (`sync`) when all partitions of the topic have lost their names. One that is not there is no
+    /// error. Without room for another name its files are removed at once.
+    pub fn take_away(&self, name: &PartitionName) -> Result<TakenAway, DataDirError> {
+        let (from, to) = (self.partition_path(name), self.dir.join(name.deleted()));
+        match self.disk().rename(&from, &to) {
+            Err(error) if is_no_room(&error) => {
+                self.empty(name)?;
+                self.disk().remove_dir_all(&from).map_err(io_error(&from))?;
+                Ok(TakenAway { from, to, is_removed: true })
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&from)(error)),
+            _ => Ok(TakenAway { from, to, is_removed: false }),
+        }
+    }
+
+    /// Removes a partition's files, which needs no room on any file system; on the disk as well when it returns. The
+    /// directory stays, as the mark that this has been done (`is_emptied`). A kill in between leaves no hole: the oldest
+    /// segments go first, and last what says whose they are. One that is not there is no error.
+    pub fn empty(&self, name: &PartitionName) -> Result<(), DataDirError> {
+        let dir = self.dir.subdirectory(&name.to_string());
+        let mut entries = match self.disk().list(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            listed => listed.map_err(io_error(&dir))?,
+        };
+        // The names of segments are digits, which come first.
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        for DirEntry { path, is_dir, link } in entries {
+            let removed = match is_dir && link.is_none() {
+                true => self.disk().remove_dir_all(&path),
+                false => self.disk().remove_file(&path),
+            };
+            removed.map_err(io_error(&path))?;
+        }
+        dir.sync().map_err(io_error(&dir))
+    }
+
+    /// Whether a partition has a directory and nothing in it, as no creation leaves one.
+    pub fn is_emptied(&self, name: &PartitionName) -> bool {
+        self.disk().list(&self.partition_path(name)).is_ok_and(|entries| entries.is_empty())
+    }
+
+    /// Gives a partition its name back.
+    pub fn put_back(&self, taken: &TakenAway) -> Result<(), DataDirError> {
+        if taken.is_removed {
+            return Err(io_error(&taken.from)(io::ErrorKind::NotFound.into()));
+        }
+        match self.disk().rename(&taken.to, &taken.from) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error(&taken.to)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what was taken away, now or by a server that is gone. What cannot be removed is out of the way; it
+    /// is logged, and the next call tries again. Of a directory that is a symbolic link only the link is removed, which
+    /// is logged, too: what is behind it may have other names, and was not made here.
+    pub fn remove_taken_away(&self) -> Result<(), DataDirError> {
+        for DirEntry { path, is_dir, link } in self.entries()? {
+            let is_ours = (is_dir || link.is_some()) && name_of(&path).is_some_and(is_of_deleted);
+            if !is_ours {
+                continue;
+            }
+            let shown = path.display();
+            match (self.disk().remove_dir_all(&path), link) {
+                (Err(error), _) => {
+                    tracing::warn!(path = %shown, %error, "cannot remove what was deleted; the next start tries again");
+                }
+                (Ok(()), Some(target)) => {
+                    let left = self.dir.join(target);
+                    tracing::warn!(path = %shown, left = %left.display(),
+                        "a deleted partition was a symbolic link: the link is removed, the files behind it are not");
+                }
+                (Ok(()), None) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `<topic>-<partition>.<32 hex>-delete`, here and in Kafka. Whatever else ends like that is somebody's own.
+fn is_of_deleted(name: &str) -> bool {
+    let parts = name.strip_suffix("-delete").and_then(|rest| rest.rsplit_once('.'));
+    parts.is_some_and(|(partition, id)| {
+        let is_hex = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hex && PartitionName::parse(partition).is_some()
+    })
+}

@@ -1,0 +1,174 @@
+//! A small disk for a server's directory, beside a file that is not the server's and takes the room: on each of the
+//! file systems that differ in what they refuse when they are full.
+//!
+//! ```text
+//!   <mount>/[room/]data        the server's
+//!                  foreign     takes what is free, without being written: fallocate(2)
+//! ```
+//!
+//! With `BtrfsQuota` both are in a subvolume whose quota is what is full; statvfs(3) knows nothing of it.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::rounds::is_soak;
+use crate::volume::{Mount, Volume, limit};
+
+/// What a small disk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// In memory.
+    Tmpfs,
+    /// On a loop device.
+    Ext4,
+    /// On a loop device.
+    Xfs,
+    /// On a loop device.
+    Btrfs,
+    /// A subvolume with a limit, on a btrfs with room.
+    BtrfsQuota,
+}
+
+/// A mounted one; unmounted when dropped.
+#[derive(Debug)]
+pub struct SmallDisk {
+    is_limited: bool,
+    place: PathBuf,
+    _mount: Mounted,
+}
+
+#[derive(Debug)]
+enum Mounted {
+    Tmpfs(#[expect(dead_code, reason = "held until dropped")] Mount),
+    Volume(#[expect(dead_code, reason = "held until dropped")] Volume),
+}
+
+impl FileSystem {
+    /// All of them.
+    pub const ALL: [FileSystem; 5] = [
+        FileSystem::Tmpfs,
+        FileSystem::Ext4,
+        FileSystem::Xfs,
+        FileSystem::Btrfs,
+        FileSystem::BtrfsQuota,
+    ];
+
+    /// The least that its tools make, with room to spare for its own books.
+    fn len_bytes(self) -> u64 {
+        match self {
+            FileSystem::Tmpfs | FileSystem::Ext4 => 32 << 20,
+            FileSystem::Xfs => 300 << 20,
+            FileSystem::Btrfs => 128 << 20,
+            FileSystem::BtrfsQuota => 256 << 20,
+        }
+    }
+}
+
+impl SmallDisk {
+    /// Mounts one in `dir`. `None`: this machine cannot, which was logged.
+    ///
+    /// # Errors
+    /// The machine could, but something failed.
+    pub fn mount(dir: &Path, kind: FileSystem) -> anyhow::Result<Option<SmallDisk>> {
+        let len_bytes = kind.len_bytes();
+        let (mounted, mut place) = match kind {
+            FileSystem::Tmpfs => {
+                let place = dir.join("disk");
+                let Some(mount) = Mount::tmpfs(&place, len_bytes)? else { return Ok(None) };
+                (Mounted::Tmpfs(mount), place)
+            }
+            FileSystem::Ext4 => {
+                let Some(volume) = Volume::make(dir, len_bytes, "")? else {
+                    return Ok(None);
+                };
+                let place = volume.path().to_owned();
+                (Mounted::Volume(volume), place)
+            }
+            FileSystem::Xfs | FileSystem::Btrfs | FileSystem::BtrfsQuota => {
+                let name = if kind == FileSystem::Xfs { "xfs" } else { "btrfs" };
+                let Some(volume) = Volume::make_as(dir, len_bytes, name)? else {
+                    return Ok(None);
+                };
+                let place = volume.path().to_owned();
+                (Mounted::Volume(volume), place)
+            }
+        };
+        let is_limited = kind == FileSystem::BtrfsQuota;
+        if is_limited {
+            place = limit::subvolume(&place)?;
+            limit::set(&place, 32 << 20)?;
+        }
+        Ok(Some(SmallDisk { is_limited, place, _mount: mounted }))
+    }
+
+    /// Where a server may have its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.place.join("data")
+    }
+
+    /// Takes all that is free, but for about `left_bytes`. What it takes comes back with `give_back`.
+    ///
+    /// # Panics
+    /// The file system does not do as it should.
+    pub fn take(&self, left_bytes: u64) {
+        // Of what is over its quota nothing can be cut off: what is to be left is set aside before.
+        let left = self.place.join("left");
+        if left_bytes > 0 {
+            fill(&File::create(&left).expect("there is room"), left_bytes);
+        }
+        let file = File::options().create(true).append(true).open(self.place.join("foreign"));
+        if let Ok(file) = file {
+            fill(&file, u64::MAX);
+            // Btrfs gives what it has kept for changes under way back with the transaction, and may find room then.
+            let _ = file.sync_all();
+            fill(&file, u64::MAX);
+        }
+        if left_bytes > 0 {
+            std::fs::remove_file(&left).expect("a file can be unlinked");
+            self.settle();
+        }
+    }
+
+    /// Ends what `take` has begun.
+    ///
+    /// # Panics
+    /// The file cannot be unlinked.
+    pub fn give_back(&self) {
+        std::fs::remove_file(self.place.join("foreign")).expect("a file can be unlinked");
+        self.settle();
+    }
+
+    /// Lowers the limit of one that has a quota below what is there. Whether it has one.
+    ///
+    /// # Panics
+    /// btrfs(8) fails.
+    pub fn exceed_quota(&self) -> bool {
+        if self.is_limited {
+            limit::set(&self.place, 1 << 20).expect("a limit can be lowered");
+        }
+        self.is_limited
+    }
+
+    /// Waits until what was unlinked is free again, which btrfs and XFS do behind the caller's back.
+    fn settle(&self) {
+        let dir = File::open(&self.place).expect("the directory is there");
+        rustix::fs::syncfs(&dir).expect("the file system is sound");
+    }
+}
+
+/// Takes as much, or what there is.
+fn fill(file: &File, len_bytes: u64) {
+    use rustix::fs::{FallocateFlags, fallocate};
+    let mut at = file.metadata().map_or(0, |metadata| metadata.len());
+    let end = at.saturating_add(len_bytes);
+    for piece in [16 << 20, 1 << 20, 64 << 10, 4096] {
+        while at + piece <= end && fallocate(file, FallocateFlags::empty(), at, piece).is_ok() {
+            at += piece;
+        }
+    }
+    if is_soak() && end == u64::MAX {
+        // What no whole page of is left.
+        let _ = file.write_all_at(&[1; 4095], at);
+    }
+}

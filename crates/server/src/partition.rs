@@ -304,8 +304,12 @@ impl Partition {
     /// Seals an active segment whose records have all outlived retention, so that it can expire.
     pub(crate) async fn roll_if_expired(&self) -> Result<(), ProduceFailure> {
         let _one_at_a_time = self.appending.lock().await;
+        let now_ms = clock::now_ms();
+        if !self.log().active_has_expired(now_ms) {
+            return Ok(());
+        }
         self.cut_tail().await?;
-        let roll = self.log().needs_expiry_roll(clock::now_ms());
+        let roll = self.log().needs_expiry_roll(now_ms);
         self.roll(roll).await
     }
 

@@ -79,11 +79,16 @@ impl Log {
     /// Whether all that the active segment holds is past `retention.ms`, so that it must be sealed for
     /// `expire` to reach it. For the housekeeping of partitions nobody writes to.
     pub fn needs_expiry_roll(&mut self, now_ms: i64) -> Option<Roll> {
-        let retention_ms = self.config.retention_ms?;
+        self.active_has_expired(now_ms).then(|| self.roll(now_ms))
+    }
+
+    /// Whether `needs_expiry_roll` would roll.
+    pub fn active_has_expired(&self, now_ms: i64) -> bool {
         let segment = &self.active.segment;
-        let expired = segment.age.is_older(retention_ms, now_ms);
-        let due = expired && segment.size_bytes > 0 && !self.is_offline();
-        due.then(|| self.roll(now_ms))
+        let is_older = |retention_ms| segment.age.is_older(retention_ms, now_ms);
+        self.config.retention_ms.is_some_and(is_older)
+            && segment.size_bytes > 0
+            && !self.is_offline()
     }
 
     /// Seals the active segment. From here on appends go to the new one.

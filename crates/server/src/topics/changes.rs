@@ -20,7 +20,7 @@ use crate::partition::Partition;
 use crate::registry::{Entry, Registry};
 
 /// What a deletion makes free is free a moment later.
-const ROOM_COMES_MAX: Duration = Duration::from_secs(2);
+const ROOM_COMES_MAX: Duration = Duration::from_millis(500);
 
 /// Between two looks.
 const ROOM_REST: Duration = Duration::from_millis(20);

@@ -8,7 +8,7 @@ PENSTOCK_SEEDS ?= 20000
 PENSTOCK_BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo bench peers bench-produce bench-scenarios test lint unit system soak clients adopt clients-full fuzz clean
+.PHONY: help tools build demo bench peers bench-produce bench-scenarios test lint unit file-systems system soak clients adopt clients-full fuzz clean
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,14 +50,18 @@ lint: tools ## formatting and lints, warnings are errors
 unit: tools ## tests of the crates
 	$(CARGO) test --workspace --exclude penstock-tests
 
-system: build ## a real server process: kills, faults, strangers, silent peers, no io_uring
+file-systems: # XFS and btrfs for the tests that fill them; without those programs they skip
+	@command -v mkfs.xfs >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends xfsprogs; }
+	@command -v mkfs.btrfs >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends btrfs-progs; }
+
+system: build file-systems ## a real server process: kills, faults, strangers, silent peers, no io_uring
 	$(CARGO) test --package penstock-tests
 
-soak: build ## all rounds of the fault tests, of which `system` runs a few (ten minutes, root)
+soak: build file-systems ## all rounds of the fault tests, of which `system` runs a few (ten minutes, root)
 	PENSTOCK_SOAK=$(PENSTOCK_SOAK) $(CARGO) test --package penstock-tests \
 		--test crash --test stop --test power_cut --test sync_errors --test read_errors --test file_systems \
-		--test retention --test resets --test disk_full --test write_errors --test whole_topics \
-		--test threads \
+		--test retention --test resets --test disk_full --test full_at_any_moment --test write_errors \
+		--test whole_topics --test threads --test endings --test greedy_together \
 		-- --nocapture --test-threads 1
 	PENSTOCK_SEEDS=$(PENSTOCK_SEEDS) $(CARGO) test --release --package penstock-storage --test faults
 

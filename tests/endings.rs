@@ -2,12 +2,13 @@
 //! requests in small pieces.
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use penstock_tests::records::batch_of;
+use penstock_tests::rounds::rounds;
 use penstock_tests::{Client, Penstock, Start, binary, fetch_request, produce_request};
 use penstock_wire::messages::{
     ApiVersionsRequest, CreatableTopic, CreateTopicsRequest, DeleteTopicsRequest, FetchPartition,
@@ -75,6 +76,41 @@ fn a_stop_does_not_wait_for_peers_that_ask_without_end() {
     let lasted = started.elapsed();
     assert!(lasted < Duration::from_secs(5), "the stop took {lasted:?}");
     peers.into_iter().for_each(|peer| peer.join().unwrap());
+}
+
+/// A killed server's ring holds its listener for some milliseconds more, and with it the port.
+#[test]
+fn a_start_right_after_a_kill_comes_up_on_the_same_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let kills = rounds(10, 50);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let start = || {
+        let mut arguments = Start::on(dir.path()).arguments();
+        let listen = arguments.iter().position(|one| one == "--listen").unwrap();
+        arguments[listen + 1].clone_from(&free);
+        let mut command = Command::new(binary("penstock"));
+        command.args(arguments);
+        Penstock::start(command).unwrap()
+    };
+    let mut server = start();
+    server.client().unwrap().create_topic(TOPIC, 1, &[]).unwrap();
+    for n in 0..kills {
+        // Idle peers, one that waits for data, and one that does not read.
+        let mut peers: Vec<_> = (0..4).map(|_| server.client().unwrap()).collect();
+        let produced = peers[0].produce(TOPIC, 0, 1, batch_of(100_000)).unwrap();
+        assert_eq!((produced.error_code, produced.base_offset), (ErrorCode::NONE, n as i64));
+        let waiting = FetchRequest {
+            max_wait_ms: 60_000,
+            ..fetch_request(TOPIC, 0, produced.base_offset + 1)
+        };
+        for (peer, request) in peers[1..].iter_mut().zip([waiting, fetch_request(TOPIC, 0, 0)]) {
+            let request = Request::Fetch(request);
+            peer.send(&request, newest(&request)).unwrap();
+        }
+        server.kill().unwrap();
+        server = start();
+    }
+    server.stop().unwrap();
 }
 
 /// Appends that wait while their topic is deleted roll segments, each in a directory that by then

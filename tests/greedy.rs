@@ -231,9 +231,12 @@ fn greedy(key: ApiKey) -> Vec<(&'static str, Request)> {
                 FindCoordinatorRequest { coordinator_keys: keys, key_type, ..Default::default() }
                     .into()
             };
-            let groups = same(ELEMENTS_MAX).collect();
-            let transactions = same(ELEMENTS_MAX).collect();
-            vec![("one group", of(groups, 0)), ("one transaction", of(transactions, 1))]
+            vec![
+                ("one group", of(same(ELEMENTS_MAX).collect(), 0)),
+                ("groups", of(many(ELEMENTS_MAX).collect(), 0)),
+                ("one transaction", of(same(ELEMENTS_MAX).collect(), 1)),
+                ("transactions", of(many(ELEMENTS_MAX).collect(), 1)),
+            ]
         }
         ApiKey::JoinGroup => {
             let protocol = |name| JoinGroupRequestProtocol { name, ..Default::default() };
@@ -293,9 +296,14 @@ fn greedy(key: ApiKey) -> Vec<(&'static str, Request)> {
                 }
                 .into()
             };
+            let mut keys = of(vec![WIDE.into()]);
+            if let Request::DescribeConfigs(request) = &mut keys {
+                request.resources[0].configuration_keys = Some(many(most).collect());
+            }
             vec![
                 ("one topic", of(same(ELEMENTS_MAX).collect())),
                 ("topics", of(many(ELEMENTS_MAX).collect())),
+                ("configs of one topic", keys),
             ]
         }
         ApiKey::CreatePartitions => {

@@ -21,9 +21,9 @@ use crate::settings::Settings;
 const COUNT: i32 = 32;
 
 /// Its syncs are counted: all of them, those that run now, and the most that ever ran. None ends while its gate is
-/// held.
+/// held, nor before its time is over.
 #[derive(Debug, Clone, Default)]
-struct SlowDisk(Arc<[AtomicUsize; 3]>, Arc<Mutex<()>>);
+struct SlowDisk(Arc<[AtomicUsize; 3]>, Arc<Mutex<()>>, Arc<AtomicUsize>);
 
 impl SlowDisk {
     fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
@@ -31,7 +31,8 @@ impl SlowDisk {
         all.fetch_add(1, Ordering::Relaxed);
         most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
         drop(self.1.lock());
-        std::thread::sleep(Duration::from_millis(5));
+        let sync_ms = self.2.load(Ordering::Relaxed).max(5);
+        std::thread::sleep(Duration::from_millis(sync_ms as u64));
         now.fetch_sub(1, Ordering::Relaxed);
         sync()
     }
@@ -177,6 +178,21 @@ fn a_stop_whose_time_is_over_leaves_what_is_new_to_the_next_start() {
         assert!(disk.syncs() < COUNT as usize, "{} syncs", disk.syncs());
         assert_eq!(last_stop(topics, dir.path()), LastStop::Unclean);
     }
+}
+
+/// It took 74 s, whatever drain.timeout.ms was.
+#[test]
+fn a_stop_on_a_disk_with_syncs_of_100_ms_ends_in_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (topics, disk) = made(dir.path());
+    topics.create("u", 60 - COUNT, Overrides::default()).unwrap();
+    fill(&topics);
+    disk.2.store(100, Ordering::Relaxed);
+    let (began, wait) = (Instant::now(), Duration::from_millis(500));
+    let closed = topics.close(&patience(wait, Stop::Drain));
+    let took = began.elapsed();
+    assert!(took < wait + Duration::from_secs(1), "{took:?}: {closed:?}");
+    assert_eq!(last_stop(topics, dir.path()), LastStop::Unclean);
 }
 
 #[test]

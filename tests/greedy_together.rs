@@ -1,0 +1,172 @@
+//! Greedy requests beside others: many at once share one budget of memory, and honest clients keep their latency.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use penstock_tests::records::batch_of;
+use penstock_tests::rounds::{is_soak, rounds, say};
+use penstock_tests::{Client, Penstock, Start};
+use penstock_wire::messages::{
+    DescribeConfigsRequest, DescribeConfigsResource, FetchPartition, FetchRequest, FetchTopic,
+    FindCoordinatorRequest, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+    MetadataRequest, MetadataRequestTopic,
+};
+use penstock_wire::{Request, Str};
+
+const MIB: u64 = 1 << 20;
+
+/// What all answers in the making may take (docs/PROTOCOL.md).
+const IN_FLIGHT_MAX_BYTES: u64 = 256 * MIB;
+const SLACK_BYTES: u64 = 16 * MIB;
+
+/// Elements of the arrays of a request, all together.
+const ELEMENTS_MAX: usize = 1 << 18;
+
+const TOPIC: &str = "events";
+
+/// Each may take what one answer may.
+#[test]
+fn greedy_requests_at_once_share_the_budget_of_answers_in_the_making() {
+    const PEERS: u64 = 12;
+    let (_dir, server) = server();
+    for (what, request) in [("Metadata", metadata()), ("DescribeConfigs", describe_configs())] {
+        let before = server.resident_bytes().unwrap();
+        server.forget_peak().unwrap();
+        let (together, version) = (Barrier::new(PEERS as usize), newest(&request));
+        let sent_bytes = request.encode(version, 1, "test").len() as u64;
+        let ask = || {
+            let mut client = server.client().unwrap();
+            together.wait();
+            client.send(&request, version).unwrap();
+            client.receive().unwrap().len() as u64
+        };
+        let answer_bytes = std::thread::scope(|scope| {
+            let peers: Vec<_> = (0..PEERS).map(|_| scope.spawn(ask)).collect();
+            peers.into_iter().map(|peer| peer.join().unwrap()).max().unwrap()
+        });
+        let grown = server.peak_bytes().unwrap().saturating_sub(before);
+        let figures = format!(
+            "{PEERS} times {what}: {} MiB asked, {} MiB answered, {} MiB more memory",
+            PEERS * sent_bytes / MIB,
+            PEERS * answer_bytes / MIB,
+            grown / MIB
+        );
+        say(&figures);
+        // Of each, beside its share: the frame while it is received, and what is on its way.
+        let of_each = 2 * sent_bytes + answer_bytes;
+        assert!(grown < IN_FLIGHT_MAX_BYTES + SLACK_BYTES + PEERS * of_each, "{figures}");
+    }
+}
+
+/// The bound holds on a machine that does nothing else, with a release build.
+#[test]
+fn honest_clients_keep_their_latency_beside_a_greedy_one() {
+    let (_dir, server) = server();
+    let lasts = Duration::from_millis(rounds(500, 5000) as u64);
+    let quiet = latency(&server, lasts, None);
+    say(format_args!("quiet: p50 {:?}, p99 {:?}", quiet[0], quiet[1]));
+    let greedy = [
+        ("Metadata", metadata()),
+        ("DescribeConfigs", describe_configs()),
+        ("FindCoordinator", find_coordinator()),
+        ("ListOffsets", list_offsets()),
+        ("Fetch", fetch()),
+    ];
+    for (what, request) in greedy {
+        let beside = latency(&server, lasts, Some(&request));
+        let ratio = beside[1].as_secs_f64() / quiet[1].as_secs_f64();
+        say(format_args!(
+            "beside {what}: p50 {:?}, p99 {:?}, {ratio:.1} times",
+            beside[0], beside[1]
+        ));
+        assert!(!is_soak() || ratio <= 2.0, "{what}: {ratio:.1}");
+    }
+}
+
+/// p50 and p99 of a client that produces and fetches, beside one that asks without pause.
+fn latency(server: &Penstock, lasts: Duration, greedy: Option<&Request>) -> [Duration; 2] {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        if let Some(request) = greedy {
+            let mut client = server.client().unwrap();
+            let (over, version) = (&over, newest(request));
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    client.send(request, version).unwrap();
+                    client.receive().unwrap();
+                }
+            });
+        }
+        let mut honest = server.client().unwrap();
+        let (mut all, began) = (Vec::new(), Instant::now());
+        while began.elapsed() < lasts || all.len() < 100 {
+            let asked = Instant::now();
+            exchange(&mut honest);
+            all.push(asked.elapsed());
+        }
+        over.store(true, Ordering::Relaxed);
+        all.sort();
+        [all[all.len() / 2], all[all.len() * 99 / 100]]
+    })
+}
+
+fn exchange(client: &mut Client) {
+    let produced = client.produce(TOPIC, 0, 1, batch_of(100)).unwrap();
+    assert!(produced.error_code.is_none());
+    let fetched = client.fetch(TOPIC, 0, produced.base_offset).unwrap();
+    assert!(fetched.error_code.is_none());
+}
+
+fn server() -> (tempfile::TempDir, Penstock) {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("auto.create.topics.enable", "false")];
+    let server = Start::on(dir.path()).set(&settings).start().unwrap();
+    server.client().unwrap().create_topic(TOPIC, 1, &[]).unwrap();
+    (dir, server)
+}
+
+fn newest(request: &Request) -> i16 {
+    request.api_key().supported().max_version
+}
+
+fn names() -> impl Iterator<Item = Str> {
+    (0..ELEMENTS_MAX).map(|n| Str::from(format!("t{n}")))
+}
+
+fn metadata() -> Request {
+    let topics = Some(names().map(|name| MetadataRequestTopic { name }).collect());
+    MetadataRequest { topics, ..Default::default() }.into()
+}
+
+fn describe_configs() -> Request {
+    let resource = |resource_name| DescribeConfigsResource {
+        resource_type: 2,
+        resource_name,
+        configuration_keys: None,
+    };
+    let resources = names().map(resource).collect();
+    DescribeConfigsRequest { resources, ..Default::default() }.into()
+}
+
+fn find_coordinator() -> Request {
+    FindCoordinatorRequest { coordinator_keys: names().collect(), ..Default::default() }.into()
+}
+
+fn list_offsets() -> Request {
+    let partition = |partition_index| ListOffsetsPartition {
+        partition_index,
+        timestamp: -1,
+        ..Default::default()
+    };
+    let partitions = (0..ELEMENTS_MAX as i32 - 1).map(partition).collect();
+    let topics = vec![ListOffsetsTopic { name: TOPIC.into(), partitions }];
+    ListOffsetsRequest { topics, ..Default::default() }.into()
+}
+
+fn fetch() -> Request {
+    let partition = |partition| FetchPartition { partition, ..Default::default() };
+    let partitions = (0..ELEMENTS_MAX as i32 - 1).map(partition).collect();
+    let topics = [FetchTopic { topic: TOPIC.into(), partitions }].into();
+    FetchRequest { topics, ..Default::default() }.into()
+}

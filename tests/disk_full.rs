@@ -214,46 +214,59 @@ fn tear(data_dir: &Path) {
 
 #[test]
 fn a_topic_can_be_deleted_on_a_full_disk_which_makes_room() {
-    on_each(|kind, disk| {
-        let start = Start::on(&disk.data_dir());
-        let server = start.start().unwrap();
-        let mut client = server.client().unwrap();
-        client.create_topic("kept", 1, &[]).unwrap();
-        client.create_topic("large", 3, &[("segment.bytes", "500000")]).unwrap();
-        assert!(!is_refused(&produce(&mut client, "kept", 1000)));
-        for n in 0..60 {
-            let batch = batch_of(50_000);
-            assert!(client.produce("large", n % 3, 1, batch).unwrap().error_code.is_none());
-        }
-        disk.take(0);
-        until("the disk is full", || is_refused(&produce(&mut client, "kept", 65536)));
-        let is_over = disk.exceed_quota();
+    on_each(|kind, disk| delete_large(kind, &disk, false));
+}
 
-        assert_eq!(client.ask_for_deletion("large").unwrap(), ErrorCode::NONE, "{kind:?}");
-        let names = fs::read_dir(disk.data_dir()).unwrap().map(|entry| entry.unwrap().path());
-        let of_large =
-            |path: &PathBuf| path.file_name().unwrap().to_string_lossy().contains("large");
-        let left: Vec<_> = names.filter(of_large).collect();
-        if is_over {
-            // There is no room to note the deletion until the foreign file goes: the empty directories do.
-            assert!(left.iter().all(|dir| fs::read_dir(dir).unwrap().next().is_none()));
-            assert!(is_refused(&produce(&mut client, "kept", 65536)), "it is over its quota still");
-        } else {
-            assert!(left.is_empty(), "{kind:?}: {left:?}");
-            until("there is room", || !is_refused(&produce(&mut client, "kept", 65536)));
-        }
-        assert_eq!(offline(&server), 0);
-        server.stop().unwrap();
-        let server = start.start().unwrap();
-        let mut client = server.client().unwrap();
-        assert_eq!(offline(&server), 0, "{kind:?}");
-        assert!(client.offset_of("kept", 0, -1).unwrap() > 0);
-        let again = client.ask_for_deletion("large").unwrap();
-        assert_eq!(again, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "{kind:?}");
-        disk.give_back();
-        client.create_topic("large", 1, &[]).unwrap();
-        server.stop().unwrap();
-    });
+/// As after its limit was lowered: the deletion makes no room.
+#[test]
+fn a_topic_can_be_deleted_far_over_a_quota() {
+    let dir = tempfile::tempdir().unwrap();
+    let kind = FileSystem::BtrfsQuota;
+    if let Some(disk) = SmallDisk::mount(dir.path(), kind).unwrap() {
+        delete_large(kind, &disk, true);
+    }
+}
+
+fn delete_large(kind: FileSystem, disk: &SmallDisk, is_over: bool) {
+    let start = Start::on(&disk.data_dir());
+    let server = start.start().unwrap();
+    let mut client = server.client().unwrap();
+    client.create_topic("kept", 1, &[]).unwrap();
+    client.create_topic("large", 3, &[("segment.bytes", "500000")]).unwrap();
+    assert!(!is_refused(&produce(&mut client, "kept", 1000)));
+    for n in 0..60 {
+        let batch = batch_of(50_000);
+        assert!(client.produce("large", n % 3, 1, batch).unwrap().error_code.is_none());
+    }
+    disk.take(0);
+    until("the disk is full", || is_refused(&produce(&mut client, "kept", 65536)));
+    if is_over {
+        disk.exceed_quota();
+    }
+
+    assert_eq!(client.ask_for_deletion("large").unwrap(), ErrorCode::NONE, "{kind:?}");
+    let names = fs::read_dir(disk.data_dir()).unwrap().map(|entry| entry.unwrap().path());
+    let of_large = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().contains("large");
+    let left: Vec<_> = names.filter(of_large).collect();
+    if is_over {
+        // There is no room to note the deletion until the foreign file goes: the empty directories do.
+        assert!(left.iter().all(|dir| fs::read_dir(dir).unwrap().next().is_none()));
+        assert!(is_refused(&produce(&mut client, "kept", 65536)), "it is over its quota still");
+    } else {
+        assert!(left.is_empty(), "{kind:?}: {left:?}");
+        until("there is room", || !is_refused(&produce(&mut client, "kept", 65536)));
+    }
+    assert_eq!(offline(&server), 0);
+    server.stop().unwrap();
+    let server = start.start().unwrap();
+    let mut client = server.client().unwrap();
+    assert_eq!(offline(&server), 0, "{kind:?}");
+    assert!(client.offset_of("kept", 0, -1).unwrap() > 0);
+    let again = client.ask_for_deletion("large").unwrap();
+    assert_eq!(again, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "{kind:?}");
+    disk.give_back();
+    client.create_topic("large", 1, &[]).unwrap();
+    server.stop().unwrap();
 }
 
 /// All that was acknowledged is served, the files hold nothing else, and no partition is offline.

@@ -33,7 +33,6 @@ pub enum FileSystem {
 /// A mounted one; unmounted when dropped.
 #[derive(Debug)]
 pub struct SmallDisk {
-    is_limited: bool,
     place: PathBuf,
     _mount: Mounted,
 }
@@ -94,12 +93,11 @@ impl SmallDisk {
                 (Mounted::Volume(volume), place)
             }
         };
-        let is_limited = kind == FileSystem::BtrfsQuota;
-        if is_limited {
+        if kind == FileSystem::BtrfsQuota {
             place = limit::subvolume(&place)?;
             limit::set(&place, 32 << 20)?;
         }
-        Ok(Some(SmallDisk { is_limited, place, _mount: mounted }))
+        Ok(Some(SmallDisk { place, _mount: mounted }))
     }
 
     /// Where a server may have its data directory.
@@ -139,15 +137,12 @@ impl SmallDisk {
         self.settle();
     }
 
-    /// Lowers the limit of one that has a quota below what is there. Whether it has one.
+    /// Lowers the limit of one that has a quota below what is there.
     ///
     /// # Panics
-    /// btrfs(8) fails.
-    pub fn exceed_quota(&self) -> bool {
-        if self.is_limited {
-            limit::set(&self.place, 1 << 20).expect("a limit can be lowered");
-        }
-        self.is_limited
+    /// It has none, or btrfs(8) fails.
+    pub fn exceed_quota(&self) {
+        limit::set(&self.place, 1 << 20).expect("a limit can be lowered");
     }
 
     /// Waits until what was unlinked is free again, which btrfs and XFS do behind the caller's back.

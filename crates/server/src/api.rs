@@ -104,7 +104,7 @@ async fn respond(
         }
         Request::FindCoordinator(request) => {
             let cluster = &worker.server.cluster;
-            Response::FindCoordinator(groups::find_coordinator(cluster, api_version, request))
+            Response::FindCoordinator(groups::find_coordinator(cluster, api_version, request).await)
         }
         Request::JoinGroup(request) => {
             let joined = worker.server.groups.join_group(api_version, request);

@@ -10,6 +10,7 @@ use super::member::{Caller, Join, Joined, Protocol, SyncUp};
 use super::{Groups, owned};
 use crate::cluster::Cluster;
 use crate::limits::ANSWER_MAX_BYTES;
+use crate::pace::Pace;
 
 /// Ways to assign partitions that one member may name; clients name one to three.
 const PROTOCOLS_MAX: usize = 32;
@@ -31,13 +32,13 @@ pub(super) const MEMBER_ID_REQUIRED_SINCE: i16 = 4;
 const SKIP_ASSIGNMENT_SINCE: i16 = 9;
 
 /// Who coordinates a group: this server, all of them.
-pub(crate) fn find_coordinator(
+pub(crate) async fn find_coordinator(
     cluster: &Cluster,
     api_version: i16,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     if request.key_type != KEY_IS_A_GROUP {
-        return nobody(api_version, request);
+        return nobody(api_version, request).await;
     }
     let (node_id, (host, port)) = (cluster.node_id, &cluster.advertised);
     let (host, port) = (Str::from(host.as_str()), i32::from(*port));
@@ -59,7 +60,7 @@ pub(crate) fn find_coordinator(
         }
     };
     FindCoordinatorResponse {
-        coordinators: request.coordinator_keys.into_iter().map(coordinator).collect(),
+        coordinators: of_each(request.coordinator_keys, coordinator).await,
         node_id,
         host: host.clone(),
         port,
@@ -69,7 +70,7 @@ pub(crate) fn find_coordinator(
 
 /// Refuses at once, and for good: a producer must not look for what there is not until its time is
 /// over.
-fn nobody(api_version: i16, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+async fn nobody(api_version: i16, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let (error_code, words) = match request.key_type {
         // The only code on which librdkafka gives up at once. It asks key by key, and shows the
         // message.
@@ -95,9 +96,19 @@ fn nobody(api_version: i16, request: FindCoordinatorRequest) -> FindCoordinatorR
         error_message: error_message.clone(),
         node_id: NOBODY,
         port: NOBODY,
-        coordinators: request.coordinator_keys.into_iter().map(coordinator).collect(),
+        coordinators: of_each(request.coordinator_keys, coordinator).await,
         ..FindCoordinatorResponse::default()
     }
+}
+
+/// One for each key, letting other connections in between.
+async fn of_each(keys: Vec<Str>, mut of: impl FnMut(Str) -> Coordinator) -> Vec<Coordinator> {
+    let (mut all, mut pace) = (Vec::with_capacity(keys.len()), Pace::default());
+    for key in keys {
+        all.push(of(key));
+        pace.done(1).await;
+    }
+    all
 }
 
 impl Groups {

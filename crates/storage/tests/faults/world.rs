@@ -137,6 +137,9 @@ impl World {
         let now_ms = self.now_ms;
         let who = self.random.below(self.producers.all.len());
         let (number, batches) = self.send(who);
+        if self.cut_tail().is_err() {
+            return;
+        }
         if let Some(roll) = self.log().needs_roll(&batches, now_ms)
             && self.roll(roll).is_err()
         {
@@ -235,18 +238,31 @@ impl World {
             Durability::Os => Ok(()),
             Durability::Fsync => self.disk.sync(&file),
         });
-        let cut = outcome.is_err().then(|| self.disk.cut(&file, at));
+        // Btrfs over its quota refuses that, too.
+        let cannot_cut = is_full && self.random.one_in(2);
+        let cut = outcome.is_err().then(|| match cannot_cut {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => self.disk.cut(&file, at),
+        });
         for (who, number, append) in group {
             let at = match &outcome {
                 Ok(()) => self.log().finish_append(append).base_offset,
                 Err(_) if is_full && matches!(cut, Some(Ok(()))) => {
                     return self.log().cancel_append(append);
                 }
+                Err(_) if cannot_cut => return self.log().leave_append(append),
                 Err(error) => return self.log().fail_append(append, error.kind().into()),
             };
             self.shown.insert(at, number);
             self.producers.acknowledge(who, number, at);
         }
+    }
+
+    fn cut_tail(&mut self) -> io::Result<()> {
+        let Some(cut) = self.log().needs_cut() else { return Ok(()) };
+        let outcome = cut.run();
+        self.log().finish_cut(&outcome);
+        outcome
     }
 
     fn roll(&mut self, roll: Roll) -> io::Result<()> {
@@ -325,7 +341,7 @@ impl World {
     fn die_writing(&mut self) {
         let (_, batches) = self.send(0);
         let now_ms = self.now_ms;
-        if self.log().needs_roll(&batches, now_ms).is_some() {
+        if self.cut_tail().is_err() || self.log().needs_roll(&batches, now_ms).is_some() {
             return;
         }
         let Ok(append) = self.log().begin_append(batches, 0, now_ms) else { return };

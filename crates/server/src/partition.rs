@@ -317,7 +317,7 @@ impl Partition {
     /// the caller.
     async fn cut_tail(&self) -> Result<(), ProduceFailure> {
         let Some(cut) = self.log().needs_cut() else { return Ok(()) };
-        let cutting = tokio::task::spawn_blocking(move || cut.run()).await;
+        let cutting = blocking::run(move || cut.run()).await;
         let outcome = cutting.map_err(io::Error::from).flatten();
         self.log().finish_cut(&outcome);
         outcome.map_err(|error| match is_no_room(&error) {

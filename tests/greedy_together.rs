@@ -1,7 +1,7 @@
 //! Greedy requests beside others: many at once share one budget of memory, and honest clients keep their latency.
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use penstock_tests::records::batch_of;
@@ -23,12 +23,19 @@ const SLACK_BYTES: u64 = 16 * MIB;
 /// Elements of the arrays of a request, all together.
 const ELEMENTS_MAX: usize = 1 << 18;
 
+/// A request that no other gets in between takes tens of milliseconds and more.
+const STALL_MAX: Duration = Duration::from_millis(10);
+
+/// The tests take turns: each needs the processor for itself.
+static ALONE: Mutex<()> = Mutex::new(());
+
 const TOPIC: &str = "events";
 
 /// Each may take what one answer may.
 #[test]
 fn greedy_requests_at_once_share_the_budget_of_answers_in_the_making() {
     const PEERS: u64 = 12;
+    let _alone = alone();
     let (_dir, server) = server();
     for (what, request) in [("Metadata", metadata()), ("DescribeConfigs", describe_configs())] {
         let before = server.resident_bytes().unwrap();
@@ -59,13 +66,13 @@ fn greedy_requests_at_once_share_the_budget_of_answers_in_the_making() {
     }
 }
 
-/// The bound holds on a machine that does nothing else, with a release build.
+/// Twice the quiet p99, where that is no shorter than what one long frame takes to decode. The bound holds with a release
+/// build.
 #[test]
 fn honest_clients_keep_their_latency_beside_a_greedy_one() {
+    let _alone = alone();
     let (_dir, server) = server();
-    let lasts = Duration::from_millis(rounds(500, 5000) as u64);
-    let quiet = latency(&server, lasts, None);
-    say(format_args!("quiet: p50 {:?}, p99 {:?}", quiet[0], quiet[1]));
+    let lasts = Duration::from_millis(rounds(300, 2000) as u64);
     let greedy = [
         ("Metadata", metadata()),
         ("DescribeConfigs", describe_configs()),
@@ -74,18 +81,21 @@ fn honest_clients_keep_their_latency_beside_a_greedy_one() {
         ("Fetch", fetch()),
     ];
     for (what, request) in greedy {
-        let beside = latency(&server, lasts, Some(&request));
-        let ratio = beside[1].as_secs_f64() / quiet[1].as_secs_f64();
-        say(format_args!(
-            "beside {what}: p50 {:?}, p99 {:?}, {ratio:.1} times",
-            beside[0], beside[1]
-        ));
-        assert!(!is_soak() || ratio <= 2.0, "{what}: {ratio:.1}");
+        // In turn, since a machine is not equally quiet all the time.
+        let mut pairs: Vec<_> = (0..rounds(1, 5))
+            .map(|_| [latency(&server, lasts, None), latency(&server, lasts, Some(&request))])
+            .collect();
+        let ratio = |[quiet, beside]: &[Duration; 2]| beside.as_secs_f64() / quiet.as_secs_f64();
+        pairs.sort_by(|a, b| ratio(a).total_cmp(&ratio(b)));
+        let median = &pairs[pairs.len() / 2];
+        let (times, [quiet, beside]) = (ratio(median), median);
+        say(format_args!("beside {what}: p99 {beside:?}, quiet {quiet:?}, {times:.1} times"));
+        assert!(!is_soak() || times <= 2.0 || *beside < STALL_MAX, "{what}: {times:.1} times");
     }
 }
 
-/// p50 and p99 of a client that produces and fetches, beside one that asks without pause.
-fn latency(server: &Penstock, lasts: Duration, greedy: Option<&Request>) -> [Duration; 2] {
+/// The p99 of a client that produces and fetches, beside one that asks without pause.
+fn latency(server: &Penstock, lasts: Duration, greedy: Option<&Request>) -> Duration {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         if let Some(request) = greedy {
@@ -107,7 +117,7 @@ fn latency(server: &Penstock, lasts: Duration, greedy: Option<&Request>) -> [Dur
         }
         over.store(true, Ordering::Relaxed);
         all.sort();
-        [all[all.len() / 2], all[all.len() * 99 / 100]]
+        all[all.len() * 99 / 100]
     })
 }
 
@@ -116,6 +126,10 @@ fn exchange(client: &mut Client) {
     assert!(produced.error_code.is_none());
     let fetched = client.fetch(TOPIC, 0, produced.base_offset).unwrap();
     assert!(fetched.error_code.is_none());
+}
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn server() -> (tempfile::TempDir, Penstock) {

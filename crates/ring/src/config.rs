@@ -3,6 +3,9 @@
 //! The server fills a `RingConfig` from its own configuration; everything else in the crate takes
 //! its numbers from here and nowhere else.
 
+use std::sync::Arc;
+
+use crate::pins::PageBudget;
 use crate::sight::Sight;
 
 /// The kernel counts a pipe's room in slots of one page each (KERNEL.md rows 5 and 6).
@@ -37,6 +40,10 @@ pub const TURN_BYTES: u64 = 256 * 1024;
 /// The buffer of a copying transfer. Answers that fit leave in a single send.
 pub const STAGE_BYTES: usize = 64 * 1024;
 
+/// Buffers of copying transfers that may wait, full, for peers; beyond them a transfer forgets what it has
+/// not sent and reads it again.
+pub const MAX_PARKED_STAGES: usize = 16;
+
 /// Under `Path::Auto`, what is left of a transfer is copied from this size down.
 pub const COPY_MAX_BYTES: u64 = 16 * 1024;
 
@@ -66,6 +73,7 @@ const _: () = assert!(STAGE_BYTES as u64 <= TURN_BYTES);
 const _: () = assert!(COPY_MAX_BYTES <= STAGE_BYTES as u64); // what is copied leaves in one send
 const _: () = assert!(DEFAULT_COLD_CHAINS < DEFAULT_UNBOUNDED_WORKERS as usize);
 const _: () = assert!(DEFAULT_COLD_CHAINS < DEFAULT_MAX_PIPES / 2); // beside the parked half
+const _: () = assert!(MAX_PARKED_STAGES > 0);
 const _: () = assert!(DEFAULT_UNBOUNDED_WORKERS > 1); // one stalled disk read must not stop the rest
 
 /// Which kernel interface to use.
@@ -102,6 +110,8 @@ pub struct RingConfig {
     pub drop_behind: bool,
     /// How the file system of what is sent shows which pages are in memory.
     pub sight: Sight,
+    /// What peers that do not read may keep in memory of files, all rings together. None: no bound.
+    pub page_budget: Option<Arc<PageBudget>>,
     /// Empty pipes kept open.
     pub idle_pipes: usize,
     /// io-wq threads for regular files.
@@ -122,6 +132,7 @@ impl Default for RingConfig {
             cold_chains: DEFAULT_COLD_CHAINS,
             drop_behind: false,
             sight: Sight::default(),
+            page_budget: None,
             idle_pipes: DEFAULT_IDLE_PIPES,
             bounded_workers: DEFAULT_BOUNDED_WORKERS,
             unbounded_workers: DEFAULT_UNBOUNDED_WORKERS,

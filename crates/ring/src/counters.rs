@@ -58,6 +58,8 @@ pub struct Counters {
     pub pipe_waits: Counter,
     /// Chains that had to wait for others that wait for a disk.
     pub cold_waits: Counter,
+    /// Turns that copied because peers held all the pages they may.
+    pub copies_for_memory: Counter,
     /// Operations whose future was dropped while the kernel still owned their resources.
     pub orphans: Counter,
     /// Bytes of file pieces sent by linked splices.

@@ -5,6 +5,7 @@
 //!   ring.rs        what the server calls; one `Ring` a worker thread
 //!    ├─ perform.rs    performs a transfer ──── transfer.rs   the pure machine: what is next
 //!    │    ├─ route.rs, residency.rs, sight.rs                 which way it goes
+//!    │    ├─ pins.rs                                         whether it may hold pages
 //!    │    ├─ pipes.rs, stage.rs                              where its bytes are on the way
 //!    │    └─ workers.rs                                      who gives way to the event loop
 //!    ├─ uring_calls.rs, uring.rs   operations as futures, the driver
@@ -28,6 +29,7 @@ mod fake;
 mod kernel_contract;
 mod operations;
 mod perform;
+mod pins;
 mod pipes;
 mod residency;
 mod ring;
@@ -47,6 +49,7 @@ mod workers;
 pub use config::*;
 pub use counters::{Counter, Counters};
 pub use error::{RAISE_THREADS, RingError, TransferError, WriteError};
+pub use pins::{CHUNK_BYTES, PROVEN_BYTES, PageBudget};
 pub use ring::{Backend, Ring, Then};
 pub use sight::Sight;
 pub use socket::Socket;

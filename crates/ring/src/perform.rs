@@ -24,7 +24,7 @@ use crate::ring::{Kernel, Ring};
 use crate::route::{self, Way};
 use crate::shortage;
 use crate::socket::Socket;
-use crate::stage::Stage;
+use crate::stage::{Parked, Stage};
 use crate::sys::{Advice, Request, Requests};
 use crate::transfer::{FileRange, Means, Next, Op, Path, Pieces, Transfer};
 use crate::uring::{OnDrop, Uring};
@@ -101,19 +101,15 @@ struct Job {
     /// Held while it does.
     cold_place: Option<OwnedSemaphorePermit>,
     stage: Stage,
+    /// Held while a full stage waits for the peer.
+    parked_stage: Option<Parked>,
     counters: Arc<Counters>,
 }
 
 impl Job {
     fn new(ring: &Ring, pieces: Pieces, socket: Rc<Socket>, path: Path) -> Job {
-        let way = match path {
-            Path::Chain => Way::Chain,
-            Path::Sendfile => Way::Sendfile,
-            // Decided before the first plan.
-            Path::Copy | Path::Auto => Way::Copy,
-        };
         Job {
-            transfer: Transfer::new(pieces, means_of(way, ring)),
+            transfer: Transfer::new(pieces, means_of(way_of(path), ring)),
             socket,
             path,
             pipe: None,
@@ -121,29 +117,53 @@ impl Job {
             has_left_chain: false,
             cold_place: None,
             stage: Stage::default(),
+            parked_stage: None,
             counters: ring.counters(),
         }
     }
 
-    /// Chooses the way of the next plan where the caller left that to us.
+    /// Chooses the way of the next plan: where the caller left that to us, and where peers hold all the
+    /// pages they may.
     fn route(&mut self, ring: &Ring) {
-        let transfer = &mut self.transfer;
-        if self.path != Path::Auto || self.has_left_chain || !transfer.is_at_a_turn() {
+        let is_free = self.path != Path::Auto && (self.path == Path::Copy || ring.pins().is_none());
+        let is_settled = is_free || self.has_left_chain;
+        if is_settled || !self.transfer.is_at_a_turn() || self.transfer.rest_bytes() == 0 {
             return;
         }
+        let wanted = match self.path {
+            Path::Auto => self.choose(ring),
+            path => way_of(path),
+        };
+        self.is_cold = self.path == Path::Auto && wanted == Way::Chain;
+        let way = if self.may_send_pages(ring, wanted) { wanted } else { Way::Copy };
+        self.is_cold &= way == Way::Chain;
+        self.transfer.set_means(means_of(way, ring));
+        match (&self.pipe, way) {
+            (Some(pipe), Way::Chain) => self.transfer.set_pipe_slots(pipe.slots()),
+            _ => self.release_pipe(),
+        }
+    }
+
+    fn choose(&self, ring: &Ring) -> Way {
+        let transfer = &self.transfer;
         let can_chain = matches!(ring.kernel(), Kernel::Uring(_));
         let is_cached = || {
             let (mut ranges, now) = (transfer.next_ranges(TURN_BYTES), Instant::now());
             let goes_on = transfer.rest_bytes() > TURN_BYTES;
             ranges.all(|range| ring.residency().is_cached(&range, goes_on, now))
         };
-        let way = route::choose(transfer.rest_bytes(), can_chain, is_cached);
-        transfer.set_means(means_of(way, ring));
-        self.is_cold = way == Way::Chain;
-        match (&self.pipe, way) {
-            (Some(pipe), Way::Chain) => transfer.set_pipe_slots(pipe.slots()),
-            _ => self.release_pipe(),
+        route::choose(transfer.rest_bytes(), can_chain, is_cached)
+    }
+
+    /// Whether the peer may be given pages of files, which it holds until it reads.
+    fn may_send_pages(&self, ring: &Ring, way: Way) -> bool {
+        let (Some(pins), true) = (ring.pins(), way != Way::Copy) else { return true };
+        let turn_bytes = if way == Way::Chain { READ_AHEAD_BYTES } else { TURN_BYTES };
+        let may = self.socket.pin(pins, self.transfer.next_ranges(turn_bytes));
+        if !may {
+            self.counters.copies_for_memory.add(1);
         }
+        may
     }
 
     /// Gets what the next plan needs: a place among those that wait for a disk, a pipe, a buffer.
@@ -161,7 +181,8 @@ impl Job {
                 Err(error) => self.leave_chain(ring, &error),
             }
         }
-        if matches!(self.transfer.means(), Means::Copy { .. }) {
+        let only_waits = self.transfer.is_blocked() && self.transfer.staged_bytes() == 0;
+        if matches!(self.transfer.means(), Means::Copy { .. }) && !only_waits {
             self.stage.prepare(ring.spare_stage(), self.transfer.rest_bytes());
         }
     }
@@ -187,7 +208,7 @@ impl Job {
     /// peer does not read.
     fn settle(&mut self, ring: &Ring) {
         self.count();
-        self.stage.release(ring.spare_stage());
+        self.settle_stage(ring);
         if self.cold_place.take().is_some() {
             ring.workers().give_way(Instant::now());
         }
@@ -211,6 +232,20 @@ impl Job {
         self.release_pipe();
         (self.has_left_chain, self.is_cold) = (true, false);
         self.transfer.leave_chain(means_of(Way::Copy, ring));
+    }
+
+    /// A buffer of 64 KiB for each of many peers that do not read would be much memory: some have theirs.
+    fn settle_stage(&mut self, ring: &Ring) {
+        if self.stage.bytes().is_empty() {
+            self.parked_stage = None;
+        } else if self.parked_stage.is_none() && self.transfer.is_blocked() {
+            self.parked_stage = Parked::take(ring.parked_stages());
+            if self.parked_stage.is_none() {
+                self.stage.forget();
+                self.transfer.forget_staged();
+            }
+        }
+        self.stage.release(ring.spare_stage());
     }
 
     fn count(&mut self) {
@@ -239,6 +274,15 @@ impl Job {
         } else {
             self.counters.residues.add(1);
         }
+    }
+}
+
+/// The way of a path that is one; what goes by no certain way is decided before the first plan.
+fn way_of(path: Path) -> Way {
+    match path {
+        Path::Chain => Way::Chain,
+        Path::Sendfile => Way::Sendfile,
+        Path::Copy | Path::Auto => Way::Copy,
     }
 }
 

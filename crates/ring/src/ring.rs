@@ -23,6 +23,7 @@ use crate::counters::Counters;
 use crate::epoll;
 use crate::error::{RingError, TransferError, WriteError};
 use crate::perform;
+use crate::pins::PinTable;
 use crate::pipes::Pipes;
 use crate::residency::Residency;
 use crate::sight::Sight;
@@ -63,8 +64,11 @@ pub struct Ring {
 struct Shared {
     kernel: Kernel,
     pipes: Pipes,
+    /// None: no bound.
+    pins: Option<Rc<PinTable>>,
     residency: Residency,
     spare_stage: Cell<Stage>,
+    parked_stages: Rc<Cell<usize>>,
     workers: Workers,
     /// A permit a chain that waits for a disk, first come first served.
     cold_chains: Arc<Semaphore>,
@@ -117,8 +121,10 @@ impl Ring {
             shared: Rc::new(Shared {
                 kernel,
                 pipes,
+                pins: config.page_budget.clone().map(PinTable::new),
                 residency: Residency::new(config.sight),
                 spare_stage: Cell::default(),
+                parked_stages: Rc::default(),
                 workers: Workers::of_this_thread(),
                 cold_chains,
                 config,
@@ -379,6 +385,14 @@ impl Ring {
 
     pub(crate) fn residency(&self) -> &Residency {
         &self.shared.residency
+    }
+
+    pub(crate) fn pins(&self) -> Option<&Rc<PinTable>> {
+        self.shared.pins.as_ref()
+    }
+
+    pub(crate) fn parked_stages(&self) -> &Rc<Cell<usize>> {
+        &self.shared.parked_stages
     }
 
     /// What the last copying transfer left for the next.

@@ -9,11 +9,13 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::io::Interest;
 
+use crate::pins::{PROVEN_BYTES, PinTable, Pins};
 use crate::sys::{Watched, unsent_bytes, watch};
 use crate::transfer::FileRange;
 
@@ -28,6 +30,9 @@ pub struct Socket {
     is_corked: Cell<bool>,
     /// What the peer was last sent from disk, kept while a scan shall leave no trace.
     scanned: RefCell<Vec<FileRange>>,
+    pins: RefCell<Pins>,
+    /// Bytes that were sent when the peer last asked for something.
+    answered_bytes: Cell<u64>,
 }
 
 impl Socket {
@@ -55,6 +60,8 @@ impl Socket {
             sent_bytes: Cell::new(0),
             is_corked: Cell::new(false),
             scanned: RefCell::default(),
+            pins: RefCell::default(),
+            answered_bytes: Cell::new(0),
         })
     }
 
@@ -85,6 +92,53 @@ impl Socket {
     pub fn taken_bytes(&self) -> u64 {
         let waiting = unsent_bytes(self.as_fd()).unwrap_or(0);
         self.sent_bytes.get().saturating_sub(waiting)
+    }
+
+    /// Whether the peer has asked for more after bytes that it must have read to get them.
+    pub fn is_proven(&self) -> bool {
+        self.answered_bytes.get() >= PROVEN_BYTES
+    }
+
+    /// Bytes that lie in the send buffer and that the peer's kernel has not taken.
+    pub fn waiting_bytes(&self) -> u64 {
+        unsent_bytes(self.as_fd()).unwrap_or(0)
+    }
+
+    /// The peer asks for something, so it has taken what it was sent before, as far as that has left the send
+    /// buffer.
+    pub fn note_request(&self) {
+        self.answered_bytes.set(self.sent_bytes.get());
+        let mut pins = self.pins.borrow_mut();
+        if !pins.is_empty() && self.waiting_bytes() == 0 {
+            pins.clear();
+        }
+    }
+
+    /// Sets SO_SNDBUF; the kernel doubles it.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub fn set_send_buffer(&self, len_bytes: usize) -> io::Result<()> {
+        Ok(sockopt::set_socket_send_buffer_size(&self.fd, len_bytes)?)
+    }
+
+    /// When the socket is closed the kernel forgets what the peer has not taken, instead of keeping the
+    /// memory and trying on: the peer gets a reset.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub fn forget_unsent(&self) -> io::Result<()> {
+        Ok(sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO))?)
+    }
+
+    /// Whether pages of `ranges` may be sent now; see pins.rs.
+    pub(crate) fn pin(
+        &self,
+        table: &Rc<PinTable>,
+        ranges: impl Iterator<Item = FileRange>,
+    ) -> bool {
+        let (sent_bytes, is_proven) = (self.sent_bytes.get(), self.is_proven());
+        self.pins.borrow_mut().pin(table, ranges, sent_bytes, is_proven)
     }
 
     pub(crate) fn note_sent(&self, len_bytes: u64) {

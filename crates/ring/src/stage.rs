@@ -4,8 +4,28 @@
 //! waits for a peer or a disk, all transfers of a ring take turns with one.
 
 use std::cell::Cell;
+use std::rc::Rc;
 
-use crate::config::{COPY_MAX_BYTES, STAGE_BYTES};
+use crate::config::{COPY_MAX_BYTES, MAX_PARKED_STAGES, STAGE_BYTES};
+
+/// A full buffer's place among those that wait for peers; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Parked(Rc<Cell<usize>>);
+
+impl Parked {
+    pub(crate) fn take(parked: &Rc<Cell<usize>>) -> Option<Parked> {
+        (parked.get() < MAX_PARKED_STAGES).then(|| {
+            parked.set(parked.get() + 1);
+            Parked(Rc::clone(parked))
+        })
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
 
 /// Bytes on their way through user space.
 #[derive(Debug, Default)]
@@ -33,6 +53,11 @@ impl Stage {
         if self.bytes().is_empty() && !self.bytes.is_empty() {
             spare.set(std::mem::take(self));
         }
+    }
+
+    /// Forgets what waits in it, which the file still has.
+    pub(crate) fn forget(&mut self) {
+        (self.start, self.end) = (0, 0);
     }
 
     /// The next `len_bytes` of room, to be written and then [`Stage::commit`]ted.
@@ -84,6 +109,16 @@ mod tests {
         next.prepare(&spare, 100);
         assert!(next.bytes().is_empty());
         assert_eq!(next.bytes.as_ptr(), memory);
+    }
+
+    #[test]
+    fn no_more_full_buffers_wait_for_peers_than_the_limit_says() {
+        let parked = Rc::default();
+        let mut places: Vec<_> = (0..MAX_PARKED_STAGES).map(|_| Parked::take(&parked)).collect();
+        assert!(places.iter().all(Option::is_some));
+        assert!(Parked::take(&parked).is_none());
+        places.pop();
+        assert!(Parked::take(&parked).is_some());
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(crate) async fn share(
     server: &Server,
     request: &Request,
 ) -> Result<Option<OwnedSemaphorePermit>, Elapsed> {
-    let bytes = cost_bytes(request, &server.topics).min(ANSWER_MAX_BYTES);
+    let bytes = cost_bytes(request, &server.topics).min(server.settings.answer_max_bytes);
     if bytes <= ANSWER_FREE_BYTES {
         return Ok(None);
     }

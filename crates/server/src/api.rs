@@ -103,8 +103,10 @@ async fn respond(
             Response::DescribeCluster(metadata::describe_cluster(worker))
         }
         Request::FindCoordinator(request) => {
-            let cluster = &worker.server.cluster;
-            Response::FindCoordinator(groups::find_coordinator(cluster, api_version, request).await)
+            let (cluster, left_bytes) =
+                (&worker.server.cluster, worker.server.settings.answer_max_bytes);
+            let found = groups::find_coordinator(cluster, api_version, request, left_bytes);
+            Response::FindCoordinator(found.await)
         }
         Request::JoinGroup(request) => {
             let joined = worker.server.groups.join_group(api_version, request);
@@ -128,7 +130,8 @@ async fn respond(
             Response::OffsetCommit(begun.answered().await)
         }
         Request::OffsetFetch(request) => {
-            Response::OffsetFetch(worker.server.groups.fetch_offsets(request))
+            let left_bytes = worker.server.settings.answer_max_bytes;
+            Response::OffsetFetch(worker.server.groups.fetch_offsets(request, left_bytes))
         }
         Request::ApiVersions(_) => {
             Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::NONE))

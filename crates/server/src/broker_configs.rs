@@ -42,8 +42,15 @@ pub(crate) fn check_id(cluster: &Cluster, name: &str) -> Result<Option<i32>, (Er
 }
 
 /// Every configuration of this server.
-pub(crate) fn describe(settings: &Settings, cluster: &Cluster) -> Vec<Described> {
-    let defaults = Settings::default();
+pub(crate) fn describe(
+    settings: &Settings,
+    memory_limit_bytes: Option<u64>,
+    cluster: &Cluster,
+) -> Vec<Described> {
+    let mut defaults = Settings::default();
+    if let Some(bytes) = memory_limit_bytes {
+        defaults.fit_memory(bytes);
+    }
     let of_settings = KEYS.iter().map(|(key, what)| of_setting(key, what, settings, &defaults));
     let is_setting = |name: &str| KEYS.iter().any(|(key, _)| *key == name);
     let of_topics = TopicConfig::described().filter_map(|config| {
@@ -145,7 +152,7 @@ mod tests {
     fn a_broker_is_described_once_by_each_name_and_with_the_types_of_kafka() {
         let mut settings = Settings::default();
         settings.set("log.retention.ms", "1000").unwrap();
-        let all = describe(&settings, &cluster());
+        let all = describe(&settings, None, &cluster());
         assert_eq!(all.iter().map(|one| &*one.name).collect::<BTreeSet<_>>().len(), all.len());
         let one = |name: &str| {
             let one = all.iter().find(|one| *one.name == *name).unwrap();

@@ -16,15 +16,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use penstock_ring::{Piece, Socket, TransferError};
 use penstock_storage::Extent;
 use penstock_wire::frame::{self, FrameError, PREFIX_LEN};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::{self, NoReply, Reply};
 use crate::connections::{Phase, Vitals};
 use crate::fetch::Range;
-use crate::limits::{
-    RECEIVE_FREE_BYTES, RECEIVE_KEPT_BYTES, RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES,
-};
+use crate::limits::{RECEIVE_KEPT_BYTES, RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES};
 use crate::read_errors::{self, Place, What};
+use crate::uploads::Share;
 use crate::worker::{Stop, Worker};
 
 /// Why a connection ended.
@@ -87,7 +85,7 @@ struct Connection {
 /// A whole frame without its prefix, and its share of the budget of requests in flight.
 struct Frame {
     bytes: Bytes,
-    budget: Option<OwnedSemaphorePermit>,
+    budget: Option<Share>,
 }
 
 impl Connection {
@@ -101,6 +99,7 @@ impl Connection {
 
     async fn serve_one(&mut self) -> Result<(), End> {
         let Frame { bytes, budget } = self.next_frame().await?;
+        self.socket.note_request();
         let again = (bytes.len() <= RECEIVE_KEPT_BYTES).then(|| bytes.clone());
         let answered = self.answer(bytes, budget).await;
         match (answered, again) {
@@ -121,11 +120,14 @@ impl Connection {
     async fn answer(
         &mut self,
         frame: Bytes,
-        budget: Option<OwnedSemaphorePermit>,
+        budget: Option<Share>,
     ) -> Result<(), End> {
         self.vitals.enter(Phase::Working);
         let reply = api::answer(&self.worker, &self.socket, frame, &mut self.encoded).await?;
-        drop(budget);
+        if budget.is_some() {
+            self.vitals.note_grant(0);
+            drop(budget);
+        }
         self.vitals.enter(Phase::Sending);
         match reply {
             Some(reply) => self.send(reply).await,
@@ -139,7 +141,7 @@ impl Connection {
     async fn next_frame(&mut self) -> Result<Frame, End> {
         let limit = self.worker.server.settings.frame_max_bytes;
         let is_stopping = *self.worker.stop.borrow() >= Stop::Drain;
-        let mut budget: Option<OwnedSemaphorePermit> = None;
+        let mut budget: Option<Share> = None;
         let mut is_more_here = false;
         loop {
             let length = frame::length(&self.received, limit)?;
@@ -179,19 +181,15 @@ impl Connection {
     async fn make_room(
         &mut self,
         length: Option<u32>,
-        budget: &mut Option<OwnedSemaphorePermit>,
+        budget: &mut Option<Share>,
     ) -> Result<(), End> {
         let here = self.received.len();
         let lacking = length.map_or(self.usual_bytes, |n| PREFIX_LEN + n as usize - here);
         let room = lacking.min(here.max(RECEIVE_STEP_BYTES));
-        // What an earlier receive was granted and did not fill is still ours.
-        let held = budget.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        if here + room > RECEIVE_FREE_BYTES.max(held) {
-            let granted = self.ask_budget((here + room - held) as u32).await?;
-            match budget {
-                Some(budget) => budget.merge(granted),
-                None => *budget = Some(granted),
-            }
+        let free = self.worker.server.settings.receive_free_bytes;
+        if budget.is_none() && here + room > free {
+            let frame_bytes = length.map_or(here + room, |n| PREFIX_LEN + n as usize);
+            *budget = Some(self.ask_budget(frame_bytes as u32).await?);
         }
         // No more than that: what is received beyond the frame would not have been granted, and would keep all
         // of its memory.
@@ -203,15 +201,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Asks for a share of the memory for requests in flight. Waiting has an end, since those that
-    /// wait hold a share themselves.
-    async fn ask_budget(&self, bytes: u32) -> Result<OwnedSemaphorePermit, End> {
+    /// Asks for a share of the memory for requests in flight, for the whole frame. Waiting has an end.
+    async fn ask_budget(&self, bytes: u32) -> Result<Share, End> {
         let server = &self.worker.server;
-        let asked = Arc::clone(&server.requests_in_flight).acquire_many_owned(bytes);
-        match tokio::time::timeout(server.settings.frame_timeout, asked).await {
-            Ok(Ok(granted)) => Ok(granted),
-            Ok(Err(_)) | Err(_) => Err(End::Overloaded),
-        }
+        let share = server.memory.uploads.share(bytes, server.settings.frame_timeout).await;
+        self.vitals.note_grant(u64::from(bytes));
+        share.ok_or(End::Overloaded)
     }
 
     /// One receive. What fills its room has more behind it, as a rule: that is tried for once without waiting,
@@ -239,12 +234,16 @@ impl Connection {
                 received: self.received.len(),
                 expected: length.unwrap_or(PREFIX_LEN as u32),
             }),
-            Ok(_) => Ok(()),
+            Ok(len_bytes) => {
+                self.vitals.note_received(len_bytes as u64);
+                Ok(())
+            }
             Err(error) => Err(End::Receive(error)),
         }
     }
 
     async fn send(&mut self, reply: Reply) -> Result<(), End> {
+        self.vitals.widen(reply.answer.len_bytes);
         let path = self.worker.server.settings.fetch_path.path();
         let Reply { answer, ranges } = reply;
         let pieces = answer.pieces.into_iter().map(|piece| piece_of(piece, &ranges));

@@ -6,6 +6,8 @@
 //! its task then finds the end by itself. So the path of a request sets no timer, and there is one place
 //! that knows all time-outs.
 //!
+//! Where memory or places are short, the sweep also has the slowest give way ([`crate::give_way`]).
+//!
 //! ```text
 //!   Idle ──first byte──► Receiving ──frame complete──► Working ──answer laid out──► Sending ──► Idle
 //!   connections.max.idle.ms  frame.timeout.ms          (its own max_wait)       send.timeout.ms
@@ -14,11 +16,18 @@
 use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use penstock_ring::Socket;
 
+use crate::give_way::{Candidate, Shortage, slowest};
+use crate::send_memory::{SMALL_BYTES, SendMemory};
 use crate::settings::Settings;
+use crate::uploads::PROGRESS_BYTES;
+
+/// A connection that sends nothing keeps a large send buffer so long for its next answer.
+const LARGE_BUFFER_KEPT: Duration = Duration::from_secs(1);
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +49,22 @@ pub(crate) struct Vitals {
     phase: Cell<Phase>,
     since: Cell<Instant>,
     taken_bytes: Cell<u64>,
+    /// It was ended from outside; its task has not found out yet.
+    is_cut: Cell<bool>,
+    upload: Upload,
+    /// The send buffer, as the kernel counts it, and the share it comes from.
+    buffer_bytes: Cell<u64>,
+    send_memory: Option<Arc<SendMemory>>,
+}
+
+/// A frame for which a share of the memory for requests has been granted.
+#[derive(Debug)]
+struct Upload {
+    /// 0: there is none.
+    granted_bytes: Cell<u64>,
+    progress_at: Cell<Instant>,
+    /// What has been received since.
+    received_bytes: Cell<u64>,
 }
 
 /// How long each phase may last.
@@ -77,12 +102,21 @@ impl PhaseLimits {
 }
 
 impl Vitals {
-    pub(crate) fn new(socket: Rc<Socket>) -> Rc<Self> {
+    pub(crate) fn new(socket: Rc<Socket>, send_memory: Option<Arc<SendMemory>>) -> Rc<Self> {
+        let upload = Upload {
+            granted_bytes: Cell::new(0),
+            progress_at: Cell::new(Instant::now()),
+            received_bytes: Cell::new(0),
+        };
         Rc::new(Vitals {
             socket,
             phase: Cell::new(Phase::Idle),
             since: Cell::new(Instant::now()),
             taken_bytes: Cell::new(0),
+            is_cut: Cell::new(false),
+            upload,
+            buffer_bytes: Cell::new(SMALL_BYTES),
+            send_memory,
         })
     }
 
@@ -110,11 +144,88 @@ impl Vitals {
         self.phase.get()
     }
 
+    /// A share of so many bytes for a frame has been granted; 0: given back.
+    pub(crate) fn note_grant(&self, granted_bytes: u64) {
+        self.upload.granted_bytes.set(granted_bytes);
+        self.upload.progress_at.set(Instant::now());
+    }
+
+    /// Bytes of a frame have come.
+    pub(crate) fn note_received(&self, len_bytes: u64) {
+        if self.upload.granted_bytes.get() == 0 {
+            return;
+        }
+        let received_bytes = self.upload.received_bytes.get() + len_bytes;
+        self.upload.received_bytes.set(received_bytes % PROGRESS_BYTES);
+        if received_bytes >= PROGRESS_BYTES {
+            self.upload.progress_at.set(Instant::now());
+        }
+    }
+
+    /// Makes the send buffer fit an answer, as far as there is memory.
+    pub(crate) fn widen(&self, answer_bytes: u64) {
+        let Some(send_memory) = &self.send_memory else { return };
+        let has_bytes = self.buffer_bytes.get();
+        let bytes = send_memory.widen(has_bytes, answer_bytes, self.socket.is_proven());
+        if bytes != has_bytes {
+            self.set_buffer(bytes);
+        }
+    }
+
+    /// Gives a large send buffer back once nothing is in it.
+    fn narrow(&self) {
+        let Some(send_memory) = &self.send_memory else { return };
+        let has_bytes = self.buffer_bytes.get();
+        if has_bytes > SMALL_BYTES && self.socket.waiting_bytes() == 0 {
+            self.set_buffer(SMALL_BYTES);
+            send_memory.narrow(has_bytes);
+        }
+    }
+
+    fn set_buffer(&self, bytes: u64) {
+        self.buffer_bytes.set(bytes);
+        if let Err(error) = self.socket.set_send_buffer(bytes as usize / 2) {
+            tracing::debug!(%error, "cannot set a send buffer");
+        }
+    }
+
+    /// Ends the connection, and with it what its peer has not taken.
+    fn cut(&self) {
+        self.is_cut.set(true);
+        if let Err(error) = self.socket.forget_unsent() {
+            tracing::debug!(%error, "cannot make a socket forget what is unsent");
+        }
+        self.shut_down();
+    }
+
+    /// What would come free, and how long it has made no progress, where this is short.
+    fn candidate(&self, shortage: Shortage, now: Instant) -> Candidate {
+        let (since, holds) = match (shortage, self.phase()) {
+            (Shortage::Upload, Phase::Receiving) => {
+                (self.upload.progress_at.get(), self.upload.granted_bytes.get())
+            }
+            (Shortage::Place, Phase::Sending) => (self.since.get(), 1),
+            (Shortage::SendBuffer, Phase::Sending) => {
+                (self.since.get(), self.buffer_bytes.get() - SMALL_BYTES)
+            }
+            _ => (now, 0),
+        };
+        Candidate { idle: now.saturating_duration_since(since), holds }
+    }
+
     /// A peer that takes anything at all of its answer starts its time anew.
     fn note_progress(&self, now: Instant) {
         let taken_bytes = self.socket.taken_bytes();
         if self.taken_bytes.replace(taken_bytes) != taken_bytes {
             self.since.set(now);
+        }
+    }
+}
+
+impl Drop for Vitals {
+    fn drop(&mut self) {
+        if let Some(send_memory) = &self.send_memory {
+            send_memory.narrow(self.buffer_bytes.get());
         }
     }
 }
@@ -146,11 +257,29 @@ impl Connections {
             let lasted = now.saturating_duration_since(vitals.since.get());
             if limits.overstayed(vitals.phase(), lasted) {
                 tracing::debug!(phase = ?vitals.phase(), ?lasted, "a connection took too long");
-                vitals.shut_down();
+                vitals.cut();
                 ended += 1;
+            } else if vitals.phase() != Phase::Sending && lasted >= LARGE_BUFFER_KEPT {
+                vitals.narrow();
             }
         }
         ended
+    }
+
+    /// Ends the slowest so that `wanted` of what is short comes free, as far as any are slow, and says how many.
+    pub(crate) fn give_way(&self, shortage: Shortage, wanted: u64, now: Instant) -> usize {
+        if wanted == 0 {
+            return 0;
+        }
+        let all = self.all.borrow();
+        let candidate = |vitals: &Rc<Vitals>| vitals.candidate(shortage, now);
+        let (cut, going_on): (Vec<_>, Vec<_>) = all.iter().partition(|v| v.is_cut.get());
+        // What is on its way to come free needs no others.
+        let coming: u64 = cut.into_iter().map(candidate).map(|one| one.holds).sum();
+        let candidates: Vec<_> = going_on.iter().copied().map(candidate).collect();
+        let slowest = slowest(&candidates, shortage.patience(), wanted.saturating_sub(coming));
+        slowest.iter().for_each(|at| going_on[*at].cut());
+        slowest.len()
     }
 
     /// No more requests: what has been received is still answered, then the connections end.

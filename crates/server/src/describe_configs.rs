@@ -17,7 +17,6 @@ use penstock_wire::messages::{
 use penstock_wire::{ErrorCode, Str};
 
 use crate::broker_configs;
-use crate::limits::ANSWER_MAX_BYTES;
 use crate::overrides::Overrides;
 use crate::pace::Pace;
 use crate::settings::Settings;
@@ -66,7 +65,7 @@ pub(crate) async fn describe(
 ) -> DescribeConfigsResponse {
     let mut seen = HashSet::new();
     let mut results = Vec::with_capacity(request.resources.len());
-    let (mut left_bytes, mut pace) = (ANSWER_MAX_BYTES, Pace::default());
+    let (mut left_bytes, mut pace) = (worker.server.settings.answer_max_bytes, Pace::default());
     for resource in &request.resources {
         let described = match seen.insert((resource.resource_type, &resource.resource_name)) {
             true => described(worker, &request, resource, &mut left_bytes),
@@ -166,7 +165,10 @@ fn configs_of(
             match broker_configs::check_id(&worker.server.cluster, &resource.resource_name)? {
                 // What all brokers share and could be changed while they run: nothing is.
                 None => Ok(Vec::new()),
-                Some(_) => Ok(broker_configs::describe(settings, &worker.server.cluster)),
+                Some(_) => {
+                    let limit = worker.server.memory.limit.as_ref().map(|limit| limit.bytes);
+                    Ok(broker_configs::describe(settings, limit, &worker.server.cluster))
+                }
             }
         }
         other => Err((

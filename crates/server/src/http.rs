@@ -83,6 +83,7 @@ fn respond(server: &Server, request: &Request<Incoming>) -> Response<Full<Bytes>
             let (damaged_ranges, damaged_bytes) = server.topics.damage();
             server.metrics.damaged_ranges.set(damaged_ranges as i64);
             server.metrics.damaged_bytes.set(damaged_bytes as i64);
+            server.metrics.show_memory(&server.memory);
             let mut response = text(StatusCode::OK, server.metrics.text());
             response
                 .headers_mut()

@@ -15,6 +15,15 @@ pub(crate) const BATCH_MAX_BYTES: usize = MIB as usize + 12;
 /// Request bytes that all connections together may have in memory: `queued.max.request.bytes`.
 pub(crate) const REQUESTS_IN_FLIGHT_MAX_BYTES: u32 = 256 * MIB;
 
+/// The least of it that can be set, and that a small memory limit leaves: a batch.
+pub(crate) const REQUESTS_IN_FLIGHT_LEAST_BYTES: u32 = 2 * MIB;
+
+/// Connections at once, as far as descriptors go round: `max.connections`.
+pub(crate) fn connections_max() -> usize {
+    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    open_files.map_or(10_000, |files| (files / 4).clamp(1, 10_000) as usize)
+}
+
 /// The least receive buffer of a connection between requests: holds a usual fetch request.
 pub(crate) const RECEIVE_MIN_BYTES: usize = 2048;
 

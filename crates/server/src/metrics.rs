@@ -22,6 +22,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::file_system::FileSystem;
+use crate::give_way::Shortage;
+use crate::memory::Memory;
 use crate::read_errors::What;
 
 /// The label of a request's kind.
@@ -91,7 +93,19 @@ pub(crate) struct Metrics {
     pub(crate) partitions_unreadable: Gauge,
     /// 1, with what the data directory lies on as labels.
     data_dir: Family<DataDir, Gauge>,
+    /// What [`Memory`] says, when somebody asks.
+    memory: MemoryGauges,
+    gave_way: Family<Reason, Counter>,
     is_ready: AtomicBool,
+}
+
+/// The memory limit, and what is held of it for peers.
+#[derive(Default)]
+struct MemoryGauges {
+    limit_bytes: Gauge,
+    page_bytes: Gauge,
+    send_buffer_bytes: Gauge,
+    request_bytes: Gauge,
 }
 
 impl Metrics {
@@ -118,6 +132,8 @@ impl Metrics {
             read_errors: Family::default(),
             partitions_unreadable: Gauge::default(),
             data_dir: Family::default(),
+            memory: MemoryGauges::registered(&mut registry),
+            gave_way: Family::default(),
             is_ready: AtomicBool::new(false),
             registry: Registry::default(),
         };
@@ -163,6 +179,9 @@ impl Metrics {
         registry.register("partitions_unreadable", help, metrics.partitions_unreadable.clone());
         let help = "What the data directory lies on, and how it shows what is in memory; 1";
         registry.register("data_dir", help, metrics.data_dir.clone());
+        let help =
+            "Connections closed because they were slow while others waited, by what was short";
+        registry.register("connections_gave_way", help, metrics.gave_way.clone());
         registry.register_collector(Box::new(RingCollector { rings }));
         Metrics { registry, ..metrics }
     }
@@ -192,6 +211,22 @@ impl Metrics {
         self.expired_bytes.get_or_create(&reason).inc_by(bytes);
     }
 
+    pub(crate) fn note_gave_way(&self, shortage: Shortage, connections: u64) {
+        let reason = Reason { reason: shortage.name() };
+        self.gave_way.get_or_create(&reason).inc_by(connections);
+    }
+
+    /// Takes over what is held now.
+    pub(crate) fn show_memory(&self, memory: &Memory) {
+        let gauges = &self.memory;
+        gauges.limit_bytes.set(memory.limit.as_ref().map_or(0, |limit| limit.bytes as i64));
+        gauges.page_bytes.set(memory.pages.as_ref().map_or(0, |pages| pages.held_bytes() as i64));
+        gauges
+            .send_buffer_bytes
+            .set(memory.send.as_ref().map_or(0, |send| send.held_bytes() as i64));
+        gauges.request_bytes.set(memory.uploads.held_bytes() as i64);
+    }
+
     pub(crate) fn request_done(&self, api: ApiKey, took: Duration) {
         if let Some(answered) = &self.requests[api as usize] {
             answered.requests.inc();
@@ -214,6 +249,21 @@ impl Metrics {
             let _ = write!(text, "# cannot encode: {error}");
         }
         text
+    }
+}
+
+impl MemoryGauges {
+    fn registered(registry: &mut Registry) -> Self {
+        let gauges = MemoryGauges::default();
+        let help = "The memory this server may use: its cgroup's or the machine's; 0: not known";
+        registry.register("memory_limit_bytes", help, gauges.limit_bytes.clone());
+        let help = "Bytes of files that peers keep in memory until they have read them, at worst";
+        registry.register("memory_pinned_page_bytes", help, gauges.page_bytes.clone());
+        let help = "Memory of send buffers beyond the least size; 0 where memory is not short";
+        registry.register("memory_send_buffer_bytes", help, gauges.send_buffer_bytes.clone());
+        let help = "Memory granted to requests that are being received or answered";
+        registry.register("memory_request_bytes", help, gauges.request_bytes.clone());
+        gauges
     }
 }
 
@@ -300,6 +350,9 @@ const COUNTERS: &[Row] = &[
     }),
     ("ring_refused", "Operations for which there was no kernel worker, memory or pipe", |c| {
         &c.refused
+    }),
+    ("ring_copies_for_memory", "Turns copied since peers held all the pages they may", |c| {
+        &c.copies_for_memory
     }),
     ("ring_orphans", "Operations that outlived who asked for them", |c| &c.orphans),
 ];

@@ -19,7 +19,8 @@ use crate::cluster::Cluster;
 use crate::crew::Crew;
 use crate::file_system::FileSystem;
 use crate::groups::{Groups, OffsetStore};
-use crate::limits::ANSWERS_IN_FLIGHT_MAX_BYTES;
+use crate::memory::Memory;
+use crate::memory_limit::MemoryLimit;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::read_errors::{self, ReadErrors};
@@ -47,8 +48,8 @@ pub(crate) struct Server {
     pub(crate) read_errors: ReadErrors,
     /// Connections open now, on all workers.
     pub(crate) connections: AtomicUsize,
-    /// Bytes of requests that may still come into memory.
-    pub(crate) requests_in_flight: Arc<Semaphore>,
+    /// What waits for peers, in memory.
+    pub(crate) memory: Memory,
     /// Bytes that answers in the making may still take.
     pub(crate) answers_in_flight: Arc<Semaphore>,
 }
@@ -57,6 +58,7 @@ impl Server {
     /// Opens everything that is in the data directory. Blocks.
     fn open(
         settings: Settings,
+        memory: Memory,
         data_dir: DataDir,
         lies_on: &FileSystem,
         bound: SocketAddr,
@@ -78,23 +80,22 @@ impl Server {
             groups,
             metrics,
             connections: AtomicUsize::new(0),
-            answers_in_flight: Arc::new(Semaphore::new(ANSWERS_IN_FLIGHT_MAX_BYTES)),
-            requests_in_flight: Arc::new(Semaphore::new(
-                settings.requests_in_flight_max_bytes as usize,
-            )),
+            answers_in_flight: Arc::new(Semaphore::new(settings.answers_in_flight_max_bytes)),
+            memory,
             settings,
         }))
     }
 }
 
 /// Every worker's ring has the same share of what a user may have in pipes.
-fn ring_config(settings: &Settings, lies_on: &FileSystem) -> RingConfig {
+fn ring_config(settings: &Settings, memory: &Memory, lies_on: &FileSystem) -> RingConfig {
     let max_pipes = (limits::PIPES / settings.workers).max(limits::PIPES_PER_RING_MIN);
     let defaults = RingConfig::default();
     RingConfig {
         max_pipes,
         idle_pipes: defaults.idle_pipes.min(max_pipes),
         drop_behind: settings.fetch_drop_behind,
+        page_budget: memory.pages.clone(),
         sight: lies_on.sight,
         ..defaults
     }
@@ -105,11 +106,12 @@ fn ring_config(settings: &Settings, lies_on: &FileSystem) -> RingConfig {
 /// # Errors
 /// The data directory, an address or a worker cannot be had, or the logs cannot be closed cleanly.
 pub(crate) async fn run(
-    settings: Settings,
+    mut settings: Settings,
     stop: watch::Sender<Stop>,
     on_ready: impl FnOnce(&Ready),
 ) -> anyhow::Result<()> {
     penstock_ring::ignore_sigpipe();
+    let memory = Memory::new(fit_memory(&mut settings), &settings);
     blocking::start()
         .with_context(|| format!("cannot start the threads for what blocks: {RAISE_THREADS}"))?;
     let data_dir = DataDir::open(&settings.data_dir)?;
@@ -118,8 +120,8 @@ pub(crate) async fn run(
     let path = settings.data_dir.clone();
     let lies_on = blocking::run(move || FileSystem::of(&path)).await?;
     lies_on.report(settings.fetch_drop_behind);
-    let crew = Crew::muster(listeners, &ring_config(&settings, &lies_on), &stop).await?;
-    let opening = move || Server::open(settings, data_dir, &lies_on, bound);
+    let crew = Crew::muster(listeners, &ring_config(&settings, &memory, &lies_on), &stop).await?;
+    let opening = move || Server::open(settings, memory, data_dir, &lies_on, bound);
     let server = blocking::run(opening).await??;
 
     let metrics = http::serve(Arc::clone(&server), stop.subscribe()).await?;
@@ -136,6 +138,22 @@ pub(crate) async fn run(
     }
     let patience = Patience { until: time.logs_until, stop: stop.subscribe() };
     blocking::run(move || server.topics.close(&patience)).await?
+}
+
+/// Finds out how much memory there is, and makes the settings fit it.
+fn fit_memory(settings: &mut Settings) -> Option<MemoryLimit> {
+    let limit = MemoryLimit::read();
+    match &limit {
+        Some(MemoryLimit { bytes, source }) => {
+            settings.fit_memory(*bytes);
+            let (requests, connections) =
+                (settings.requests_in_flight_max_bytes, settings.connections_max);
+            tracing::info!(memory_limit_bytes = bytes, source = %source.display(),
+                queued.max.request.bytes = requests, max.connections = connections, "memory");
+        }
+        None => tracing::warn!("the memory limit cannot be read: peers that do not read have none"),
+    }
+    limit
 }
 
 /// How drain.timeout.ms is divided.

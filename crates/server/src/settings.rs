@@ -61,6 +61,12 @@ pub(crate) struct Settings {
     pub(crate) requests_in_flight_max_bytes: u32,
     /// Connections at once.
     pub(crate) connections_max: usize,
+    /// Bytes of a frame that are received without asking for a share of those. Not a key.
+    pub(crate) receive_free_bytes: usize,
+    /// What answers in the making may take, all together. Not a key.
+    pub(crate) answers_in_flight_max_bytes: usize,
+    /// What one answer may take beside records. Not a key.
+    pub(crate) answer_max_bytes: usize,
     /// A connection that asks nothing for so long is closed.
     pub(crate) connection_idle_max: Duration,
     /// A frame must be complete so long after its first byte.
@@ -101,7 +107,10 @@ impl Default for Settings {
             fetch_max_bytes: limits::FETCH_MAX_BYTES,
             fetch_drop_behind: false,
             requests_in_flight_max_bytes: limits::REQUESTS_IN_FLIGHT_MAX_BYTES,
-            connections_max: default_connections_max(),
+            connections_max: limits::connections_max(),
+            receive_free_bytes: limits::RECEIVE_FREE_BYTES,
+            answers_in_flight_max_bytes: limits::ANSWERS_IN_FLIGHT_MAX_BYTES,
+            answer_max_bytes: limits::ANSWER_MAX_BYTES,
             connection_idle_max: Duration::from_secs(600),
             frame_timeout: Duration::from_secs(30),
             send_timeout: Duration::from_secs(30),
@@ -144,6 +153,16 @@ pub(crate) enum SettingError {
         /// The longest session.
         max_ms: u64,
     },
+    /// Two settings contradict each other.
+    #[error(
+        "socket.request.max.bytes is {frame_bytes} and queued.max.request.bytes only {all_bytes}"
+    )]
+    NoFrameFits {
+        /// The largest request.
+        frame_bytes: u32,
+        /// All requests together.
+        all_bytes: u32,
+    },
     /// The file is not TOML.
     #[error("the configuration file is not TOML: {0}")]
     NotToml(#[from] Box<toml::de::Error>),
@@ -180,11 +199,11 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("log.message.timestamp.before.max.ms", "a record may be so much older [no limit]"),
     ("log.message.timestamp.after.max.ms", "a record's time may lie so far ahead [3600000]"),
     ("penstock.verify.compressed", "decompress what producers send and check the records [false]"),
-    ("socket.request.max.bytes", "largest request frame [100 MiB]"),
+    ("socket.request.max.bytes", "largest request frame [100 MiB, or queued.max.request.bytes]"),
     ("fetch.max.bytes", "largest fetch answer, in record bytes [55 MiB]"),
     ("fetch.drop.behind", "what a scan read from disk leaves the page cache behind it [false]"),
-    ("queued.max.request.bytes", "request bytes in memory at once [256 MiB]"),
-    ("max.connections", "connections at once [min(10000, open files / 4)]"),
+    ("queued.max.request.bytes", "request bytes in memory at once [min(256 MiB, memory / 8)]"),
+    ("max.connections", "connections at once [min(10000, open files / 4, memory / 128 KiB)]"),
     ("connections.max.idle.ms", "a silent connection is closed after this [600000]"),
     ("frame.timeout.ms", "a request must be complete after its first byte [30000]"),
     ("send.timeout.ms", "a peer must take something of its answer within this [30000]"),
@@ -260,7 +279,14 @@ impl Settings {
     /// Settings that contradict each other.
     pub(crate) fn check(&self) -> Result<(), SettingError> {
         let (min_ms, max_ms) = (self.groups.min_session_ms, self.groups.max_session_ms);
-        if min_ms <= max_ms { Ok(()) } else { Err(SettingError::NoSessionFits { min_ms, max_ms }) }
+        if min_ms > max_ms {
+            return Err(SettingError::NoSessionFits { min_ms, max_ms });
+        }
+        let (frame_bytes, all_bytes) = (self.frame_max_bytes, self.requests_in_flight_max_bytes);
+        if frame_bytes > all_bytes && self.explicit.contains("socket.request.max.bytes") {
+            return Err(SettingError::NoFrameFits { frame_bytes, all_bytes });
+        }
+        Ok(())
     }
 
     fn assign(&mut self, key: &str, value: &str) -> Result<Option<()>, String> {
@@ -307,7 +333,7 @@ impl Settings {
             "fetch.drop.behind" => self.fetch_drop_behind = truth(value)?,
             "queued.max.request.bytes" => {
                 self.requests_in_flight_max_bytes =
-                    number(value, limits::FRAME_MAX_BYTES..=u32::MAX / 8)?;
+                    number(value, limits::REQUESTS_IN_FLIGHT_LEAST_BYTES..=u32::MAX / 8)?;
             }
             "max.connections" => self.connections_max = number(value, 1..=10_000_000)?,
             "connections.max.idle.ms" => self.connection_idle_max = milliseconds(value, 1)?,
@@ -456,11 +482,6 @@ fn host_and_port(value: &str) -> Result<(String, u16), String> {
     let port = port.parse().map_err(|_| "has no port from 0 to 65535".to_owned())?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if host.is_empty() { Err("has no host".to_owned()) } else { Ok((host.to_owned(), port)) }
-}
-
-fn default_connections_max() -> usize {
-    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    open_files.map_or(10_000, |files| (files / 4).clamp(1, 10_000) as usize)
 }
 
 /// A hint for a key that was misspelt: the known key that shares most of its words.

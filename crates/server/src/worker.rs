@@ -3,6 +3,7 @@
 //! Called by server at start. Every worker listens on the same address (SO_REUSEPORT), so the kernel
 //! spreads connections over them and no connection ever changes its thread.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
@@ -16,11 +17,16 @@ use tokio::sync::{oneshot, watch};
 
 use crate::connection;
 use crate::connections::{Connections, PhaseLimits, Vitals};
+use crate::give_way::Shortage;
 use crate::log_budget::LogBudget;
+use crate::send_memory::SMALL_BYTES;
 use crate::server::Server;
 
 /// How often the sweep looks for connections that take too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it looks while requests wait for memory.
+const SHORTAGE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// After a failed accept (no descriptors left, say) the listener rests this long.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -31,6 +37,10 @@ pub(crate) struct Worker {
     pub(crate) ring: Ring,
     pub(crate) stop: watch::Receiver<Stop>,
     connections: Connections,
+    /// Connections refused for lack of a place since the last sweep.
+    refused: Cell<u64>,
+    /// What connections that give way may log.
+    shortage_lines: LogBudget,
     /// What peers that do not speak the protocol may log.
     pub(crate) stranger_lines: LogBudget,
     /// What a full disk may log: one line a refused request would be a flood.
@@ -83,6 +93,8 @@ pub(crate) fn run(orders: Orders) -> anyhow::Result<()> {
             ring,
             stop,
             connections,
+            refused: Cell::new(0),
+            shortage_lines: lines(),
             stranger_lines: lines(),
             append_lines: lines(),
             fetch_lines: lines(),
@@ -136,17 +148,23 @@ impl Worker {
         let peer = stream.peer_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
         let settings = &self.server.settings;
         let Some(place) = Place::take(&self.server) else {
+            self.refused.set(self.refused.get() + 1);
             if let Some(held_back) = self.stranger_lines.take(Instant::now()) {
                 let limit = settings.connections_max;
                 tracing::warn!(%peer, limit, held_back, "refused: max.connections");
             }
             return;
         };
-        let socket = match Socket::new(stream, settings.send_buffer_bytes) {
+        let send_memory = self.server.memory.send.clone();
+        let send_buffer_bytes = match send_memory {
+            Some(_) => Some(SMALL_BYTES as usize / 2),
+            None => settings.send_buffer_bytes,
+        };
+        let socket = match Socket::new(stream, send_buffer_bytes) {
             Ok(socket) => Rc::new(socket),
             Err(error) => return tracing::warn!(%peer, %error, "cannot set a connection up"),
         };
-        let vitals = Vitals::new(socket);
+        let vitals = Vitals::new(socket, send_memory);
         self.connections.add(Rc::clone(&vitals));
         let listed = Listed { worker: Rc::clone(self), vitals, _place: place };
         tokio::task::spawn_local(async move {
@@ -157,9 +175,38 @@ impl Worker {
     async fn sweep(self: Rc<Self>) {
         let limits = PhaseLimits::of(&self.server.settings);
         let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+        let memory = &self.server.memory;
         loop {
-            ticks.tick().await;
-            self.connections.sweep(limits, Instant::now());
+            tokio::select! {
+                _ = ticks.tick() => {
+                    self.connections.sweep(limits, Instant::now());
+                    self.give_way(Shortage::Place, self.refused.take());
+                    let missing_bytes = memory.send.as_ref().map_or(0, |m| m.take_missing_bytes());
+                    self.give_way(Shortage::SendBuffer, missing_bytes);
+                }
+                () = memory.uploads.shortage.notified() => {}
+                () = tokio::time::sleep(SHORTAGE_INTERVAL), if memory.uploads.missing_bytes() > 0 => {}
+            }
+            // Every worker does its part.
+            let workers = self.server.settings.workers as u64;
+            self.give_way(Shortage::Upload, memory.uploads.missing_bytes().div_ceil(workers));
+        }
+    }
+
+    /// Ends the slowest connections of this worker, so that `wanted` of what is short comes free.
+    fn give_way(&self, shortage: Shortage, wanted: u64) {
+        let ended = self.connections.give_way(shortage, wanted, Instant::now());
+        if ended == 0 {
+            return;
+        }
+        self.server.metrics.note_gave_way(shortage, ended as u64);
+        if let Some(held_back) = self.shortage_lines.take(Instant::now()) {
+            tracing::warn!(
+                ended,
+                short = shortage.name(),
+                held_back,
+                "closed the slowest connections, since others wait"
+            );
         }
     }
 

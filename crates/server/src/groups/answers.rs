@@ -9,7 +9,6 @@ use penstock_wire::{ErrorCode, Str};
 use super::member::{Caller, Join, Joined, Protocol, SyncUp};
 use super::{Groups, owned};
 use crate::cluster::Cluster;
-use crate::limits::ANSWER_MAX_BYTES;
 use crate::pace::Pace;
 
 /// Ways to assign partitions that one member may name; clients name one to three.
@@ -31,18 +30,18 @@ pub(super) const MEMBER_ID_REQUIRED_SINCE: i16 = 4;
 /// From this version on, a leader can be told not to assign (KIP-814).
 const SKIP_ASSIGNMENT_SINCE: i16 = 9;
 
-/// Who coordinates a group: this server, all of them.
+/// Who coordinates a group: this server, all of them. The answer takes `left_bytes` at most.
 pub(crate) async fn find_coordinator(
     cluster: &Cluster,
     api_version: i16,
     request: FindCoordinatorRequest,
+    mut left_bytes: usize,
 ) -> FindCoordinatorResponse {
     if request.key_type != KEY_IS_A_GROUP {
         return nobody(api_version, request).await;
     }
     let (node_id, (host, port)) = (cluster.node_id, &cluster.advertised);
     let (host, port) = (Str::from(host.as_str()), i32::from(*port));
-    let mut left_bytes = ANSWER_MAX_BYTES;
     let coordinator = |key: Str| {
         let key_bytes = size_of::<Coordinator>() + 2 * key.len() + host.len();
         match left_bytes.checked_sub(key_bytes) {

@@ -9,7 +9,6 @@ use super::answers::{caller, code};
 use super::offset_store::OnItsWay;
 use super::offsets::{Commit, Committed};
 use super::{Groups, owned, refusal};
-use crate::limits::ANSWER_MAX_BYTES;
 
 /// A client's own words with an offset: Kafka's `offset.metadata.max.bytes`.
 pub(super) const OFFSET_METADATA_MAX_BYTES: usize = 4096;
@@ -39,8 +38,11 @@ impl Groups {
         BegunCommit { answers, on_its_way }
     }
 
-    pub(crate) fn fetch_offsets(&self, request: OffsetFetchRequest) -> OffsetFetchResponse {
-        let mut left_bytes = ANSWER_MAX_BYTES;
+    pub(crate) fn fetch_offsets(
+        &self,
+        request: OffsetFetchRequest,
+        mut left_bytes: usize,
+    ) -> OffsetFetchResponse {
         let mut of_group =
             |group: &str, topics| match self.offsets_of(group, topics, &mut left_bytes) {
                 Ok(topics) => (topics, ErrorCode::NONE),

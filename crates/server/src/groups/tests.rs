@@ -7,6 +7,8 @@ use super::answers::MEMBER_ID_REQUIRED_SINCE;
 use super::offset_answers::OFFSET_METADATA_MAX_BYTES;
 use std::sync::Arc;
 
+use crate::limits::ANSWER_MAX_BYTES;
+
 use super::{GroupLimits, Groups, OffsetStore};
 use crate::durability::Durability;
 
@@ -56,11 +58,12 @@ async fn commit_errors(groups: &Groups, request: OffsetCommitRequest) -> Vec<Err
 
 fn committed_offsets(groups: &Groups, asked: Option<Vec<i32>>) -> Vec<i64> {
     let topic = |partition_indexes| OffsetFetchRequestTopic { name: "t".into(), partition_indexes };
-    let response = groups.fetch_offsets(OffsetFetchRequest {
+    let request = OffsetFetchRequest {
         group_id: "g".into(),
         topics: asked.map(|indexes| vec![topic(indexes)]),
         ..OffsetFetchRequest::default()
-    });
+    };
+    let response = groups.fetch_offsets(request, ANSWER_MAX_BYTES);
     let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
     partitions.map(|partition| partition.committed_offset).collect()
 }
@@ -140,7 +143,8 @@ async fn asking_for_the_same_offsets_over_and_over_is_refused_before_it_takes_me
     let all = OffsetFetchRequestGroup { group_id: "g".into(), topics: None };
     let fetch = |times| {
         let groups_asked = vec![all.clone(); times];
-        groups.fetch_offsets(OffsetFetchRequest { groups: groups_asked, ..Default::default() })
+        let request = OffsetFetchRequest { groups: groups_asked, ..Default::default() };
+        groups.fetch_offsets(request, ANSWER_MAX_BYTES)
     };
     assert!(fetch(1000).groups.iter().all(|group| group.error_code.is_none()));
     let refused = fetch(100_000).groups.pop().unwrap();

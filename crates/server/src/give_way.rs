@@ -1,0 +1,97 @@
+//! Who gives way when memory, or a place, is short: the slowest first, and nobody who makes progress.
+//!
+//! Called by connections for each of the shortages below. Pure; what giving way means is a closed connection,
+//! which clients answer by connecting and asking again.
+//!
+//! ```text
+//!   shortage      what runs out                    who may give way                        for at least
+//!   Upload        queued.max.request.bytes         an upload that has received nothing     1 s
+//!   Place         max.connections                  a peer that takes nothing of an answer  2 s
+//!   SendBuffer    the share of send buffers        the same, with a buffer of its own      2 s
+//! ```
+
+use std::time::Duration;
+
+/// What is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Shortage {
+    /// Memory for requests.
+    Upload,
+    /// Places for connections.
+    Place,
+    /// Memory for answers that peers have not taken.
+    SendBuffer,
+}
+
+/// One that could give way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    /// How long it has made no progress.
+    pub(crate) idle: Duration,
+    /// What comes free.
+    pub(crate) holds: u64,
+}
+
+impl Shortage {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Shortage::Upload => "upload",
+            Shortage::Place => "place",
+            Shortage::SendBuffer => "send_buffer",
+        }
+    }
+
+    /// Whoever has made progress within this time goes on.
+    pub(crate) fn patience(self) -> Duration {
+        match self {
+            Shortage::Upload => Duration::from_secs(1),
+            Shortage::Place | Shortage::SendBuffer => Duration::from_secs(2),
+        }
+    }
+}
+
+/// Who gives way so that `wanted` comes free, by index: those that have stood still longest, as few as that
+/// takes. Fewer than wanted come free if the others are not as slow as `patience`.
+pub(crate) fn slowest(candidates: &[Candidate], patience: Duration, wanted: u64) -> Vec<usize> {
+    let is_slow = |at: &usize| candidates[*at].idle >= patience && candidates[*at].holds > 0;
+    let mut slow: Vec<usize> = (0..candidates.len()).filter(is_slow).collect();
+    slow.sort_by_key(|at| std::cmp::Reverse(candidates[*at].idle));
+    let mut freed = 0;
+    let is_needed = |at: &usize| {
+        let is_needed = freed < wanted;
+        freed += candidates[*at].holds;
+        is_needed
+    };
+    slow.into_iter().take_while(is_needed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    fn candidates(of: &[(u64, u64)]) -> Vec<Candidate> {
+        let one = |&(idle_ms, holds): &(u64, u64)| Candidate {
+            idle: Duration::from_millis(idle_ms),
+            holds,
+        };
+        of.iter().map(one).collect()
+    }
+
+    #[test]
+    fn the_slowest_go_first_and_no_more_than_needed() {
+        let all = candidates(&[(2000, 10), (5000, 10), (3000, 10), (4000, 10)]);
+        assert_eq!(slowest(&all, PATIENCE, 1), [1]);
+        assert_eq!(slowest(&all, PATIENCE, 10), [1]);
+        assert_eq!(slowest(&all, PATIENCE, 11), [1, 3]);
+        assert_eq!(slowest(&all, PATIENCE, 1000), [1, 3, 2, 0]);
+        assert_eq!(slowest(&all, PATIENCE, 0), [] as [usize; 0]);
+    }
+
+    #[test]
+    fn one_that_makes_progress_or_holds_nothing_never_goes() {
+        let all = candidates(&[(999, 10), (0, 1 << 30), (9000, 0), (1000, 1)]);
+        assert_eq!(slowest(&all, PATIENCE, u64::MAX), [3]);
+    }
+}

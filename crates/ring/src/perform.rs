@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::config::{CHAIN_OPERATIONS, READ_AHEAD_BYTES, STAGE_BYTES, TURN_BYTES};
+use crate::config::{CHAIN_OPERATIONS, READ_AHEAD_BYTES, TURN_BYTES};
 use crate::counters::{Counter, Counters};
 use crate::error::TransferError;
 use crate::operations::Resources;
@@ -109,7 +109,7 @@ struct Job {
 impl Job {
     fn new(ring: &Ring, pieces: Pieces, socket: Rc<Socket>, path: Path) -> Job {
         Job {
-            transfer: Transfer::new(pieces, means_of(way_of(path), ring)),
+            transfer: Transfer::new(pieces, means_of(way_of(path), ring, &socket)),
             socket,
             path,
             pipe: None,
@@ -137,7 +137,7 @@ impl Job {
         self.is_cold = self.path == Path::Auto && wanted == Way::Chain;
         let way = if self.may_send_pages(ring, wanted) { wanted } else { Way::Copy };
         self.is_cold &= way == Way::Chain;
-        self.transfer.set_means(means_of(way, ring));
+        self.transfer.set_means(means_of(way, ring, &self.socket));
         match (&self.pipe, way) {
             (Some(pipe), Way::Chain) => self.transfer.set_pipe_slots(pipe.slots()),
             _ => self.release_pipe(),
@@ -286,11 +286,11 @@ fn way_of(path: Path) -> Way {
     }
 }
 
-fn means_of(way: Way, ring: &Ring) -> Means {
+fn means_of(way: Way, ring: &Ring, socket: &Socket) -> Means {
     match way {
         Way::Chain => Means::Chain { hop_bytes: ring.config().hop_bytes, pipe_slots: 1 },
         Way::Sendfile => Means::Sendfile,
-        Way::Copy => Means::Copy { stage_bytes: STAGE_BYTES as u32 },
+        Way::Copy => Means::Copy { stage_bytes: socket.stage_bytes() },
     }
 }
 

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::io::Interest;
 
+use crate::config::{PAGE_BYTES, STAGE_BYTES};
 use crate::pins::{PROVEN_BYTES, PinTable, Pins};
 use crate::sys::{Watched, unsent_bytes, watch};
 use crate::transfer::FileRange;
@@ -27,6 +28,8 @@ pub struct Socket {
     readiness: OnceCell<Watched>,
     fd: Rc<OwnedFd>,
     sent_bytes: Cell<u64>,
+    /// SO_SNDBUF, if it was set.
+    send_buffer_bytes: Cell<Option<usize>>,
     is_corked: Cell<bool>,
     /// What the peer was last sent from disk, kept while a scan shall leave no trace.
     scanned: RefCell<Vec<FileRange>>,
@@ -58,6 +61,7 @@ impl Socket {
             readiness: OnceCell::new(),
             fd: Rc::new(fd),
             sent_bytes: Cell::new(0),
+            send_buffer_bytes: Cell::new(send_buffer_bytes),
             is_corked: Cell::new(false),
             scanned: RefCell::default(),
             pins: RefCell::default(),
@@ -119,7 +123,16 @@ impl Socket {
     /// # Errors
     /// Those of setsockopt(2).
     pub fn set_send_buffer(&self, len_bytes: usize) -> io::Result<()> {
-        Ok(sockopt::set_socket_send_buffer_size(&self.fd, len_bytes)?)
+        sockopt::set_socket_send_buffer_size(&self.fd, len_bytes)?;
+        self.send_buffer_bytes.set(Some(len_bytes));
+        Ok(())
+    }
+
+    /// How much to copy into the socket at once. The kernel takes what a single call brings as long as there is
+    /// any room, up to 64 KiB, which is more than a small buffer may hold.
+    pub(crate) fn stage_bytes(&self) -> u32 {
+        let of_buffer = self.send_buffer_bytes.get().map_or(STAGE_BYTES, |bytes| bytes / 2);
+        of_buffer.clamp(PAGE_BYTES as usize, STAGE_BYTES) as u32
     }
 
     /// When the socket is closed the kernel forgets what the peer has not taken, instead of keeping the

@@ -8,6 +8,7 @@ pub mod consumer;
 pub mod footprint;
 pub mod journal;
 pub mod load;
+pub mod memory_group;
 pub mod pids;
 mod process;
 pub mod producer;

@@ -267,7 +267,13 @@ impl Connections {
     }
 
     /// Ends the slowest so that `wanted` of what is short comes free, as far as any are slow, and says how many.
-    pub(crate) fn give_way(&self, shortage: Shortage, wanted: u64, now: Instant) -> usize {
+    pub(crate) fn give_way(
+        &self,
+        shortage: Shortage,
+        patience: Duration,
+        wanted: u64,
+        now: Instant,
+    ) -> usize {
         if wanted == 0 {
             return 0;
         }
@@ -277,7 +283,7 @@ impl Connections {
         // What is on its way to come free needs no others.
         let coming: u64 = cut.into_iter().map(candidate).map(|one| one.holds).sum();
         let candidates: Vec<_> = going_on.iter().copied().map(candidate).collect();
-        let slowest = slowest(&candidates, shortage.patience(), wanted.saturating_sub(coming));
+        let slowest = slowest(&candidates, patience, wanted.saturating_sub(coming));
         slowest.iter().for_each(|at| going_on[*at].cut());
         slowest.len()
     }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   shortage      what runs out                    who may give way                        for at least
-//!   Upload        queued.max.request.bytes         an upload that has received nothing     1 s
+//!   Upload        queued.max.request.bytes         an upload that has received nothing     1 s, or 250 ms
 //!   Place         max.connections                  a peer that takes nothing of an answer  2 s
 //!   SendBuffer    the share of send buffers        the same, with a buffer of its own      2 s
 //! ```
@@ -41,9 +41,11 @@ impl Shortage {
         }
     }
 
-    /// Whoever has made progress within this time goes on.
-    pub(crate) fn patience(self) -> Duration {
+    /// Whoever has made progress within this time goes on. It is shorter where more than `all` there is would
+    /// have to come free: each round of uploads that stand still takes that long.
+    pub(crate) fn patience(self, wanted: u64, all: u64) -> Duration {
         match self {
+            Shortage::Upload if wanted > all => Duration::from_millis(250),
             Shortage::Upload => Duration::from_secs(1),
             Shortage::Place | Shortage::SendBuffer => Duration::from_secs(2),
         }

@@ -60,6 +60,11 @@ impl Uploads {
         (self.held_bytes() + waiting_bytes).saturating_sub(self.all_bytes).min(waiting_bytes)
     }
 
+    /// What there is.
+    pub(crate) fn all_bytes(&self) -> u64 {
+        self.all_bytes
+    }
+
     /// What requests hold.
     pub(crate) fn held_bytes(&self) -> u64 {
         self.held_bytes.load(Relaxed)

@@ -187,19 +187,24 @@ impl Worker {
                 () = memory.uploads.shortage.notified() => {}
                 () = tokio::time::sleep(SHORTAGE_INTERVAL), if memory.uploads.missing_bytes() > 0 => {}
             }
-            // Every worker does its part.
-            let workers = self.server.settings.workers as u64;
-            self.give_way(Shortage::Upload, memory.uploads.missing_bytes().div_ceil(workers));
+            self.give_way(Shortage::Upload, memory.uploads.missing_bytes());
         }
     }
 
-    /// Ends the slowest connections of this worker, so that `wanted` of what is short comes free.
+    /// Ends the slowest connections of this worker, so that its part of what is `wanted` comes free.
     fn give_way(&self, shortage: Shortage, wanted: u64) {
-        let ended = self.connections.give_way(shortage, wanted, Instant::now());
+        let Server { memory, settings, metrics, .. } = &*self.server;
+        let patience = shortage.patience(wanted, memory.uploads.all_bytes());
+        let wanted = match shortage {
+            Shortage::Upload => wanted.div_ceil(settings.workers as u64),
+            // Each worker knows what is wanted of it.
+            Shortage::Place | Shortage::SendBuffer => wanted,
+        };
+        let ended = self.connections.give_way(shortage, patience, wanted, Instant::now());
         if ended == 0 {
             return;
         }
-        self.server.metrics.note_gave_way(shortage, ended as u64);
+        metrics.note_gave_way(shortage, ended as u64);
         if let Some(held_back) = self.shortage_lines.take(Instant::now()) {
             tracing::warn!(
                 ended,

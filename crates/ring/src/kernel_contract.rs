@@ -4,6 +4,7 @@
 //! Lies inside the crate because it asks for things the crate never does, and all `unsafe` is in
 //! sys.rs. Each probe has a ring, a pipe and a socket of its own. Tests only.
 
+mod memory;
 mod probe;
 mod workers;
 

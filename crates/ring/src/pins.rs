@@ -156,8 +156,9 @@ impl Pins {
 
     fn release_before(&mut self, sent_bytes: u64) {
         let Some(table) = &self.table else { return };
-        while let Some(pin) = self.held.pop_front_if(|pin| pin.end <= sent_bytes) {
+        while let Some(pin) = self.held.front().filter(|pin| pin.end <= sent_bytes) {
             table.unpin(pin.chunk);
+            self.held.pop_front();
         }
     }
 }

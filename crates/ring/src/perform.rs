@@ -231,7 +231,7 @@ impl Job {
         shortage::report(error, "a kernel worker or a pipe for an answer");
         self.release_pipe();
         (self.has_left_chain, self.is_cold) = (true, false);
-        self.transfer.leave_chain(means_of(Way::Copy, ring));
+        self.transfer.leave_chain(means_of(Way::Copy, ring, &self.socket));
     }
 
     /// A buffer of 64 KiB for each of many peers that do not read would be much memory: some have theirs.

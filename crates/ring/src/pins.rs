@@ -34,6 +34,9 @@ pub const PROVEN_BYTES: u64 = 256 * 1024;
 /// The share, as a divisor, of peers that have not yet taken anything.
 const UNPROVEN_SHARE: u64 = 4;
 
+/// The share, as a divisor, above which a peer that asks for more is looked at: it may hold nothing.
+const SHORT_SHARE: u64 = 2 * UNPROVEN_SHARE;
+
 /// How many bytes of files peers may keep in memory, all rings together.
 #[derive(Debug)]
 pub struct PageBudget {
@@ -56,6 +59,11 @@ impl PageBudget {
         let limit_bytes = self.limit_bytes / if is_proven { 1 } else { UNPROVEN_SHARE };
         let more = |held: u64| Some(held + CHUNK_BYTES).filter(|held| *held <= limit_bytes);
         self.held_bytes.fetch_update(Relaxed, Relaxed, more).is_ok()
+    }
+
+    /// Whether it is worth a system call to find out that a peer holds nothing any more.
+    fn is_short(&self) -> bool {
+        self.held_bytes() > self.limit_bytes / SHORT_SHARE
     }
 
     fn give_back(&self) {
@@ -145,6 +153,11 @@ impl Pins {
         true
     }
 
+    /// Whether the budget is short, and some of it is held here.
+    pub(crate) fn are_short(&self) -> bool {
+        !self.is_empty() && self.table.as_ref().is_some_and(|table| table.budget.is_short())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
@@ -228,6 +241,18 @@ mod tests {
         silent.clear();
         assert!(other.pin(&table, range(&file, 2 * CHUNK_BYTES, 1), 1, true));
         assert_eq!(chunks(&budget), 2);
+    }
+
+    #[test]
+    fn pages_are_short_once_an_eighth_of_the_budget_is_held() {
+        let (table, _) = table(8);
+        let (file, mut first, mut second) = (file(), Pins::default(), Pins::default());
+        assert!(first.pin(&table, range(&file, 0, 1), 0, true));
+        assert!(!first.are_short());
+        assert!(second.pin(&table, range(&file, CHUNK_BYTES, 1), 0, true));
+        assert!(first.are_short() && second.are_short());
+        second.clear();
+        assert!(!first.are_short() && !second.are_short());
     }
 
     #[test]

@@ -108,10 +108,17 @@ impl Socket {
         unsent_bytes(self.as_fd()).unwrap_or(0)
     }
 
-    /// The peer asks for something, so it has taken what it was sent before, as far as that has left the send
-    /// buffer.
+    /// The peer asks for something, so it has taken what it was sent before, as far as that has
+    /// left the send buffer.
     pub fn note_request(&self) {
         self.answered_bytes.set(self.sent_bytes.get());
+        if self.pins.borrow().are_short() {
+            self.release_taken();
+        }
+    }
+
+    /// Between two answers: forgets the pages that the peer held, if it has taken all it was sent.
+    pub fn release_taken(&self) {
         let mut pins = self.pins.borrow_mut();
         if !pins.is_empty() && self.waiting_bytes() == 0 {
             pins.clear();

@@ -117,11 +117,7 @@ impl Connection {
         Ok(())
     }
 
-    async fn answer(
-        &mut self,
-        frame: Bytes,
-        budget: Option<Share>,
-    ) -> Result<(), End> {
+    async fn answer(&mut self, frame: Bytes, budget: Option<Share>) -> Result<(), End> {
         self.vitals.enter(Phase::Working);
         let reply = api::answer(&self.worker, &self.socket, frame, &mut self.encoded).await?;
         if budget.is_some() {

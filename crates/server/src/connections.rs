@@ -259,8 +259,11 @@ impl Connections {
                 tracing::debug!(phase = ?vitals.phase(), ?lasted, "a connection took too long");
                 vitals.cut();
                 ended += 1;
-            } else if vitals.phase() != Phase::Sending && lasted >= LARGE_BUFFER_KEPT {
-                vitals.narrow();
+            } else if vitals.phase() != Phase::Sending {
+                vitals.socket.release_taken();
+                if lasted >= LARGE_BUFFER_KEPT {
+                    vitals.narrow();
+                }
             }
         }
         ended

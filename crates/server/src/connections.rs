@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use penstock_ring::Socket;
 
+use crate::clock;
 use crate::give_way::{Candidate, Shortage, slowest};
 use crate::send_memory::{SMALL_BYTES, SendMemory};
 use crate::settings::Settings;
@@ -105,13 +106,13 @@ impl Vitals {
     pub(crate) fn new(socket: Rc<Socket>, send_memory: Option<Arc<SendMemory>>) -> Rc<Self> {
         let upload = Upload {
             granted_bytes: Cell::new(0),
-            progress_at: Cell::new(Instant::now()),
+            progress_at: Cell::new(clock::coarse_now()),
             received_bytes: Cell::new(0),
         };
         Rc::new(Vitals {
             socket,
             phase: Cell::new(Phase::Idle),
-            since: Cell::new(Instant::now()),
+            since: Cell::new(clock::coarse_now()),
             taken_bytes: Cell::new(0),
             is_cut: Cell::new(false),
             upload,
@@ -122,7 +123,7 @@ impl Vitals {
 
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.set(phase);
-        self.since.set(Instant::now());
+        self.since.set(clock::coarse_now());
     }
 
     pub(crate) fn socket(&self) -> Rc<Socket> {
@@ -147,7 +148,7 @@ impl Vitals {
     /// A share of so many bytes for a frame has been granted; 0: given back.
     pub(crate) fn note_grant(&self, granted_bytes: u64) {
         self.upload.granted_bytes.set(granted_bytes);
-        self.upload.progress_at.set(Instant::now());
+        self.upload.progress_at.set(clock::coarse_now());
     }
 
     /// Bytes of a frame have come.
@@ -158,7 +159,7 @@ impl Vitals {
         let received_bytes = self.upload.received_bytes.get() + len_bytes;
         self.upload.received_bytes.set(received_bytes % PROGRESS_BYTES);
         if received_bytes >= PROGRESS_BYTES {
-            self.upload.progress_at.set(Instant::now());
+            self.upload.progress_at.set(clock::coarse_now());
         }
     }
 

@@ -158,9 +158,12 @@ impl Lead {
         partition.cut_tail().await?;
         partition.roll_if_due(&batch, now_ms).await?;
         let mut group = partition.gather(batch, now_ms)?;
-        let began = Instant::now();
+        // What a sync takes decides how long the next leader waits for company.
+        let began = is_synced.then(Instant::now);
         let mut outcomes = Outcomes::of(group.settle(ring).await);
-        partition.queue.note_group(1 + group.waiting.len(), began.elapsed());
+        if let Some(began) = began {
+            partition.queue.note_group(1 + group.waiting.len(), began.elapsed());
+        }
         let (own, waiting) = (outcomes.next(), std::mem::take(&mut group.waiting));
         drop((group, alone));
         let partition = Arc::clone(partition);

@@ -68,7 +68,7 @@ impl Queue {
         }
         let (turn, wait) = oneshot::channel();
         state.waiting.push_back(Waiter { batch, turn });
-        if state.is_complete() {
+        if state.waits_for_company() && state.is_complete() {
             self.complete.notify_waiters();
         }
         Err(wait)
@@ -129,12 +129,17 @@ impl State {
         leader + self.waiting.len()
     }
 
+    /// Whether a leader may be waiting for others.
+    fn waits_for_company(&self) -> bool {
+        self.patience >= PATIENCE_MIN
+    }
+
     fn is_complete(&self) -> bool {
         self.here() >= self.expected
     }
 
     fn group_max(&self) -> usize {
-        match self.patience >= PATIENCE_MIN {
+        match self.waits_for_company() {
             true => GROUP_MAX_REQUESTS,
             false => self.expected.max(self.here()).div_ceil(2).min(GROUP_MAX_REQUESTS),
         }
@@ -143,7 +148,7 @@ impl State {
     fn patience_for(&self, own_bytes: u64) -> Option<Duration> {
         let waiting_bytes: u64 = self.waiting.iter().map(|next| next.batch.len_bytes()).sum();
         let is_full = own_bytes + waiting_bytes >= GROUP_MAX_BYTES;
-        (!self.is_complete() && !is_full && self.patience >= PATIENCE_MIN).then_some(self.patience)
+        (self.waits_for_company() && !self.is_complete() && !is_full).then_some(self.patience)
     }
 }
 

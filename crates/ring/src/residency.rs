@@ -32,15 +32,18 @@ const WINDOW_BYTES: u64 = 512 * 1024;
 const VERDICT_HOLDS: Duration = Duration::from_millis(10);
 
 /// Where asking costs ten times as much: mincore(2) of a window takes 6 us (KERNEL.md).
-const MINCORE_VERDICT_HOLDS: Duration = Duration::from_millis(50);
+const MINCORE_VERDICT_HOLDS: Duration = Duration::from_millis(250);
 
 /// Windows remembered; one that falls on the slot of another takes its place.
 const SLOTS: usize = 256;
 
+/// For the same reason: so many that the windows of 512 MiB seldom share one; a quarter of a MiB.
+const MINCORE_SLOTS: usize = 4096;
+
 /// What a ring knows of the page cache for the moment.
 pub(crate) struct Residency {
     sight: Sight,
-    verdicts: RefCell<[Option<Verdict>; SLOTS]>,
+    verdicts: RefCell<Box<[Option<Verdict>]>>,
 }
 
 /// A part of a window that was in the page cache a moment ago.
@@ -56,7 +59,9 @@ struct Verdict {
 
 impl Residency {
     pub(crate) fn new(sight: Sight) -> Residency {
-        Residency { sight, verdicts: RefCell::new([const { None }; SLOTS]) }
+        let slots = if sight == Sight::Mincore { MINCORE_SLOTS } else { SLOTS };
+        let verdicts = std::iter::repeat_with(|| None).take(slots);
+        Residency { sight, verdicts: RefCell::new(verdicts.collect()) }
     }
 
     /// Whether every byte of the range can be read without waiting, by verdicts that hold at `now`.
@@ -87,7 +92,8 @@ impl Residency {
         if self.sight == Sight::Blind {
             return false;
         }
-        let slot = &mut self.verdicts.borrow_mut()[slot_of(file, window)];
+        let verdicts = &mut *self.verdicts.borrow_mut();
+        let slot = &mut verdicts[slot_of(file, window, verdicts.len())];
         let earlier = slot.as_ref().filter(|verdict| verdict.is_of(file, window));
         let holds = verdict_holds(self.sight);
         let known = earlier.filter(|verdict| now.saturating_duration_since(verdict.found) < holds);
@@ -130,10 +136,10 @@ fn verdict_holds(sight: Sight) -> Duration {
 }
 
 /// Readers often go on side by side, each as many windows behind the next: they must not meet in a few slots.
-fn slot_of(file: &Arc<File>, window: u64) -> usize {
+fn slot_of(file: &Arc<File>, window: u64, slots: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     (Arc::as_ptr(file), window).hash(&mut hasher);
-    hasher.finish() as usize % SLOTS
+    hasher.finish() as usize % slots
 }
 
 /// cachestat(2) also counts pages whose read is still under way, and sending one of those would
@@ -282,7 +288,7 @@ mod tests {
         let next = |n| residency.is_cached(&page(n), false, now);
         let known = |n| {
             let verdicts = residency.verdicts.borrow();
-            let verdict = verdicts[slot_of(&file, 0)].as_ref();
+            let verdict = verdicts[slot_of(&file, 0, SLOTS)].as_ref();
             verdict.is_some_and(|verdict| verdict.covers(&(n * PAGE_BYTES..(n + 1) * PAGE_BYTES)))
         };
         assert!(next(0) && !known(1));
@@ -306,7 +312,8 @@ mod tests {
     fn readers_side_by_side_do_not_meet_in_a_few_slots() {
         let file = file(|_| false);
         for windows_apart in 1..1024 {
-            let slots: HashSet<_> = (0..16).map(|n| slot_of(&file, n * windows_apart)).collect();
+            let slots: HashSet<_> =
+                (0..16).map(|n| slot_of(&file, n * windows_apart, SLOTS)).collect();
             assert!(slots.len() >= 8, "{} at {windows_apart}", slots.len());
         }
     }

@@ -11,7 +11,17 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("wire", &["penstock-batch"]),
     ("storage", &["penstock-batch"]),
     ("ring", &[]),
-    ("server", &["penstock-batch", "penstock-wire", "penstock-storage", "penstock-ring"]),
+    ("coordinator", &["penstock-wire"]),
+    (
+        "server",
+        &[
+            "penstock-batch",
+            "penstock-wire",
+            "penstock-storage",
+            "penstock-ring",
+            "penstock-coordinator",
+        ],
+    ),
     ("load", &["penstock-batch", "penstock-wire"]),
 ];
 

@@ -1,8 +1,8 @@
 //! The coordinator of all consumer groups: this server.
 //!
 //! ```text
-//! api ──> answers ─────────┐            ┌──> table ──> group       who is a member (pure)
-//!    └──> offset_answers ──┴──> Groups ─┴──> offset_store ──> offsets, journal
+//! api ──> answers ─────────┐            ┌──> coordinator's Table     who is a member (pure)
+//!    └──> offset_answers ──┴──> Groups ─┴──> offset_store ──> coordinator's Offsets, journal
 //! ```
 //!
 //! All workers share one [`Groups`]. Its lock is held for decisions; a member that must wait does so as a
@@ -11,13 +11,9 @@
 //! the offsets they had committed.
 
 mod answers;
-mod group;
 mod journal;
-mod member;
 mod offset_answers;
 mod offset_store;
-pub(crate) mod offsets;
-mod table;
 #[cfg(test)]
 mod tests;
 
@@ -25,32 +21,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use penstock_coordinator::{
+    Answers, Caller, Commit, Group, GroupLimits, Join, JoinAnswer, Refused, SyncAnswer, SyncUp,
+};
 use penstock_wire::{ErrorCode, Str};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::server::Server;
 use crate::worker::{Stop, wait_for};
 pub(crate) use answers::find_coordinator;
-pub(crate) use member::GroupLimits;
-use member::{Caller, Join, JoinAnswer, Refused, SyncAnswer, SyncUp};
 use offset_store::{CommitError, OnItsWay};
 pub(crate) use offset_store::{Foreign, OffsetStore};
-use offsets::Commit;
-use table::Table;
 
-impl Default for GroupLimits {
-    /// Kafka's, but for two. Kafka waits 3 s for more members before it first assigns partitions; members
-    /// that are started together come within some milliseconds, and who starts one should not wait. And
-    /// Kafka sets no bound to a group's size.
-    fn default() -> Self {
-        GroupLimits {
-            initial_delay_ms: 100,
-            min_session_ms: 6_000,
-            max_session_ms: 1_800_000,
-            max_members: 1_000,
-        }
-    }
-}
+/// The coordinator's table; joins and syncs that wait are tasks of some worker.
+type Table = penstock_coordinator::Table<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>;
+type LiveGroup = Group<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>;
 
 #[derive(Debug)]
 pub(crate) struct Groups {
@@ -81,7 +66,9 @@ impl Groups {
                 () = tokio::time::sleep(rest) => {}
                 () = self.sooner.notified() => {}
             }
-            self.table.lock().tick(self.now_ms());
+            let mut table = self.table.lock();
+            table.tick(self.now_ms());
+            send(table.take_answers());
         }
     }
 
@@ -115,7 +102,7 @@ impl Groups {
             if !table.has_room_for(group_id, assigned_bytes) {
                 return Err(ErrorCode::GROUP_MAX_SIZE_REACHED);
             }
-            let event = |group: &mut table::LiveGroup| group.sync(sync, waiter, now_ms);
+            let event = |group: &mut LiveGroup| group.sync(sync, waiter, now_ms);
             self::known(table, group_id, event)
         })?;
         answer.await.unwrap_or(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
@@ -160,6 +147,7 @@ impl Groups {
         let mut table = self.table.lock();
         let before_ms = table.next_due_ms();
         let decided = decide(&mut table, self.now_ms());
+        send(table.take_answers());
         if table.next_due_ms().is_some_and(|now_ms| before_ms.is_none_or(|before| now_ms < before))
         {
             self.sooner.notify_one();
@@ -191,11 +179,21 @@ fn refusal(error: CommitError) -> ErrorCode {
     }
 }
 
-/// Tells a group that should be there.
+/// A task that is gone (its connection closed) leaves its membership to the session.
+fn send(answers: Answers<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>) {
+    for (waiter, answer) in answers.joins {
+        let _ = waiter.send(answer);
+    }
+    for (waiter, answer) in answers.syncs {
+        let _ = waiter.send(answer);
+    }
+}
+
+/// Passes an event to a group that should be there.
 fn known<R>(
     table: &mut Table,
     group_id: &str,
-    event: impl FnOnce(&mut table::LiveGroup) -> R,
+    event: impl FnOnce(&mut LiveGroup) -> R,
 ) -> Result<R, ErrorCode> {
     table.check_open()?;
     table.tell(group_id, event).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)

@@ -14,9 +14,9 @@ use std::time::Duration;
 use penstock_storage::{LogConfig, TimestampType};
 
 use crate::durability::Durability;
-use crate::groups::GroupLimits;
 use crate::limits;
 use crate::route::FetchPath;
+use penstock_coordinator::GroupLimits;
 
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use penstock_wire::messages::*;
 use penstock_wire::{ErrorCode, Str};
 
-use super::member::{Caller, Join, Joined, Protocol, SyncUp};
 use super::{Groups, owned};
 use crate::cluster::Cluster;
 use crate::pace::Pace;
+use penstock_coordinator::{Caller, Join, Joined, Protocol, SyncUp};
 
 /// Ways to assign partitions that one member may name; clients name one to three.
 const PROTOCOLS_MAX: usize = 32;

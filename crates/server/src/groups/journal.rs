@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use penstock_storage::is_no_room;
 use penstock_wire::Str;
 
-use super::offsets::{Change, Commit, Committed, Offsets};
 use crate::durability::Durability;
+use penstock_coordinator::{Change, Commit, Committed, Offsets};
 
 mod reading;
 

@@ -7,8 +7,8 @@ use penstock_wire::messages::*;
 
 use super::answers::{caller, code};
 use super::offset_store::OnItsWay;
-use super::offsets::{Commit, Committed};
 use super::{Groups, owned, refusal};
+use penstock_coordinator::{Commit, Committed};
 
 /// A client's own words with an offset: Kafka's `offset.metadata.max.bytes`.
 pub(super) const OFFSET_METADATA_MAX_BYTES: usize = 4096;

@@ -19,10 +19,10 @@ use penstock_wire::Str;
 use tokio::sync::{oneshot, watch};
 
 use super::journal::{self, Journal};
-use super::offsets::{Change, Commit, Committed, OFFSETS_MAX_BYTES, Offsets};
 use crate::durability::Durability;
 use crate::log_budget::LogBudget;
 use crate::small_file::replace_file;
+use penstock_coordinator::{Change, Commit, Committed, OFFSETS_MAX_BYTES, Offsets};
 
 const FILE_NAME: &str = "penstock-offsets.journal";
 

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use crate::limits::ANSWER_MAX_BYTES;
 
-use super::{GroupLimits, Groups, OffsetStore};
+use super::{Groups, OffsetStore};
 use crate::durability::Durability;
+use penstock_coordinator::GroupLimits;
 
 fn coordinator() -> (Groups, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();

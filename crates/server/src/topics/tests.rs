@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use penstock_coordinator::Committed;
 use penstock_storage::{DataDir, DirEntry, Directory, Disk, DiskFile, Files};
 
 use super::*;
 use crate::durability::Durability;
-use crate::groups::{Foreign, offsets::Committed};
+use crate::groups::Foreign;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 

@@ -13,7 +13,7 @@
 use penstock_storage::TopicId;
 
 use crate::adopt::fields::{Fields, Taken};
-use crate::groups::offsets::Committed;
+use penstock_coordinator::Committed;
 
 /// Tag of `topicId` in a value.
 const TOPIC_ID: u32 = 0;

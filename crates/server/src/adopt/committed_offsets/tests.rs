@@ -4,7 +4,7 @@ use super::*;
 use crate::adopt::hand_made::{
     CONTROL, KeyValue, TRANSACTIONAL, batch, compact_string, control_key, string, write_segment,
 };
-use crate::groups::offsets::Committed;
+use penstock_coordinator::Committed;
 
 const NOW_MS: i64 = 1_000;
 

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use penstock_wire::{ErrorCode, Str};
 
-use super::member::*;
+use crate::member::*;
 
 mod rebalance;
 #[cfg(test)]
@@ -41,8 +41,9 @@ pub(crate) enum State {
     Stable,
 }
 
+/// One group. `J` and `S` stand for a join and a sync that wait.
 #[derive(Debug)]
-pub(crate) struct Group<J, S> {
+pub struct Group<J, S> {
     limits: GroupLimits,
     state: State,
     generation: i32,
@@ -74,7 +75,8 @@ enum Entry {
 }
 
 impl<J, S> Group<J, S> {
-    pub(crate) fn new(limits: GroupLimits) -> Self {
+    /// Without members.
+    pub fn new(limits: GroupLimits) -> Self {
         Group {
             limits,
             state: State::Empty,
@@ -91,7 +93,7 @@ impl<J, S> Group<J, S> {
     }
 
     /// A member joins. It is answered now or when the rebalance completes.
-    pub(crate) fn join(&mut self, join: Join, waiter: J, now_ms: u64) {
+    pub fn join(&mut self, join: Join, waiter: J, now_ms: u64) {
         match self.admit(&join, now_ms) {
             Ok(Entry::New { member_id }) => self.add(member_id, join, waiter, now_ms),
             Ok(Entry::Known { member_id }) => self.rejoin(&member_id, join, waiter, now_ms),
@@ -102,7 +104,7 @@ impl<J, S> Group<J, S> {
     }
 
     /// A member asks for its assignment. It is answered now or when the leader has brought them.
-    pub(crate) fn sync(&mut self, sync: SyncUp, waiter: S, now_ms: u64) {
+    pub fn sync(&mut self, sync: SyncUp, waiter: S, now_ms: u64) {
         if let Err(error) = self.check_sync(&sync) {
             return self.answers.syncs.push((waiter, Err(error)));
         }
@@ -120,7 +122,10 @@ impl<J, S> Group<J, S> {
     }
 
     /// A member is alive; the answer says whether its generation still holds.
-    pub(crate) fn heartbeat(&mut self, caller: &Caller, now_ms: u64) -> Result<(), ErrorCode> {
+    ///
+    /// # Errors
+    /// Kafka's code for a caller that is not, or no longer, of this generation.
+    pub fn heartbeat(&mut self, caller: &Caller, now_ms: u64) -> Result<(), ErrorCode> {
         self.check_caller(caller)?;
         self.hear(&caller.member_id, now_ms);
         match self.state {
@@ -130,7 +135,10 @@ impl<J, S> Group<J, S> {
     }
 
     /// A member leaves; with an instance id, the member id may be empty (an operator removes it).
-    pub(crate) fn leave(
+    ///
+    /// # Errors
+    /// It is no member.
+    pub fn leave(
         &mut self,
         member_id: &str,
         instance_id: Option<&str>,
@@ -151,7 +159,10 @@ impl<J, S> Group<J, S> {
 
     /// Whether the caller may commit offsets now. Outside of a group's generations (generation -1, no
     /// member id: a consumer that assigns itself) only while the group has no members.
-    pub(crate) fn may_commit(&mut self, caller: &Caller, now_ms: u64) -> Result<(), ErrorCode> {
+    ///
+    /// # Errors
+    /// Kafka's code for a caller that may not.
+    pub fn may_commit(&mut self, caller: &Caller, now_ms: u64) -> Result<(), ErrorCode> {
         if caller.generation < 0 && self.members.is_empty() {
             return Ok(());
         }
@@ -164,7 +175,7 @@ impl<J, S> Group<J, S> {
     }
 
     /// Time has passed: sessions, rebalances and given-out ids may be over.
-    pub(crate) fn tick(&mut self, now_ms: u64) {
+    pub fn tick(&mut self, now_ms: u64) {
         self.pending.retain(|_, until_ms| *until_ms > now_ms);
         let sync_is_over = self.sync_due_ms.is_some_and(|due_ms| due_ms <= now_ms);
         if sync_is_over {
@@ -181,7 +192,7 @@ impl<J, S> Group<J, S> {
     }
 
     /// When [`Group::tick`] must come at the latest.
-    pub(crate) fn next_due_ms(&self) -> Option<u64> {
+    pub fn next_due_ms(&self) -> Option<u64> {
         let rebalance = match self.state {
             State::PreparingRebalance { until_ms, .. } => Some(until_ms),
             _ => None,
@@ -191,17 +202,18 @@ impl<J, S> Group<J, S> {
         sessions.chain(pending).chain(rebalance).chain(self.sync_due_ms).min()
     }
 
-    pub(crate) fn take_answers(&mut self) -> Answers<J, S> {
+    /// What is to be sent now.
+    pub fn take_answers(&mut self) -> Answers<J, S> {
         std::mem::take(&mut self.answers)
     }
 
     /// Nobody is here and nobody is expected.
-    pub(crate) fn is_vacant(&self) -> bool {
+    pub fn is_vacant(&self) -> bool {
         self.state == State::Empty && self.pending.is_empty()
     }
 
     /// What the group takes in memory, about.
-    pub(crate) fn size_bytes(&self) -> usize {
+    pub fn size_bytes(&self) -> usize {
         let pending: usize = self.pending.keys().map(|id| id.len() + 64).sum();
         pending + self.members.values().map(Member::size_bytes).sum::<usize>()
     }

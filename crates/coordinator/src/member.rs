@@ -1,6 +1,6 @@
 //! What a group knows of one member, and what passes between a member and its group.
 //!
-//! Plain data for the state machine in [`super::group`]; nothing here decides.
+//! Plain data for the state machine in [`crate::Group`]; nothing here decides.
 
 use bytes::Bytes;
 use penstock_wire::{ErrorCode, Str};
@@ -10,100 +10,139 @@ const MEMBER_OVERHEAD_BYTES: usize = 512;
 
 /// The bounds every group keeps.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct GroupLimits {
+pub struct GroupLimits {
     /// How long the first rebalance of an empty group waits for more members.
-    pub(crate) initial_delay_ms: u64,
+    pub initial_delay_ms: u64,
     /// The shortest session a member may ask for.
-    pub(crate) min_session_ms: u64,
+    pub min_session_ms: u64,
     /// The longest one.
-    pub(crate) max_session_ms: u64,
+    pub max_session_ms: u64,
     /// Members and given-out member ids of one group.
-    pub(crate) max_members: usize,
+    pub max_members: usize,
+}
+
+impl Default for GroupLimits {
+    /// Kafka's, but for two. Kafka waits 3 s for more members before it first assigns partitions; members
+    /// that are started together come within some milliseconds, and who starts one should not wait. And
+    /// Kafka sets no bound to a group's size.
+    fn default() -> Self {
+        GroupLimits {
+            initial_delay_ms: 100,
+            min_session_ms: 6_000,
+            max_session_ms: 1_800_000,
+            max_members: 1_000,
+        }
+    }
 }
 
 /// A way to assign partitions that a member knows, and what it has to say to the leader about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Protocol {
-    pub(crate) name: Str,
-    pub(crate) metadata: Bytes,
+pub struct Protocol {
+    /// Of the assignor.
+    pub name: Str,
+    /// What the leader is given.
+    pub metadata: Bytes,
 }
 
 /// A member comes, or comes again.
 #[derive(Debug, Clone)]
-pub(crate) struct Join {
+pub struct Join {
     /// Empty: it has none yet.
-    pub(crate) member_id: Str,
+    pub member_id: Str,
     /// The id it gets if it needs one. Unique among all that were ever given out.
-    pub(crate) new_member_id: Str,
+    pub new_member_id: Str,
     /// Makes the member a static one (KIP-345): it keeps its place when its process restarts.
-    pub(crate) instance_id: Option<Str>,
-    pub(crate) session_timeout_ms: u64,
-    pub(crate) rebalance_timeout_ms: u64,
-    pub(crate) protocol_type: Str,
+    pub instance_id: Option<Str>,
+    /// How long it may be silent, in milliseconds.
+    pub session_timeout_ms: u64,
+    /// How long it takes to join again, in milliseconds.
+    pub rebalance_timeout_ms: u64,
+    /// "consumer" for consumers.
+    pub protocol_type: Str,
     /// The one it likes best first.
-    pub(crate) protocols: Vec<Protocol>,
+    pub protocols: Vec<Protocol>,
     /// It must come back with its id before it counts (KIP-394), so that a client that never reads the
     /// answer leaves no member behind.
-    pub(crate) must_know_id: bool,
+    pub must_know_id: bool,
     /// It understands that a leader may be asked not to assign (KIP-814).
-    pub(crate) may_skip_assignment: bool,
+    pub may_skip_assignment: bool,
 }
 
 /// Who speaks, and for which generation.
 #[derive(Debug, Clone)]
-pub(crate) struct Caller {
-    pub(crate) member_id: Str,
-    pub(crate) instance_id: Option<Str>,
-    pub(crate) generation: i32,
+pub struct Caller {
+    /// As it was given out.
+    pub member_id: Str,
+    /// Of a static member.
+    pub instance_id: Option<Str>,
+    /// -1 outside of a generation.
+    pub generation: i32,
 }
 
 /// A member wants its assignment; the leader brings everyone's.
 #[derive(Debug, Clone)]
-pub(crate) struct SyncUp {
-    pub(crate) caller: Caller,
-    pub(crate) protocol_type: Option<Str>,
-    pub(crate) protocol: Option<Str>,
+pub struct SyncUp {
+    /// Who asks.
+    pub caller: Caller,
+    /// What it takes the group's to be.
+    pub protocol_type: Option<Str>,
+    /// What it takes the elected one to be.
+    pub protocol: Option<Str>,
     /// By member id; of others than the leader, ignored.
-    pub(crate) assignments: Vec<(Str, Bytes)>,
+    pub assignments: Vec<(Str, Bytes)>,
 }
 
 /// A member's place in a new generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Joined {
-    pub(crate) generation: i32,
-    pub(crate) protocol_type: Str,
-    pub(crate) protocol: Str,
-    pub(crate) leader: Str,
-    pub(crate) member_id: Str,
-    pub(crate) skip_assignment: bool,
+pub struct Joined {
+    /// Counts rebalances.
+    pub generation: i32,
+    /// The group's.
+    pub protocol_type: Str,
+    /// The elected one.
+    pub protocol: Str,
+    /// The member id of the leader.
+    pub leader: Str,
+    /// Its own.
+    pub member_id: Str,
+    /// It leads, and the assignment there is still holds (KIP-814).
+    pub skip_assignment: bool,
     /// For the leader: everyone's id, instance id and metadata.
-    pub(crate) members: Vec<(Str, Option<Str>, Bytes)>,
+    pub members: Vec<(Str, Option<Str>, Bytes)>,
 }
 
 /// No place, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub(crate) error: ErrorCode,
+pub struct Refused {
+    /// Kafka's.
+    pub error: ErrorCode,
     /// The member's id; with MEMBER_ID_REQUIRED the one to come back with.
-    pub(crate) member_id: Str,
+    pub member_id: Str,
 }
 
 /// What a member is to do in this generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Synced {
-    pub(crate) protocol_type: Str,
-    pub(crate) protocol: Str,
-    pub(crate) assignment: Bytes,
+pub struct Synced {
+    /// The group's.
+    pub protocol_type: Str,
+    /// The elected one.
+    pub protocol: Str,
+    /// What the leader made for it.
+    pub assignment: Bytes,
 }
 
-pub(crate) type JoinAnswer = Result<Joined, Refused>;
-pub(crate) type SyncAnswer = Result<Synced, ErrorCode>;
+/// What a join comes to.
+pub type JoinAnswer = Result<Joined, Refused>;
+/// What a sync comes to.
+pub type SyncAnswer = Result<Synced, ErrorCode>;
 
 /// Which answer goes where.
 #[derive(Debug)]
-pub(crate) struct Answers<J, S> {
-    pub(crate) joins: Vec<(J, JoinAnswer)>,
-    pub(crate) syncs: Vec<(S, SyncAnswer)>,
+pub struct Answers<J, S> {
+    /// Of joins.
+    pub joins: Vec<(J, JoinAnswer)>,
+    /// Of syncs.
+    pub syncs: Vec<(S, SyncAnswer)>,
 }
 
 impl<J, S> Default for Answers<J, S> {

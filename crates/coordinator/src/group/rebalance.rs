@@ -8,7 +8,7 @@ use bytes::Bytes;
 use penstock_wire::{ErrorCode, Str};
 
 use super::{Group, State};
-use crate::groups::member::{Member, Refused, Wait};
+use crate::member::{Member, Refused, Wait};
 
 /// A shorter rebalance than this nobody can keep up with; it also bounds how often we look.
 const REBALANCE_MIN_MS: u64 = 100;

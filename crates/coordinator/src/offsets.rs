@@ -8,36 +8,39 @@ use std::collections::{BTreeMap, BTreeSet};
 use penstock_wire::Str;
 
 /// What all groups' offsets may take in memory; a commit that would go beyond is refused.
-pub(crate) const OFFSETS_MAX_BYTES: usize = 256 * 1024 * 1024;
+pub const OFFSETS_MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// What an entry of a map takes beside its strings, generously.
 const OVERHEAD_BYTES: usize = 96;
 
 /// Where a group goes on in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Committed {
+pub struct Committed {
     /// The next record to read.
-    pub(crate) offset: i64,
+    pub offset: i64,
     /// Of the last record read; -1: the client did not say.
-    pub(crate) leader_epoch: i32,
+    pub leader_epoch: i32,
     /// The client's own words.
-    pub(crate) metadata: Str,
+    pub metadata: Str,
 }
 
 /// What one request commits: all of it or nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Commit {
-    pub(crate) group: Str,
+pub struct Commit {
+    /// Its id.
+    pub group: Str,
     /// Topic, partition, offset.
-    pub(crate) entries: Vec<(Str, i32, Committed)>,
+    pub entries: Vec<(Str, i32, Committed)>,
 }
 
 /// What happens to committed offsets, in the journal and in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
+pub enum Change {
+    /// A group has come so far.
     Commit(Commit),
     /// The topic is deleted, and what all groups have committed of it.
     Forget {
+        /// Its name.
         topic: Str,
     },
 }
@@ -46,26 +49,24 @@ type Topics = BTreeMap<Str, BTreeMap<i32, Committed>>;
 
 /// Group to topic to partition to offset.
 #[derive(Debug, Default)]
-pub(crate) struct Offsets {
+pub struct Offsets {
     groups: BTreeMap<Str, Topics>,
     size_bytes: usize,
 }
 
 impl Offsets {
-    pub(crate) fn get(&self, group: &str, topic: &str, partition: i32) -> Option<&Committed> {
+    /// Where a group goes on.
+    pub fn get(&self, group: &str, topic: &str, partition: i32) -> Option<&Committed> {
         self.groups.get(group)?.get(topic)?.get(&partition)
     }
 
     /// All that a group has committed, by topic.
-    pub(crate) fn of_group(
-        &self,
-        group: &str,
-    ) -> impl Iterator<Item = (&Str, &BTreeMap<i32, Committed>)> {
+    pub fn of_group(&self, group: &str) -> impl Iterator<Item = (&Str, &BTreeMap<i32, Committed>)> {
         self.groups.get(group).into_iter().flatten()
     }
 
     /// What is there now as one commit a group.
-    pub(crate) fn snapshot(&self) -> impl Iterator<Item = Commit> {
+    pub fn snapshot(&self) -> impl Iterator<Item = Commit> {
         self.groups.iter().map(|(group, topics)| {
             let of_topic = |(topic, partitions): (&Str, &BTreeMap<i32, Committed>)| {
                 let topic = topic.clone();
@@ -79,12 +80,12 @@ impl Offsets {
     }
 
     /// About what it takes in memory, and more than its snapshot takes in the journal.
-    pub(crate) fn size_bytes(&self) -> usize {
+    pub fn size_bytes(&self) -> usize {
         self.size_bytes
     }
 
     /// Whether there is room for what the commit adds.
-    pub(crate) fn has_room_for(&self, commit: &Commit, max_bytes: usize) -> bool {
+    pub fn has_room_for(&self, commit: &Commit, max_bytes: usize) -> bool {
         let added = |(topic, partition, at): &(Str, i32, Committed)| {
             let known = self.get(&commit.group, topic, *partition);
             size_of_entry(topic, at)
@@ -95,15 +96,17 @@ impl Offsets {
     }
 
     /// Topics of which any group has committed an offset.
-    pub(crate) fn topics(&self) -> BTreeSet<Str> {
+    pub fn topics(&self) -> BTreeSet<Str> {
         self.groups.values().flat_map(|topics| topics.keys().cloned()).collect()
     }
 
-    pub(crate) fn has_topic(&self, topic: &str) -> bool {
+    /// Whether any group has committed an offset of the topic.
+    pub fn has_topic(&self, topic: &str) -> bool {
         self.groups.values().any(|topics| topics.contains_key(topic))
     }
 
-    pub(crate) fn apply(&mut self, change: Change) {
+    /// Makes the change, which is in the journal.
+    pub fn apply(&mut self, change: Change) {
         match change {
             Change::Commit(commit) => self.commit(commit),
             Change::Forget { topic } => self.forget(&topic),

@@ -1,15 +1,14 @@
 //! All groups with members, and when each must be looked at again.
 //!
-//! Called by [`super::Groups`] under its lock, for decisions only: it never waits. A group costs what its
-//! members bring; one without members is not here.
+//! The server calls it under its lock, for decisions, and sends what [`Table::take_answers`] gives. A group
+//! costs what its members bring; one without members is not here.
 
 use std::collections::{BTreeSet, HashMap};
 
 use penstock_wire::{ErrorCode, Str};
-use tokio::sync::oneshot;
 
-use super::group::Group;
-use super::member::{GroupLimits, JoinAnswer, SyncAnswer};
+use crate::group::Group;
+use crate::member::{Answers, GroupLimits};
 
 /// Groups with members at once.
 const GROUPS_MAX: usize = 10_000;
@@ -21,42 +20,43 @@ const GROUP_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// What the members of all groups may bring.
 const MEMBERS_MAX_BYTES: usize = 256 * 1024 * 1024;
 
-/// A group whose waiting members are tasks of some worker.
-pub(crate) type LiveGroup = Group<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>;
-
+/// All groups with members. `J` and `S` stand for a join and a sync that wait.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub struct Table<J, S> {
     limits: GroupLimits,
-    groups: HashMap<Str, Entry>,
+    groups: HashMap<Str, Entry<J, S>>,
     /// Every group once, by the time it is due.
     due: BTreeSet<(u64, Str)>,
     size_bytes: usize,
     is_closed: bool,
+    answers: Answers<J, S>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    group: LiveGroup,
+struct Entry<J, S> {
+    group: Group<J, S>,
     due_ms: u64,
     size_bytes: usize,
 }
 
-impl Table {
-    pub(crate) fn new(limits: GroupLimits) -> Self {
+impl<J, S> Table<J, S> {
+    /// Without groups.
+    pub fn new(limits: GroupLimits) -> Self {
         Table {
             limits,
             groups: HashMap::new(),
             due: BTreeSet::new(),
             size_bytes: 0,
             is_closed: false,
+            answers: Answers::default(),
         }
     }
 
-    /// Tells a group of an event and sends the answers that come of it. `None`: there is no such group.
-    pub(crate) fn tell<R>(
+    /// Passes an event to a group. `None`: there is no such group.
+    pub fn tell<R>(
         &mut self,
         group_id: &str,
-        event: impl FnOnce(&mut LiveGroup) -> R,
+        event: impl FnOnce(&mut Group<J, S>) -> R,
     ) -> Option<R> {
         let told = event(&mut self.groups.get_mut(group_id)?.group);
         self.settle(group_id);
@@ -67,11 +67,11 @@ impl Table {
     ///
     /// # Errors
     /// There is no room, or the server stops.
-    pub(crate) fn tell_or_found(
+    pub fn tell_or_found(
         &mut self,
         group_id: &str,
         added_bytes: usize,
-        event: impl FnOnce(&mut LiveGroup),
+        event: impl FnOnce(&mut Group<J, S>),
     ) -> Result<(), ErrorCode> {
         self.check_open()?;
         let is_new = !self.groups.contains_key(group_id);
@@ -89,14 +89,14 @@ impl Table {
     }
 
     /// Whether members of a group may bring so much more metadata or assignments.
-    pub(crate) fn has_room_for(&self, group_id: &str, added_bytes: usize) -> bool {
+    pub fn has_room_for(&self, group_id: &str, added_bytes: usize) -> bool {
         let group_bytes = self.groups.get(group_id).map_or(0, |entry| entry.size_bytes);
         group_bytes.saturating_add(added_bytes) <= GROUP_MAX_BYTES
             && self.size_bytes.saturating_add(added_bytes) <= MEMBERS_MAX_BYTES
     }
 
     /// Looks at every group that is due.
-    pub(crate) fn tick(&mut self, now_ms: u64) {
+    pub fn tick(&mut self, now_ms: u64) {
         while let Some((due_ms, group_id)) = self.due.first().cloned()
             && due_ms <= now_ms
         {
@@ -111,36 +111,37 @@ impl Table {
     }
 
     /// When [`Table::tick`] must come.
-    pub(crate) fn next_due_ms(&self) -> Option<u64> {
+    pub fn next_due_ms(&self) -> Option<u64> {
         self.due.first().map(|(due_ms, _)| *due_ms)
     }
 
-    /// Lets everyone go who waits, and nobody in any more.
-    pub(crate) fn close(&mut self) {
-        // Their tasks see the senders go.
+    /// The answers that came of events since they were last taken, for the caller to send.
+    pub fn take_answers(&mut self) -> Answers<J, S> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Drops every join and sync that waits, and lets nobody in any more.
+    pub fn close(&mut self) {
         self.groups.clear();
         self.due.clear();
         self.size_bytes = 0;
         self.is_closed = true;
     }
 
+    /// Whether groups may still be used.
+    ///
     /// # Errors
-    /// The server stops.
-    pub(crate) fn check_open(&self) -> Result<(), ErrorCode> {
+    /// COORDINATOR_NOT_AVAILABLE: the server stops.
+    pub fn check_open(&self) -> Result<(), ErrorCode> {
         if self.is_closed { Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) } else { Ok(()) }
     }
 
-    /// Sends a group's answers, brings its due time and size up to date, forgets it when it is vacant.
+    /// Takes a group's answers, brings its due time and size up to date, forgets it when it is vacant.
     fn settle(&mut self, group_id: &str) {
         let Some((id, mut entry)) = self.groups.remove_entry(group_id) else { return };
-        let answers = entry.group.take_answers();
-        for (waiter, answer) in answers.joins {
-            // A task that is gone (its connection closed) leaves its membership to the session.
-            let _ = waiter.send(answer);
-        }
-        for (waiter, answer) in answers.syncs {
-            let _ = waiter.send(answer);
-        }
+        let Answers { joins, syncs } = entry.group.take_answers();
+        self.answers.joins.extend(joins);
+        self.answers.syncs.extend(syncs);
         self.due.remove(&(entry.due_ms, id.clone()));
         self.size_bytes -= entry.size_bytes;
         if entry.group.is_vacant() {
@@ -157,7 +158,9 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::groups::member::{Caller, Join, Protocol};
+    use std::sync::Arc;
+
+    use crate::member::{Caller, Join, Protocol};
 
     const LIMITS: GroupLimits = GroupLimits {
         initial_delay_ms: 50,
@@ -182,13 +185,12 @@ mod tests {
 
     #[test]
     fn a_group_goes_with_its_last_member_and_leaves_nothing() {
-        let mut table = Table::new(LIMITS);
-        let (waiter, mut answer) = oneshot::channel();
-        table.tell_or_found("g", 100, |group| group.join(join("m"), waiter, 0)).unwrap();
+        let mut table = Table::<&str, &str>::new(LIMITS);
+        table.tell_or_found("g", 100, |group| group.join(join("m"), "waits", 0)).unwrap();
         assert_eq!(table.next_due_ms(), Some(50));
-        assert!(answer.try_recv().is_err());
+        assert!(table.take_answers().joins.is_empty());
         table.tick(50);
-        let joined = answer.try_recv().unwrap().unwrap();
+        let ("waits", Ok(joined)) = table.take_answers().joins.remove(0) else { panic!("refused") };
         assert!(table.size_bytes > 64);
         let caller = Caller {
             member_id: joined.member_id,
@@ -203,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_member_that_brings_more_than_a_group_may_hold_is_not_let_in() {
-        let mut table = Table::new(LIMITS);
+        let mut table = Table::<(), ()>::new(LIMITS);
         let refused = table.tell_or_found("g", GROUP_MAX_BYTES + 1, |_| panic!("it was let in"));
         assert_eq!(refused, Err(ErrorCode::GROUP_MAX_SIZE_REACHED));
         assert!(table.groups.is_empty());
@@ -211,11 +213,12 @@ mod tests {
 
     #[test]
     fn closing_lets_those_go_who_wait() {
-        let mut table = Table::new(LIMITS);
-        let (waiter, mut answer) = oneshot::channel();
-        table.tell_or_found("g", 0, |group| group.join(join("m"), waiter, 0)).unwrap();
+        let mut table = Table::<Arc<()>, ()>::new(LIMITS);
+        let waiter = Arc::new(());
+        let waits = Arc::clone(&waiter);
+        table.tell_or_found("g", 0, |group| group.join(join("m"), waits, 0)).unwrap();
         table.close();
-        assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(Arc::strong_count(&waiter), 1);
         let refused = table.tell_or_found("g", 0, |_| panic!("it was let in"));
         assert_eq!(refused, Err(ErrorCode::COORDINATOR_NOT_AVAILABLE));
     }

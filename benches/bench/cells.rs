@@ -2,7 +2,7 @@
 //!
 //! Used by `page` and what writes its tables.
 
-use penstock_tests::rig::spread::Spread;
+use penstock_rig::spread::Spread;
 
 /// What was not measured.
 const NOTHING: &str = "–";

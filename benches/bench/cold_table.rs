@@ -2,8 +2,8 @@
 //!
 //! Called by `page`. Pure: results in, text out.
 
-use penstock_tests::rig::spread::Spread;
-use penstock_tests::rig::words::count;
+use penstock_rig::spread::Spread;
+use penstock_rig::words::count;
 
 use crate::cells::{head, median, range, row};
 use crate::cold::UNCACHED_MIN;

@@ -5,8 +5,8 @@
 use std::fs;
 
 use anyhow::Context;
+use penstock_rig::usage::{self, perf_counts, under_perf};
 use penstock_tests::Penstock;
-use penstock_tests::rig::usage::{self, perf_counts, under_perf};
 
 use crate::hot::{CONNECTIONS, SIZES};
 use crate::load::{Load, finish};

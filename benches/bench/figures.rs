@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use penstock_tests::rig::drawing::{Area, COLOURS, Drawn, GRID, INK, write};
-use penstock_tests::rig::words::{size, wrap};
+use penstock_rig::drawing::{Area, COLOURS, Drawn, GRID, INK, write};
+use penstock_rig::words::{size, wrap};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use penstock_tests::rig::usage;
+use penstock_rig::usage;
 
 use crate::crowd;
 use crate::load::Load;

@@ -3,9 +3,9 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
+use penstock_rig::machine::pinned;
+use penstock_rig::usage::{self, GB};
 use penstock_tests::binary;
-use penstock_tests::rig::machine::pinned;
-use penstock_tests::rig::usage::{self, GB};
 use serde_json::Value;
 
 use crate::plan::Plan;

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use penstock_batch::BatchHeader;
+use penstock_rig::cache::{Residency, residency_of};
 use penstock_tests::Start;
-use penstock_tests::rig::cache::{Residency, residency_of};
 
 use crate::plan::Plan;
 use crate::witness;

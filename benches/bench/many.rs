@@ -8,7 +8,7 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 
-use penstock_tests::rig::machine::pinned;
+use penstock_rig::machine::pinned;
 use penstock_tests::{Penstock, binary};
 
 use crate::crowd;

@@ -10,8 +10,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use penstock_tests::rig::spread::Spread;
-use penstock_tests::rig::words::{count, size};
+use penstock_rig::spread::Spread;
+use penstock_rig::words::{count, size};
 
 use crate::cells::{median, range};
 use crate::plan::Plan;

@@ -3,7 +3,7 @@
 //! nginx and the raw server are asked in languages of their own, so they have no part in the cold scan, whose
 //! generator speaks Kafka's.
 
-use penstock_tests::rig::usage;
+use penstock_rig::usage;
 
 use crate::hot::{CONNECTIONS, SIZES};
 use crate::load::{Load, finish};

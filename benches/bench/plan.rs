@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use penstock_tests::rig::machine::Machine;
+use penstock_rig::machine::Machine;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

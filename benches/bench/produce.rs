@@ -15,7 +15,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 
 use anyhow::Context;
-use penstock_tests::rig::usage;
+use penstock_rig::usage;
 use penstock_tests::{Penstock, Start};
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 //!
 //! Called by `page`. Pure: results in, text out.
 
-use penstock_tests::rig::words::count;
+use penstock_rig::words::count;
 
 use crate::cells::{head, median, range, row};
 use crate::results::{Appending, Produced, Syncing, in_order, paired, spread};

@@ -2,7 +2,7 @@
 //!
 //! Written by the measuring side, read by `page` and `figures`, so that both can be run apart.
 
-use penstock_tests::rig::spread::Spread;
+use penstock_rig::spread::Spread;
 use serde::{Deserialize, Serialize};
 
 /// Results and their conditions.

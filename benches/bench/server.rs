@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use penstock_tests::rig::machine::pinned;
+use penstock_rig::machine::pinned;
 use penstock_tests::{Penstock, Start, binary};
 
 use crate::log::{BATCH_BYTES, Log, TOPIC};

@@ -6,8 +6,8 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
+use penstock_rig::machine::pinned;
 use penstock_tests::binary;
-use penstock_tests::rig::machine::pinned;
 use serde_json::Value;
 
 use crate::plan::Plan;

@@ -1,6 +1,6 @@
 //! Under which conditions the demo's numbers were taken, in words under its title.
 
-pub(crate) use penstock_tests::rig::machine::{Cores, Machine, pinned};
+pub(crate) use penstock_rig::machine::{Cores, Machine, pinned};
 
 use crate::run::Plan;
 

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
-use penstock_tests::rig::words::wrap;
-use penstock_tests::rig::{cache, usage as measure};
+use penstock_rig::words::wrap;
+use penstock_rig::{cache, usage as measure};
 
 use crate::conditions::{Machine, caption};
 use crate::run::Plan;

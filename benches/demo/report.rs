@@ -1,6 +1,6 @@
 //! The rows of the comparison, and how they are written down.
 
-pub(crate) use penstock_tests::rig::spread::{Ratio, Spread};
+pub(crate) use penstock_rig::spread::{Ratio, Spread};
 use serde_json::{Value, json};
 
 use crate::cache::Residency;

@@ -2,7 +2,7 @@
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
-use penstock_tests::rig::words::{count, size};
+use penstock_rig::words::{count, size};
 
 use crate::report::{Report, Row, Spread};
 

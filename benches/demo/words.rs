@@ -1,6 +1,6 @@
 //! What the numbers say, in a paragraph. Every statement is worked out from the report.
 
-use penstock_tests::rig::words::{count, size};
+use penstock_rig::words::{count, size};
 
 use crate::measure::SentBytes;
 use crate::report::{Ratio, Report, Row};

@@ -7,8 +7,8 @@ use std::fs;
 use std::ops::Sub;
 use std::process::{Command, Stdio};
 
-use crate::{Metrics, Penstock};
 use anyhow::Context;
+use penstock_tests::{Metrics, Penstock};
 
 /// Bytes that "a GB" means everywhere in the benches.
 pub const GB: f64 = 1e9;

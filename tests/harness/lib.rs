@@ -13,8 +13,6 @@ pub mod pids;
 mod process;
 pub mod producer;
 pub mod records;
-#[path = "../../benches/rig/mod.rs"]
-pub mod rig;
 pub mod rounds;
 pub mod small_disk;
 pub mod stamp;

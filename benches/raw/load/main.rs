@@ -20,9 +20,9 @@ use crate::arguments::Arguments;
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let busy_before = penstock_tests::rig::usage::cpu_s(std::process::id())?;
+    let busy_before = penstock_rig::usage::cpu_s(std::process::id())?;
     let outcome = run::run(&arguments)?;
-    let busy_s = penstock_tests::rig::usage::cpu_s(std::process::id())? - busy_before;
+    let busy_s = penstock_rig::usage::cpu_s(std::process::id())? - busy_before;
     let result = json!({
         "measured": outcome.tally.to_json(outcome.measured_s),
         "measured_s": outcome.measured_s,

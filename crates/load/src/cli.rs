@@ -1,16 +1,14 @@
-//! The command line: what may be asked for, in which units, with which defaults.
+//! The arguments: what may be asked for, in which units, with which defaults.
 //!
-//! Read by `main` once. Everything here is also written into the JSON report, so that a result
+//! Parsed by `command`. Everything here is also written into the JSON report, so that a result
 //! names the conditions it was measured under. Must never do I/O.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use serde::{Serialize, Serializer};
-
-use crate::cold_hot::ColdHotArgs;
 
 /// How long a run lasts that does not end by itself.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
@@ -21,27 +19,6 @@ const DEFAULT_WARM_UP: Duration = Duration::from_secs(1);
 const BATCH_BYTES: RangeInclusive<u64> = 2 * MIN_BATCH_BYTES..=256 << 20;
 /// The shortest batch that is made: room for its header and a record's, and a little text.
 pub(crate) const MIN_BATCH_BYTES: u64 = 128;
-
-/// Load generator for any server that speaks Kafka's protocol.
-///
-/// Sizes are bytes, or a number with KiB, MiB or GiB. Durations are seconds, or a number with ms,
-/// s or m. Exit code: 0 done, 1 failed (a verification fault included), 2 misused.
-#[derive(Debug, Parser)]
-#[command(name = "penstock-load", version, max_term_width = 100)]
-pub(crate) struct Cli {
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Append record batches, one request at a time on each connection.
-    Produce(ProduceArgs),
-    /// Read record batches, one request at a time on each connection.
-    Fetch(FetchArgs),
-    // Described where its arguments are.
-    ColdHot(ColdHotArgs),
-}
 
 /// Whom to load, and how long to wait for it.
 #[derive(Debug, Clone, Args, Serialize)]
@@ -360,7 +337,10 @@ fn maybe_seconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S:
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::command::{Cli, Command};
 
     fn fetch(more: &[&str]) -> FetchArgs {
         let head = ["penstock-load", "fetch", "--bootstrap-server", "h:1", "--topic", "t"];

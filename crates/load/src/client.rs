@@ -6,7 +6,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use penstock_wire::frame;
-use penstock_wire::messages::{ApiVersion, ApiVersionsRequest};
+use penstock_wire::messages::{ApiVersion, ApiVersionsRequest, FetchResponse, PartitionData};
 use penstock_wire::{ApiKey, ErrorCode, Request, Response, decode_response, negotiate};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -162,4 +162,17 @@ pub(crate) fn decode(
         .with_context(|| format!("the answer to {key:?} version {version} cannot be read"))?;
     ensure!(answered == correlation_id, "answer {answered} to request {correlation_id}");
     Ok(response)
+}
+
+/// The one partition that was asked for.
+pub(crate) fn only_partition(response: Response, partition: i32) -> Result<PartitionData> {
+    let Response::Fetch(FetchResponse { error_code, responses, .. }) = response else {
+        bail!("no answer to Fetch");
+    };
+    ensure!(error_code.is_none(), "fetch of partition {partition}: {error_code}");
+    let data = responses.into_iter().flat_map(|topic| topic.partitions).next();
+    let data = data.context("an answer to Fetch without a partition")?;
+    let answered = data.partition_index;
+    ensure!(answered == partition, "partition {partition} asked, {answered} answered");
+    Ok(data)
 }

@@ -18,8 +18,7 @@ use penstock_wire::{ApiKey, Records, Request, Response, Str, frame};
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
 
-use crate::client::{Connection, MAX_FRAME_BYTES, decode};
-use crate::fetch::only_partition;
+use crate::client::{Connection, MAX_FRAME_BYTES, decode, only_partition};
 use crate::verify::{self, Seen};
 
 /// The last version whose answers end with the records: flexible ones have tags after them.

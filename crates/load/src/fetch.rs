@@ -6,13 +6,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use penstock_wire::messages::{
-    FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData,
-};
-use penstock_wire::{ErrorCode, Request, Response};
+use anyhow::{Result, anyhow, bail, ensure};
+use penstock_wire::messages::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
+use penstock_wire::{ErrorCode, Request};
 
 use crate::cli::{FetchArgs, ReadFrom};
+use crate::client::only_partition;
 use crate::cursor::Cursor;
 use crate::discard::Discard;
 use crate::measure::Turn;
@@ -198,17 +197,4 @@ impl Fetcher {
         let seen = verify::check(partition, offset, records);
         Ok((answer, seen))
     }
-}
-
-/// The one partition that was asked for.
-pub(crate) fn only_partition(response: Response, partition: i32) -> Result<PartitionData> {
-    let Response::Fetch(FetchResponse { error_code, responses, .. }) = response else {
-        bail!("no answer to Fetch");
-    };
-    ensure!(error_code.is_none(), "fetch of partition {partition}: {error_code}");
-    let data = responses.into_iter().flat_map(|topic| topic.partitions).next();
-    let data = data.context("an answer to Fetch without a partition")?;
-    let answered = data.partition_index;
-    ensure!(answered == partition, "partition {partition} asked, {answered} answered");
-    Ok(data)
 }

@@ -13,6 +13,7 @@ mod cli;
 mod client;
 mod codec;
 mod cold_hot;
+mod command;
 mod cursor;
 mod discard;
 mod fetch;
@@ -37,8 +38,9 @@ use clap::{CommandFactory, Parser};
 use serde::Serialize;
 use serde_json::Value;
 
-use cli::{Cli, Command, CommonArgs, FetchArgs, OutputArgs, ProduceArgs, Span};
+use cli::{CommonArgs, FetchArgs, OutputArgs, ProduceArgs, Span};
 use cold_hot::ColdHotArgs;
+use command::{Cli, Command};
 use fetch::Fetch;
 use produce::Produce;
 use report::{Conditions, Figures, Interval, Report};

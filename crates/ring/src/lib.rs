@@ -15,6 +15,11 @@
 //!    └─ blocking.rs   threads that are always there; shortage.rs: what is left to them
 //! ```
 //!
+//! Files, socket, pipe and header bytes of an operation belong to a slab entry from before the push
+//! until the last completion. A future holds a key only; dropping it orphans the entry. A broken
+//! link of a chain brings the rest back as `-ECANCELED`: the next plan first drains what is staged,
+//! once the socket is writable.
+//!
 //! What the kernel does and does not do is in docs/KERNEL.md, row by row; kernel_contract.rs holds it
 //! to that. This crate must never know Kafka.
 

@@ -5,6 +5,24 @@
 //! unless its documentation says "blocks": what is to be read is said by `Need`s, what is to be written
 //! by `Append`s, and slow work is handed out as owned jobs.
 //!
+//! | call of `Log` | returns | the caller |
+//! |---|---|---|
+//! | `find`, `find_timestamp`, `find_max_timestamp` | a look-up | reads its `Need`s, until an extent |
+//! | `needs_roll`, `needs_expiry_roll` | `Roll` | creates the segment, `install_roll` |
+//! | `begin_append`, again while `may_join` | `Append` | writes, `finish_append` in order |
+//! | `begin_flush`, `begin_close` | `LogFlush` | runs it, `finish_flush` |
+//! | `expire`, `unread_age`, `unflushed_indexes` | owned jobs | runs them |
+//!
+//! A look-up carries the committed size of its segment from the moment it was made, so an extent
+//! never reaches bytes whose append has not finished. Extents keep their file open: retention may
+//! unlink it under them. A segment costs one descriptor, its log's; indexes are opened to be
+//! searched.
+//!
+//! Index pages that are not known in memory are read by `Need`s of 4 KiB, so the page cache is the
+//! index cache. A consumer that reads on takes a page of the index once in 512 entries (2 MiB of
+//! log, or more). Each of its fetches in between reads one batch header, or none if another consumer
+//! was there just before.
+//!
 //! A reader's path: log.rs → lookup.rs → index_search.rs → learned.rs. A writer's: produced.rs → append.rs →
 //! segment.rs. Starting: data_dir.rs → recovery.rs → swap.rs → scan.rs. Under all of them: disk.rs.
 

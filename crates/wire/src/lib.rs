@@ -5,6 +5,10 @@
 //! does I/O, waits, or knows a file: where records come from a file, the caller puts a slot into
 //! the response and gets the answer back in pieces.
 //!
+//! A message is declared once, with the versions of its fields, and gives both directions. Records
+//! are bytes or a slot ([`Records`]); a slot splits the encoded [`Answer`] into pieces. So there is
+//! one encoder, and zero copy is a property of the data.
+//!
 //! ```text
 //! request frame:   length i32 · api_key i16 · api_version i16 · correlation_id i32 · client_id ·
 //!                  [tags] · body                                  (tags: flexible versions only)

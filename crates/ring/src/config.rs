@@ -56,7 +56,7 @@ pub const DEFAULT_COLD_CHAINS: usize = 16;
 pub const READ_AHEAD_BYTES: u64 = CHAIN_OPERATIONS as u64 / 2 * DEFAULT_HOP_BYTES as u64;
 
 /// io-wq threads for work on regular files (buffered reads that miss, writes, fdatasync). Those that have
-/// nothing to do end. Of many syncs at once a disk does more a second: docs/BENCHMARKS.md.
+/// nothing to do end. Of many syncs at once a disk does more a second: docs/EXPERIMENTS.md.
 pub const DEFAULT_BOUNDED_WORKERS: u32 = 32;
 
 /// io-wq threads for everything else. Splices count here (KERNEL.md row 20), so this is how many

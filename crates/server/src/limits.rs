@@ -40,7 +40,7 @@ pub(crate) const RECEIVE_STEP_BYTES: usize = 64 * 1024;
 pub(crate) const RECEIVE_FREE_BYTES: usize = RECEIVE_STEP_BYTES;
 
 /// SO_SNDBUF of a connection: as fast as any on short paths, faster than what the kernel grows it to where
-/// answers are large (docs/BENCHMARKS.md), and 1000 peers that do not read hold 0.5 GiB instead of all there is.
+/// answers are large (docs/EXPERIMENTS.md), and 1000 peers that do not read hold 0.5 GiB instead of all there is.
 /// The kernel doubles it, and takes no more than net.core.wmem_max.
 pub(crate) const SEND_BUFFER_BYTES: usize = 256 * 1024;
 

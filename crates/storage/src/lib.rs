@@ -10,6 +10,7 @@
 //! | `find`, `find_timestamp`, `find_max_timestamp` | a look-up | reads its `Need`s, until an extent |
 //! | `needs_roll`, `needs_expiry_roll` | `Roll` | creates the segment, `install_roll` |
 //! | `begin_append`, again while `may_join` | `Append` | writes, `finish_append` in order |
+//! | `needs_cut`, before an append or a roll | `TailCut` | runs it, `finish_cut` |
 //! | `begin_flush`, `begin_close` | `LogFlush` | runs it, `finish_flush` |
 //! | `expire`, `unread_age`, `unflushed_indexes` | owned jobs | runs them |
 //!

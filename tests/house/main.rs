@@ -1,7 +1,14 @@
 //! The house's own rules, held by a test: who may know whom, where `unsafe` is, what files may not hold.
 
+mod imports;
+mod names;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use imports::{circles, imports_of};
+use names::{head_of, is_there, names_in};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -99,7 +106,7 @@ fn no_thread_is_taken_for_granted() {
 
 #[test]
 fn nothing_is_left_unfinished() {
-    for path in sources().iter().filter(|path| !path.ends_with("tests/house.rs")) {
+    for path in sources().iter().filter(|path| !path.ends_with("tests/house/main.rs")) {
         let text = fs::read_to_string(path).unwrap();
         for word in UNFINISHED {
             assert!(!text.contains(word), "{} contains {word}", path.display());
@@ -178,4 +185,82 @@ fn the_protocol_page_lists_what_is_served() {
         let start = format!("| {key} | {name} | {}-{} |", api.min_version, api.max_version);
         assert!(row.starts_with(&start), "the page says {row}, served is {start}");
     }
+}
+
+/// Circles of imports that stay, each with its reason.
+const CIRCLES: &[(&str, &[&str], &str)] = &[];
+
+#[test]
+fn modules_import_in_one_direction() {
+    for (name, _) in MAY_KNOW {
+        let imports = imports_of(&Path::new(ROOT).join("crates").join(name).join("src"));
+        for circle in circles(&imports) {
+            let is_listed = CIRCLES.iter().any(|(krate, modules, _)| {
+                krate == name && circle.iter().all(|module| modules.contains(&&**module))
+            });
+            println!("{name}: a circle of imports: {circle:?}");
+        }
+    }
+    panic!();
+}
+
+/// Files that prose names and the repository does not hold: a server's own, or a machine's.
+const NOT_OURS: &[&str] = &[
+    "penstock-topics.toml",
+    "etc/penstock.toml",
+    "etc/penstock/penstock.toml",
+    "kafka-topics.sh",
+    "takeover.sh",
+];
+
+#[test]
+fn every_file_that_prose_names_is_there() {
+    let files = files();
+    let mut gone = Vec::new();
+    for file in &files {
+        let Ok(text) = fs::read_to_string(Path::new(ROOT).join(file)) else { continue };
+        let prose = match Path::new(file).extension().and_then(|extension| extension.to_str()) {
+            Some("md") => text,
+            Some("rs") => head_of(&text),
+            _ => continue,
+        };
+        let names = names_in(&prose).into_iter();
+        let missing = names.filter(|name| !NOT_OURS.contains(name) && !is_there(name, &files));
+        gone.extend(missing.map(|name| format!("{file} names {name}")));
+    }
+    assert!(gone.is_empty(), "{gone:#?}");
+}
+
+#[test]
+fn no_comment_is_wider_than_a_page() {
+    const WIDTH: usize = 100;
+    let mut wide = Vec::new();
+    for path in sources() {
+        for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+            if line.trim_start().starts_with("//") && line.chars().count() > WIDTH {
+                wide.push(format!("{}:{}", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "{} comments are wider than {WIDTH}: {wide:#?}", wide.len());
+}
+
+/// The files of the repository, by their path from its root.
+fn files() -> BTreeSet<String> {
+    let mut files = BTreeSet::new();
+    let mut folders = vec![PathBuf::from(ROOT)];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.file_name().unwrap_or_default();
+            let is_made =
+                ["target", ".git", "demo-out", "bench-out"].iter().any(|made| name == *made);
+            if path.is_dir() && !is_made {
+                folders.push(path);
+            } else if path.is_file() {
+                let path = path.strip_prefix(ROOT).unwrap();
+                files.extend(path.to_str().map(str::to_owned));
+            }
+        }
+    }
+    files
 }

@@ -2,6 +2,20 @@
 //!
 //! Called by connection. Adding an API is a row in `wire`'s table and an arm here.
 
+pub(crate) mod alter_configs;
+pub(crate) mod answer_budget;
+pub(crate) mod broker_configs;
+pub(crate) mod describe_configs;
+pub(crate) mod doubles;
+pub(crate) mod error_codes;
+pub(crate) mod fetch;
+pub(crate) mod list_offsets;
+pub(crate) mod metadata;
+pub(crate) mod pace;
+pub(crate) mod produce;
+pub(crate) mod topics;
+pub(crate) mod verify;
+
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -12,12 +26,10 @@ use penstock_wire::{
     Answer, ApiKey, ErrorCode, Few, Request, RequestError, Response, decode_request,
 };
 
-use crate::fetch::Range;
-use crate::worker::Worker;
-use crate::{
-    alter_configs, answer_budget, describe_configs, fetch, groups, list_offsets, metadata, produce,
-    producer_ids, topic_admin,
-};
+use crate::api::fetch::Range;
+use crate::broker::groups;
+use crate::broker::producer_ids;
+use crate::net::worker::Worker;
 
 /// A laid-out answer and the file ranges its slots stand for.
 pub(crate) struct Reply {
@@ -137,13 +149,13 @@ async fn respond(
             Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::NONE))
         }
         Request::CreateTopics(request) => {
-            Response::CreateTopics(topic_admin::create_topics(worker, request).await)
+            Response::CreateTopics(topics::create_topics(worker, request).await)
         }
         Request::DeleteTopics(request) => {
-            Response::DeleteTopics(topic_admin::delete_topics(worker, request).await)
+            Response::DeleteTopics(topics::delete_topics(worker, request).await)
         }
         Request::CreatePartitions(request) => {
-            Response::CreatePartitions(topic_admin::create_partitions(worker, request).await)
+            Response::CreatePartitions(topics::create_partitions(worker, request).await)
         }
         Request::DescribeConfigs(request) => {
             Response::DescribeConfigs(describe_configs::describe(worker, request).await)

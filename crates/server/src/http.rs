@@ -18,8 +18,8 @@ use penstock_storage::PartitionName;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::net::worker::{Stop, wait_for};
 use crate::server::Server;
-use crate::worker::{Stop, wait_for};
 
 /// A watcher must have asked its question within this time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

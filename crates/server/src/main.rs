@@ -5,63 +5,18 @@
 //! A fetch is found in connection → fetch → lookup → (ring) transfer → ring.
 
 mod adopt;
-mod adopt_command;
-mod alter_configs;
-mod answer_budget;
 mod api;
-mod broker_configs;
-mod checkpoints;
-mod cli;
+mod background;
+mod broker;
 mod clock;
-mod cluster;
-mod connection;
-mod connections;
-mod crew;
-mod decompress;
-mod describe_configs;
-mod disk;
-mod doubles;
-mod dump;
-mod durability;
-mod errors;
+mod commands;
+mod config;
 mod export;
-mod export_command;
-mod fetch;
-mod file_system;
-mod give_way;
-mod groups;
-mod housekeeping;
 mod http;
-mod limits;
-mod list_offsets;
 mod log_budget;
-mod lookup;
-mod memory;
-mod memory_limit;
-mod metadata;
-mod metrics;
-mod overrides;
-mod pace;
-mod partition;
-mod produce;
-mod producer_ids;
-mod read_errors;
-mod registry;
-mod route;
-mod scrub_command;
-mod scrubber;
-mod send_memory;
+mod net;
 mod server;
-mod settings;
 mod small_file;
-mod topic_admin;
-mod topic_command;
-mod topic_config;
-mod topics;
-mod uploads;
-mod verify;
-mod waiting;
-mod worker;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -70,8 +25,8 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::cli::{Arguments, Command, ServeArguments};
-use crate::worker::Stop;
+use crate::commands::cli::{Arguments, Command, ServeArguments};
+use crate::net::worker::Stop;
 
 /// The command failed.
 const FAILED: u8 = 1;
@@ -82,16 +37,16 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         Command::Serve(arguments) => return serve(*arguments),
-        Command::Topic(arguments) => topic_command::run(arguments),
-        Command::Dump(arguments) => dump::run(&arguments),
-        Command::Scrub(arguments) => scrub_command::run(&arguments),
+        Command::Topic(arguments) => commands::topic::run(arguments),
+        Command::Dump(arguments) => commands::dump::run(&arguments),
+        Command::Scrub(arguments) => commands::scrub::run(&arguments),
         Command::Adopt(arguments) => {
-            start_log(cli::LogFormat::Text);
-            adopt_command::run(&arguments)
+            start_log(commands::cli::LogFormat::Text);
+            commands::adopt::run(&arguments)
         }
         Command::Export(arguments) => {
-            start_log(cli::LogFormat::Text);
-            export_command::run(&arguments)
+            start_log(commands::cli::LogFormat::Text);
+            commands::export::run(&arguments)
         }
     };
     match outcome {
@@ -134,7 +89,7 @@ fn raise_open_files_limit() {
 
 /// The main thread's runtime: signals, metrics, housekeeping. Workers have their own.
 #[tokio::main(flavor = "current_thread")]
-async fn run_server(settings: settings::Settings) -> anyhow::Result<()> {
+async fn run_server(settings: config::settings::Settings) -> anyhow::Result<()> {
     let (stop, _) = watch::channel(Stop::No);
     tokio::spawn(stop_on_signals(stop.clone()));
     server::run(settings, stop, announce).await?;
@@ -171,7 +126,7 @@ fn announce(ready: &server::Ready) {
     }
 }
 
-fn start_log(format: cli::LogFormat) {
+fn start_log(format: commands::cli::LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PENSTOCK_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
@@ -179,7 +134,7 @@ fn start_log(format: cli::LogFormat) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {
-        cli::LogFormat::Text => log.with_target(false).init(),
-        cli::LogFormat::Json => log.json().init(),
+        commands::cli::LogFormat::Text => log.with_target(false).init(),
+        commands::cli::LogFormat::Json => log.json().init(),
     }
 }

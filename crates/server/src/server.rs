@@ -15,19 +15,25 @@ use penstock_ring::{RAISE_THREADS, RingConfig, blocking};
 use penstock_storage::DataDir;
 use tokio::sync::{Semaphore, watch};
 
-use crate::cluster::Cluster;
-use crate::crew::Crew;
-use crate::file_system::FileSystem;
-use crate::groups::{Groups, OffsetStore};
-use crate::memory::Memory;
-use crate::memory_limit::MemoryLimit;
-use crate::metrics::Metrics;
-use crate::producer_ids::ProducerIds;
-use crate::read_errors::{self, ReadErrors};
-use crate::settings::Settings;
-use crate::topics::{Patience, Topics};
-use crate::worker::{self, Stop};
-use crate::{checkpoints, disk, groups, housekeeping, http, limits, scrubber};
+use crate::background::checkpoints;
+use crate::background::retention;
+use crate::background::scrubber;
+use crate::broker::disk_reserve;
+use crate::broker::file_system::FileSystem;
+use crate::broker::groups;
+use crate::broker::groups::{Groups, OffsetStore};
+use crate::broker::memory::Memory;
+use crate::broker::meta_properties::Cluster;
+use crate::broker::metrics::Metrics;
+use crate::broker::producer_ids::ProducerIds;
+use crate::broker::read_errors::{self, ReadErrors};
+use crate::broker::topics::{Patience, Topics};
+use crate::config::limits;
+use crate::config::memory_limit::MemoryLimit;
+use crate::config::settings::Settings;
+use crate::http;
+use crate::net::crew::Crew;
+use crate::net::worker::{self, Stop};
 
 /// A port in use for longer is another server's. The kernel takes a killed server's ring down some
 /// milliseconds after the process is gone, and with it the accept that holds the listener.
@@ -44,7 +50,7 @@ pub(crate) struct Server {
     pub(crate) producer_ids: ProducerIds,
     pub(crate) groups: Groups,
     pub(crate) metrics: Metrics,
-    pub(crate) disk: disk::Reserve,
+    pub(crate) disk: disk_reserve::Reserve,
     pub(crate) read_errors: ReadErrors,
     /// Connections open now, on all workers.
     pub(crate) connections: AtomicUsize,
@@ -72,7 +78,7 @@ impl Server {
         let known = topics.greatest_producer_id();
         let producer_ids = ProducerIds::open(&settings.data_dir, known)?;
         Ok(Arc::new(Server {
-            disk: disk::Reserve::new(&settings),
+            disk: disk_reserve::Reserve::new(&settings),
             read_errors: ReadErrors::default(),
             topics,
             cluster,
@@ -199,8 +205,8 @@ impl Ready {
 fn start_helpers(server: &Arc<Server>, stop: &watch::Sender<Stop>) -> Vec<Helper> {
     let (server, watching) = (|| Arc::clone(server), || stop.subscribe());
     vec![
-        beside("housekeeping", stop, housekeeping::run(server(), watching())),
-        beside("retention", stop, housekeeping::retention(server(), watching())),
+        beside("housekeeping", stop, retention::run(server(), watching())),
+        beside("retention", stop, retention::retention(server(), watching())),
         beside("checkpoints", stop, checkpoints::run(server(), watching())),
         beside("reading bad places again", stop, read_errors::run(server(), watching())),
         beside("the scrubber", stop, scrubber::run(server(), watching())),

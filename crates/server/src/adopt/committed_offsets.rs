@@ -18,7 +18,7 @@ use penstock_storage::{PartitionName, SegmentPiece, TopicId};
 
 use self::replay::Replay;
 use super::segment_files;
-use crate::groups::Foreign;
+use crate::broker::groups::Foreign;
 
 /// The topic.
 pub(crate) const TOPIC: &str = "__consumer_offsets";

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_storage::{PartitionName, TopicId};
 
-use crate::topic_config::TopicConfig;
+use crate::broker::topic_config::TopicConfig;
 
 /// Kafka takes no smaller `segment.bytes`.
 const SEGMENT_MIN_BYTES: u64 = 1 << 20;

@@ -1,0 +1,82 @@
+//! What answers that are being made may take in memory, all connections together.
+//!
+//! Called by api, between decoding and answering. Work on a long answer yields, so many may be in the making at
+//! once: those of large cost wait for their share. Small ones, and those that wait for data or for other members, go
+//! free. Held until the answer is encoded, not while a peer reads it: one that does not must keep no other waiting.
+
+use std::sync::Arc;
+
+use penstock_wire::Request;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{error::Elapsed, timeout};
+
+use crate::broker::topics::Topics;
+use crate::config::limits::{ANSWER_FREE_BYTES, ANSWER_MAX_BYTES, PARTITIONS_PER_REQUEST_MAX};
+use crate::server::Server;
+
+/// What an element of a request may take as part of an answer, in memory and encoded.
+const NAMED_BYTES: usize = 256;
+
+/// A partition in Metadata.
+const PARTITION_BYTES: usize = 128;
+
+/// The configs of a topic, and those with documentation and synonyms.
+const CONFIGS_BYTES: usize = 8 * 1024;
+const CONFIGS_IN_FULL_BYTES: usize = 16 * 1024;
+
+/// A share of the budget, if the request needs one.
+///
+/// # Errors
+/// There is none to be had in time.
+pub(crate) async fn share(
+    server: &Server,
+    request: &Request,
+) -> Result<Option<OwnedSemaphorePermit>, Elapsed> {
+    let bytes = cost_bytes(request, &server.topics).min(server.settings.answer_max_bytes);
+    if bytes <= ANSWER_FREE_BYTES {
+        return Ok(None);
+    }
+    let budget = Arc::clone(&server.answers_in_flight);
+    if let Ok(share) = Arc::clone(&budget).try_acquire_many_owned(bytes as u32) {
+        return Ok(Some(share));
+    }
+    // Apart, so that requests that wait for none have no room for it in their futures.
+    let share =
+        Box::pin(timeout(server.settings.frame_timeout, budget.acquire_many_owned(bytes as u32)));
+    // It is never closed.
+    Ok(share.await?.ok())
+}
+
+fn cost_bytes(request: &Request, topics: &Topics) -> usize {
+    match request {
+        Request::Metadata(request) => match &request.topics {
+            None => topics.partition_count() * PARTITION_BYTES,
+            Some(asked) => {
+                let mut bytes = asked.len() * NAMED_BYTES;
+                for topic in asked {
+                    if bytes > ANSWER_MAX_BYTES {
+                        // A topic named again and again is not counted to the end.
+                        break;
+                    }
+                    let partitions = topics.get(&topic.name).map_or(0, |t| t.partition_count());
+                    bytes += partitions as usize * PARTITION_BYTES;
+                }
+                bytes
+            }
+        },
+        Request::CreateTopics(request) => {
+            let described = request.topics.len().min(PARTITIONS_PER_REQUEST_MAX as usize);
+            request.topics.len() * NAMED_BYTES + described * CONFIGS_BYTES
+        }
+        Request::DescribeConfigs(request) => request.resources.len() * CONFIGS_IN_FULL_BYTES,
+        Request::ListOffsets(request) => {
+            let partitions = request.topics.iter().map(|topic| 1 + topic.partitions.len());
+            partitions.sum::<usize>() * NAMED_BYTES
+        }
+        Request::DeleteTopics(request) => request.topic_names.len() * NAMED_BYTES,
+        Request::CreatePartitions(request) => request.topics.len() * NAMED_BYTES,
+        Request::IncrementalAlterConfigs(request) => request.resources.len() * NAMED_BYTES,
+        // Made without a pause, so one at a time in a worker; or they wait for others, who must not wait for them.
+        _ => 0,
+    }
+}

@@ -1,0 +1,394 @@
+//! Fetch: from (partition, offset, limits) to file ranges, waiting until there is enough to send.
+//!
+//! Called by api. The plan is made again from scratch each time something may have changed; it reads
+//! nothing but batch headers and index pages, and holds no lock while it does.
+//!
+//! ```text
+//!   plan ──enough, an error, old data, no time to wait──────────────────────────► answer
+//!     └── register with the partitions ── plan again ── sleep ── woken ──┐
+//!                                            ▲──────────────────────────┘ (deadline, stop, peer done: answer)
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_ring::Socket;
+use penstock_storage::{Extent, Found, Offset};
+use penstock_wire::messages::{
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchableTopicResponse, PartitionData,
+};
+use penstock_wire::{ErrorCode, Few, Records, RecordsSlot};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::api::doubles;
+use crate::api::error_codes;
+use crate::api::pace::Pace;
+use crate::broker::partition::{Bounds, Partition};
+use crate::broker::read_errors::{self, What};
+use crate::broker::waiting::Registration;
+use crate::net::worker::{Stop, Worker, wait_for};
+
+/// No fetch waits longer, whatever it asks.
+const MAX_WAIT: Duration = Duration::from_secs(5 * 60);
+
+/// No fetch session: every request says all its partitions (KIP-227 allows a server to have none).
+const NO_SESSION: i32 = 0;
+
+/// The answer to a fetch, and the file ranges that its slots stand for, by slot id.
+pub(crate) struct Fetched {
+    pub(crate) response: FetchResponse,
+    pub(crate) ranges: Few<Range>,
+}
+
+/// What a slot stands for, and whose it is.
+pub(crate) struct Range {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) extent: Extent,
+}
+
+/// Makes a fetch name each partition once: what it asks of it last counts, at the place where it is named first, as in
+/// Kafka, which keeps a fetch in a map.
+pub(crate) fn keep_last_of_each(topics: &mut Few<FetchTopic>) {
+    fn named(topic: &FetchTopic) -> impl Iterator<Item = ((&str, i32), &FetchPartition)> + Clone {
+        topic.partitions.iter().map(|asked| ((&*topic.topic, asked.partition), asked))
+    }
+    if !doubles::are_in(topics.iter().flat_map(named).map(|(name, _)| name)) {
+        return;
+    }
+    let mut last: HashMap<_, _> = topics.iter().flat_map(named).collect();
+    let kept = topics.iter().map(|topic| FetchTopic {
+        topic: topic.topic.clone(),
+        partitions: named(topic).filter_map(|(name, _)| last.remove(&name).cloned()).collect(),
+    });
+    *topics = kept.collect();
+}
+
+/// Answers a fetch, at the latest after its max_wait. It names each partition once.
+pub(crate) async fn fetch(
+    worker: &Worker,
+    socket: &std::rc::Rc<Socket>,
+    request: &FetchRequest,
+) -> Fetched {
+    if request.session_id != NO_SESSION {
+        return Fetched::error(ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+    }
+    let plan = Plan::make(worker, request).await;
+    if plan.answers(request) {
+        return plan.into();
+    }
+    drop(plan);
+    wait(worker, socket, request).await.into()
+}
+
+/// Waits until there is enough to send or the time is over. A peer that has ended its sending side is
+/// answered at once: it may be gone, or it may be there and just have nothing more to ask.
+async fn wait(worker: &Worker, socket: &std::rc::Rc<Socket>, request: &FetchRequest) -> Plan {
+    let deadline = Instant::now() + max_wait(request);
+    let more = Arc::new(Notify::new());
+    let _counted = Waits::count(worker);
+    let mut stop = worker.stop.clone();
+    let peer_closed = worker.ring.peer_closed(socket);
+    let (timer, stopping) = (tokio::time::sleep_until(deadline), wait_for(&mut stop, Stop::Drain));
+    tokio::pin!(peer_closed, timer, stopping);
+    loop {
+        // Made after registering, so that nothing that was appended meanwhile is missed. Registered
+        // anew each time: a topic that was deleted and created again has other partitions.
+        let _registrations = register(worker, request, &more);
+        let plan = Plan::make(worker, request).await;
+        if plan.answers(request) {
+            return plan;
+        }
+        tokio::select! {
+            biased;
+            () = more.notified() => {}
+            () = &mut timer => return plan,
+            () = &mut stopping => return plan,
+            _ = &mut peer_closed => return plan,
+        }
+    }
+}
+
+fn max_wait(request: &FetchRequest) -> Duration {
+    Duration::from_millis(request.max_wait_ms.max(0) as u64).min(MAX_WAIT)
+}
+
+fn register(worker: &Worker, request: &FetchRequest, more: &Arc<Notify>) -> Vec<Registration> {
+    let topics = &worker.server.topics;
+    let asked = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(move |partition| (&topic.topic, partition.partition))
+    });
+    asked
+        .filter_map(|(topic, index)| topics.partition(topic, index).ok())
+        .map(|partition| Registration::new(partition, Arc::clone(more)))
+        .collect()
+}
+
+/// What would be sent if the fetch were answered now.
+#[derive(Default)]
+struct Plan {
+    topics: Few<FetchableTopicResponse>,
+    ranges: Few<Range>,
+    record_bytes: u64,
+    /// An error, old data, or more than there is room for: waiting would not make the answer
+    /// better.
+    is_final: bool,
+    /// A partition has less than it may give: an append to it would make the answer larger.
+    may_grow: bool,
+    /// What the request and the server let through in all.
+    limit: u64,
+}
+
+impl Plan {
+    async fn make(worker: &Worker, request: &FetchRequest) -> Plan {
+        let limit = worker.server.settings.fetch_max_bytes.min(request.max_bytes.max(0) as u64);
+        let (mut plan, mut pace) = (Plan { limit, ..Plan::default() }, Pace::default());
+        // Like Kafka, which answers by partitions: a topic of which none is asked is not named.
+        let asked_of = |topic: &&FetchTopic| !topic.partitions.is_empty();
+        for topic in request.topics.iter().filter(asked_of) {
+            let mut partitions = Few::with_capacity(topic.partitions.len());
+            for asked in &topic.partitions {
+                let found = worker.server.topics.partition(&topic.topic, asked.partition);
+                partitions.push(match found {
+                    Ok(partition) => plan.take(worker, &partition, asked).await,
+                    Err(why) => plan.fail(asked, error_codes::of_unserved(why), None),
+                });
+                pace.done(1).await;
+            }
+            plan.topics.push(FetchableTopicResponse { topic: topic.topic.clone(), partitions });
+        }
+        plan
+    }
+
+    /// Whether this is what the peer should get now. `min_bytes` may be more than the limits let
+    /// through: an answer that waiting does not make larger is sent.
+    fn answers(&self, request: &FetchRequest) -> bool {
+        // A limit of 0 lets a batch through, too: at the end it is waited for.
+        let min_bytes = self.limit.max(1).min(request.min_bytes.max(0) as u64);
+        self.is_final
+            || !self.may_grow
+            || request.max_wait_ms <= 0
+            || self.record_bytes >= min_bytes
+    }
+
+    /// Adds one partition: an extent, nothing yet, or an error.
+    async fn take(
+        &mut self,
+        worker: &Worker,
+        partition: &Arc<Partition>,
+        asked: &FetchPartition,
+    ) -> PartitionData {
+        let bounds = partition.bounds();
+        if let Err(error) = check_epoch(asked.current_leader_epoch, bounds.leader_epoch) {
+            return self.fail(asked, error, Some(bounds));
+        }
+        match partition.find(&worker.ring, Offset(asked.fetch_offset)).await {
+            Ok(found) => {
+                let left = self.limit.saturating_sub(self.record_bytes);
+                let max_bytes = left.min(asked.partition_max_bytes.max(0) as u64);
+                let mut extent = found.as_ref().and_then(|found| self.extent(found, max_bytes));
+                if worker.server.read_errors.is_suspect(&partition.name) {
+                    let batch_bytes = found.as_ref().map_or(0, |found| found.batch_len_bytes);
+                    extent = match self.prove(worker, partition, extent, batch_bytes).await {
+                        Ok(extent) => extent,
+                        Err(error) => return self.fail(asked, error, Some(bounds)),
+                    };
+                }
+                match &extent {
+                    Some(extent) => self.may_grow |= extent.len_bytes < max_bytes,
+                    None if found.is_none() => self.may_grow = true,
+                    // There is more than the answer has room for.
+                    None => self.is_final |= max_bytes == left,
+                }
+                PartitionData {
+                    records: self.slot(partition, extent),
+                    ..partition_data(asked, bounds)
+                }
+            }
+            Err(error) => {
+                let (name, sought) = (&partition.name, asked.fetch_offset);
+                read_errors::report_lookup(worker, What::Offset, name, sought, &error);
+                self.fail(asked, error_codes::of_read(&error), Some(bounds))
+            }
+        }
+    }
+
+    /// How much of what was found goes out. The first partition that has data gives at least one
+    /// batch, whatever the limits (KIP-74).
+    fn extent(&self, found: &Found, max_bytes: u64) -> Option<Extent> {
+        found.extent(max_bytes, self.record_bytes == 0)
+    }
+
+    /// As much of the extent as can be read, of a partition that could not be read lately.
+    ///
+    /// # Errors
+    /// Not even the first batch can be.
+    async fn prove(
+        &mut self,
+        worker: &Worker,
+        partition: &Partition,
+        extent: Option<Extent>,
+        batch_bytes: u64,
+    ) -> Result<Option<Extent>, ErrorCode> {
+        let Some(extent) = extent else { return Ok(None) };
+        let (extent, failed) = read_errors::prove(&worker.ring, extent).await;
+        if let Some((place, error)) = failed {
+            read_errors::report(worker, What::Records, &partition.name, place, &error);
+            if extent.len_bytes < batch_bytes {
+                return Err(ErrorCode::KAFKA_STORAGE_ERROR);
+            }
+            // Waiting brings no more of it.
+            self.is_final = true;
+        }
+        Ok(Some(extent))
+    }
+
+    fn slot(&mut self, partition: &Arc<Partition>, extent: Option<Extent>) -> Records {
+        let Some(extent) = extent else { return Records::default() };
+        let len_bytes =
+            u32::try_from(extent.len_bytes).expect("limited by fetch.max.bytes or a batch");
+        let id = self.ranges.len() as u32;
+        self.is_final |= extent.sealed;
+        self.record_bytes += extent.len_bytes;
+        self.ranges.push(Range { partition: Arc::clone(partition), extent });
+        Records::Slot(RecordsSlot { id, len_bytes })
+    }
+
+    fn fail(
+        &mut self,
+        asked: &FetchPartition,
+        error: ErrorCode,
+        bounds: Option<Bounds>,
+    ) -> PartitionData {
+        const UNKNOWN: i64 = -1;
+        self.is_final = true;
+        let bounds = bounds.unwrap_or(Bounds {
+            log_start: Offset(UNKNOWN),
+            high_watermark: Offset(UNKNOWN),
+            leader_epoch: -1,
+        });
+        PartitionData { error_code: error, ..partition_data(asked, bounds) }
+    }
+}
+
+fn partition_data(asked: &FetchPartition, bounds: Bounds) -> PartitionData {
+    PartitionData {
+        partition_index: asked.partition,
+        high_watermark: bounds.high_watermark.0,
+        last_stable_offset: bounds.high_watermark.0,
+        log_start_offset: bounds.log_start.0,
+        ..PartitionData::default()
+    }
+}
+
+/// A client that knows the leader's epoch is told when its knowledge is not ours (KIP-320).
+pub(crate) fn check_epoch(asked: i32, ours: i32) -> Result<(), ErrorCode> {
+    match asked {
+        ..0 => Ok(()),
+        _ if asked < ours => Err(ErrorCode::FENCED_LEADER_EPOCH),
+        _ if asked > ours => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
+        _ => Ok(()),
+    }
+}
+
+impl Fetched {
+    fn error(error_code: ErrorCode) -> Self {
+        let response = FetchResponse { error_code, ..FetchResponse::default() };
+        Fetched { response, ranges: Few::new() }
+    }
+}
+
+impl From<Plan> for Fetched {
+    fn from(plan: Plan) -> Self {
+        let response = FetchResponse { responses: plan.topics, ..FetchResponse::default() };
+        Fetched { response, ranges: plan.ranges }
+    }
+}
+
+/// Counts a fetch as waiting for as long as it lives.
+struct Waits<'a>(&'a Worker);
+
+impl<'a> Waits<'a> {
+    fn count(worker: &'a Worker) -> Self {
+        worker.server.metrics.fetches_waiting.inc();
+        Waits(worker)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.server.metrics.fetches_waiting.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_that_is_not_ours_is_told_apart() {
+        assert_eq!(check_epoch(-1, 5), Ok(()));
+        assert_eq!(check_epoch(5, 5), Ok(()));
+        assert_eq!(check_epoch(4, 5), Err(ErrorCode::FENCED_LEADER_EPOCH));
+        assert_eq!(check_epoch(6, 5), Err(ErrorCode::UNKNOWN_LEADER_EPOCH));
+    }
+
+    #[test]
+    fn a_fetch_waits_only_while_waiting_can_make_it_better() {
+        let request = FetchRequest { min_bytes: 10, max_wait_ms: 100, ..FetchRequest::default() };
+        let (may_grow, limit) = (true, 100);
+        let plan = |record_bytes, is_final| Plan {
+            record_bytes,
+            is_final,
+            may_grow,
+            limit,
+            ..Plan::default()
+        };
+        assert!(!plan(9, false).answers(&request));
+        assert!(plan(10, false).answers(&request));
+        assert!(plan(0, true).answers(&request));
+        assert!(plan(0, false).answers(&FetchRequest { max_wait_ms: 0, ..request.clone() }));
+        assert!(Plan::default().answers(&request), "no partitions: nothing to wait for");
+        let full = Plan { may_grow: false, ..plan(9, false) };
+        assert!(full.answers(&request), "each partition gives as much as it may");
+        let small = Plan { limit: 9, ..plan(9, false) };
+        assert!(small.answers(&request), "min_bytes lies above the limit of the answer");
+        let nothing = Plan { limit: 0, ..plan(0, false) };
+        assert!(
+            !nothing.answers(&request),
+            "a limit of 0 lets one batch through, once it is there"
+        );
+    }
+
+    #[test]
+    fn of_a_partition_named_again_the_last_counts_at_the_place_of_the_first() {
+        let asked = |partition, fetch_offset| FetchPartition {
+            partition,
+            fetch_offset,
+            ..FetchPartition::default()
+        };
+        let topic = |name: &str, partitions: &[FetchPartition]| FetchTopic {
+            topic: name.into(),
+            partitions: partitions.into(),
+        };
+        let mut topics: Few<FetchTopic> = Few::new();
+        topics.push(topic("b", &[asked(1, 10), asked(0, 20), asked(1, 30)]));
+        topics.push(topic("a", &[asked(1, 40)]));
+        topics.push(topic("b", &[asked(0, 50), asked(2, 60)]));
+        keep_last_of_each(&mut topics);
+        let expected = [
+            topic("b", &[asked(1, 30), asked(0, 50)]),
+            topic("a", &[asked(1, 40)]),
+            topic("b", &[asked(2, 60)]),
+        ];
+        assert_eq!(topics[..], expected);
+    }
+
+    #[test]
+    fn a_negative_or_huge_max_wait_is_bounded() {
+        let with = |max_wait_ms| max_wait(&FetchRequest { max_wait_ms, ..FetchRequest::default() });
+        assert_eq!(with(-1), Duration::ZERO);
+        assert_eq!(with(i32::MAX), MAX_WAIT);
+    }
+}

@@ -1,0 +1,113 @@
+//! ListOffsets: where a partition starts and ends, and where a time is.
+//!
+//! Called by api. Times are looked up through the ring like fetches.
+
+use penstock_wire::ErrorCode;
+use penstock_wire::messages::{
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsTopicResponse,
+};
+
+use crate::api::doubles::{Doubles, Named};
+use crate::api::error_codes;
+use crate::api::fetch::check_epoch;
+use crate::api::pace::Pace;
+use crate::broker::read::ReadError;
+use crate::broker::read_errors::{self, What};
+use crate::net::worker::Worker;
+
+/// Timestamps that are not times (KIP-734 for the last).
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+
+/// What "not known" looks like in an offset, a timestamp and an epoch.
+const NONE: i64 = -1;
+
+/// Answers a ListOffsets request. As in Kafka, a partition that it names twice is refused once: which one was meant?
+pub(crate) async fn list_offsets(
+    worker: &Worker,
+    request: ListOffsetsRequest,
+) -> ListOffsetsResponse {
+    let named = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|asked| (&*topic.name, asked.partition_index))
+    });
+    let mut doubles = Doubles::of(named);
+    let mut topics = Vec::with_capacity(request.topics.len());
+    let mut pace = Pace::default();
+    for topic in &request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in &topic.partitions {
+            let found = match doubles.next((&*topic.name, asked.partition_index)) {
+                Named::Once => find(worker, &topic.name, asked).await,
+                Named::First => Err(ErrorCode::INVALID_REQUEST),
+                Named::Again => continue,
+            };
+            partitions.push(answer(asked.partition_index, found));
+            pace.done(1).await;
+        }
+        if !partitions.is_empty() {
+            topics.push(ListOffsetsTopicResponse { name: topic.name.clone(), partitions });
+        }
+    }
+    ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
+}
+
+fn answer(partition_index: i32, found: Result<Place, ErrorCode>) -> ListOffsetsPartitionResponse {
+    let (error_code, place) = match found {
+        Ok(place) => (ErrorCode::NONE, place),
+        Err(error_code) => (error_code, Place::NOWHERE),
+    };
+    ListOffsetsPartitionResponse {
+        partition_index,
+        error_code,
+        timestamp: place.timestamp_ms,
+        offset: place.offset,
+        leader_epoch: place.leader_epoch,
+    }
+}
+
+struct Place {
+    offset: i64,
+    timestamp_ms: i64,
+    leader_epoch: i32,
+}
+
+impl Place {
+    const NOWHERE: Place = Place { offset: NONE, timestamp_ms: NONE, leader_epoch: NONE as i32 };
+}
+
+async fn find(
+    worker: &Worker,
+    topic: &str,
+    asked: &ListOffsetsPartition,
+) -> Result<Place, ErrorCode> {
+    let partition = worker
+        .server
+        .topics
+        .partition(topic, asked.partition_index)
+        .map_err(error_codes::of_unserved)?;
+    let bounds = partition.bounds();
+    check_epoch(asked.current_leader_epoch, bounds.leader_epoch)?;
+    let end_of_log = |offset: penstock_storage::Offset| Place {
+        offset: offset.0,
+        timestamp_ms: NONE,
+        leader_epoch: bounds.leader_epoch,
+    };
+    let found = match asked.timestamp {
+        LATEST => return Ok(end_of_log(bounds.high_watermark)),
+        EARLIEST => return Ok(end_of_log(bounds.log_start)),
+        MAX_TIMESTAMP => partition.find_max_timestamp(&worker.ring).await,
+        time if time >= 0 => partition.find_timestamp(&worker.ring, time).await,
+        _ => return Err(ErrorCode::INVALID_REQUEST),
+    };
+    let found = found.map_err(|error: ReadError| {
+        read_errors::report_lookup(worker, What::Time, &partition.name, asked.timestamp, &error);
+        error_codes::of_read(&error)
+    })?;
+    Ok(found.map_or(Place::NOWHERE, |found| Place {
+        offset: found.offset.0,
+        timestamp_ms: found.timestamp_ms,
+        leader_epoch: found.leader_epoch,
+    }))
+}

@@ -1,0 +1,204 @@
+//! Metadata and DescribeCluster: who is here and which partitions there are.
+//!
+//! Called by api. Asking for an unknown topic may create it. A topic is described once, however often a
+//! request names it: one name may stand for thousands of partitions.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use penstock_ring::blocking;
+use penstock_storage::validate_topic_name;
+use penstock_wire::messages::{
+    DescribeClusterBroker, DescribeClusterResponse, MetadataRequest, MetadataRequestTopic,
+    MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use penstock_wire::{ErrorCode, Str};
+
+use crate::api::pace::Pace;
+use crate::broker::overrides::Overrides;
+use crate::broker::topics::{ChangeError, Topic};
+use crate::config::limits::AUTO_CREATED_TOPICS_MAX;
+use crate::net::worker::Worker;
+
+/// "Nobody asked for authorized operations."
+const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+
+const NO_LEADER: i32 = -1;
+
+/// Topics of Kafka's own, which clients leave out of subscriptions by pattern.
+pub(crate) const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+
+/// Answers a Metadata request.
+pub(crate) async fn metadata(worker: &Worker, request: MetadataRequest) -> MetadataResponse {
+    let cluster = &worker.server.cluster;
+    let topics = match request.topics {
+        None => describe_all(worker).await,
+        Some(asked) => {
+            let may_create =
+                request.allow_auto_topic_creation && worker.server.settings.auto_create_topics;
+            describe_named(worker, asked, may_create).await
+        }
+    };
+    let (host, port) = &cluster.advertised;
+    MetadataResponse {
+        brokers: vec![MetadataResponseBroker {
+            node_id: cluster.node_id,
+            host: host.as_str().into(),
+            port: i32::from(*port),
+            rack: None,
+        }],
+        cluster_id: Some(cluster.id.as_str().into()),
+        controller_id: cluster.node_id,
+        topics,
+        cluster_authorized_operations: OPERATIONS_UNKNOWN,
+        ..MetadataResponse::default()
+    }
+}
+
+async fn describe_all(worker: &Worker) -> Vec<MetadataResponseTopic> {
+    let all = worker.server.topics.all();
+    let (mut topics, mut pace) = (Vec::with_capacity(all.len()), Pace::default());
+    for topic in all {
+        let topic = describe(worker, &topic);
+        pace.done(1 + topic.partitions.len()).await;
+        topics.push(topic);
+    }
+    topics
+}
+
+/// Each of these once, in the order in which they are first named.
+async fn describe_named(
+    worker: &Worker,
+    asked: Vec<MetadataRequestTopic>,
+    may_create: bool,
+) -> Vec<MetadataResponseTopic> {
+    let mut creations_left = if may_create { AUTO_CREATED_TOPICS_MAX } else { 0 };
+    let (mut topics, mut pace) = (Vec::new(), Pace::default());
+    for name in each_once(asked) {
+        let topic = describe_or_create(worker, &name, &mut creations_left).await;
+        pace.done(1 + topic.partitions.len()).await;
+        topics.push(topic);
+    }
+    topics
+}
+
+fn each_once(asked: Vec<MetadataRequestTopic>) -> impl Iterator<Item = Str> {
+    let mut seen = HashSet::new();
+    asked.into_iter().map(|topic| topic.name).filter(move |name| seen.insert(name.clone()))
+}
+
+async fn describe_or_create(
+    worker: &Worker,
+    name: &str,
+    creations_left: &mut u32,
+) -> MetadataResponseTopic {
+    if let Some(topic) = worker.server.topics.get(name) {
+        return describe(worker, &topic);
+    }
+    match create(worker, name, creations_left).await {
+        Ok(topic) => describe(worker, &topic),
+        Err(error_code) => MetadataResponseTopic {
+            error_code,
+            name: name.into(),
+            topic_authorized_operations: OPERATIONS_UNKNOWN,
+            ..MetadataResponseTopic::default()
+        },
+    }
+}
+
+/// Creates a topic that is asked for. Clients ask again for one that is unknown, so a request that names more
+/// than it may create gets the rest by and by.
+async fn create(
+    worker: &Worker,
+    name: &str,
+    creations_left: &mut u32,
+) -> Result<Arc<Topic>, ErrorCode> {
+    validate_topic_name(name).map_err(|_| ErrorCode::INVALID_TOPIC_EXCEPTION)?;
+    *creations_left = creations_left.checked_sub(1).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+    let (server, name) = (Arc::clone(&worker.server), name.to_owned());
+    let created = blocking::run(move || {
+        let count = server.settings.num_partitions;
+        match server.topics.create(&name, count, Overrides::default()) {
+            Err(ChangeError::Exists) => server.topics.get(&name).ok_or(ChangeError::Unknown),
+            outcome => outcome,
+        }
+    });
+    match created.await {
+        Ok(Ok(topic)) => {
+            tracing::info!(topic = topic.name, "created a topic that was asked for");
+            Ok(topic)
+        }
+        // No later try does better.
+        Ok(Err(ChangeError::Collides { .. } | ChangeError::Reserved)) => {
+            Err(ErrorCode::INVALID_TOPIC_EXCEPTION)
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%error, "cannot create a topic that was asked for");
+            Err(ErrorCode::LEADER_NOT_AVAILABLE)
+        }
+        Err(_) => Err(ErrorCode::UNKNOWN_SERVER_ERROR),
+    }
+}
+
+fn describe(worker: &Worker, topic: &Topic) -> MetadataResponseTopic {
+    let node_id = worker.server.cluster.node_id;
+    let describe_partition =
+        |partition: &Arc<crate::broker::partition::Partition>| MetadataResponsePartition {
+            partition_index: partition.name.partition,
+            leader_id: node_id,
+            leader_epoch: partition.bounds().leader_epoch,
+            replica_nodes: [node_id].into(),
+            isr_nodes: [node_id].into(),
+            ..MetadataResponsePartition::default()
+        };
+    // As a Kafka of one broker says of a partition whose disk it has lost.
+    let describe_absent = |index| MetadataResponsePartition {
+        error_code: ErrorCode::LEADER_NOT_AVAILABLE,
+        partition_index: index,
+        leader_id: NO_LEADER,
+        replica_nodes: [node_id].into(),
+        offline_replicas: [node_id].into(),
+        ..MetadataResponsePartition::default()
+    };
+    let mut partitions: Vec<_> = topic.partitions().iter().map(describe_partition).collect();
+    partitions.extend(topic.absent().map(describe_absent));
+    partitions.sort_by_key(|partition| partition.partition_index);
+    MetadataResponseTopic {
+        name: topic.name.as_str().into(),
+        is_internal: INTERNAL_TOPICS.contains(&topic.name.as_str()),
+        partitions,
+        topic_authorized_operations: OPERATIONS_UNKNOWN,
+        ..MetadataResponseTopic::default()
+    }
+}
+
+/// Answers a DescribeCluster request.
+pub(crate) fn describe_cluster(worker: &Worker) -> DescribeClusterResponse {
+    let cluster = &worker.server.cluster;
+    let (host, port) = &cluster.advertised;
+    DescribeClusterResponse {
+        cluster_id: cluster.id.as_str().into(),
+        controller_id: cluster.node_id,
+        brokers: vec![DescribeClusterBroker {
+            broker_id: cluster.node_id,
+            host: host.as_str().into(),
+            port: i32::from(*port),
+            rack: None,
+        }],
+        cluster_authorized_operations: OPERATIONS_UNKNOWN,
+        ..DescribeClusterResponse::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_named_again_counts_where_it_was_named_first() {
+        let asked =
+            ["b", "a", "b", "c", "a"].map(|name| MetadataRequestTopic { name: name.into() });
+        let names: Vec<Str> = each_once(asked.into()).collect();
+        assert_eq!(names, ["b", "a", "c"]);
+    }
+}

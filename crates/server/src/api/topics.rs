@@ -1,0 +1,290 @@
+//! CreateTopics, DeleteTopics, CreatePartitions.
+//!
+//! Called by api. Checks are pure; what touches files runs where it may block, one topic after another. As in
+//! Kafka, a topic that a request names twice is refused, once: which one was meant?
+
+use std::sync::Arc;
+
+use penstock_ring::blocking;
+use penstock_storage::validate_topic_name;
+use penstock_wire::messages::{
+    CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreatePartitionsRequest,
+    CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
+    CreateTopicsRequest, CreateTopicsResponse, DeletableTopicResult, DeleteTopicsRequest,
+    DeleteTopicsResponse,
+};
+use penstock_wire::{ErrorCode, Str, Uuid};
+
+use crate::api::describe_configs::{self, Described};
+use crate::api::doubles::{Doubles, Named};
+use crate::api::error_codes;
+use crate::api::pace::Pace;
+use crate::broker::overrides::Overrides;
+use crate::broker::topics::{ChangeError, Topics};
+use crate::config::limits::PARTITIONS_PER_REQUEST_MAX;
+use crate::net::worker::Worker;
+
+/// "The server's default", in a partition count or a replication factor.
+const DEFAULT: i32 = -1;
+
+/// Units of work (pace.rs) that a topic's configs are.
+const DESCRIBED_UNITS: usize = 32;
+
+/// Why a topic stays as it is: for the client, in code and words.
+struct Refused {
+    code: ErrorCode,
+    words: String,
+}
+
+impl Refused {
+    fn new(code: ErrorCode, words: impl std::fmt::Display) -> Self {
+        Refused { code, words: words.to_string() }
+    }
+}
+
+impl From<ChangeError> for Refused {
+    fn from(error: ChangeError) -> Self {
+        if let ChangeError::Disk(error) = &error {
+            tracing::error!("cannot change topics: {error:#}");
+        }
+        Refused::new(error_codes::of_change(&error), error)
+    }
+}
+
+/// Answers a CreateTopics request.
+pub(crate) async fn create_topics(
+    worker: &Worker,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    let (mut doubles, mut pace) = (Doubles::of(names.iter().map(|name| &**name)), Pace::default());
+    // Each topic has one at least.
+    let is_too_large = request.topics.len() > PARTITIONS_PER_REQUEST_MAX as usize;
+    let mut partitions = 0;
+    for (topic, name) in request.topics.into_iter().zip(&names) {
+        let outcome = match doubles.next(name) {
+            Named::Once if is_too_large => Err(too_many_partitions()),
+            Named::Once => create_one(worker, topic, request.validate_only, &mut partitions).await,
+            Named::First => Err(named_twice()),
+            Named::Again => continue,
+        };
+        pace.done(DESCRIBED_UNITS).await;
+        topics.push(match outcome {
+            Ok(created) => created,
+            Err(refused) => CreatableTopicResult {
+                name: name.clone(),
+                error_code: refused.code,
+                error_message: Some(refused.words.into()),
+                num_partitions: DEFAULT,
+                replication_factor: DEFAULT as i16,
+                configs: None,
+                ..CreatableTopicResult::default()
+            },
+        });
+    }
+    CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
+}
+
+/// Looks at the name first: that the topic is there already is what a client must hear, whatever
+/// else is wrong. `partitions` are those that the request has asked for so far.
+async fn create_one(
+    worker: &Worker,
+    topic: CreatableTopic,
+    validate_only: bool,
+    partitions: &mut i32,
+) -> Result<CreatableTopicResult, Refused> {
+    worker.server.topics.check_new(&topic.name)?;
+    validate_topic_name(&topic.name)
+        .map_err(|error| Refused::new(ErrorCode::INVALID_TOPIC_EXCEPTION, error))?;
+    let overrides = overrides_of(&topic)?;
+    let count = partition_count(&topic, worker)?;
+    if *partitions + count > PARTITIONS_PER_REQUEST_MAX {
+        return Err(too_many_partitions());
+    }
+    *partitions += count;
+    let configs = describe_configs::of_topic(&overrides, &worker.server.settings);
+    let mut id = Uuid::default();
+    if !validate_only {
+        let name = topic.name.to_string();
+        let created =
+            on_blocking_pool(worker, move |topics| topics.create(&name, count, overrides));
+        id = Uuid(created.await?.id.0);
+        tracing::info!(topic = %topic.name, partitions = count, "created a topic");
+    }
+    let config = |described: Described| CreatableTopicConfigs {
+        value: described.value(),
+        config_source: described.source(),
+        name: described.name,
+        ..CreatableTopicConfigs::default()
+    };
+    let mut configs: Vec<_> = configs.into_iter().map(config).collect();
+    // Collected in place, in the memory of something larger; there may be 10 000 of them.
+    configs.shrink_to_fit();
+    Ok(CreatableTopicResult {
+        name: topic.name,
+        topic_id: id,
+        num_partitions: count,
+        replication_factor: 1,
+        configs: Some(configs),
+        ..CreatableTopicResult::default()
+    })
+}
+
+fn too_many_partitions() -> Refused {
+    let words = format!("more than {PARTITIONS_PER_REQUEST_MAX} partitions in one request");
+    Refused::new(ErrorCode::POLICY_VIOLATION, words)
+}
+
+fn partition_count(topic: &CreatableTopic, worker: &Worker) -> Result<i32, Refused> {
+    if !topic.assignments.is_empty() {
+        return assigned_count(topic, worker.server.cluster.node_id);
+    }
+    match topic.num_partitions {
+        DEFAULT => {}
+        count if (1..=PARTITIONS_PER_REQUEST_MAX).contains(&count) => {}
+        count => {
+            let words = format!("{count} partitions: from 1 to {PARTITIONS_PER_REQUEST_MAX}");
+            return Err(Refused::new(ErrorCode::INVALID_PARTITIONS, words));
+        }
+    }
+    if topic.replication_factor != 1 && topic.replication_factor != DEFAULT as i16 {
+        let words = format!("replication factor {}: there is one server", topic.replication_factor);
+        return Err(Refused::new(ErrorCode::INVALID_REPLICATION_FACTOR, words));
+    }
+    match topic.num_partitions {
+        DEFAULT => Ok(worker.server.settings.num_partitions),
+        count => Ok(count),
+    }
+}
+
+/// A client that assigns replicas itself must mean this server, and partitions from 0 without a gap.
+fn assigned_count(topic: &CreatableTopic, node_id: i32) -> Result<i32, Refused> {
+    if topic.num_partitions != DEFAULT || topic.replication_factor != DEFAULT as i16 {
+        let words = "with assignments, the partition count and the replication factor must be -1";
+        return Err(Refused::new(ErrorCode::INVALID_REQUEST, words));
+    }
+    let mut indexes: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
+    indexes.sort_unstable();
+    let whole = indexes.iter().enumerate().all(|(at, index)| *index == at as i32);
+    let ours = topic.assignments.iter().all(|a| a.broker_ids[..] == [node_id]);
+    if whole && ours && indexes.len() <= PARTITIONS_PER_REQUEST_MAX as usize {
+        return Ok(indexes.len() as i32);
+    }
+    let words = format!("every partition from 0 on must be assigned to node {node_id} alone");
+    Err(Refused::new(ErrorCode::INVALID_REPLICA_ASSIGNMENT, words))
+}
+
+fn overrides_of(topic: &CreatableTopic) -> Result<Overrides, Refused> {
+    let mut overrides = Overrides::default();
+    let refused = |words| Refused::new(ErrorCode::INVALID_CONFIG, words);
+    for config in &topic.configs {
+        let no_value = || refused(format!("topic config `{}` has no value", config.name));
+        let value = config.value.as_deref().ok_or_else(no_value)?;
+        overrides.set(&config.name, value).map_err(refused)?;
+    }
+    overrides.check().map_err(refused)?;
+    Ok(overrides)
+}
+
+/// Answers a DeleteTopics request.
+pub(crate) async fn delete_topics(
+    worker: &Worker,
+    request: DeleteTopicsRequest,
+) -> DeleteTopicsResponse {
+    let mut responses = Vec::with_capacity(request.topic_names.len());
+    let mut doubles = Doubles::of(request.topic_names.iter().map(|name| &**name));
+    for name in &request.topic_names {
+        let deleted = match doubles.next(name) {
+            Named::Once => delete_one(worker, name).await,
+            Named::First => Err(named_twice()),
+            Named::Again => continue,
+        };
+        let (error_code, error_message) = code_and_words(deleted);
+        responses.push(DeletableTopicResult { name: name.clone(), error_code, error_message });
+    }
+    DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
+}
+
+async fn delete_one(worker: &Worker, name: &Str) -> Result<(), Refused> {
+    // Most requests that are greedy name what there is not: that needs no other thread.
+    if worker.server.topics.get(name).is_none() {
+        return Err(ChangeError::Unknown.into());
+    }
+    let topic = name.to_string();
+    on_blocking_pool(worker, move |topics| topics.delete(&topic)).await?;
+    tracing::info!(topic = %name, "deleted a topic");
+    Ok(())
+}
+
+/// Answers a CreatePartitions request.
+pub(crate) async fn create_partitions(
+    worker: &Worker,
+    request: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
+    let mut results = Vec::with_capacity(request.topics.len());
+    let mut doubles = Doubles::of(request.topics.iter().map(|topic| &*topic.name));
+    let (mut partitions, mut pace) = (0, Pace::default());
+    for topic in &request.topics {
+        let outcome = match doubles.next(&*topic.name) {
+            Named::Once => {
+                add_partitions(worker, topic, request.validate_only, &mut partitions).await
+            }
+            Named::First => Err(named_twice()),
+            Named::Again => continue,
+        };
+        let (error_code, error_message) = code_and_words(outcome);
+        let name = topic.name.clone();
+        results.push(CreatePartitionsTopicResult { name, error_code, error_message });
+        pace.done(1).await;
+    }
+    CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() }
+}
+
+/// `partitions` are those that the request has added so far.
+async fn add_partitions(
+    worker: &Worker,
+    topic: &CreatePartitionsTopic,
+    validate_only: bool,
+    partitions: &mut i32,
+) -> Result<(), Refused> {
+    let (name, count) = (topic.name.to_string(), topic.count);
+    if count > PARTITIONS_PER_REQUEST_MAX {
+        let words = format!("{count} partitions: at most {PARTITIONS_PER_REQUEST_MAX}");
+        return Err(Refused::new(ErrorCode::INVALID_PARTITIONS, words));
+    }
+    let has = worker.server.topics.get(&name).ok_or(ChangeError::Unknown)?.partition_count();
+    if count <= has {
+        return Err(ChangeError::NotMore { has }.into());
+    }
+    if *partitions + count - has > PARTITIONS_PER_REQUEST_MAX {
+        return Err(too_many_partitions());
+    }
+    *partitions += count - has;
+    match validate_only {
+        true => Ok(()),
+        false => on_blocking_pool(worker, move |topics| topics.add_partitions(&name, count)).await,
+    }
+}
+
+fn named_twice() -> Refused {
+    Refused::new(ErrorCode::INVALID_REQUEST, "named more than once")
+}
+
+async fn on_blocking_pool<T: Send + 'static>(
+    worker: &Worker,
+    change: impl FnOnce(&Topics) -> Result<T, ChangeError> + Send + 'static,
+) -> Result<T, Refused> {
+    let server = Arc::clone(&worker.server);
+    match blocking::run(move || change(&server.topics)).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => Err(Refused::new(ErrorCode::UNKNOWN_SERVER_ERROR, "the change panicked")),
+    }
+}
+
+fn code_and_words(outcome: Result<(), Refused>) -> (ErrorCode, Option<Str>) {
+    match outcome {
+        Ok(()) => (ErrorCode::NONE, None),
+        Err(refused) => (refused.code, Some(refused.words.into())),
+    }
+}

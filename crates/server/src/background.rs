@@ -1,0 +1,7 @@
+//! What runs periodically beside the workers: retention, checkpoints, the scrubber, the groups' clock.
+//!
+//! Knows `broker`.
+
+pub(crate) mod checkpoints;
+pub(crate) mod retention;
+pub(crate) mod scrubber;

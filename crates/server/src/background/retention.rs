@@ -1,0 +1,74 @@
+//! What happens by the clock: retention, index flushes, a look at the disk.
+//!
+//! Runs beside the workers on the main thread's runtime; all file work is on threads that may block.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use penstock_ring::blocking;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::clock;
+use crate::net::worker::{Stop, wait_for};
+use crate::server::Server;
+
+/// How often the disk's free space is looked at.
+const DISK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often index entries go to their files: what a crash makes recovery rebuild.
+const INDEX_FLUSH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Looks at the disk and flushes indexes until a stop begins.
+pub(crate) async fn run(server: Arc<Server>, stop: watch::Receiver<Stop>) {
+    let mut flushed = Instant::now();
+    let watching = stop.clone();
+    periodically(DISK_INTERVAL, stop, || {
+        let (server, stop, now) = (Arc::clone(&server), watching.clone(), Instant::now());
+        let indexes_are_due = now.duration_since(flushed) >= INDEX_FLUSH_INTERVAL;
+        flushed = if indexes_are_due { now } else { flushed };
+        blocking(move || {
+            server.disk.look();
+            if indexes_are_due {
+                server.topics.flush_indexes(|| *stop.borrow() < Stop::Drain);
+            }
+        })
+    })
+    .await;
+}
+
+/// Lets go of what has expired until a stop begins. By itself, since it may have to read whole segments to
+/// tell how old they are, and a roll waits for whoever appends.
+pub(crate) async fn retention(server: Arc<Server>, stop: watch::Receiver<Stop>) {
+    periodically(server.settings.retention_check_interval, stop, || {
+        let server = Arc::clone(&server);
+        async move {
+            server.topics.roll_expired().await;
+            blocking(move || server.topics.expire(clock::now_ms(), &server.metrics)).await;
+        }
+    })
+    .await;
+}
+
+/// Runs a job every so often, until a stop begins.
+async fn periodically<J: Future<Output = ()>>(
+    every: Duration,
+    mut stop: watch::Receiver<Stop>,
+    mut job: impl FnMut() -> J,
+) {
+    // The first tick would come at once; a start has enough to do.
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => job().await,
+            () = wait_for(&mut stop, Stop::Drain) => return,
+        }
+    }
+}
+
+async fn blocking(job: impl FnOnce() + Send + 'static) {
+    if blocking::run(job).await.is_err() {
+        tracing::error!("housekeeping panicked; it goes on at the next tick");
+    }
+}

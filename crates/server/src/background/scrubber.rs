@@ -1,0 +1,114 @@
+//! Reads, slowly and for ever, what nobody reads: sealed segments, to find damage before a consumer does.
+//!
+//! Off unless `scrub.bytes.per.second` says how slowly. Runs beside the workers on the main thread's
+//! runtime; each step reads 1 MiB or a batch on a thread that may block, then it sleeps for as long as that may
+//! take. What it read from the disk leaves the page cache again. What it finds the log knows from then on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_ring::blocking;
+use penstock_storage::{Offset, Position, Scrub};
+use tokio::sync::watch;
+
+use crate::broker::partition::Partition;
+use crate::broker::read_errors::{Place, What};
+use crate::net::worker::{Stop, wait_for};
+use crate::server::Server;
+
+/// What a step reads at once, as a rule.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// Between two rounds, which may have nothing to read.
+const REST: Duration = Duration::from_secs(60);
+
+/// Runs until a stop begins.
+pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
+    let bytes_per_second = server.settings.scrub_bytes_per_second;
+    if bytes_per_second == 0 {
+        return wait_for(&mut stop, Stop::Drain).await;
+    }
+    tokio::select! {
+        () = scrub_for_ever(&server, bytes_per_second) => {}
+        () = wait_for(&mut stop, Stop::Drain) => {}
+    }
+}
+
+async fn scrub_for_ever(server: &Server, bytes_per_second: u64) {
+    loop {
+        for partition in server.topics.partitions() {
+            for (base, next) in sealed_segments(&partition) {
+                if let Err(error) = scrub(server, &partition, base, next, bytes_per_second).await {
+                    tracing::error!(partition = %partition.name, segment = base.0, %error, "cannot scrub");
+                }
+            }
+        }
+        tokio::time::sleep(REST).await;
+    }
+}
+
+/// Each with the base offset of the one behind it.
+fn sealed_segments(partition: &Partition) -> Vec<(Offset, Offset)> {
+    let bases: Vec<Offset> =
+        partition.log().segments().map(|segment| segment.base_offset).collect();
+    bases.windows(2).map(|pair| (pair[0], pair[1])).collect()
+}
+
+async fn scrub(
+    server: &Server,
+    partition: &Arc<Partition>,
+    base: Offset,
+    next: Offset,
+    bytes_per_second: u64,
+) -> std::io::Result<()> {
+    let opening = Arc::clone(partition);
+    let open = move || {
+        opening.touch_files(|| {
+            // It may have expired since it was listed.
+            let is_there = opening.log().segments().any(|segment| segment.base_offset == base);
+            let dir = opening.log().dir().to_owned();
+            is_there.then(|| Scrub::open(&dir, base, Some(next)))
+        })
+    };
+    let opened = blocking::run(open).await?;
+    let Some(mut scrub) = opened.flatten().transpose()? else { return Ok(()) };
+    loop {
+        let step = blocking::run(move || {
+            let step = scrub.step();
+            (scrub, step)
+        });
+        let (back, step) = step.await?;
+        scrub = back;
+        let step = step.inspect_err(|_| note_unreadable(server, partition, &scrub));
+        let Some(read_bytes) = step? else { break };
+        server.metrics.scrubbed_bytes.inc_by(read_bytes);
+        let seconds = read_bytes as f64 / bytes_per_second as f64;
+        tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+    }
+    let partition = Arc::clone(partition);
+    blocking::run(move || note(&partition, &scrub)).await?
+}
+
+/// Fetches are careful there from now on.
+fn note_unreadable(server: &Server, partition: &Partition, scrub: &Scrub) {
+    let (file, Position(position)) = scrub.place();
+    server.metrics.note_read_error(What::Scrub);
+    let len_bytes = (scrub.report().size_bytes - position).min(STEP_BYTES);
+    server.read_errors.keep(&partition.name, Place { file, position, len_bytes });
+}
+
+fn note(partition: &Partition, scrub: &Scrub) -> std::io::Result<()> {
+    let report = scrub.report();
+    if report.wrong_index_entries > 0 {
+        tracing::warn!(
+            partition = %partition.name, segment = report.segment.0,
+            entries = report.wrong_index_entries,
+            "an index does not fit its batches: look-ups may be slow; `penstock scrub` can make it anew"
+        );
+    }
+    let noted = partition.touch_files(|| {
+        let flush = partition.log().note_scrubbed(report);
+        flush.map_or(Ok(()), |flush| flush.write())
+    });
+    noted.unwrap_or(Ok(()))
+}

@@ -1,0 +1,205 @@
+//! The coordinator of all consumer groups: this server.
+//!
+//! ```text
+//! api ──> answers ─────────┐            ┌──> coordinator's Table     who is a member (pure)
+//!    └──> offset_answers ──┴──> Groups ─┴──> offset_store ──> coordinator's Offsets, journal
+//! ```
+//!
+//! All workers share one [`Groups`]. Its lock is held for decisions; a member that must wait does so as a
+//! task of its worker, on a oneshot channel. [`run`] sleeps until the first group is due, so what is idle
+//! costs nothing. Membership is in memory: after a restart members are unknown, join anew, and go on from
+//! the offsets they had committed.
+
+mod answers;
+mod journal;
+mod offset_answers;
+mod offset_store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use penstock_coordinator::{
+    Answers, Caller, Commit, Group, GroupLimits, Join, JoinAnswer, Refused, SyncAnswer, SyncUp,
+};
+use penstock_wire::{ErrorCode, Str};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::net::worker::{Stop, wait_for};
+use crate::server::Server;
+pub(crate) use answers::find_coordinator;
+use offset_store::{CommitError, OnItsWay};
+pub(crate) use offset_store::{Foreign, OffsetStore};
+
+/// The coordinator's table; joins and syncs that wait are tasks of some worker.
+type Table = penstock_coordinator::Table<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>;
+type LiveGroup = Group<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>;
+
+#[derive(Debug)]
+pub(crate) struct Groups {
+    table: Mutex<Table>,
+    /// The first due time has come nearer.
+    sooner: Notify,
+    started: Instant,
+    offsets: Arc<OffsetStore>,
+}
+
+impl Groups {
+    /// A coordinator without members, of groups that have committed these offsets.
+    pub(crate) fn new(limits: GroupLimits, offsets: Arc<OffsetStore>) -> Self {
+        Groups {
+            table: Mutex::new(Table::new(limits)),
+            sooner: Notify::new(),
+            started: Instant::now(),
+            offsets,
+        }
+    }
+
+    /// Ends sessions and rebalances when their time is over. Never returns.
+    async fn keep_time(&self) {
+        loop {
+            let due_ms = self.table.lock().next_due_ms().unwrap_or(u64::MAX);
+            let rest = Duration::from_millis(due_ms.saturating_sub(self.now_ms()));
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                () = self.sooner.notified() => {}
+            }
+            let mut table = self.table.lock();
+            table.tick(self.now_ms());
+            send(table.take_answers());
+        }
+    }
+
+    /// Lets everyone go who waits: the server stops. From here on there is no coordinator.
+    fn close(&self) {
+        self.table.lock().close();
+    }
+
+    /// Waits until the rebalance that the join belongs to is complete. Dropped, the member stays a member
+    /// until its session ends.
+    async fn join(&self, group_id: &str, join: Join) -> JoinAnswer {
+        let member_id = join.member_id.clone();
+        let refuse = |error| Refused { error, member_id };
+        let (waiter, answer) = oneshot::channel();
+        let metadata = join.protocols.iter().map(|protocol| protocol.metadata.len());
+        let added_bytes = metadata.sum();
+        let told = self.locked(|table, now_ms| {
+            table.tell_or_found(group_id, added_bytes, |group| group.join(join, waiter, now_ms))
+        });
+        if let Err(error) = told {
+            return Err(refuse(error));
+        }
+        answer.await.unwrap_or_else(|_| Err(refuse(ErrorCode::COORDINATOR_NOT_AVAILABLE)))
+    }
+
+    /// Waits until the leader has assigned. Dropped: as [`Groups::join`].
+    async fn sync(&self, group_id: &str, sync: SyncUp) -> SyncAnswer {
+        let (waiter, answer) = oneshot::channel();
+        self.locked(|table, now_ms| {
+            let assigned_bytes = sync.assignments.iter().map(|(_, assigned)| assigned.len()).sum();
+            if !table.has_room_for(group_id, assigned_bytes) {
+                return Err(ErrorCode::GROUP_MAX_SIZE_REACHED);
+            }
+            let event = |group: &mut LiveGroup| group.sync(sync, waiter, now_ms);
+            self::known(table, group_id, event)
+        })?;
+        answer.await.unwrap_or(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
+    }
+
+    fn heartbeat(&self, group_id: &str, caller: &Caller) -> Result<(), ErrorCode> {
+        self.locked(|table, now_ms| {
+            known(table, group_id, |group| group.heartbeat(caller, now_ms))
+        })?
+    }
+
+    fn leave(
+        &self,
+        group_id: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+    ) -> Result<(), ErrorCode> {
+        self.locked(|table, now_ms| {
+            known(table, group_id, |group| group.leave(member_id, instance_id, now_ms))
+        })?
+    }
+
+    /// Puts a commit on its way to the journal; `None`: there is nothing to commit.
+    fn commit(&self, caller: &Caller, commit: Commit) -> Result<Option<OnItsWay>, ErrorCode> {
+        self.locked(|table, now_ms| {
+            table.check_open()?;
+            let told = table.tell(&commit.group, |group| group.may_commit(caller, now_ms));
+            told.unwrap_or(if caller.generation < 0 {
+                Ok(())
+            } else {
+                Err(ErrorCode::ILLEGAL_GENERATION)
+            })
+        })?;
+        if commit.entries.is_empty() {
+            return Ok(None);
+        }
+        self.offsets.commit(commit).map(Some).map_err(refusal)
+    }
+
+    /// Decides something under the lock; wakes the timekeeper if it must come sooner for that.
+    fn locked<R>(&self, decide: impl FnOnce(&mut Table, u64) -> R) -> R {
+        let mut table = self.table.lock();
+        let before_ms = table.next_due_ms();
+        let decided = decide(&mut table, self.now_ms());
+        send(table.take_answers());
+        if table.next_due_ms().is_some_and(|now_ms| before_ms.is_none_or(|before| now_ms < before))
+        {
+            self.sooner.notify_one();
+        }
+        decided
+    }
+
+    /// Milliseconds since the start; never goes back.
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
+/// Keeps the groups' time beside the workers until a stop begins; then nobody waits here any more. Ends by itself
+/// if no offset can be committed any more.
+pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
+    tokio::select! {
+        () = server.groups.keep_time() => {}
+        () = server.groups.offsets.ended() => tracing::error!("the thread of offset commits ended"),
+        () = wait_for(&mut stop, Stop::Drain) => server.groups.close(),
+    }
+}
+
+fn refusal(error: CommitError) -> ErrorCode {
+    match error {
+        CommitError::Full => ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
+        // Clients look for the coordinator and try again: the disk may have room then.
+        CommitError::Disk(_) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+    }
+}
+
+/// A task that is gone (its connection closed) leaves its membership to the session.
+fn send(answers: Answers<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>) {
+    for (waiter, answer) in answers.joins {
+        let _ = waiter.send(answer);
+    }
+    for (waiter, answer) in answers.syncs {
+        let _ = waiter.send(answer);
+    }
+}
+
+/// Passes an event to a group that should be there.
+fn known<R>(
+    table: &mut Table,
+    group_id: &str,
+    event: impl FnOnce(&mut LiveGroup) -> R,
+) -> Result<R, ErrorCode> {
+    table.check_open()?;
+    table.tell(group_id, event).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)
+}
+
+/// A copy that does not keep the frame it came in.
+fn owned(text: &Str) -> Str {
+    Str::from(&**text)
+}

@@ -1,0 +1,242 @@
+//! The requests of members as the protocol has them: checked, told to [`Groups`], and its answers put in words.
+//!
+//! Called by api, one method an API. What is kept of a request is copied out of its frame.
+
+use bytes::Bytes;
+use penstock_wire::messages::*;
+use penstock_wire::{ErrorCode, Str};
+
+use super::{Groups, owned};
+use crate::api::pace::Pace;
+use crate::broker::meta_properties::Cluster;
+use penstock_coordinator::{Caller, Join, Joined, Protocol, SyncUp};
+
+/// Ways to assign partitions that one member may name; clients name one to three.
+const PROTOCOLS_MAX: usize = 32;
+
+const KEY_IS_A_GROUP: i8 = 0;
+const KEY_IS_A_TRANSACTION: i8 = 1;
+
+/// From this version on, FindCoordinator asks for several keys at once (KIP-699).
+const KEYS_SINCE: i16 = 4;
+
+const NOBODY: i32 = -1;
+
+const NO_TRANSACTIONS: &str = "transactions are not supported by this server";
+
+/// From this version on, a member must come back with the id it was given (KIP-394).
+pub(super) const MEMBER_ID_REQUIRED_SINCE: i16 = 4;
+
+/// From this version on, a leader can be told not to assign (KIP-814).
+const SKIP_ASSIGNMENT_SINCE: i16 = 9;
+
+/// Who coordinates a group: this server, all of them. The answer takes `left_bytes` at most.
+pub(crate) async fn find_coordinator(
+    cluster: &Cluster,
+    api_version: i16,
+    request: FindCoordinatorRequest,
+    mut left_bytes: usize,
+) -> FindCoordinatorResponse {
+    if request.key_type != KEY_IS_A_GROUP {
+        return nobody(api_version, request).await;
+    }
+    let (node_id, (host, port)) = (cluster.node_id, &cluster.advertised);
+    let (host, port) = (Str::from(host.as_str()), i32::from(*port));
+    let coordinator = |key: Str| {
+        let key_bytes = size_of::<Coordinator>() + 2 * key.len() + host.len();
+        match left_bytes.checked_sub(key_bytes) {
+            Some(left) => {
+                left_bytes = left;
+                Coordinator { key, node_id, host: host.clone(), port, ..Coordinator::default() }
+            }
+            None => Coordinator {
+                key,
+                node_id: NOBODY,
+                port: NOBODY,
+                error_code: ErrorCode::INVALID_REQUEST,
+                ..Coordinator::default()
+            },
+        }
+    };
+    FindCoordinatorResponse {
+        coordinators: of_each(request.coordinator_keys, coordinator).await,
+        node_id,
+        host: host.clone(),
+        port,
+        ..FindCoordinatorResponse::default()
+    }
+}
+
+/// Refuses at once, and for good: a producer must not look for what there is not until its time is
+/// over.
+async fn nobody(api_version: i16, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+    let (error_code, words) = match request.key_type {
+        // The only code on which librdkafka gives up at once. It asks key by key, and shows the
+        // message.
+        KEY_IS_A_TRANSACTION if api_version < KEYS_SINCE => {
+            (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, NO_TRANSACTIONS)
+        }
+        // Java gives up on any code that promises no better, and shows the message unless it is the
+        // one above.
+        KEY_IS_A_TRANSACTION => (ErrorCode::UNSUPPORTED_VERSION, NO_TRANSACTIONS),
+        _ => (ErrorCode::INVALID_REQUEST, "only groups have a coordinator here"),
+    };
+    let error_message = Some(Str::from_static(words));
+    let coordinator = |key| Coordinator {
+        key,
+        node_id: NOBODY,
+        port: NOBODY,
+        error_code,
+        error_message: error_message.clone(),
+        ..Coordinator::default()
+    };
+    FindCoordinatorResponse {
+        error_code,
+        error_message: error_message.clone(),
+        node_id: NOBODY,
+        port: NOBODY,
+        coordinators: of_each(request.coordinator_keys, coordinator).await,
+        ..FindCoordinatorResponse::default()
+    }
+}
+
+/// One for each key, letting other connections in between.
+async fn of_each(keys: Vec<Str>, mut of: impl FnMut(Str) -> Coordinator) -> Vec<Coordinator> {
+    let (mut all, mut pace) = (Vec::with_capacity(keys.len()), Pace::default());
+    for key in keys {
+        all.push(of(key));
+        pace.done(1).await;
+    }
+    all
+}
+
+impl Groups {
+    /// Answers when the rebalance is complete: up to the longest rebalance time-out of the group's members.
+    pub(crate) async fn join_group(
+        &self,
+        api_version: i16,
+        request: JoinGroupRequest,
+    ) -> JoinGroupResponse {
+        let refuse = |error_code, member_id| JoinGroupResponse {
+            error_code,
+            generation_id: -1,
+            protocol_name: Some(Str::new()),
+            member_id,
+            ..JoinGroupResponse::default()
+        };
+        let join = match join_of(api_version, &request) {
+            Ok(join) => join,
+            Err(error) => return refuse(error, request.member_id),
+        };
+        match self.join(&request.group_id, join).await {
+            Ok(joined) => join_response(joined),
+            Err(refused) => refuse(refused.error, refused.member_id),
+        }
+    }
+
+    /// Answers when the leader has assigned.
+    pub(crate) async fn sync_group(&self, request: SyncGroupRequest) -> SyncGroupResponse {
+        let assignments = request.assignments.iter();
+        let sync = SyncUp {
+            caller: caller(
+                &request.member_id,
+                request.group_instance_id.as_ref(),
+                request.generation_id,
+            ),
+            protocol_type: request.protocol_type.clone(),
+            protocol: request.protocol_name.clone(),
+            assignments: assignments
+                .map(|one| (owned(&one.member_id), Bytes::copy_from_slice(&one.assignment)))
+                .collect(),
+        };
+        match self.sync(&request.group_id, sync).await {
+            Ok(synced) => SyncGroupResponse {
+                protocol_type: Some(synced.protocol_type),
+                protocol_name: Some(synced.protocol),
+                assignment: synced.assignment,
+                ..SyncGroupResponse::default()
+            },
+            Err(error_code) => SyncGroupResponse { error_code, ..SyncGroupResponse::default() },
+        }
+    }
+
+    pub(crate) fn heartbeat_group(&self, request: &HeartbeatRequest) -> HeartbeatResponse {
+        let caller =
+            caller(&request.member_id, request.group_instance_id.as_ref(), request.generation_id);
+        let error_code = code(self.heartbeat(&request.group_id, &caller));
+        HeartbeatResponse { error_code, ..HeartbeatResponse::default() }
+    }
+
+    pub(crate) fn leave_group(&self, request: LeaveGroupRequest) -> LeaveGroupResponse {
+        // Up to version 2 there is one member and its error is the request's.
+        if request.members.is_empty() {
+            let error_code = code(self.leave(&request.group_id, &request.member_id, None));
+            return LeaveGroupResponse { error_code, ..LeaveGroupResponse::default() };
+        }
+        let leave = |member: MemberIdentity| {
+            let instance_id = member.group_instance_id.as_deref();
+            let left = self.leave(&request.group_id, &member.member_id, instance_id);
+            MemberResponse {
+                error_code: code(left),
+                member_id: member.member_id,
+                group_instance_id: member.group_instance_id,
+            }
+        };
+        let members = request.members.into_iter().map(leave).collect();
+        LeaveGroupResponse { members, ..LeaveGroupResponse::default() }
+    }
+}
+
+fn join_of(api_version: i16, request: &JoinGroupRequest) -> Result<Join, ErrorCode> {
+    if request.group_id.is_empty() {
+        return Err(ErrorCode::INVALID_GROUP_ID);
+    }
+    if request.protocols.len() > PROTOCOLS_MAX {
+        return Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
+    }
+    let session_timeout_ms = u64::try_from(request.session_timeout_ms)
+        .map_err(|_| ErrorCode::INVALID_SESSION_TIMEOUT)?;
+    let protocols = request.protocols.iter().map(|protocol| Protocol {
+        name: owned(&protocol.name),
+        metadata: Bytes::copy_from_slice(&protocol.metadata),
+    });
+    Ok(Join {
+        member_id: owned(&request.member_id),
+        new_member_id: format!("member-{}", uuid::Uuid::new_v4()).into(),
+        instance_id: request.group_instance_id.as_ref().map(owned),
+        session_timeout_ms,
+        // Version 0 has none: the session's stands for it.
+        rebalance_timeout_ms: u64::try_from(request.rebalance_timeout_ms)
+            .unwrap_or(session_timeout_ms),
+        protocol_type: owned(&request.protocol_type),
+        protocols: protocols.collect(),
+        must_know_id: api_version >= MEMBER_ID_REQUIRED_SINCE,
+        may_skip_assignment: api_version >= SKIP_ASSIGNMENT_SINCE,
+    })
+}
+
+fn join_response(joined: Joined) -> JoinGroupResponse {
+    let member = |(member_id, group_instance_id, metadata)| JoinGroupResponseMember {
+        member_id,
+        group_instance_id,
+        metadata,
+    };
+    JoinGroupResponse {
+        generation_id: joined.generation,
+        protocol_type: Some(joined.protocol_type),
+        protocol_name: Some(joined.protocol),
+        leader: joined.leader,
+        skip_assignment: joined.skip_assignment,
+        member_id: joined.member_id,
+        members: joined.members.into_iter().map(member).collect(),
+        ..JoinGroupResponse::default()
+    }
+}
+
+pub(super) fn caller(member_id: &Str, instance_id: Option<&Str>, generation: i32) -> Caller {
+    Caller { member_id: owned(member_id), instance_id: instance_id.map(owned), generation }
+}
+
+pub(super) fn code(outcome: Result<(), ErrorCode>) -> ErrorCode {
+    outcome.err().unwrap_or(ErrorCode::NONE)
+}

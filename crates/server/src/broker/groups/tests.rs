@@ -1,0 +1,153 @@
+//! The coordinator by its requests, without connections.
+
+use penstock_wire::ErrorCode;
+use penstock_wire::messages::*;
+
+use super::answers::MEMBER_ID_REQUIRED_SINCE;
+use super::offset_answers::OFFSET_METADATA_MAX_BYTES;
+use std::sync::Arc;
+
+use crate::config::limits::ANSWER_MAX_BYTES;
+
+use super::{Groups, OffsetStore};
+use crate::config::durability::Durability;
+use penstock_coordinator::GroupLimits;
+
+fn coordinator() -> (Groups, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let at_once = GroupLimits { initial_delay_ms: 0, ..GroupLimits::default() };
+    let offsets = OffsetStore::open(dir.path(), Durability::Os).unwrap();
+    (Groups::new(at_once, Arc::new(offsets)), dir)
+}
+
+fn join(member_id: &str) -> JoinGroupRequest {
+    let range = JoinGroupRequestProtocol { name: "range".into(), metadata: "topics".into() };
+    JoinGroupRequest {
+        group_id: "g".into(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        member_id: member_id.into(),
+        protocol_type: "consumer".into(),
+        protocols: vec![range],
+        ..JoinGroupRequest::default()
+    }
+}
+
+fn commit(generation: i32, member_id: &str, metadata: &str) -> OffsetCommitRequest {
+    let partition = |partition_index| OffsetCommitRequestPartition {
+        partition_index,
+        committed_offset: 42,
+        committed_metadata: Some(metadata.into()),
+        ..OffsetCommitRequestPartition::default()
+    };
+    let topic =
+        OffsetCommitRequestTopic { name: "t".into(), partitions: vec![partition(0), partition(1)] };
+    OffsetCommitRequest {
+        group_id: "g".into(),
+        generation_id_or_member_epoch: generation,
+        member_id: member_id.into(),
+        topics: vec![topic],
+        ..OffsetCommitRequest::default()
+    }
+}
+
+/// Commits where the topic has partition 0 alone; gives the error of each partition asked.
+async fn commit_errors(groups: &Groups, request: OffsetCommitRequest) -> Vec<ErrorCode> {
+    let response = groups.begin_commit(request, &|_, index| index == 0).answered().await;
+    response.topics[0].partitions.iter().map(|partition| partition.error_code).collect()
+}
+
+fn committed_offsets(groups: &Groups, asked: Option<Vec<i32>>) -> Vec<i64> {
+    let topic = |partition_indexes| OffsetFetchRequestTopic { name: "t".into(), partition_indexes };
+    let request = OffsetFetchRequest {
+        group_id: "g".into(),
+        topics: asked.map(|indexes| vec![topic(indexes)]),
+        ..OffsetFetchRequest::default()
+    };
+    let response = groups.fetch_offsets(request, ANSWER_MAX_BYTES);
+    let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+    partitions.map(|partition| partition.committed_offset).collect()
+}
+
+#[tokio::test]
+async fn a_member_joins_syncs_commits_and_leaves() {
+    let (groups, _dir) = coordinator();
+    let must_return = groups.join_group(MEMBER_ID_REQUIRED_SINCE, join("")).await;
+    assert_eq!(must_return.error_code, ErrorCode::MEMBER_ID_REQUIRED);
+    let member_id = must_return.member_id;
+    let joined = groups.join_group(MEMBER_ID_REQUIRED_SINCE, join(&member_id)).await;
+    assert_eq!((joined.error_code, &joined.leader), (ErrorCode::NONE, &member_id));
+    assert_eq!(joined.members[0].metadata, "topics");
+
+    let assignment =
+        SyncGroupRequestAssignment { member_id: member_id.clone(), assignment: "all".into() };
+    let synced = groups.sync_group(SyncGroupRequest {
+        group_id: "g".into(),
+        generation_id: joined.generation_id,
+        member_id: member_id.clone(),
+        assignments: vec![assignment],
+        ..SyncGroupRequest::default()
+    });
+    assert_eq!(synced.await.assignment, "all");
+
+    let errors = commit_errors(&groups, commit(joined.generation_id, &member_id, "m")).await;
+    assert_eq!(errors, [ErrorCode::NONE, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION]);
+    assert_eq!(committed_offsets(&groups, Some(vec![0, 1])), [42, -1]);
+    assert_eq!(committed_offsets(&groups, None), [42]);
+
+    let leave =
+        LeaveGroupRequest { group_id: "g".into(), member_id, ..LeaveGroupRequest::default() };
+    assert_eq!(groups.leave_group(leave.clone()).error_code, ErrorCode::NONE);
+    assert_eq!(groups.leave_group(leave).error_code, ErrorCode::UNKNOWN_MEMBER_ID);
+    assert_eq!(committed_offsets(&groups, None), [42], "offsets stay without members");
+}
+
+#[tokio::test]
+async fn a_consumer_outside_of_any_group_commits_with_no_generation() {
+    let (groups, _dir) = coordinator();
+    let errors = commit_errors(&groups, commit(-1, "", "m")).await;
+    assert_eq!(errors[0], ErrorCode::NONE);
+    let errors = commit_errors(&groups, commit(3, "somebody", "m")).await;
+    assert_eq!(errors, [ErrorCode::ILLEGAL_GENERATION; 2]);
+    let long = "m".repeat(OFFSET_METADATA_MAX_BYTES + 1);
+    let errors = commit_errors(&groups, commit(-1, "", &long)).await;
+    assert_eq!(errors, [ErrorCode::OFFSET_METADATA_TOO_LARGE; 2]);
+}
+
+#[tokio::test]
+async fn a_member_whose_answer_nobody_waits_for_stays_a_member() {
+    let (groups, _dir) = coordinator();
+    let leader = groups.join_group(0, join("")).await;
+    let mut waiting = Box::pin(groups.join_group(0, join("")));
+    tokio::select! {
+        biased;
+        _ = &mut waiting => panic!("the leader has not joined again yet"),
+        () = std::future::ready(()) => drop(waiting),
+    }
+    let again = groups.join_group(0, join(&leader.member_id)).await;
+    assert_eq!((again.generation_id, again.members.len()), (leader.generation_id + 1, 2));
+}
+
+#[tokio::test]
+async fn a_join_that_waits_is_let_go_when_the_server_stops() {
+    let (groups, _dir) = coordinator();
+    groups.join_group(0, join("")).await;
+    let (waiting, ()) = tokio::join!(groups.join_group(0, join("")), async { groups.close() });
+    assert_eq!(waiting.error_code, ErrorCode::COORDINATOR_NOT_AVAILABLE);
+}
+
+#[tokio::test]
+async fn asking_for_the_same_offsets_over_and_over_is_refused_before_it_takes_memory() {
+    let (groups, _dir) = coordinator();
+    let long = "m".repeat(OFFSET_METADATA_MAX_BYTES);
+    assert_eq!(commit_errors(&groups, commit(-1, "", &long)).await[0], ErrorCode::NONE);
+    let all = OffsetFetchRequestGroup { group_id: "g".into(), topics: None };
+    let fetch = |times| {
+        let groups_asked = vec![all.clone(); times];
+        let request = OffsetFetchRequest { groups: groups_asked, ..Default::default() };
+        groups.fetch_offsets(request, ANSWER_MAX_BYTES)
+    };
+    assert!(fetch(1000).groups.iter().all(|group| group.error_code.is_none()));
+    let refused = fetch(100_000).groups.pop().unwrap();
+    assert_eq!((refused.error_code, refused.topics.len()), (ErrorCode::INVALID_REQUEST, 0));
+}

@@ -1,0 +1,377 @@
+//! One partition as the server knows it: its log, its one write at a time, those who wait for it.
+//!
+//! Called by fetch, produce and the other requests. The log's mutex is held for decisions only; what
+//! they need read or written goes through the worker's ring with no lock held.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Mutex, MutexGuard};
+use penstock_ring::{Ring, blocking};
+use penstock_storage::{
+    AppendError, Find, FlushError, Found, Log, LogFlush, Offset, PartitionName, ProducedBatch,
+    Roll, TimestampFound, is_no_room,
+};
+
+use crate::broker::read::{ReadError, resolve};
+use crate::broker::waiting::Waiting;
+use crate::clock;
+use crate::config::durability::Durability;
+
+mod flushed;
+mod group_commit;
+mod queue;
+
+use flushed::Flushed;
+pub(crate) use group_commit::Commits;
+use queue::Queue;
+
+/// One partition of one topic.
+pub(crate) struct Partition {
+    pub(crate) name: PartitionName,
+    log: Mutex<Log>,
+    flushed: Flushed,
+    queue: Queue,
+    commits: Arc<Commits>,
+    /// Held from the first decision of a write to its last: one at a time.
+    appending: tokio::sync::Mutex<()>,
+    directory: Arc<Directory>,
+    waiting: Waiting,
+}
+
+/// The partition's directory, for jobs that touch files in it by name. Once the topic is deleted the
+/// names may be those of a new topic: such jobs hold the lock and find out whether they came too late.
+#[derive(Debug, Default)]
+struct Directory {
+    is_gone: Mutex<bool>,
+}
+
+/// The offsets that every answer about a partition carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) log_start: Offset,
+    pub(crate) high_watermark: Offset,
+    pub(crate) leader_epoch: i32,
+}
+
+/// Why records were not appended. One for all that were to be written together.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ProduceFailure {
+    /// The log refuses them.
+    #[error(transparent)]
+    Refused(#[from] AppendError),
+    /// The write or its sync failed; the partition is offline from here on.
+    #[error("the write failed: {0}")]
+    Write(Arc<io::Error>),
+    /// The disk is full, or the system short of memory. Nothing of them is part of the log; the next ones may find room.
+    #[error("there was no room for them: {0}")]
+    NoRoom(Arc<io::Error>),
+    /// A new segment could not be made.
+    #[error("cannot roll: {0}")]
+    Roll(Arc<io::Error>),
+    /// The topic was deleted while the append waited.
+    #[error("the topic has been deleted")]
+    Deleted,
+    /// The worker that wrote them ended; the partition is offline.
+    #[error("the write was given up")]
+    GivenUp,
+}
+
+/// What has become of a log at a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// All of it is on the disk.
+    Whole,
+    /// Its syncs were given up: the next start reads what is new.
+    GivenUp,
+    /// The next start reads what is new, for want of room now.
+    NoRoom,
+}
+
+impl Directory {
+    /// Runs `job` while the names in the directory are the partition's own; `None`: they no longer are.
+    fn touch<T>(&self, job: impl FnOnce() -> T) -> Option<T> {
+        let is_gone = self.is_gone.lock();
+        (!*is_gone).then(job)
+    }
+}
+
+impl Partition {
+    pub(crate) fn new(name: PartitionName, log: Log, commits: Arc<Commits>) -> Arc<Self> {
+        Arc::new(Partition {
+            name,
+            flushed: Flushed::new(log.recovery_point().offset),
+            log: Mutex::new(log),
+            queue: Queue::default(),
+            commits,
+            appending: tokio::sync::Mutex::default(),
+            directory: Arc::default(),
+            waiting: Waiting::default(),
+        })
+    }
+
+    /// The log, for a decision. Nobody keeps it across an await.
+    pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock()
+    }
+
+    pub(crate) fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    /// Runs a job that touches the log's files by name, unless the partition is deleted. Blocks.
+    pub(crate) fn touch_files<T>(&self, job: impl FnOnce() -> T) -> Option<T> {
+        self.directory.touch(job)
+    }
+
+    /// Takes the directory's name away with `take_away`, while no job that touches files by name runs; none
+    /// begins any more if that succeeds. Blocks.
+    ///
+    /// # Errors
+    /// Those of `take_away`; the partition goes on then.
+    pub(crate) fn give_up_directory<T, E>(
+        &self,
+        take_away: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut is_gone = self.directory.is_gone.lock();
+        let taken = take_away()?;
+        *is_gone = true;
+        Ok(taken)
+    }
+
+    /// Gives the directory its name back with `put_back`, after which jobs touch its files again. Blocks.
+    ///
+    /// # Errors
+    /// Those of `put_back`; the partition has no directory then.
+    pub(crate) fn take_directory_back<E>(
+        &self,
+        put_back: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut is_gone = self.directory.is_gone.lock();
+        put_back()?;
+        *is_gone = false;
+        Ok(())
+    }
+
+    /// Whether producers may wait for a sync of what they send.
+    pub(crate) fn promises_syncs(&self) -> bool {
+        self.commits.durability == Durability::Fsync || self.log().config().flush_messages.is_some()
+    }
+
+    /// Whether `flush.ms` is over.
+    pub(crate) fn is_flush_due(&self, now: Instant) -> bool {
+        let log = self.log();
+        self.flushed.is_due(log.config(), log.log_end(), now)
+    }
+
+    /// Moves the recovery point to the log end. Whether it moved. Blocks.
+    pub(crate) fn flush(&self) -> bool {
+        // The kernel tells one sync of a file of an error, not all: a group's own must be the one.
+        // Appends are held up meanwhile, for as long as it takes to sync what groups left: nothing
+        // if each is synced, else less than `flush.messages`.
+        let _no_group = self.promises_syncs().then(|| self.appending.blocking_lock());
+        let begin = || self.log().begin_flush();
+        // Before the directory is held: a roll, and with it an append, waits for that.
+        if let Some(flush) = begin()
+            && let Err(error) = flush.sync_batches()
+        {
+            self.fail_flush(flush, error);
+            return false;
+        }
+        let ran = self.touch_files(|| {
+            let flush = begin()?;
+            let outcome = flush.run();
+            Some((flush, outcome))
+        });
+        match ran.flatten() {
+            Some((flush, Ok(()))) => {
+                let mut log = self.log();
+                log.finish_flush(flush);
+                self.flushed.note(log.recovery_point().offset);
+                true
+            }
+            Some((flush, Err(error))) => {
+                self.fail_flush(flush, error);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Closes the log, unless `goes_on` ends before all of it is on the disk, or there is no room for what belongs to
+    /// it. Blocks, and never holds the log meanwhile.
+    ///
+    /// # Errors
+    /// It cannot be closed cleanly.
+    pub(crate) fn close(&self, goes_on: &dyn Fn() -> bool) -> io::Result<Closed> {
+        let Some(flush) = self.log().begin_close()? else { return Ok(Closed::Whole) };
+        match flush.run_while(goes_on) {
+            Ok(()) => {
+                self.log().finish_flush(flush);
+                Ok(Closed::Whole)
+            }
+            Err(FlushError::GivenUp) => Ok(Closed::GivenUp),
+            Err(FlushError::Write(error)) if is_no_room(&error) => {
+                tracing::warn!(partition = %self.name, %error, "no room for what a clean stop writes");
+                Ok(Closed::NoRoom)
+            }
+            Err(error) => {
+                let reported = io::Error::other(error.to_string());
+                self.fail_flush(flush, error);
+                Err(reported)
+            }
+        }
+    }
+
+    fn fail_flush(&self, flush: LogFlush, error: FlushError) {
+        // The guard ends with the statement: what was lost is written again without it.
+        let again = self.log().fail_flush(flush, error);
+        let written = again.and_then(|again| self.touch_files(|| again.run()));
+        if let Some(Err(error)) = written {
+            tracing::error!(partition = %self.name, %error, "what could not be synced could not be written again");
+        }
+    }
+
+    /// After a sync for producers has failed: what had been acknowledged without one, if anything,
+    /// is written again, see [`WriteAgain`](penstock_storage::WriteAgain).
+    async fn write_again_what_was_not_synced(&self) {
+        let again = {
+            let log = self.log();
+            if self.syncs_every_group(&log) {
+                return;
+            }
+            log.write_again()
+        };
+        let directory = Arc::clone(&self.directory);
+        let writing = blocking::run(move || directory.touch(|| again.run()));
+        if let Ok(Some(Err(error))) = writing.await {
+            tracing::error!(partition = %self.name, %error, "what could not be synced could not be written again");
+        }
+    }
+
+    /// There are no followers yet: what is written is below the high watermark.
+    pub(crate) fn bounds(&self) -> Bounds {
+        let log = self.log();
+        Bounds {
+            log_start: log.log_start(),
+            high_watermark: log.log_end(),
+            leader_epoch: leader_epoch_of(&log),
+        }
+    }
+
+    /// The batch that holds `offset`; `None` at the log end.
+    ///
+    /// # Errors
+    /// The offset is outside of the log, the bytes there are no batch, the disk fails.
+    pub(crate) async fn find(
+        &self,
+        ring: &Ring,
+        offset: Offset,
+    ) -> Result<Option<Found>, ReadError> {
+        let found = self.log().find(offset)?;
+        match found {
+            Find::AtEnd => Ok(None),
+            Find::Lookup(lookup) => resolve(ring, lookup).await.map(Some),
+        }
+    }
+
+    /// The first record at or after a time.
+    ///
+    /// # Errors
+    /// As [`Partition::find`].
+    pub(crate) async fn find_timestamp(
+        &self,
+        ring: &Ring,
+        timestamp_ms: i64,
+    ) -> Result<Option<TimestampFound>, ReadError> {
+        let lookup = self.log().find_timestamp(timestamp_ms);
+        resolve(ring, lookup).await
+    }
+
+    /// The record with the largest timestamp.
+    ///
+    /// # Errors
+    /// As [`Partition::find`].
+    pub(crate) async fn find_max_timestamp(
+        &self,
+        ring: &Ring,
+    ) -> Result<Option<TimestampFound>, ReadError> {
+        let lookup = self.log().find_max_timestamp();
+        resolve(ring, lookup).await
+    }
+
+    /// Seals an active segment whose records have all outlived retention, so that it can expire.
+    pub(crate) async fn roll_if_expired(&self) -> Result<(), ProduceFailure> {
+        let _one_at_a_time = self.appending.lock().await;
+        let now_ms = clock::now_ms();
+        if !self.log().active_has_expired(now_ms) {
+            return Ok(());
+        }
+        self.cut_tail().await?;
+        let roll = self.log().needs_expiry_roll(now_ms);
+        self.roll(roll).await
+    }
+
+    /// Makes the file end where the log does, should there have been no room for that before. The append lock is held by
+    /// the caller.
+    async fn cut_tail(&self) -> Result<(), ProduceFailure> {
+        let Some(cut) = self.log().needs_cut() else { return Ok(()) };
+        let cutting = blocking::run(move || cut.run()).await;
+        let outcome = cutting.map_err(io::Error::from).flatten();
+        self.log().finish_cut(&outcome);
+        outcome.map_err(|error| match is_no_room(&error) {
+            true => ProduceFailure::NoRoom(error.into()),
+            false => ProduceFailure::Write(error.into()),
+        })
+    }
+
+    async fn roll_if_due(
+        &self,
+        incoming: &ProducedBatch,
+        now_ms: i64,
+    ) -> Result<(), ProduceFailure> {
+        let roll = self.log().needs_roll(incoming, now_ms);
+        self.roll(roll).await
+    }
+
+    /// Makes the next segment on a thread that may block, and where producers wait for syncs leaves
+    /// nothing of the old one to the kernel. The append lock is held by the caller.
+    async fn roll(&self, due: Option<Roll>) -> Result<(), ProduceFailure> {
+        let Some(roll) = due else { return Ok(()) };
+        let directory = Arc::clone(&self.directory);
+        let is_synced = self.promises_syncs();
+        let create = move || {
+            if is_synced {
+                roll.sync_sealed()?;
+            }
+            roll.create()
+        };
+        let creating = blocking::run(move || directory.touch(create));
+        let created = creating
+            .await
+            .map_err(|error| ProduceFailure::Roll(Arc::new(io::Error::from(error))))?;
+        match created.ok_or(ProduceFailure::Deleted)? {
+            Ok(new_segment) => {
+                let mut log = self.log();
+                log.install_roll(new_segment);
+                if is_synced {
+                    self.flushed.note(log.log_end());
+                }
+            }
+            Err(error) => {
+                self.log().fail_roll(&error);
+                if is_synced && self.log().is_offline() {
+                    self.write_again_what_was_not_synced().await;
+                }
+                return Err(ProduceFailure::Roll(error.into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A log that came from a cluster goes on in its last epoch; a new one is in epoch 0.
+fn leader_epoch_of(log: &Log) -> i32 {
+    log.leader_epochs().last().map_or(0, |last| last.leader_epoch)
+}

@@ -1,0 +1,323 @@
+//! Places of the disk that could not be read: known until they can be read again.
+//!
+//! Whoever meets one reports it here: it is logged within a budget, counted, and kept. A fetch of a
+//! partition with such a place reads what it is about to promise first, so that it ends before the
+//! place or answers an error. [`run`] reads the places again once a second, on the blocking pool,
+//! never on a worker.
+//!
+//! ```text
+//!   fetch, ListOffsets ── report ──► places ──┬── is_suspect ──► prove: read, then promise ──► less, or an error
+//!                                       ▲     └── /readyz, /metrics
+//!                      read again: gone └──── run
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use penstock_ring::{Ring, blocking};
+use penstock_storage::{Extent, FindError, PartitionName};
+use tokio::sync::watch;
+
+use crate::broker::read::ReadError;
+use crate::net::worker::{Stop, Worker, wait_for};
+use crate::server::Server;
+
+/// Between two looks whether what could not be read can be read again.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Places kept of one partition, each with a descriptor; the oldest makes room.
+const PLACES_MAX: usize = 8;
+
+/// Steps of reading: places again, and what is to be promised.
+const STEP_BYTES: usize = 256 * 1024;
+
+/// A place is read again up to this length.
+const PLACE_MAX_BYTES: u64 = 1 << 20;
+
+/// In what is to be promised, how near the first byte that cannot be read is found.
+const NEAR_BYTES: usize = 4096;
+
+/// What was being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Bytes of an answer that was promised.
+    Records,
+    /// Where an offset lies: batch headers and index pages.
+    Offset,
+    /// Where a time lies.
+    Time,
+    /// A sealed segment, for damage.
+    Scrub,
+    /// How old a segment is.
+    Age,
+    /// A log that is opened.
+    Start,
+}
+
+impl What {
+    /// The label of its metric.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            What::Records => "records",
+            What::Offset => "offset",
+            What::Time => "time",
+            What::Scrub => "scrub",
+            What::Age => "age",
+            What::Start => "start",
+        }
+    }
+}
+
+/// A range of a file in which something cannot be read.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) file: Arc<File>,
+    pub(crate) position: u64,
+    pub(crate) len_bytes: u64,
+}
+
+/// All places known.
+#[derive(Debug, Default)]
+pub(crate) struct ReadErrors {
+    places: Mutex<Vec<(PartitionName, Place)>>,
+    /// How many: asked by each fetch.
+    count: AtomicUsize,
+}
+
+impl ReadErrors {
+    /// Whether the partition has a place that cannot be read.
+    pub(crate) fn is_suspect(&self, partition: &PartitionName) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+            && self.places.lock().iter().any(|(of, _)| of == partition)
+    }
+
+    /// The partitions that have one, in order.
+    pub(crate) fn partitions(&self) -> Vec<PartitionName> {
+        let mut names: Vec<_> = self.places.lock().iter().map(|(of, _)| of.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Keeps a place, unless it is known.
+    pub(crate) fn keep(&self, partition: &PartitionName, place: Place) {
+        let mut places = self.places.lock();
+        if places.iter().any(|(_, known)| known.is_same(&place)) {
+            return;
+        }
+        let of_partition = |(of, _): &(PartitionName, Place)| of == partition;
+        if places.iter().filter(|known| of_partition(known)).count() == PLACES_MAX
+            && let Some(oldest) = places.iter().position(of_partition)
+        {
+            places.remove(oldest);
+        }
+        places.push((partition.clone(), place));
+        self.count.store(places.len(), Ordering::Relaxed);
+    }
+
+    /// Forgets what can be read again, or is gone. Blocks.
+    fn read_again(&self) {
+        let places = self.places.lock().clone();
+        for (partition, place) in places {
+            if place.read().is_err() && !place.is_unlinked() {
+                continue;
+            }
+            let mut places = self.places.lock();
+            places.retain(|(_, known)| !known.is_same(&place));
+            self.count.store(places.len(), Ordering::Relaxed);
+            drop(places);
+            let (file, position) = (path_of(&place.file), place.position);
+            tracing::info!(%partition, file = %file.display(), position, "can be read again, or is gone");
+        }
+    }
+}
+
+impl Place {
+    fn is_same(&self, other: &Place) -> bool {
+        let inode = |place: &Place| place.file.metadata().map(|file| (file.dev(), file.ino()));
+        let is_same_file = || match (inode(self), inode(other)) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => Arc::ptr_eq(&self.file, &other.file),
+        };
+        self.position == other.position && is_same_file()
+    }
+
+    fn read(&self) -> io::Result<()> {
+        let mut piece = vec![0; STEP_BYTES];
+        let end = self.position + self.len_bytes.min(PLACE_MAX_BYTES);
+        for from in (self.position..end).step_by(STEP_BYTES) {
+            let len_bytes = (end - from).min(STEP_BYTES as u64) as usize;
+            self.file.read_exact_at(&mut piece[..len_bytes], from)?;
+        }
+        Ok(())
+    }
+
+    /// Its segment has expired, or its topic is deleted.
+    fn is_unlinked(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
+    }
+}
+
+/// Reads the places again until a stop begins.
+pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
+    let read_again = async {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            if server.read_errors.count.load(Ordering::Relaxed) > 0 {
+                let server = Arc::clone(&server);
+                let read = blocking::run(move || server.read_errors.read_again());
+                if read.await.is_err() {
+                    tracing::error!("reading bad places again panicked; it goes on");
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = read_again => {}
+        () = wait_for(&mut stop, Stop::Drain) => {}
+    }
+}
+
+/// Counts, keeps and, within the budget, logs a place that could not be read.
+pub(crate) fn report(
+    worker: &Worker,
+    what: What,
+    partition: &PartitionName,
+    place: Place,
+    error: &dyn std::fmt::Display,
+) {
+    let server = &worker.server;
+    server.metrics.note_read_error(what);
+    if let Some(held_back) = worker.fetch_lines.take(Instant::now()) {
+        let (file, position) = (path_of(&place.file), place.position);
+        tracing::error!(%partition, file = %file.display(), position, held_back, %error, "cannot read {}", what.name());
+    }
+    server.read_errors.keep(partition, place);
+}
+
+/// The same of a look-up that has failed, whatever for: damage is logged as well, and an offset
+/// that is out of range is daily life.
+pub(crate) fn report_lookup(
+    worker: &Worker,
+    what: What,
+    partition: &PartitionName,
+    sought: i64,
+    error: &ReadError,
+) {
+    match error {
+        ReadError::Disk { file, position, len_bytes, source } => {
+            let (file, position, len_bytes) = (Arc::clone(file), *position, *len_bytes as u64);
+            return report(worker, what, partition, Place { file, position, len_bytes }, source);
+        }
+        ReadError::Find(FindError::OutOfRange { .. }) => {
+            return tracing::debug!(%partition, sought, %error, "cannot look up");
+        }
+        ReadError::Find(FindError::Io { source, .. }) if is_of_the_disk(source) => {
+            worker.server.metrics.note_read_error(what);
+        }
+        ReadError::Find(FindError::Short { .. }) => worker.server.metrics.note_read_error(what),
+        ReadError::Find(_) => {}
+    }
+    if let Some(held_back) = worker.fetch_lines.take(Instant::now()) {
+        tracing::error!(%partition, sought, held_back, %error, "cannot look up {}", what.name());
+    }
+}
+
+/// Reads an extent that is about to be promised. Gives as much of it as can be read, and the place
+/// that cannot.
+pub(crate) async fn prove(ring: &Ring, extent: Extent) -> (Extent, Option<(Place, io::Error)>) {
+    let (file, from) = (&extent.file, extent.position.0);
+    let mut proven = 0;
+    let mut step_bytes = STEP_BYTES;
+    while proven < extent.len_bytes {
+        let len_bytes = (extent.len_bytes - proven).min(step_bytes as u64);
+        let read = ring.read_at(Arc::clone(file), from + proven, len_bytes as usize).await;
+        let error = match read {
+            Ok(bytes) if bytes.len() as u64 == len_bytes => {
+                proven += len_bytes;
+                continue;
+            }
+            Ok(_) => io::ErrorKind::UnexpectedEof.into(),
+            Err(error) => error,
+        };
+        if step_bytes > NEAR_BYTES {
+            step_bytes = NEAR_BYTES;
+            continue;
+        }
+        let place = Place { file: Arc::clone(file), position: from + proven, len_bytes };
+        return (Extent { len_bytes: proven, ..extent }, Some((place, error)));
+    }
+    (extent, None)
+}
+
+/// Whether an error of a read is the disk's, and not for want of a file, a right or a descriptor.
+pub(crate) fn is_of_the_disk(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const OF_DISKS: [Errno; 8] = [
+        Errno::IO,
+        Errno::UCLEAN,
+        Errno::BADMSG,
+        Errno::NODATA,
+        Errno::NXIO,
+        Errno::NODEV,
+        Errno::STALE,
+        Errno::NOTCONN,
+    ];
+    OF_DISKS.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// For a log line: asked of the kernel, since who reads has a descriptor only.
+fn path_of(file: &File) -> PathBuf {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::read_link(link).unwrap_or_else(|_| PathBuf::from("?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(position: u64) -> (tempfile::NamedTempFile, Place) {
+        let named = tempfile::NamedTempFile::new().unwrap();
+        let file = Arc::new(named.reopen().unwrap());
+        (named, Place { file, position, len_bytes: 10 })
+    }
+
+    fn partition(index: i32) -> PartitionName {
+        PartitionName { topic: "t".into(), partition: index }
+    }
+
+    #[test]
+    fn a_place_is_known_until_it_can_be_read_or_is_gone() {
+        let errors = ReadErrors::default();
+        let ((longer, first), (unlinked, second)) = (place(0), place(0));
+        errors.keep(&partition(1), first);
+        errors.keep(&partition(0), second);
+        errors.read_again();
+        assert_eq!(errors.partitions(), [partition(0), partition(1)]);
+        longer.as_file().set_len(10).unwrap();
+        errors.read_again();
+        assert_eq!(errors.partitions(), [partition(0)]);
+        assert!(errors.is_suspect(&partition(0)) && !errors.is_suspect(&partition(1)));
+        unlinked.close().unwrap();
+        errors.read_again();
+        assert!(errors.partitions().is_empty() && !errors.is_suspect(&partition(0)));
+    }
+
+    #[test]
+    fn a_disk_that_reads_nothing_costs_few_descriptors_and_no_place_counts_twice() {
+        let errors = ReadErrors::default();
+        let (_named, place) = place(0);
+        for position in (0..100).chain(0..100) {
+            errors.keep(&partition(0), Place { position, ..place.clone() });
+        }
+        errors.keep(&partition(1), Place { position: 100, ..place });
+        assert_eq!(errors.places.lock().len(), PLACES_MAX + 1);
+    }
+}

@@ -1,0 +1,126 @@
+//! Closing all logs at a stop: side by side, and no longer than the stop may take.
+//!
+//! ```text
+//!   logs, on a few threads ──▶ all closed ──▶ recovery points ──▶ the marker of a clean stop
+//!                          └─▶ some are not ─▶ recovery points     the next start proves what is new in those
+//! ```
+//!
+//! A log with nothing new costs no sync. A disk without room is no error: what cannot be written there costs the next
+//! start some time, and nothing else. Called by server once no worker runs any more.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, anyhow};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::Topics;
+use crate::broker::disk_reserve::is_full;
+use crate::broker::partition::Closed;
+use crate::net::worker::Stop;
+
+#[cfg(test)]
+mod tests;
+
+/// Logs closed at a time: a disk takes the syncs of several together.
+const THREADS: usize = 16;
+
+/// How long closing may take.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    /// When no further log is synced.
+    pub(crate) until: Instant,
+    pub(crate) stop: watch::Receiver<Stop>,
+}
+
+impl Patience {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.until || self.is_urgent()
+    }
+
+    fn is_urgent(&self) -> bool {
+        *self.stop.borrow() >= Stop::Now
+    }
+}
+
+/// What has become of all logs.
+struct Outcome {
+    /// The first error.
+    closed: anyhow::Result<()>,
+    /// Those whose syncs were given up.
+    given_up: usize,
+    /// Those that found no room.
+    no_room: usize,
+}
+
+impl Topics {
+    /// Closes every log and, if all could be, marks the stop as clean. Blocks.
+    ///
+    /// # Errors
+    /// The first log that cannot be closed, was not even opened, or would have taken too long; the others are closed
+    /// all the same.
+    pub(crate) fn close(&self, patience: &Patience) -> anyhow::Result<()> {
+        let Outcome { mut closed, given_up, no_room } = self.close_logs(patience);
+        for topic in self.all() {
+            if let Some((index, _)) = topic.unopened().next() {
+                // Whether it was left cleanly is not known any more: its next opening must look.
+                let name = topic.name_of(index);
+                closed = closed.and(Err(anyhow!("{name} could not be opened")));
+            }
+        }
+        if given_up > 0 {
+            closed = closed.and(Err(anyhow!(
+                "the stop does not wait for the disk any longer: the records of {given_up} partitions are left to the system, and \
+                the next start reads what is new in them"
+            )));
+            if patience.is_urgent() {
+                return closed;
+            }
+        }
+        let written = self.write_recovery_points().context("cannot write the recovery points");
+        // First what went wrong otherwise.
+        closed?;
+        let marked = written.and_then(|()| match no_room {
+            0 => self.data_dir.write_clean_shutdown().context("cannot mark the stop as clean"),
+            _ => Ok(()),
+        });
+        match marked {
+            Err(error) if is_full(&error) => {
+                tracing::warn!(
+                    "the next start reads what is new, since there is no room: {error:#}"
+                );
+                Ok(())
+            }
+            marked => marked,
+        }
+    }
+
+    fn close_logs(&self, patience: &Patience) -> Outcome {
+        let (partitions, next) = (self.partitions(), AtomicUsize::new(0));
+        let outcome = Mutex::new(Outcome { closed: Ok(()), given_up: 0, no_room: 0 });
+        let close_some = || {
+            while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                match partition.close(&|| !patience.is_over()) {
+                    Ok(Closed::Whole) => {}
+                    Ok(Closed::GivenUp) => outcome.lock().given_up += 1,
+                    Ok(Closed::NoRoom) => outcome.lock().no_room += 1,
+                    Err(error) => {
+                        let error =
+                            anyhow!(error).context(format!("cannot close {}", partition.name));
+                        let first = &mut outcome.lock().closed;
+                        *first = std::mem::replace(first, Ok(())).and(Err(error));
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..THREADS.min(partitions.len()) {
+                // Without further threads this one closes all.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, close_some);
+            }
+            close_some();
+        });
+        outcome.into_inner()
+    }
+}

@@ -1,0 +1,217 @@
+//! Stops on a disk whose syncs take their time.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_storage::{
+    DataDir, DirEntry, Directory, Disk, DiskFile, Files, LastStop, LogConfig, ProducedBatch,
+};
+
+use super::*;
+use crate::broker::groups::OffsetStore;
+use crate::broker::metrics::Metrics;
+use crate::broker::overrides::Overrides;
+use crate::config::durability::Durability;
+use crate::config::settings::Settings;
+
+const COUNT: i32 = 32;
+
+/// Its syncs are counted: all of them, those that run now, and the most that ever ran. None ends while its gate is
+/// held, nor before its time is over.
+#[derive(Debug, Clone, Default)]
+struct SlowDisk(Arc<[AtomicUsize; 3]>, Arc<Mutex<()>>, Arc<AtomicUsize>);
+
+impl SlowDisk {
+    fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let [all, now, most] = &*self.0;
+        all.fetch_add(1, Ordering::Relaxed);
+        most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        drop(self.1.lock());
+        let sync_ms = self.2.load(Ordering::Relaxed).max(5);
+        std::thread::sleep(Duration::from_millis(sync_ms as u64));
+        now.fetch_sub(1, Ordering::Relaxed);
+        sync()
+    }
+
+    fn syncs(&self) -> usize {
+        self.0[0].load(Ordering::Relaxed)
+    }
+
+    fn file(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        Box::new(SlowFile(self.clone(), file))
+    }
+}
+
+impl Disk for SlowDisk {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Files.open(path).map(|file| self.file(file))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Files.create(path).map(|file| self.file(file))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        Files.list(dir)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        Files.create_dir_all(dir)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        Files.remove_file(path)
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        Files.remove_dir_all(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Files.rename(from, to)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.sync(|| Files.sync_dir(dir))
+    }
+}
+
+#[derive(Debug)]
+struct SlowFile(SlowDisk, Box<dyn DiskFile>);
+
+impl DiskFile for SlowFile {
+    fn read_exact_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
+        self.1.read_exact_at(buffer, position)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.1.write_all_at(bytes, position)
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.1.len_bytes()
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.1.set_len(len_bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync(|| self.1.sync_data())
+    }
+
+    fn handle(&self) -> &Arc<File> {
+        self.1.handle()
+    }
+}
+
+/// A server with a topic, whose syncs are counted from then on.
+fn made(dir: &Path) -> (Topics, SlowDisk) {
+    let settings = Settings { data_dir: dir.to_owned(), ..Settings::default() };
+    let disk = SlowDisk::default();
+    let data_dir = DataDir::open(Directory::on(Arc::new(disk.clone()), dir)).unwrap();
+    let offsets = Arc::new(OffsetStore::open(dir, Durability::Os).unwrap());
+    let topics = Topics::open(&settings, data_dir, &offsets, &Metrics::new()).unwrap();
+    topics.create("t", COUNT, Overrides::default()).unwrap();
+    disk.0.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+    (topics, disk)
+}
+
+/// Appends a record to every partition.
+fn fill(topics: &Topics) {
+    let mut builder = penstock_batch::BatchBuilder::new();
+    builder.push(penstock_batch::NewRecord::default());
+    let bytes: bytes::Bytes = builder.finish().into();
+    for partition in topics.partitions() {
+        let batch = ProducedBatch::validate(bytes.clone(), &LogConfig::default().terms(0, true));
+        let mut log = partition.log();
+        let append = log.begin_append(batch.unwrap(), 0, 0).unwrap();
+        append.file.write_all_at(&append.pieces.concat(), append.position.0).unwrap();
+        log.finish_append(append);
+    }
+}
+
+fn patience(wait: Duration, stop: Stop) -> Patience {
+    let (_, stop) = watch::channel(stop);
+    Patience { until: Instant::now() + wait, stop }
+}
+
+fn last_stop(topics: Topics, dir: &Path) -> LastStop {
+    drop(topics);
+    DataDir::open(dir).unwrap().take_last_stop().unwrap()
+}
+
+#[test]
+fn logs_are_closed_side_by_side() {
+    let dir = tempfile::tempdir().unwrap();
+    let (topics, disk) = made(dir.path());
+    fill(&topics);
+    topics.close(&patience(Duration::from_secs(600), Stop::Drain)).unwrap();
+    assert!(disk.syncs() > COUNT as usize);
+    let most = disk.0[2].load(Ordering::Relaxed);
+    assert!((2..=THREADS).contains(&most), "{most} syncs at a time");
+    assert_eq!(last_stop(topics, dir.path()), LastStop::Clean);
+}
+
+#[test]
+fn logs_with_nothing_new_cost_no_sync_and_a_stop_in_a_hurry_is_clean_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (topics, disk) = made(dir.path());
+    topics.close(&patience(Duration::ZERO, Stop::Now)).unwrap();
+    assert!(disk.syncs() < COUNT as usize, "{} syncs", disk.syncs());
+    assert_eq!(last_stop(topics, dir.path()), LastStop::Clean);
+}
+
+#[test]
+fn a_stop_whose_time_is_over_leaves_what_is_new_to_the_next_start() {
+    for (wait, stop) in [(0, Stop::Drain), (600, Stop::Now)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (topics, disk) = made(dir.path());
+        fill(&topics);
+        let closed = topics.close(&patience(Duration::from_secs(wait), stop));
+        let words = closed.unwrap_err().to_string();
+        assert!(words.contains(&format!("{COUNT} partitions are left")), "{words}");
+        assert!(disk.syncs() < COUNT as usize, "{} syncs", disk.syncs());
+        assert_eq!(last_stop(topics, dir.path()), LastStop::Unclean);
+    }
+}
+
+/// It took 74 s, whatever drain.timeout.ms was.
+#[test]
+fn a_stop_on_a_disk_with_syncs_of_100_ms_ends_in_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (topics, disk) = made(dir.path());
+    topics.create("u", 60 - COUNT, Overrides::default()).unwrap();
+    fill(&topics);
+    disk.2.store(100, Ordering::Relaxed);
+    let (began, wait) = (Instant::now(), Duration::from_millis(500));
+    let closed = topics.close(&patience(wait, Stop::Drain));
+    let took = began.elapsed();
+    assert!(took < wait + Duration::from_secs(1), "{took:?}: {closed:?}");
+    assert_eq!(last_stop(topics, dir.path()), LastStop::Unclean);
+}
+
+#[test]
+fn a_second_signal_ends_a_close_that_has_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let (topics, disk) = made(dir.path());
+    fill(&topics);
+    let (signal, stop) = watch::channel(Stop::Drain);
+    let patience = Patience { until: Instant::now() + Duration::from_secs(600), stop };
+    let closed = std::thread::scope(|scope| {
+        let gate = disk.1.lock();
+        let closing = scope.spawn(|| topics.close(&patience));
+        while disk.syncs() == 0 && !closing.is_finished() {
+            std::thread::yield_now();
+        }
+        signal.send(Stop::Now).unwrap();
+        drop(gate);
+        closing.join().unwrap()
+    });
+    assert!(closed.is_err());
+    assert_eq!(last_stop(topics, dir.path()), LastStop::Unclean);
+}

@@ -1,0 +1,94 @@
+//! Retention, partition by partition: what is due is sealed, then let go of, logged and counted.
+//!
+//! Called by housekeeping.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use penstock_storage::{AgeRead, ExpiredSegment, Expiry};
+
+use super::Topics;
+use crate::broker::metrics::Metrics;
+use crate::broker::partition::{Partition, ProduceFailure};
+use crate::broker::read_errors::What;
+use crate::log_budget::LogBudget;
+
+impl Topics {
+    /// Seals active segments that have expired whole.
+    pub(crate) async fn roll_expired(&self) {
+        let lines = LogBudget::new(Instant::now());
+        for partition in self.partitions() {
+            match partition.roll_if_expired().await {
+                Ok(()) | Err(ProduceFailure::Deleted) => {}
+                Err(error) if lines.take(Instant::now()).is_some() => {
+                    tracing::error!(partition = %partition.name, %error, "cannot roll an expired segment");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Lets go of the segments that retention no longer keeps. Blocks.
+    pub(crate) fn expire(&self, now_ms: i64, metrics: &Metrics) {
+        for partition in self.partitions() {
+            for (why, gone) in expire(&partition, now_ms, metrics) {
+                report(&partition, why, gone);
+                metrics.note_expired(why, gone.segments, gone.bytes);
+            }
+        }
+    }
+}
+
+/// What of one partition went for one reason.
+#[derive(Debug, Clone, Copy, Default)]
+struct Gone {
+    segments: u64,
+    bytes: u64,
+}
+
+fn expire(partition: &Arc<Partition>, now_ms: i64, metrics: &Metrics) -> BTreeMap<Expiry, Gone> {
+    let mut all: BTreeMap<Expiry, Gone> = BTreeMap::new();
+    while partition.touch_files(|| let_go(partition, now_ms, &mut all)).is_some() {
+        // Not while the directory is held: a roll, and with it an append, waits for that, and all
+        // of a segment may have to be read. Of a deleted topic nothing is made of what is read.
+        let unread = partition.log().unread_age(now_ms);
+        match unread.map(AgeRead::run) {
+            Some(Ok(age)) => partition.log().note_age(age),
+            Some(Err(error)) if partition.touch_files(|| ()).is_some() => {
+                metrics.note_read_error(What::Age);
+                tracing::warn!(partition = %partition.name, %error, "cannot tell how old a segment is");
+                break;
+            }
+            Some(Err(_)) | None => break,
+        }
+    }
+    all
+}
+
+fn let_go(partition: &Partition, now_ms: i64, all: &mut BTreeMap<Expiry, Gone>) {
+    // The guard ends with the statement: files are unlinked without it.
+    let expired = partition.log().expire(now_ms);
+    for segment in expired {
+        let ExpiredSegment { why, size_bytes, .. } = segment;
+        let gone = all.entry(why).or_default();
+        (gone.segments, gone.bytes) = (gone.segments + 1, gone.bytes + size_bytes);
+        if let Err(error) = segment.unlink() {
+            tracing::error!(partition = %partition.name, %error, "cannot unlink an expired segment");
+        }
+    }
+}
+
+fn report(partition: &Partition, why: Expiry, gone: Gone) {
+    let log = partition.log();
+    let (retention_ms, retention_bytes) = (log.config().retention_ms, log.config().retention_bytes);
+    let log_start = log.log_start().0;
+    drop(log);
+    let why = match why {
+        Expiry::LogStart => "below the log start".to_owned(),
+        Expiry::Size => format!("retention.bytes is {}", retention_bytes.unwrap_or_default()),
+        Expiry::Time => format!("retention.ms is {}", retention_ms.unwrap_or_default()),
+    };
+    tracing::info!(partition = %partition.name, segments = gone.segments, bytes = gone.bytes, why, log_start,
+        "expired segments");
+}

@@ -1,0 +1,7 @@
+//! What an operator may set, and the limits nobody sets.
+
+pub(crate) mod durability;
+pub(crate) mod fetch_path;
+pub(crate) mod limits;
+pub(crate) mod memory_limit;
+pub(crate) mod settings;

@@ -1,0 +1,44 @@
+//! What an operator may choose about acknowledgements: `--durability`. Who keeps the promise is
+//! [`crate::broker::partition`] for records and `groups/offset_store.rs` for committed offsets.
+
+/// What holds when a producer is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// The records are in the page cache.
+    Os,
+    /// The records are on the disk: one fdatasync(2) for all that was written together.
+    Fsync,
+}
+
+/// What survives what; the README has the same.
+pub(crate) const TABLE: &str = "\
+What has been acknowledged, and survives:
+  acks    --durability  SIGKILL  power cut                      error of the disk
+  0       os, fsync     nothing is acknowledged
+  1, all  os            all      all but the newest: what the   what was written back; the flush that
+                                 kernel had not yet written     fails later takes the partition offline
+  1, all  fsync         all      all                            all: what fails is not acknowledged
+A write or sync that fails takes its partition offline until restart (no room on the disk does not):
+produce is refused there, fetch goes on. Records that a disk loses later are found by their CRC.
+";
+
+impl std::fmt::Display for Durability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Durability::Os => "os",
+            Durability::Fsync => "fsync",
+        })
+    }
+}
+
+impl std::str::FromStr for Durability {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "os" => Ok(Durability::Os),
+            "fsync" => Ok(Durability::Fsync),
+            _ => Err("is neither os nor fsync".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The workers' threads: begun before anything is opened, given the server once it is, waited for at a stop.
+//!
+//! ```text
+//!   muster ──► thread, runtime, ring with its kernel workers ──► begun
+//!      └─ one cannot be had: the start is refused, and has touched nothing
+//!   serve  ──► connections, until a stop ──► ended
+//!   drain  ──► all have ended
+//! ```
+//!
+//! So a lack of threads is found at start, and one that comes later makes a server slower and nothing else.
+//! Called by server.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use anyhow::{Context, anyhow};
+use penstock_ring::{RAISE_THREADS, RingConfig};
+use tokio::sync::{oneshot, watch};
+
+use crate::net::worker::{self, Orders, Stop};
+use crate::server::Server;
+
+/// All workers of a server.
+pub(crate) struct Crew(Vec<Member>);
+
+struct Member {
+    thread: JoinHandle<anyhow::Result<()>>,
+    /// What it is to serve.
+    server: oneshot::Sender<Arc<Server>>,
+    /// Fails once the thread is about to end.
+    ended: oneshot::Receiver<()>,
+}
+
+/// Workers that serve.
+pub(crate) struct Serving(Vec<(JoinHandle<anyhow::Result<()>>, oneshot::Receiver<()>)>);
+
+impl Crew {
+    /// Begins a worker a listener, and returns when each has all that it needs.
+    ///
+    /// # Errors
+    /// A thread, a runtime or a ring cannot be had. Those that were begun end by themselves.
+    pub(crate) async fn muster(
+        listeners: Vec<TcpListener>,
+        ring: &RingConfig,
+        stop: &watch::Sender<Stop>,
+    ) -> anyhow::Result<Crew> {
+        let mut members = Vec::new();
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let (begun, begins) = oneshot::channel();
+            let (server, serves) = oneshot::channel();
+            let ring = ring.clone();
+            let orders = Orders { ring, listener, stop: stop.subscribe(), begun, server: serves };
+            let (thread, ended) = start(number, orders, stop.clone())?;
+            if begins.await.is_err() {
+                let outcome = thread.join().map_err(|_| anyhow!("a worker panicked"))?;
+                return Err(outcome.err().unwrap_or_else(|| anyhow!("worker {number} left")));
+            }
+            members.push(Member { thread, server, ended });
+        }
+        Ok(Crew(members))
+    }
+
+    /// Lets them serve.
+    pub(crate) fn serve(self, server: &Arc<Server>) -> Serving {
+        let serve = |member: Member| {
+            // One that has left has told, and has stopped the server.
+            let _ = member.server.send(Arc::clone(server));
+            (member.thread, member.ended)
+        };
+        Serving(self.0.into_iter().map(serve).collect())
+    }
+}
+
+impl Serving {
+    /// Waits until they have answered what is in flight, but no longer than they may take.
+    ///
+    /// # Errors
+    /// One has failed.
+    pub(crate) async fn drain(
+        self,
+        stop: &watch::Sender<Stop>,
+        until: Instant,
+    ) -> anyhow::Result<()> {
+        let (threads, ends): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
+        // No thread waits for them: there may be none to spare, and they may need it.
+        let all_ended = async {
+            for ended in ends {
+                let _ = ended.await;
+            }
+        };
+        tokio::pin!(all_ended);
+        tokio::select! {
+            () = &mut all_ended => {}
+            () = tokio::time::sleep_until(until.into()) => {
+                tracing::warn!("requests were still in flight after three quarters of drain.timeout.ms: closing them");
+                stop.send_modify(|stop| *stop = (*stop).max(Stop::Cut));
+                all_ended.await;
+            }
+        }
+        for thread in threads {
+            thread.join().map_err(|_| anyhow!("a worker panicked"))??;
+        }
+        Ok(())
+    }
+}
+
+fn start(
+    number: usize,
+    orders: Orders,
+    stop: watch::Sender<Stop>,
+) -> anyhow::Result<(JoinHandle<anyhow::Result<()>>, oneshot::Receiver<()>)> {
+    let (ending, ended) = oneshot::channel::<()>();
+    let work = move || {
+        let _ending = ending;
+        let outcome = worker::run(orders);
+        if let Err(error) = &outcome {
+            tracing::error!("worker {number} failed: {error:#}");
+        }
+        // A worker that ends by itself takes the server with it: half a server helps nobody.
+        stop.send_modify(|stop| *stop = (*stop).max(Stop::Drain));
+        outcome
+    };
+    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(work);
+    let thread = thread.with_context(|| format!("cannot start a worker's thread: {RAISE_THREADS}"));
+    Ok((thread?, ended))
+}

@@ -1,0 +1,333 @@
+//! The connections of one worker, and the sweep that ends those that take too long.
+//!
+//! A connection says which phase it is in; once a second the sweep compares how long it has been there
+//! with the phase's limit and, past it, shuts the socket down. Shutting down is the one way to end a
+//! connection from outside: whatever operation it has in the kernel ends by it (KERNEL.md, row 13), and
+//! its task then finds the end by itself. So the path of a request sets no timer, and there is one place
+//! that knows all time-outs.
+//!
+//! Where memory or places are short, the sweep also has the slowest give way ([`crate::broker::give_way`]).
+//!
+//! ```text
+//!   Idle ──first byte──► Receiving ──frame complete──► Working ──answer laid out──► Sending ──► Idle
+//!   connections.max.idle.ms  frame.timeout.ms          (its own max_wait)       send.timeout.ms
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use penstock_ring::Socket;
+
+use crate::broker::give_way::{Candidate, Shortage, slowest};
+use crate::broker::send_memory::{SMALL_BYTES, SendMemory};
+use crate::broker::uploads::PROGRESS_BYTES;
+use crate::clock;
+use crate::config::settings::Settings;
+
+/// A connection that sends nothing keeps a large send buffer so long for its next answer.
+const LARGE_BUFFER_KEPT: Duration = Duration::from_secs(1);
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Between requests.
+    Idle,
+    /// Some bytes of a frame are here.
+    Receiving,
+    /// The request is being answered; it may wait for data.
+    Working,
+    /// The answer goes out.
+    Sending,
+}
+
+/// What the sweep sees of a connection.
+#[derive(Debug)]
+pub(crate) struct Vitals {
+    socket: Rc<Socket>,
+    phase: Cell<Phase>,
+    since: Cell<Instant>,
+    taken_bytes: Cell<u64>,
+    /// It was ended from outside; its task has not found out yet.
+    is_cut: Cell<bool>,
+    upload: Upload,
+    /// The send buffer, as the kernel counts it, and the share it comes from.
+    buffer_bytes: Cell<u64>,
+    send_memory: Option<Arc<SendMemory>>,
+}
+
+/// A frame for which a share of the memory for requests has been granted.
+#[derive(Debug)]
+struct Upload {
+    /// 0: there is none.
+    granted_bytes: Cell<u64>,
+    progress_at: Cell<Instant>,
+    /// What has been received since.
+    received_bytes: Cell<u64>,
+}
+
+/// How long each phase may last.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PhaseLimits {
+    idle: Duration,
+    receiving: Duration,
+    sending: Duration,
+}
+
+/// The connections of one worker. Not shared between threads.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    all: RefCell<Vec<Rc<Vitals>>>,
+}
+
+impl PhaseLimits {
+    pub(crate) fn of(settings: &Settings) -> Self {
+        PhaseLimits {
+            idle: settings.connection_idle_max,
+            receiving: settings.frame_timeout,
+            sending: settings.send_timeout,
+        }
+    }
+
+    /// Whether a connection that has been in `phase` for `lasted` has overstayed.
+    fn overstayed(&self, phase: Phase, lasted: Duration) -> bool {
+        match phase {
+            Phase::Idle => lasted > self.idle,
+            Phase::Receiving => lasted > self.receiving,
+            Phase::Working => false,
+            Phase::Sending => lasted > self.sending,
+        }
+    }
+}
+
+impl Vitals {
+    pub(crate) fn new(socket: Rc<Socket>, send_memory: Option<Arc<SendMemory>>) -> Rc<Self> {
+        let upload = Upload {
+            granted_bytes: Cell::new(0),
+            progress_at: Cell::new(clock::coarse_now()),
+            received_bytes: Cell::new(0),
+        };
+        Rc::new(Vitals {
+            socket,
+            phase: Cell::new(Phase::Idle),
+            since: Cell::new(clock::coarse_now()),
+            taken_bytes: Cell::new(0),
+            is_cut: Cell::new(false),
+            upload,
+            buffer_bytes: Cell::new(SMALL_BYTES),
+            send_memory,
+        })
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since.set(clock::coarse_now());
+    }
+
+    pub(crate) fn socket(&self) -> Rc<Socket> {
+        Rc::clone(&self.socket)
+    }
+
+    /// Ends the connection, whatever it is doing.
+    pub(crate) fn shut_down(&self) {
+        self.shut_down_direction(Shutdown::Both);
+    }
+
+    fn shut_down_direction(&self, direction: Shutdown) {
+        if let Err(error) = self.socket.shutdown_direction(direction) {
+            tracing::debug!(%error, "cannot shut a connection down");
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// A share of so many bytes for a frame has been granted; 0: given back.
+    pub(crate) fn note_grant(&self, granted_bytes: u64) {
+        self.upload.granted_bytes.set(granted_bytes);
+        self.upload.progress_at.set(clock::coarse_now());
+    }
+
+    /// Bytes of a frame have come.
+    pub(crate) fn note_received(&self, len_bytes: u64) {
+        if self.upload.granted_bytes.get() == 0 {
+            return;
+        }
+        let received_bytes = self.upload.received_bytes.get() + len_bytes;
+        self.upload.received_bytes.set(received_bytes % PROGRESS_BYTES);
+        if received_bytes >= PROGRESS_BYTES {
+            self.upload.progress_at.set(clock::coarse_now());
+        }
+    }
+
+    /// Makes the send buffer fit an answer, as far as there is memory.
+    pub(crate) fn widen(&self, answer_bytes: u64) {
+        let Some(send_memory) = &self.send_memory else { return };
+        let has_bytes = self.buffer_bytes.get();
+        let bytes = send_memory.widen(has_bytes, answer_bytes, self.socket.is_proven());
+        if bytes != has_bytes {
+            self.set_buffer(bytes);
+        }
+    }
+
+    /// Gives a large send buffer back once nothing is in it.
+    fn narrow(&self) {
+        let Some(send_memory) = &self.send_memory else { return };
+        let has_bytes = self.buffer_bytes.get();
+        if has_bytes > SMALL_BYTES && self.socket.waiting_bytes() == 0 {
+            self.set_buffer(SMALL_BYTES);
+            send_memory.narrow(has_bytes);
+        }
+    }
+
+    fn set_buffer(&self, bytes: u64) {
+        self.buffer_bytes.set(bytes);
+        if let Err(error) = self.socket.set_send_buffer(bytes as usize / 2) {
+            tracing::debug!(%error, "cannot set a send buffer");
+        }
+    }
+
+    /// Ends the connection, and with it what its peer has not taken.
+    fn cut(&self) {
+        self.is_cut.set(true);
+        if let Err(error) = self.socket.forget_unsent() {
+            tracing::debug!(%error, "cannot make a socket forget what is unsent");
+        }
+        self.shut_down();
+    }
+
+    /// What would come free, and how long it has made no progress, where this is short.
+    fn candidate(&self, shortage: Shortage, now: Instant) -> Candidate {
+        let (since, holds) = match (shortage, self.phase()) {
+            (Shortage::Upload, Phase::Receiving) => {
+                (self.upload.progress_at.get(), self.upload.granted_bytes.get())
+            }
+            (Shortage::Place, Phase::Sending) => (self.since.get(), 1),
+            (Shortage::SendBuffer, Phase::Sending) => {
+                (self.since.get(), self.buffer_bytes.get() - SMALL_BYTES)
+            }
+            _ => (now, 0),
+        };
+        Candidate { idle: now.saturating_duration_since(since), holds }
+    }
+
+    /// A peer that takes anything at all of its answer starts its time anew.
+    fn note_progress(&self, now: Instant) {
+        let taken_bytes = self.socket.taken_bytes();
+        if self.taken_bytes.replace(taken_bytes) != taken_bytes {
+            self.since.set(now);
+        }
+    }
+}
+
+impl Drop for Vitals {
+    fn drop(&mut self) {
+        if let Some(send_memory) = &self.send_memory {
+            send_memory.narrow(self.buffer_bytes.get());
+        }
+    }
+}
+
+impl Connections {
+    pub(crate) fn add(&self, vitals: Rc<Vitals>) {
+        self.all.borrow_mut().push(vitals);
+    }
+
+    pub(crate) fn remove(&self, vitals: &Rc<Vitals>) {
+        let mut all = self.all.borrow_mut();
+        if let Some(at) = all.iter().position(|other| Rc::ptr_eq(other, vitals)) {
+            all.swap_remove(at);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.borrow().is_empty()
+    }
+
+    /// Shuts down every connection that has overstayed in its phase, and says how many.
+    pub(crate) fn sweep(&self, limits: PhaseLimits, now: Instant) -> usize {
+        let all = self.all.borrow();
+        let mut ended = 0;
+        for vitals in all.iter() {
+            if vitals.phase() == Phase::Sending {
+                vitals.note_progress(now);
+            }
+            let lasted = now.saturating_duration_since(vitals.since.get());
+            if limits.overstayed(vitals.phase(), lasted) {
+                tracing::debug!(phase = ?vitals.phase(), ?lasted, "a connection took too long");
+                vitals.cut();
+                ended += 1;
+            } else if vitals.phase() != Phase::Sending {
+                vitals.socket.release_taken();
+                if lasted >= LARGE_BUFFER_KEPT {
+                    vitals.narrow();
+                }
+            }
+        }
+        ended
+    }
+
+    /// Ends the slowest so that `wanted` of what is short comes free, as far as any are slow, and says how many.
+    pub(crate) fn give_way(
+        &self,
+        shortage: Shortage,
+        patience: Duration,
+        wanted: u64,
+        now: Instant,
+    ) -> usize {
+        if wanted == 0 {
+            return 0;
+        }
+        let all = self.all.borrow();
+        let candidate = |vitals: &Rc<Vitals>| vitals.candidate(shortage, now);
+        let (cut, going_on): (Vec<_>, Vec<_>) = all.iter().partition(|v| v.is_cut.get());
+        // What is on its way to come free needs no others.
+        let coming: u64 = cut.into_iter().map(candidate).map(|one| one.holds).sum();
+        let candidates: Vec<_> = going_on.iter().copied().map(candidate).collect();
+        let slowest = slowest(&candidates, patience, wanted.saturating_sub(coming));
+        slowest.iter().for_each(|at| going_on[*at].cut());
+        slowest.len()
+    }
+
+    /// No more requests: what has been received is still answered, then the connections end.
+    pub(crate) fn stop_receiving(&self) {
+        for vitals in self.all.borrow().iter() {
+            vitals.shut_down_direction(Shutdown::Read);
+        }
+    }
+
+    /// Ends all connections, whatever they are doing.
+    pub(crate) fn shut_down(&self) {
+        for vitals in self.all.borrow().iter() {
+            vitals.shut_down();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: PhaseLimits = PhaseLimits {
+        idle: Duration::from_secs(600),
+        receiving: Duration::from_secs(30),
+        sending: Duration::from_secs(20),
+    };
+
+    #[test]
+    fn each_phase_has_its_own_patience() {
+        let second = Duration::from_secs(1);
+        assert!(!LIMITS.overstayed(Phase::Idle, LIMITS.idle));
+        assert!(LIMITS.overstayed(Phase::Idle, LIMITS.idle + second));
+        assert!(LIMITS.overstayed(Phase::Receiving, LIMITS.receiving + second));
+        assert!(LIMITS.overstayed(Phase::Sending, LIMITS.sending + second));
+    }
+
+    #[test]
+    fn a_request_being_answered_is_left_to_its_own_max_wait() {
+        assert!(!LIMITS.overstayed(Phase::Working, Duration::from_secs(1 << 20)));
+    }
+}

@@ -1,0 +1,292 @@
+//! A worker: one thread, one runtime, one ring, the connections it accepted.
+//!
+//! Called by server at start. Every worker listens on the same address (SO_REUSEPORT), so the kernel
+//! spreads connections over them and no connection ever changes its thread.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use penstock_ring::{Ring, RingConfig, Socket};
+use tokio::sync::{oneshot, watch};
+
+use crate::broker::give_way::Shortage;
+use crate::broker::send_memory::SMALL_BYTES;
+use crate::log_budget::LogBudget;
+use crate::net::connection;
+use crate::net::sweep::{Connections, PhaseLimits, Vitals};
+use crate::server::Server;
+
+/// How often the sweep looks for connections that take too long.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it looks while requests wait for memory.
+const SHORTAGE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// After a failed accept (no descriptors left, say) the listener rests this long.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// What the connections of one thread share.
+pub(crate) struct Worker {
+    pub(crate) server: Arc<Server>,
+    pub(crate) ring: Ring,
+    pub(crate) stop: watch::Receiver<Stop>,
+    connections: Connections,
+    /// Connections refused for lack of a place since the last sweep.
+    refused: Cell<u64>,
+    /// What connections that give way may log.
+    shortage_lines: LogBudget,
+    /// What peers that do not speak the protocol may log.
+    pub(crate) stranger_lines: LogBudget,
+    /// What a full disk may log: one line a refused request would be a flood.
+    pub(crate) append_lines: LogBudget,
+    /// What damage and a failing disk may log, which every fetch meets anew.
+    pub(crate) fetch_lines: LogBudget,
+}
+
+/// How far a stop has come. Everything that runs watches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stop {
+    /// Serving.
+    No,
+    /// No new requests; those in flight are answered.
+    Drain,
+    /// The time for that is over: their connections are closed.
+    Cut,
+    /// Somebody has asked a second time: nothing is waited for that can be left.
+    Now,
+}
+
+/// What a worker begins with.
+pub(crate) struct Orders {
+    pub(crate) ring: RingConfig,
+    pub(crate) listener: TcpListener,
+    pub(crate) stop: watch::Receiver<Stop>,
+    /// Told once it has all that it needs.
+    pub(crate) begun: oneshot::Sender<()>,
+    /// What to serve. It fails where the start is given up.
+    pub(crate) server: oneshot::Receiver<Arc<Server>>,
+}
+
+/// Runs a worker on the calling thread until a stop is complete.
+///
+/// # Errors
+/// The runtime or the ring cannot be made.
+pub(crate) fn run(orders: Orders) -> anyhow::Result<()> {
+    let Orders { ring, listener, stop, begun, server } = orders;
+    block_on(async move {
+        let ring = Ring::new(ring).context("cannot make a ring")?;
+        say_what_is_missing(&ring);
+        let _ = begun.send(());
+        let Ok(server) = server.await else { return Ok(()) };
+        server.metrics.watch_ring(ring.counters());
+        let mut driver = tokio::task::spawn_local(ring.clone().drive());
+        let connections = Connections::default();
+        let lines = || LogBudget::new(Instant::now());
+        let worker = Rc::new(Worker {
+            server,
+            ring,
+            stop,
+            connections,
+            refused: Cell::new(0),
+            shortage_lines: lines(),
+            stranger_lines: lines(),
+            append_lines: lines(),
+            fetch_lines: lines(),
+        });
+        tokio::select! {
+            () = worker.serve(listener) => {}
+            // Without its driver nothing of this worker moves any more, nor can be waited for.
+            ended = &mut driver => bail!("the ring failed: {ended:?}"),
+        }
+        worker.ring.stop().await;
+        Ok(())
+    })?
+}
+
+impl Worker {
+    async fn serve(self: &Rc<Self>, listener: TcpListener) {
+        let mut stop = self.stop.clone();
+        let accepting = tokio::task::spawn_local(Rc::clone(self).accept(listener));
+        let sweeping = tokio::task::spawn_local(Rc::clone(self).sweep());
+        wait_for(&mut stop, Stop::Drain).await;
+        accepting.abort();
+        self.connections.stop_receiving();
+        tokio::select! {
+            () = self.until_no_connection() => {}
+            () = wait_for(&mut stop, Stop::Cut) => {
+                self.connections.shut_down();
+                self.until_no_connection().await;
+            }
+        }
+        sweeping.abort();
+    }
+
+    async fn accept(self: Rc<Self>, listener: TcpListener) {
+        let listener = Rc::new(listener);
+        loop {
+            match self.ring.accept(&listener).await {
+                Ok(stream) => self.admit(stream),
+                Err(error) => {
+                    if let Some(held_back) = self.stranger_lines.take(Instant::now()) {
+                        tracing::warn!(%error, held_back, "cannot accept a connection");
+                    }
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+    }
+
+    /// Takes a new connection, or closes it at once when there are too many.
+    fn admit(self: &Rc<Self>, stream: TcpStream) {
+        // A peer that has left already has no address; its connection ends with the first receive.
+        let peer = stream.peer_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let settings = &self.server.settings;
+        let Some(place) = Place::take(&self.server) else {
+            self.refused.set(self.refused.get() + 1);
+            if let Some(held_back) = self.stranger_lines.take(Instant::now()) {
+                let limit = settings.connections_max;
+                tracing::warn!(%peer, limit, held_back, "refused: max.connections");
+            }
+            return;
+        };
+        let send_memory = self.server.memory.send.clone();
+        let send_buffer_bytes = match send_memory {
+            Some(_) => Some(SMALL_BYTES as usize / 2),
+            None => settings.send_buffer_bytes,
+        };
+        let socket = match Socket::new(stream, send_buffer_bytes) {
+            Ok(socket) => Rc::new(socket),
+            Err(error) => return tracing::warn!(%peer, %error, "cannot set a connection up"),
+        };
+        let vitals = Vitals::new(socket, send_memory);
+        self.connections.add(Rc::clone(&vitals));
+        let listed = Listed { worker: Rc::clone(self), vitals, _place: place };
+        tokio::task::spawn_local(async move {
+            connection::serve(&listed.worker, &listed.vitals, peer).await;
+        });
+    }
+
+    async fn sweep(self: Rc<Self>) {
+        let limits = PhaseLimits::of(&self.server.settings);
+        let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+        let memory = &self.server.memory;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    self.connections.sweep(limits, Instant::now());
+                    self.give_way(Shortage::Place, self.refused.take());
+                    let missing_bytes = memory.send.as_ref().map_or(0, |m| m.take_missing_bytes());
+                    self.give_way(Shortage::SendBuffer, missing_bytes);
+                }
+                () = memory.uploads.shortage.notified() => {}
+                () = tokio::time::sleep(SHORTAGE_INTERVAL), if memory.uploads.missing_bytes() > 0 => {}
+            }
+            self.give_way(Shortage::Upload, memory.uploads.missing_bytes());
+        }
+    }
+
+    /// Ends the slowest connections of this worker, so that its part of what is `wanted` comes free.
+    fn give_way(&self, shortage: Shortage, wanted: u64) {
+        let Server { memory, settings, metrics, .. } = &*self.server;
+        let patience = shortage.patience(wanted, memory.uploads.all_bytes());
+        let wanted = match shortage {
+            Shortage::Upload => wanted.div_ceil(settings.workers as u64),
+            // Each worker knows what is wanted of it.
+            Shortage::Place | Shortage::SendBuffer => wanted,
+        };
+        let ended = self.connections.give_way(shortage, patience, wanted, Instant::now());
+        if ended == 0 {
+            return;
+        }
+        metrics.note_gave_way(shortage, ended as u64);
+        if let Some(held_back) = self.shortage_lines.take(Instant::now()) {
+            tracing::warn!(
+                ended,
+                short = shortage.name(),
+                held_back,
+                "closed the slowest connections, since others wait"
+            );
+        }
+    }
+
+    async fn until_no_connection(&self) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        while !self.connections.is_empty() {
+            ticks.tick().await;
+        }
+    }
+}
+
+/// A connection in the worker's list; leaves it when dropped, however its task ends: a stop waits for
+/// the list to be empty.
+struct Listed {
+    worker: Rc<Worker>,
+    vitals: Rc<Vitals>,
+    _place: Place,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.worker.connections.remove(&self.vitals);
+    }
+}
+
+/// A connection's place among `max.connections`, given back when dropped.
+struct Place(Arc<Server>);
+
+impl Place {
+    fn take(server: &Arc<Server>) -> Option<Self> {
+        let taken = &server.connections;
+        let limit = server.settings.connections_max;
+        taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1))
+            .ok()?;
+        server.metrics.connections.inc();
+        Some(Place(Arc::clone(server)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let taken: &AtomicUsize = &self.0.connections;
+        taken.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.connections.dec();
+    }
+}
+
+/// Returns when the stop has come as far as `stage`, or when the server is gone.
+pub(crate) async fn wait_for(stop: &mut watch::Receiver<Stop>, stage: Stop) {
+    // An error means that the sender is gone: then there is nobody left to serve for.
+    let _ = stop.wait_for(|now| *now >= stage).await;
+}
+
+/// An operator who expects io_uring is told once why it is not there; the server runs without it.
+fn say_what_is_missing(ring: &Ring) {
+    static SAID: Once = Once::new();
+    if let Some(error) = ring.unavailable() {
+        SAID.call_once(|| {
+            tracing::warn!(
+                "no io_uring: {error}. Fetches go by sendfile, which waits for the disk \
+                on the worker's thread"
+            );
+        });
+    }
+}
+
+/// Runs `future` on tokio-uring's runtime, or on tokio's own where io_uring is not to be had.
+fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
+    if let Ok(runtime) = tokio_uring::Runtime::new(&tokio_uring::builder()) {
+        return Ok(runtime.block_on(future));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot make a runtime")?;
+    Ok(tokio::task::LocalSet::new().block_on(&runtime, future))
+}

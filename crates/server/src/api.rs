@@ -75,16 +75,16 @@ pub(crate) async fn answer(
         }
         Err(error) => return Err(error.into()),
     };
-    let _share = answer_budget::share(&worker.server, &request).await?;
+    let _share = answer_budget::share(&worker.broker, &request).await?;
     let (response, ranges) = match respond(worker, socket, header.api_version, request).await? {
         Some(responded) => responded,
         None => {
-            worker.server.metrics.request_done(header.api_key, started.elapsed());
+            worker.broker.metrics.request_done(header.api_key, started.elapsed());
             return Ok(None);
         }
     };
     let answer = response.encode_into(header.api_version, header.correlation_id, buffer);
-    worker.server.metrics.request_done(header.api_key, started.elapsed());
+    worker.broker.metrics.request_done(header.api_key, started.elapsed());
     Ok(Some(Reply { answer, ranges }))
 }
 
@@ -116,34 +116,34 @@ async fn respond(
         }
         Request::FindCoordinator(request) => {
             let (cluster, left_bytes) =
-                (&worker.server.cluster, worker.server.settings.answer_max_bytes);
+                (&worker.broker.cluster, worker.broker.settings.answer_max_bytes);
             let found = groups::find_coordinator(cluster, api_version, request, left_bytes);
             Response::FindCoordinator(found.await)
         }
         Request::JoinGroup(request) => {
-            let joined = worker.server.groups.join_group(api_version, request);
+            let joined = worker.broker.groups.join_group(api_version, request);
             Response::JoinGroup(while_peer_stays(worker, socket, joined).await?)
         }
         Request::SyncGroup(request) => {
-            let synced = worker.server.groups.sync_group(request);
+            let synced = worker.broker.groups.sync_group(request);
             Response::SyncGroup(while_peer_stays(worker, socket, synced).await?)
         }
         Request::Heartbeat(request) => {
-            Response::Heartbeat(worker.server.groups.heartbeat_group(&request))
+            Response::Heartbeat(worker.broker.groups.heartbeat_group(&request))
         }
         Request::LeaveGroup(request) => {
-            Response::LeaveGroup(worker.server.groups.leave_group(request))
+            Response::LeaveGroup(worker.broker.groups.leave_group(request))
         }
         Request::OffsetCommit(request) => {
             let begin = |exists: &dyn Fn(&str, i32) -> bool| {
-                worker.server.groups.begin_commit(request, exists)
+                worker.broker.groups.begin_commit(request, exists)
             };
-            let begun = worker.server.topics.while_none_goes(begin);
+            let begun = worker.broker.topics.while_none_goes(begin);
             Response::OffsetCommit(begun.answered().await)
         }
         Request::OffsetFetch(request) => {
-            let left_bytes = worker.server.settings.answer_max_bytes;
-            Response::OffsetFetch(worker.server.groups.fetch_offsets(request, left_bytes))
+            let left_bytes = worker.broker.settings.answer_max_bytes;
+            Response::OffsetFetch(worker.broker.groups.fetch_offsets(request, left_bytes))
         }
         Request::ApiVersions(_) => {
             Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::NONE))

@@ -21,3 +21,75 @@ pub(crate) mod topic_config;
 pub(crate) mod topics;
 pub(crate) mod uploads;
 pub(crate) mod waiting;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use penstock_storage::DataDir;
+use tokio::sync::Semaphore;
+
+use crate::config::settings::Settings;
+use disk_reserve::Reserve;
+use file_system::FileSystem;
+use groups::{Groups, OffsetStore};
+use memory::Memory;
+use meta_properties::Cluster;
+use metrics::Metrics;
+use producer_ids::ProducerIds;
+use read_errors::ReadErrors;
+use topics::Topics;
+
+/// What every worker sees.
+pub(crate) struct Broker {
+    pub(crate) settings: Settings,
+    pub(crate) topics: Topics,
+    pub(crate) cluster: Cluster,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) groups: Groups,
+    pub(crate) metrics: Metrics,
+    pub(crate) disk: Reserve,
+    pub(crate) read_errors: ReadErrors,
+    /// Connections open now, on all workers.
+    pub(crate) connections: AtomicUsize,
+    /// What waits for peers, in memory.
+    pub(crate) memory: Memory,
+    /// Bytes that answers in the making may still take.
+    pub(crate) answers_in_flight: Arc<Semaphore>,
+}
+
+impl Broker {
+    /// Opens everything that is in the data directory. Blocks.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or is not a data directory of ours.
+    pub(crate) fn open(
+        settings: Settings,
+        memory: Memory,
+        data_dir: DataDir,
+        lies_on: &FileSystem,
+        bound: SocketAddr,
+    ) -> anyhow::Result<Arc<Broker>> {
+        let metrics = Metrics::new();
+        metrics.note_data_dir(lies_on);
+        let cluster = Cluster::open(&settings, bound)?;
+        let offsets = Arc::new(OffsetStore::open(&settings.data_dir, settings.durability)?);
+        let topics = Topics::open(&settings, data_dir, &offsets, &metrics)?;
+        let groups = Groups::new(settings.groups, offsets);
+        let known = topics.greatest_producer_id();
+        let producer_ids = ProducerIds::open(&settings.data_dir, known)?;
+        Ok(Arc::new(Broker {
+            disk: Reserve::new(&settings),
+            read_errors: ReadErrors::default(),
+            topics,
+            cluster,
+            producer_ids,
+            groups,
+            metrics,
+            connections: AtomicUsize::new(0),
+            answers_in_flight: Arc::new(Semaphore::new(settings.answers_in_flight_max_bytes)),
+            memory,
+            settings,
+        }))
+    }
+}

@@ -18,8 +18,8 @@ use penstock_storage::PartitionName;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::net::worker::{Stop, wait_for};
-use crate::server::Server;
+use crate::broker::Broker;
+use crate::stop::{Stop, wait_for};
 
 /// A watcher must have asked its question within this time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,19 +31,19 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// # Errors
 /// The address cannot be had.
 pub(crate) async fn serve(
-    server: Arc<Server>,
+    broker: Arc<Broker>,
     stop: watch::Receiver<Stop>,
 ) -> anyhow::Result<Option<SocketAddr>> {
-    let Some(address) = server.settings.metrics else { return Ok(None) };
+    let Some(address) = broker.settings.metrics else { return Ok(None) };
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address} for metrics"))?;
     let bound = listener.local_addr()?;
-    tokio::spawn(accept(server, listener, stop));
+    tokio::spawn(accept(broker, listener, stop));
     Ok(Some(bound))
 }
 
-async fn accept(server: Arc<Server>, listener: TcpListener, mut stop: watch::Receiver<Stop>) {
+async fn accept(broker: Arc<Broker>, listener: TcpListener, mut stop: watch::Receiver<Stop>) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -53,10 +53,10 @@ async fn accept(server: Arc<Server>, listener: TcpListener, mut stop: watch::Rec
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let server = Arc::clone(&server);
+        let broker = Arc::clone(&broker);
         tokio::spawn(async move {
             let answer = service_fn(move |request| {
-                let response = respond(&server, &request);
+                let response = respond(&broker, &request);
                 async move { Ok::<_, Infallible>(response) }
             });
             let served = hyper::server::conn::http1::Builder::new()
@@ -70,29 +70,29 @@ async fn accept(server: Arc<Server>, listener: TcpListener, mut stop: watch::Rec
     }
 }
 
-fn respond(server: &Server, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn respond(broker: &Broker, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
     match request.uri().path() {
         "/metrics" => {
-            server.metrics.partitions.set(server.topics.partition_count() as i64);
-            server.metrics.partitions_offline.set(server.topics.offline_count() as i64);
-            let unreadable = server.read_errors.partitions().len();
-            server.metrics.partitions_unreadable.set(unreadable as i64);
-            let (damaged_ranges, damaged_bytes) = server.topics.damage();
-            server.metrics.damaged_ranges.set(damaged_ranges as i64);
-            server.metrics.damaged_bytes.set(damaged_bytes as i64);
-            server.metrics.show_memory(&server.memory);
-            let mut response = text(StatusCode::OK, server.metrics.text());
+            broker.metrics.partitions.set(broker.topics.partition_count() as i64);
+            broker.metrics.partitions_offline.set(broker.topics.offline_count() as i64);
+            let unreadable = broker.read_errors.partitions().len();
+            broker.metrics.partitions_unreadable.set(unreadable as i64);
+            let (damaged_ranges, damaged_bytes) = broker.topics.damage();
+            broker.metrics.damaged_ranges.set(damaged_ranges as i64);
+            broker.metrics.damaged_bytes.set(damaged_bytes as i64);
+            broker.metrics.show_memory(&broker.memory);
+            let mut response = text(StatusCode::OK, broker.metrics.text());
             response
                 .headers_mut()
                 .insert(CONTENT_TYPE, OPEN_METRICS.parse().expect("a valid header"));
             response
         }
         "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" if server.metrics.is_ready() => {
-            text(StatusCode::OK, ready(&server.read_errors.partitions()))
+        "/readyz" if broker.metrics.is_ready() => {
+            text(StatusCode::OK, ready(&broker.read_errors.partitions()))
         }
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
         _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n"),

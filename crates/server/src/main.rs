@@ -15,8 +15,9 @@ mod export;
 mod http;
 mod log_budget;
 mod net;
-mod server;
+mod serve;
 mod small_file;
+mod stop;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::commands::cli::{Arguments, Command, ServeArguments};
-use crate::net::worker::Stop;
+use crate::stop::Stop;
 
 /// The command failed.
 const FAILED: u8 = 1;
@@ -92,7 +93,7 @@ fn raise_open_files_limit() {
 async fn run_server(settings: config::settings::Settings) -> anyhow::Result<()> {
     let (stop, _) = watch::channel(Stop::No);
     tokio::spawn(stop_on_signals(stop.clone()));
-    server::run(settings, stop, announce).await?;
+    serve::run(settings, stop, announce).await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -115,7 +116,7 @@ async fn stop_on_signals(stop: watch::Sender<Stop>) {
     }
 }
 
-fn announce(ready: &server::Ready) {
+fn announce(ready: &serve::Ready) {
     println!("penstock listens on {}; clients use {}", ready.listen, ready.advertised);
     if let Some(metrics) = ready.metrics {
         println!("metrics at http://{metrics}/metrics");

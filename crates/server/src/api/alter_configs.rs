@@ -69,7 +69,7 @@ async fn alter_one(
     match resource.resource_type {
         TOPIC => {}
         BROKER => {
-            broker_configs::check_id(&worker.server.cluster, &resource.resource_name)?;
+            broker_configs::check_id(&worker.broker.cluster, &resource.resource_name)?;
             return Err(invalid(
                 "a server's settings are read at start: none is changed while it runs",
             ));
@@ -84,7 +84,7 @@ async fn alter_one(
     }
     validate_topic_name(&name)
         .map_err(|error| (ErrorCode::INVALID_TOPIC_EXCEPTION, error.to_string()))?;
-    let topic = worker.server.topics.get(&name);
+    let topic = worker.broker.topics.get(&name);
     let overrides = topic.as_ref().map(|topic| topic.overrides()).unwrap_or_default();
     altered(overrides, &resource.configs).map_err(|words| (ErrorCode::INVALID_CONFIG, words))?;
     let refused = |error: ChangeError| (error_codes::of_change(&error), error.to_string());
@@ -93,8 +93,8 @@ async fn alter_one(
         return Ok(());
     }
     // Again from what the topic sets then: another request may have changed that meanwhile.
-    let (server, configs) = (Arc::clone(&worker.server), resource.configs.clone());
-    let change = move || server.topics.reconfigure(&name, |now| altered(now, &configs));
+    let (broker, configs) = (Arc::clone(&worker.broker), resource.configs.clone());
+    let change = move || broker.topics.reconfigure(&name, |now| altered(now, &configs));
     match blocking::run(change).await {
         Ok(outcome) => outcome.map_err(refused),
         Err(_) => Err((ErrorCode::UNKNOWN_SERVER_ERROR, "the change panicked".to_owned())),

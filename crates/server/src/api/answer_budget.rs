@@ -10,9 +10,9 @@ use penstock_wire::Request;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{error::Elapsed, timeout};
 
+use crate::broker::Broker;
 use crate::broker::topics::Topics;
 use crate::config::limits::{ANSWER_FREE_BYTES, ANSWER_MAX_BYTES, PARTITIONS_PER_REQUEST_MAX};
-use crate::server::Server;
 
 /// What an element of a request may take as part of an answer, in memory and encoded.
 const NAMED_BYTES: usize = 256;
@@ -29,20 +29,20 @@ const CONFIGS_IN_FULL_BYTES: usize = 16 * 1024;
 /// # Errors
 /// There is none to be had in time.
 pub(crate) async fn share(
-    server: &Server,
+    broker: &Broker,
     request: &Request,
 ) -> Result<Option<OwnedSemaphorePermit>, Elapsed> {
-    let bytes = cost_bytes(request, &server.topics).min(server.settings.answer_max_bytes);
+    let bytes = cost_bytes(request, &broker.topics).min(broker.settings.answer_max_bytes);
     if bytes <= ANSWER_FREE_BYTES {
         return Ok(None);
     }
-    let budget = Arc::clone(&server.answers_in_flight);
+    let budget = Arc::clone(&broker.answers_in_flight);
     if let Ok(share) = Arc::clone(&budget).try_acquire_many_owned(bytes as u32) {
         return Ok(Some(share));
     }
     // Apart, so that requests that wait for none have no room for it in their futures.
     let share =
-        Box::pin(timeout(server.settings.frame_timeout, budget.acquire_many_owned(bytes as u32)));
+        Box::pin(timeout(broker.settings.frame_timeout, budget.acquire_many_owned(bytes as u32)));
     // It is never closed.
     Ok(share.await?.ok())
 }

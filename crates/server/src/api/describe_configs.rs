@@ -65,7 +65,7 @@ pub(crate) async fn describe(
 ) -> DescribeConfigsResponse {
     let mut seen = HashSet::new();
     let mut results = Vec::with_capacity(request.resources.len());
-    let (mut left_bytes, mut pace) = (worker.server.settings.answer_max_bytes, Pace::default());
+    let (mut left_bytes, mut pace) = (worker.broker.settings.answer_max_bytes, Pace::default());
     for resource in &request.resources {
         let described = match seen.insert((resource.resource_type, &resource.resource_name)) {
             true => described(worker, &request, resource, &mut left_bytes),
@@ -146,13 +146,13 @@ fn configs_of(
     worker: &Worker,
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<Described>, Refused> {
-    let settings = &worker.server.settings;
+    let settings = &worker.broker.settings;
     match resource.resource_type {
         TOPIC => {
             let name = &resource.resource_name;
             validate_topic_name(name)
                 .map_err(|error| (ErrorCode::INVALID_TOPIC_EXCEPTION, error.to_string()))?;
-            let topic = worker.server.topics.get(name).ok_or_else(|| {
+            let topic = worker.broker.topics.get(name).ok_or_else(|| {
                 (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("there is no topic {name}"))
             })?;
             let mut described = of_topic(&topic.overrides(), settings);
@@ -162,12 +162,12 @@ fn configs_of(
             Ok(described)
         }
         BROKER => {
-            match broker_configs::check_id(&worker.server.cluster, &resource.resource_name)? {
+            match broker_configs::check_id(&worker.broker.cluster, &resource.resource_name)? {
                 // What all brokers share and could be changed while they run: nothing is.
                 None => Ok(Vec::new()),
                 Some(_) => {
-                    let limit = worker.server.memory.limit.as_ref().map(|limit| limit.bytes);
-                    Ok(broker_configs::describe(settings, limit, &worker.server.cluster))
+                    let limit = worker.broker.memory.limit.as_ref().map(|limit| limit.bytes);
+                    Ok(broker_configs::describe(settings, limit, &worker.broker.cluster))
                 }
             }
         }

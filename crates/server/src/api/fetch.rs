@@ -28,7 +28,8 @@ use crate::api::pace::Pace;
 use crate::broker::partition::{Bounds, Partition};
 use crate::broker::read_errors::{self, What};
 use crate::broker::waiting::Registration;
-use crate::net::worker::{Stop, Worker, wait_for};
+use crate::net::worker::Worker;
+use crate::stop::{Stop, wait_for};
 
 /// No fetch waits longer, whatever it asks.
 const MAX_WAIT: Duration = Duration::from_secs(5 * 60);
@@ -115,7 +116,7 @@ fn max_wait(request: &FetchRequest) -> Duration {
 }
 
 fn register(worker: &Worker, request: &FetchRequest, more: &Arc<Notify>) -> Vec<Registration> {
-    let topics = &worker.server.topics;
+    let topics = &worker.broker.topics;
     let asked = request.topics.iter().flat_map(|topic| {
         topic.partitions.iter().map(move |partition| (&topic.topic, partition.partition))
     });
@@ -142,14 +143,14 @@ struct Plan {
 
 impl Plan {
     async fn make(worker: &Worker, request: &FetchRequest) -> Plan {
-        let limit = worker.server.settings.fetch_max_bytes.min(request.max_bytes.max(0) as u64);
+        let limit = worker.broker.settings.fetch_max_bytes.min(request.max_bytes.max(0) as u64);
         let (mut plan, mut pace) = (Plan { limit, ..Plan::default() }, Pace::default());
         // Like Kafka, which answers by partitions: a topic of which none is asked is not named.
         let asked_of = |topic: &&FetchTopic| !topic.partitions.is_empty();
         for topic in request.topics.iter().filter(asked_of) {
             let mut partitions = Few::with_capacity(topic.partitions.len());
             for asked in &topic.partitions {
-                let found = worker.server.topics.partition(&topic.topic, asked.partition);
+                let found = worker.broker.topics.partition(&topic.topic, asked.partition);
                 partitions.push(match found {
                     Ok(partition) => plan.take(worker, &partition, asked).await,
                     Err(why) => plan.fail(asked, error_codes::of_unserved(why), None),
@@ -188,7 +189,7 @@ impl Plan {
                 let left = self.limit.saturating_sub(self.record_bytes);
                 let max_bytes = left.min(asked.partition_max_bytes.max(0) as u64);
                 let mut extent = found.as_ref().and_then(|found| self.extent(found, max_bytes));
-                if worker.server.read_errors.is_suspect(&partition.name) {
+                if worker.broker.read_errors.is_suspect(&partition.name) {
                     let batch_bytes = found.as_ref().map_or(0, |found| found.batch_len_bytes);
                     extent = match self.prove(worker, partition, extent, batch_bytes).await {
                         Ok(extent) => extent,
@@ -311,14 +312,14 @@ struct Waits<'a>(&'a Worker);
 
 impl<'a> Waits<'a> {
     fn count(worker: &'a Worker) -> Self {
-        worker.server.metrics.fetches_waiting.inc();
+        worker.broker.metrics.fetches_waiting.inc();
         Waits(worker)
     }
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.0.server.metrics.fetches_waiting.dec();
+        self.0.broker.metrics.fetches_waiting.dec();
     }
 }
 

@@ -83,7 +83,7 @@ async fn find(
     asked: &ListOffsetsPartition,
 ) -> Result<Place, ErrorCode> {
     let partition = worker
-        .server
+        .broker
         .topics
         .partition(topic, asked.partition_index)
         .map_err(error_codes::of_unserved)?;

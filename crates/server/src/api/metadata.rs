@@ -30,12 +30,12 @@ pub(crate) const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transact
 
 /// Answers a Metadata request.
 pub(crate) async fn metadata(worker: &Worker, request: MetadataRequest) -> MetadataResponse {
-    let cluster = &worker.server.cluster;
+    let cluster = &worker.broker.cluster;
     let topics = match request.topics {
         None => describe_all(worker).await,
         Some(asked) => {
             let may_create =
-                request.allow_auto_topic_creation && worker.server.settings.auto_create_topics;
+                request.allow_auto_topic_creation && worker.broker.settings.auto_create_topics;
             describe_named(worker, asked, may_create).await
         }
     };
@@ -56,7 +56,7 @@ pub(crate) async fn metadata(worker: &Worker, request: MetadataRequest) -> Metad
 }
 
 async fn describe_all(worker: &Worker) -> Vec<MetadataResponseTopic> {
-    let all = worker.server.topics.all();
+    let all = worker.broker.topics.all();
     let (mut topics, mut pace) = (Vec::with_capacity(all.len()), Pace::default());
     for topic in all {
         let topic = describe(worker, &topic);
@@ -92,7 +92,7 @@ async fn describe_or_create(
     name: &str,
     creations_left: &mut u32,
 ) -> MetadataResponseTopic {
-    if let Some(topic) = worker.server.topics.get(name) {
+    if let Some(topic) = worker.broker.topics.get(name) {
         return describe(worker, &topic);
     }
     match create(worker, name, creations_left).await {
@@ -115,11 +115,11 @@ async fn create(
 ) -> Result<Arc<Topic>, ErrorCode> {
     validate_topic_name(name).map_err(|_| ErrorCode::INVALID_TOPIC_EXCEPTION)?;
     *creations_left = creations_left.checked_sub(1).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-    let (server, name) = (Arc::clone(&worker.server), name.to_owned());
+    let (broker, name) = (Arc::clone(&worker.broker), name.to_owned());
     let created = blocking::run(move || {
-        let count = server.settings.num_partitions;
-        match server.topics.create(&name, count, Overrides::default()) {
-            Err(ChangeError::Exists) => server.topics.get(&name).ok_or(ChangeError::Unknown),
+        let count = broker.settings.num_partitions;
+        match broker.topics.create(&name, count, Overrides::default()) {
+            Err(ChangeError::Exists) => broker.topics.get(&name).ok_or(ChangeError::Unknown),
             outcome => outcome,
         }
     });
@@ -141,7 +141,7 @@ async fn create(
 }
 
 fn describe(worker: &Worker, topic: &Topic) -> MetadataResponseTopic {
-    let node_id = worker.server.cluster.node_id;
+    let node_id = worker.broker.cluster.node_id;
     let describe_partition =
         |partition: &Arc<crate::broker::partition::Partition>| MetadataResponsePartition {
             partition_index: partition.name.partition,
@@ -174,7 +174,7 @@ fn describe(worker: &Worker, topic: &Topic) -> MetadataResponseTopic {
 
 /// Answers a DescribeCluster request.
 pub(crate) fn describe_cluster(worker: &Worker) -> DescribeClusterResponse {
-    let cluster = &worker.server.cluster;
+    let cluster = &worker.broker.cluster;
     let (host, port) = &cluster.advertised;
     DescribeClusterResponse {
         cluster_id: cluster.id.as_str().into(),

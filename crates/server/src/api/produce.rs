@@ -101,7 +101,7 @@ fn refusal(worker: &Worker, request: &ProduceRequest, acks: Option<Acks>) -> Opt
         return Some(refused(ErrorCode::INVALID_REQUEST, "transactions are not supported"));
     }
     worker
-        .server
+        .broker
         .disk
         .is_short()
         .then(|| refused(ErrorCode::KAFKA_STORAGE_ERROR, "the disk is below its reserve"))
@@ -118,7 +118,7 @@ async fn append(
         let words = "the topic is Kafka's own, and is kept as it came";
         return Err(refused(ErrorCode::INVALID_TOPIC_EXCEPTION, words));
     }
-    let partition = worker.server.topics.partition(topic, data.index);
+    let partition = worker.broker.topics.partition(topic, data.index);
     let partition = partition.map_err(|why| refused(error_codes::of_unserved(why), why))?;
     let Records::Bytes(Some(bytes)) = data.records else {
         return Err(refused(ErrorCode::INVALID_RECORD, "no records"));
@@ -137,7 +137,7 @@ async fn append(
     let len_bytes = batch.len_bytes();
     match partition.append(&worker.ring, batch).await {
         Ok(appended) => {
-            worker.server.metrics.produced_bytes.inc_by(len_bytes);
+            worker.broker.metrics.produced_bytes.inc_by(len_bytes);
             Ok((partition, appended))
         }
         // The producer did not hear the first answer: it gets it again.

@@ -94,7 +94,7 @@ async fn create_one(
     validate_only: bool,
     partitions: &mut i32,
 ) -> Result<CreatableTopicResult, Refused> {
-    worker.server.topics.check_new(&topic.name)?;
+    worker.broker.topics.check_new(&topic.name)?;
     validate_topic_name(&topic.name)
         .map_err(|error| Refused::new(ErrorCode::INVALID_TOPIC_EXCEPTION, error))?;
     let overrides = overrides_of(&topic)?;
@@ -103,7 +103,7 @@ async fn create_one(
         return Err(too_many_partitions());
     }
     *partitions += count;
-    let configs = describe_configs::of_topic(&overrides, &worker.server.settings);
+    let configs = describe_configs::of_topic(&overrides, &worker.broker.settings);
     let mut id = Uuid::default();
     if !validate_only {
         let name = topic.name.to_string();
@@ -138,7 +138,7 @@ fn too_many_partitions() -> Refused {
 
 fn partition_count(topic: &CreatableTopic, worker: &Worker) -> Result<i32, Refused> {
     if !topic.assignments.is_empty() {
-        return assigned_count(topic, worker.server.cluster.node_id);
+        return assigned_count(topic, worker.broker.cluster.node_id);
     }
     match topic.num_partitions {
         DEFAULT => {}
@@ -153,7 +153,7 @@ fn partition_count(topic: &CreatableTopic, worker: &Worker) -> Result<i32, Refus
         return Err(Refused::new(ErrorCode::INVALID_REPLICATION_FACTOR, words));
     }
     match topic.num_partitions {
-        DEFAULT => Ok(worker.server.settings.num_partitions),
+        DEFAULT => Ok(worker.broker.settings.num_partitions),
         count => Ok(count),
     }
 }
@@ -208,7 +208,7 @@ pub(crate) async fn delete_topics(
 
 async fn delete_one(worker: &Worker, name: &Str) -> Result<(), Refused> {
     // Most requests that are greedy name what there is not: that needs no other thread.
-    if worker.server.topics.get(name).is_none() {
+    if worker.broker.topics.get(name).is_none() {
         return Err(ChangeError::Unknown.into());
     }
     let topic = name.to_string();
@@ -253,7 +253,7 @@ async fn add_partitions(
         let words = format!("{count} partitions: at most {PARTITIONS_PER_REQUEST_MAX}");
         return Err(Refused::new(ErrorCode::INVALID_PARTITIONS, words));
     }
-    let has = worker.server.topics.get(&name).ok_or(ChangeError::Unknown)?.partition_count();
+    let has = worker.broker.topics.get(&name).ok_or(ChangeError::Unknown)?.partition_count();
     if count <= has {
         return Err(ChangeError::NotMore { has }.into());
     }
@@ -275,8 +275,8 @@ async fn on_blocking_pool<T: Send + 'static>(
     worker: &Worker,
     change: impl FnOnce(&Topics) -> Result<T, ChangeError> + Send + 'static,
 ) -> Result<T, Refused> {
-    let server = Arc::clone(&worker.server);
-    match blocking::run(move || change(&server.topics)).await {
+    let broker = Arc::clone(&worker.broker);
+    match blocking::run(move || change(&broker.topics)).await {
         Ok(outcome) => Ok(outcome?),
         Err(_) => Err(Refused::new(ErrorCode::UNKNOWN_SERVER_ERROR, "the change panicked")),
     }

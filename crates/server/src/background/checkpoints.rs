@@ -11,15 +11,15 @@ use penstock_ring::blocking;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::net::worker::{Stop, wait_for};
-use crate::server::Server;
+use crate::broker::Broker;
+use crate::stop::{Stop, wait_for};
 
 /// How often partitions are asked whether `flush.ms` is over.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs until a stop begins. The last points are written when the logs are closed.
-pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
-    let interval = server.settings.checkpoint_interval;
+pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<Stop>) {
+    let interval = broker.settings.checkpoint_interval;
     let mut ticks = tokio::time::interval(interval.min(LOOK_INTERVAL));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last: Option<Instant> = None;
@@ -28,7 +28,7 @@ pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
             _ = ticks.tick() => {}
             () = wait_for(&mut stop, Stop::Drain) => return,
         }
-        let (server, now) = (Arc::clone(&server), Instant::now());
+        let (broker, now) = (Arc::clone(&broker), Instant::now());
         let all = interval <= LOOK_INTERVAL
             || last.is_none_or(|last| now.duration_since(last) >= interval);
         if all {
@@ -38,7 +38,7 @@ pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
         // A stop flushes what is left, side by side.
         let goes_on = move || *watching.borrow() < Stop::Drain;
         let flush = move || {
-            server.topics.flush(|partition| goes_on() && (all || partition.is_flush_due(now)));
+            broker.topics.flush(|partition| goes_on() && (all || partition.is_flush_due(now)));
         };
         if blocking::run(flush).await.is_err() {
             tracing::error!("a checkpoint panicked; the next one is due as usual");

@@ -9,9 +9,9 @@ use penstock_ring::blocking;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use crate::broker::Broker;
 use crate::clock;
-use crate::net::worker::{Stop, wait_for};
-use crate::server::Server;
+use crate::stop::{Stop, wait_for};
 
 /// How often the disk's free space is looked at.
 const DISK_INTERVAL: Duration = Duration::from_secs(1);
@@ -20,17 +20,17 @@ const DISK_INTERVAL: Duration = Duration::from_secs(1);
 const INDEX_FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Looks at the disk and flushes indexes until a stop begins.
-pub(crate) async fn run(server: Arc<Server>, stop: watch::Receiver<Stop>) {
+pub(crate) async fn run(broker: Arc<Broker>, stop: watch::Receiver<Stop>) {
     let mut flushed = Instant::now();
     let watching = stop.clone();
     periodically(DISK_INTERVAL, stop, || {
-        let (server, stop, now) = (Arc::clone(&server), watching.clone(), Instant::now());
+        let (broker, stop, now) = (Arc::clone(&broker), watching.clone(), Instant::now());
         let indexes_are_due = now.duration_since(flushed) >= INDEX_FLUSH_INTERVAL;
         flushed = if indexes_are_due { now } else { flushed };
         blocking(move || {
-            server.disk.look();
+            broker.disk.look();
             if indexes_are_due {
-                server.topics.flush_indexes(|| *stop.borrow() < Stop::Drain);
+                broker.topics.flush_indexes(|| *stop.borrow() < Stop::Drain);
             }
         })
     })
@@ -39,12 +39,12 @@ pub(crate) async fn run(server: Arc<Server>, stop: watch::Receiver<Stop>) {
 
 /// Lets go of what has expired until a stop begins. By itself, since it may have to read whole segments to
 /// tell how old they are, and a roll waits for whoever appends.
-pub(crate) async fn retention(server: Arc<Server>, stop: watch::Receiver<Stop>) {
-    periodically(server.settings.retention_check_interval, stop, || {
-        let server = Arc::clone(&server);
+pub(crate) async fn retention(broker: Arc<Broker>, stop: watch::Receiver<Stop>) {
+    periodically(broker.settings.retention_check_interval, stop, || {
+        let broker = Arc::clone(&broker);
         async move {
-            server.topics.roll_expired().await;
-            blocking(move || server.topics.expire(clock::now_ms(), &server.metrics)).await;
+            broker.topics.roll_expired().await;
+            blocking(move || broker.topics.expire(clock::now_ms(), &broker.metrics)).await;
         }
     })
     .await;

@@ -11,10 +11,10 @@ use penstock_ring::blocking;
 use penstock_storage::{Offset, Position, Scrub};
 use tokio::sync::watch;
 
+use crate::broker::Broker;
 use crate::broker::partition::Partition;
 use crate::broker::read_errors::{Place, What};
-use crate::net::worker::{Stop, wait_for};
-use crate::server::Server;
+use crate::stop::{Stop, wait_for};
 
 /// What a step reads at once, as a rule.
 const STEP_BYTES: u64 = 1 << 20;
@@ -23,22 +23,22 @@ const STEP_BYTES: u64 = 1 << 20;
 const REST: Duration = Duration::from_secs(60);
 
 /// Runs until a stop begins.
-pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
-    let bytes_per_second = server.settings.scrub_bytes_per_second;
+pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<Stop>) {
+    let bytes_per_second = broker.settings.scrub_bytes_per_second;
     if bytes_per_second == 0 {
         return wait_for(&mut stop, Stop::Drain).await;
     }
     tokio::select! {
-        () = scrub_for_ever(&server, bytes_per_second) => {}
+        () = scrub_for_ever(&broker, bytes_per_second) => {}
         () = wait_for(&mut stop, Stop::Drain) => {}
     }
 }
 
-async fn scrub_for_ever(server: &Server, bytes_per_second: u64) {
+async fn scrub_for_ever(broker: &Broker, bytes_per_second: u64) {
     loop {
-        for partition in server.topics.partitions() {
+        for partition in broker.topics.partitions() {
             for (base, next) in sealed_segments(&partition) {
-                if let Err(error) = scrub(server, &partition, base, next, bytes_per_second).await {
+                if let Err(error) = scrub(broker, &partition, base, next, bytes_per_second).await {
                     tracing::error!(partition = %partition.name, segment = base.0, %error, "cannot scrub");
                 }
             }
@@ -55,7 +55,7 @@ fn sealed_segments(partition: &Partition) -> Vec<(Offset, Offset)> {
 }
 
 async fn scrub(
-    server: &Server,
+    broker: &Broker,
     partition: &Arc<Partition>,
     base: Offset,
     next: Offset,
@@ -79,9 +79,9 @@ async fn scrub(
         });
         let (back, step) = step.await?;
         scrub = back;
-        let step = step.inspect_err(|_| note_unreadable(server, partition, &scrub));
+        let step = step.inspect_err(|_| note_unreadable(broker, partition, &scrub));
         let Some(read_bytes) = step? else { break };
-        server.metrics.scrubbed_bytes.inc_by(read_bytes);
+        broker.metrics.scrubbed_bytes.inc_by(read_bytes);
         let seconds = read_bytes as f64 / bytes_per_second as f64;
         tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
     }
@@ -90,11 +90,11 @@ async fn scrub(
 }
 
 /// Fetches are careful there from now on.
-fn note_unreadable(server: &Server, partition: &Partition, scrub: &Scrub) {
+fn note_unreadable(broker: &Broker, partition: &Partition, scrub: &Scrub) {
     let (file, Position(position)) = scrub.place();
-    server.metrics.note_read_error(What::Scrub);
+    broker.metrics.note_read_error(What::Scrub);
     let len_bytes = (scrub.report().size_bytes - position).min(STEP_BYTES);
-    server.read_errors.keep(&partition.name, Place { file, position, len_bytes });
+    broker.read_errors.keep(&partition.name, Place { file, position, len_bytes });
 }
 
 fn note(partition: &Partition, scrub: &Scrub) -> std::io::Result<()> {

@@ -27,8 +27,8 @@ use penstock_coordinator::{
 use penstock_wire::{ErrorCode, Str};
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::net::worker::{Stop, wait_for};
-use crate::server::Server;
+use crate::broker::Broker;
+use crate::stop::{Stop, wait_for};
 pub(crate) use answers::find_coordinator;
 use offset_store::{CommitError, OnItsWay};
 pub(crate) use offset_store::{Foreign, OffsetStore};
@@ -163,11 +163,11 @@ impl Groups {
 
 /// Keeps the groups' time beside the workers until a stop begins; then nobody waits here any more. Ends by itself
 /// if no offset can be committed any more.
-pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
+pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<Stop>) {
     tokio::select! {
-        () = server.groups.keep_time() => {}
-        () = server.groups.offsets.ended() => tracing::error!("the thread of offset commits ended"),
-        () = wait_for(&mut stop, Stop::Drain) => server.groups.close(),
+        () = broker.groups.keep_time() => {}
+        () = broker.groups.offsets.ended() => tracing::error!("the thread of offset commits ended"),
+        () = wait_for(&mut stop, Stop::Drain) => broker.groups.close(),
     }
 }
 

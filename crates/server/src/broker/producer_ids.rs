@@ -82,8 +82,8 @@ pub(crate) async fn init(
     if request.transactional_id.is_some() {
         return refused(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
     }
-    let server = Arc::clone(&worker.server);
-    match blocking::run(move || server.producer_ids.next()).await {
+    let broker = Arc::clone(&worker.broker);
+    match blocking::run(move || broker.producer_ids.next()).await {
         Ok(Ok(producer_id)) => InitProducerIdResponse {
             producer_id,
             producer_epoch: 0,

@@ -25,9 +25,10 @@ use penstock_ring::{Ring, blocking};
 use penstock_storage::{Extent, FindError, PartitionName};
 use tokio::sync::watch;
 
+use crate::broker::Broker;
 use crate::broker::read::ReadError;
-use crate::net::worker::{Stop, Worker, wait_for};
-use crate::server::Server;
+use crate::net::worker::Worker;
+use crate::stop::{Stop, wait_for};
 
 /// Between two looks whether what could not be read can be read again.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -166,13 +167,13 @@ impl Place {
 }
 
 /// Reads the places again until a stop begins.
-pub(crate) async fn run(server: Arc<Server>, mut stop: watch::Receiver<Stop>) {
+pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<Stop>) {
     let read_again = async {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            if server.read_errors.count.load(Ordering::Relaxed) > 0 {
-                let server = Arc::clone(&server);
-                let read = blocking::run(move || server.read_errors.read_again());
+            if broker.read_errors.count.load(Ordering::Relaxed) > 0 {
+                let broker = Arc::clone(&broker);
+                let read = blocking::run(move || broker.read_errors.read_again());
                 if read.await.is_err() {
                     tracing::error!("reading bad places again panicked; it goes on");
                 }
@@ -193,13 +194,13 @@ pub(crate) fn report(
     place: Place,
     error: &dyn std::fmt::Display,
 ) {
-    let server = &worker.server;
-    server.metrics.note_read_error(what);
+    let broker = &worker.broker;
+    broker.metrics.note_read_error(what);
     if let Some(held_back) = worker.fetch_lines.take(Instant::now()) {
         let (file, position) = (path_of(&place.file), place.position);
         tracing::error!(%partition, file = %file.display(), position, held_back, %error, "cannot read {}", what.name());
     }
-    server.read_errors.keep(partition, place);
+    broker.read_errors.keep(partition, place);
 }
 
 /// The same of a look-up that has failed, whatever for: damage is logged as well, and an offset
@@ -220,9 +221,9 @@ pub(crate) fn report_lookup(
             return tracing::debug!(%partition, sought, %error, "cannot look up");
         }
         ReadError::Find(FindError::Io { source, .. }) if is_of_the_disk(source) => {
-            worker.server.metrics.note_read_error(what);
+            worker.broker.metrics.note_read_error(what);
         }
-        ReadError::Find(FindError::Short { .. }) => worker.server.metrics.note_read_error(what),
+        ReadError::Find(FindError::Short { .. }) => worker.broker.metrics.note_read_error(what),
         ReadError::Find(_) => {}
     }
     if let Some(held_back) = worker.fetch_lines.take(Instant::now()) {

@@ -23,7 +23,8 @@ use crate::broker::read_errors::{self, Place, What};
 use crate::broker::uploads::Share;
 use crate::config::limits::{RECEIVE_KEPT_BYTES, RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES};
 use crate::net::sweep::{Phase, Vitals};
-use crate::net::worker::{Stop, Worker};
+use crate::net::worker::Worker;
+use crate::stop::Stop;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +136,7 @@ impl Connection {
     /// stop has begun only frames that are already here count: a peer that asks and asks again would
     /// hold it up for ever.
     async fn next_frame(&mut self) -> Result<Frame, End> {
-        let limit = self.worker.server.settings.frame_max_bytes;
+        let limit = self.worker.broker.settings.frame_max_bytes;
         let is_stopping = *self.worker.stop.borrow() >= Stop::Drain;
         let mut budget: Option<Share> = None;
         let mut is_more_here = false;
@@ -182,7 +183,7 @@ impl Connection {
         let here = self.received.len();
         let lacking = length.map_or(self.usual_bytes, |n| PREFIX_LEN + n as usize - here);
         let room = lacking.min(here.max(RECEIVE_STEP_BYTES));
-        let free = self.worker.server.settings.receive_free_bytes;
+        let free = self.worker.broker.settings.receive_free_bytes;
         if budget.is_none() && here + room > free {
             let frame_bytes = length.map_or(here + room, |n| PREFIX_LEN + n as usize);
             *budget = Some(self.ask_budget(frame_bytes as u32).await?);
@@ -199,8 +200,8 @@ impl Connection {
 
     /// Asks for a share of the memory for requests in flight, for the whole frame. Waiting has an end.
     async fn ask_budget(&self, bytes: u32) -> Result<Share, End> {
-        let server = &self.worker.server;
-        let share = server.memory.uploads.share(bytes, server.settings.frame_timeout).await;
+        let broker = &self.worker.broker;
+        let share = broker.memory.uploads.share(bytes, broker.settings.frame_timeout).await;
         self.vitals.note_grant(u64::from(bytes));
         share.ok_or(End::Overloaded)
     }
@@ -240,7 +241,7 @@ impl Connection {
 
     async fn send(&mut self, reply: Reply) -> Result<(), End> {
         self.vitals.widen(reply.answer.len_bytes);
-        let path = self.worker.server.settings.fetch_path.path();
+        let path = self.worker.broker.settings.fetch_path.path();
         let Reply { answer, ranges } = reply;
         let pieces = answer.pieces.into_iter().map(|piece| piece_of(piece, &ranges));
         let sent = self.worker.ring.transfer(pieces, &self.socket, path).await;

@@ -19,8 +19,9 @@ use anyhow::{Context, anyhow};
 use penstock_ring::{RAISE_THREADS, RingConfig};
 use tokio::sync::{oneshot, watch};
 
-use crate::net::worker::{self, Orders, Stop};
-use crate::server::Server;
+use crate::broker::Broker;
+use crate::net::worker::{self, Orders};
+use crate::stop::Stop;
 
 /// All workers of a server.
 pub(crate) struct Crew(Vec<Member>);
@@ -28,7 +29,7 @@ pub(crate) struct Crew(Vec<Member>);
 struct Member {
     thread: JoinHandle<anyhow::Result<()>>,
     /// What it is to serve.
-    server: oneshot::Sender<Arc<Server>>,
+    broker: oneshot::Sender<Arc<Broker>>,
     /// Fails once the thread is about to end.
     ended: oneshot::Receiver<()>,
 }
@@ -49,24 +50,24 @@ impl Crew {
         let mut members = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
             let (begun, begins) = oneshot::channel();
-            let (server, serves) = oneshot::channel();
+            let (broker, serves) = oneshot::channel();
             let ring = ring.clone();
-            let orders = Orders { ring, listener, stop: stop.subscribe(), begun, server: serves };
+            let orders = Orders { ring, listener, stop: stop.subscribe(), begun, broker: serves };
             let (thread, ended) = start(number, orders, stop.clone())?;
             if begins.await.is_err() {
                 let outcome = thread.join().map_err(|_| anyhow!("a worker panicked"))?;
                 return Err(outcome.err().unwrap_or_else(|| anyhow!("worker {number} left")));
             }
-            members.push(Member { thread, server, ended });
+            members.push(Member { thread, broker, ended });
         }
         Ok(Crew(members))
     }
 
     /// Lets them serve.
-    pub(crate) fn serve(self, server: &Arc<Server>) -> Serving {
+    pub(crate) fn serve(self, broker: &Arc<Broker>) -> Serving {
         let serve = |member: Member| {
             // One that has left has told, and has stopped the server.
-            let _ = member.server.send(Arc::clone(server));
+            let _ = member.broker.send(Arc::clone(broker));
             (member.thread, member.ended)
         };
         Serving(self.0.into_iter().map(serve).collect())

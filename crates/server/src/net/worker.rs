@@ -15,12 +15,13 @@ use anyhow::{Context, bail};
 use penstock_ring::{Ring, RingConfig, Socket};
 use tokio::sync::{oneshot, watch};
 
+use crate::broker::Broker;
 use crate::broker::give_way::Shortage;
 use crate::broker::send_memory::SMALL_BYTES;
 use crate::log_budget::LogBudget;
 use crate::net::connection;
 use crate::net::sweep::{Connections, PhaseLimits, Vitals};
-use crate::server::Server;
+use crate::stop::{Stop, wait_for};
 
 /// How often the sweep looks for connections that take too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// What the connections of one thread share.
 pub(crate) struct Worker {
-    pub(crate) server: Arc<Server>,
+    pub(crate) broker: Arc<Broker>,
     pub(crate) ring: Ring,
     pub(crate) stop: watch::Receiver<Stop>,
     connections: Connections,
@@ -49,19 +50,6 @@ pub(crate) struct Worker {
     pub(crate) fetch_lines: LogBudget,
 }
 
-/// How far a stop has come. Everything that runs watches it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stop {
-    /// Serving.
-    No,
-    /// No new requests; those in flight are answered.
-    Drain,
-    /// The time for that is over: their connections are closed.
-    Cut,
-    /// Somebody has asked a second time: nothing is waited for that can be left.
-    Now,
-}
-
 /// What a worker begins with.
 pub(crate) struct Orders {
     pub(crate) ring: RingConfig,
@@ -70,7 +58,7 @@ pub(crate) struct Orders {
     /// Told once it has all that it needs.
     pub(crate) begun: oneshot::Sender<()>,
     /// What to serve. It fails where the start is given up.
-    pub(crate) server: oneshot::Receiver<Arc<Server>>,
+    pub(crate) broker: oneshot::Receiver<Arc<Broker>>,
 }
 
 /// Runs a worker on the calling thread until a stop is complete.
@@ -78,18 +66,18 @@ pub(crate) struct Orders {
 /// # Errors
 /// The runtime or the ring cannot be made.
 pub(crate) fn run(orders: Orders) -> anyhow::Result<()> {
-    let Orders { ring, listener, stop, begun, server } = orders;
+    let Orders { ring, listener, stop, begun, broker } = orders;
     block_on(async move {
         let ring = Ring::new(ring).context("cannot make a ring")?;
         say_what_is_missing(&ring);
         let _ = begun.send(());
-        let Ok(server) = server.await else { return Ok(()) };
-        server.metrics.watch_ring(ring.counters());
+        let Ok(broker) = broker.await else { return Ok(()) };
+        broker.metrics.watch_ring(ring.counters());
         let mut driver = tokio::task::spawn_local(ring.clone().drive());
         let connections = Connections::default();
         let lines = || LogBudget::new(Instant::now());
         let worker = Rc::new(Worker {
-            server,
+            broker,
             ring,
             stop,
             connections,
@@ -146,8 +134,8 @@ impl Worker {
     fn admit(self: &Rc<Self>, stream: TcpStream) {
         // A peer that has left already has no address; its connection ends with the first receive.
         let peer = stream.peer_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-        let settings = &self.server.settings;
-        let Some(place) = Place::take(&self.server) else {
+        let settings = &self.broker.settings;
+        let Some(place) = Place::take(&self.broker) else {
             self.refused.set(self.refused.get() + 1);
             if let Some(held_back) = self.stranger_lines.take(Instant::now()) {
                 let limit = settings.connections_max;
@@ -155,7 +143,7 @@ impl Worker {
             }
             return;
         };
-        let send_memory = self.server.memory.send.clone();
+        let send_memory = self.broker.memory.send.clone();
         let send_buffer_bytes = match send_memory {
             Some(_) => Some(SMALL_BYTES as usize / 2),
             None => settings.send_buffer_bytes,
@@ -173,9 +161,9 @@ impl Worker {
     }
 
     async fn sweep(self: Rc<Self>) {
-        let limits = PhaseLimits::of(&self.server.settings);
+        let limits = PhaseLimits::of(&self.broker.settings);
         let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
-        let memory = &self.server.memory;
+        let memory = &self.broker.memory;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
@@ -193,7 +181,7 @@ impl Worker {
 
     /// Ends the slowest connections of this worker, so that its part of what is `wanted` comes free.
     fn give_way(&self, shortage: Shortage, wanted: u64) {
-        let Server { memory, settings, metrics, .. } = &*self.server;
+        let Broker { memory, settings, metrics, .. } = &*self.broker;
         let patience = shortage.patience(wanted, memory.uploads.all_bytes());
         let wanted = match shortage {
             Shortage::Upload => wanted.div_ceil(settings.workers as u64),
@@ -238,17 +226,17 @@ impl Drop for Listed {
 }
 
 /// A connection's place among `max.connections`, given back when dropped.
-struct Place(Arc<Server>);
+struct Place(Arc<Broker>);
 
 impl Place {
-    fn take(server: &Arc<Server>) -> Option<Self> {
-        let taken = &server.connections;
-        let limit = server.settings.connections_max;
+    fn take(broker: &Arc<Broker>) -> Option<Self> {
+        let taken = &broker.connections;
+        let limit = broker.settings.connections_max;
         taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1))
             .ok()?;
-        server.metrics.connections.inc();
-        Some(Place(Arc::clone(server)))
+        broker.metrics.connections.inc();
+        Some(Place(Arc::clone(broker)))
     }
 }
 
@@ -258,12 +246,6 @@ impl Drop for Place {
         taken.fetch_sub(1, Ordering::Relaxed);
         self.0.metrics.connections.dec();
     }
-}
-
-/// Returns when the stop has come as far as `stage`, or when the server is gone.
-pub(crate) async fn wait_for(stop: &mut watch::Receiver<Stop>, stage: Stop) {
-    // An error means that the sender is gone: then there is nobody left to serve for.
-    let _ = stop.wait_for(|now| *now >= stage).await;
 }
 
 /// An operator who expects io_uring is told once why it is not there; the server runs without it.

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::Topics;
 use crate::broker::disk_reserve::is_full;
 use crate::broker::partition::Closed;
-use crate::net::worker::Stop;
+use crate::stop::Stop;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! The server as a whole: what all workers share, how it starts, how it stops.
+//! The server as a whole: how it starts, how it stops.
 //!
 //! Called by main with the settings; [`run`] returns when a stop is complete. Start: lock the data
 //! directory, bind, begin all threads, open every log, serve, say where clients must connect. Stop: workers
@@ -7,33 +7,28 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use penstock_ring::{RAISE_THREADS, RingConfig, blocking};
 use penstock_storage::DataDir;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::background::checkpoints;
 use crate::background::retention;
 use crate::background::scrubber;
-use crate::broker::disk_reserve;
+use crate::broker::Broker;
 use crate::broker::file_system::FileSystem;
 use crate::broker::groups;
-use crate::broker::groups::{Groups, OffsetStore};
 use crate::broker::memory::Memory;
-use crate::broker::meta_properties::Cluster;
-use crate::broker::metrics::Metrics;
-use crate::broker::producer_ids::ProducerIds;
-use crate::broker::read_errors::{self, ReadErrors};
-use crate::broker::topics::{Patience, Topics};
+use crate::broker::read_errors;
+use crate::broker::topics::Patience;
 use crate::config::limits;
 use crate::config::memory_limit::MemoryLimit;
 use crate::config::settings::Settings;
 use crate::http;
 use crate::net::crew::Crew;
-use crate::net::worker::{self, Stop};
+use crate::stop::{Stop, wait_for};
 
 /// A port in use for longer is another server's. The kernel takes a killed server's ring down some
 /// milliseconds after the process is gone, and with it the accept that holds the listener.
@@ -41,57 +36,6 @@ const PORT_IN_USE_MAX: Duration = Duration::from_secs(1);
 
 /// Between two attempts.
 const PORT_REST: Duration = Duration::from_millis(5);
-
-/// What every worker sees.
-pub(crate) struct Server {
-    pub(crate) settings: Settings,
-    pub(crate) topics: Topics,
-    pub(crate) cluster: Cluster,
-    pub(crate) producer_ids: ProducerIds,
-    pub(crate) groups: Groups,
-    pub(crate) metrics: Metrics,
-    pub(crate) disk: disk_reserve::Reserve,
-    pub(crate) read_errors: ReadErrors,
-    /// Connections open now, on all workers.
-    pub(crate) connections: AtomicUsize,
-    /// What waits for peers, in memory.
-    pub(crate) memory: Memory,
-    /// Bytes that answers in the making may still take.
-    pub(crate) answers_in_flight: Arc<Semaphore>,
-}
-
-impl Server {
-    /// Opens everything that is in the data directory. Blocks.
-    fn open(
-        settings: Settings,
-        memory: Memory,
-        data_dir: DataDir,
-        lies_on: &FileSystem,
-        bound: SocketAddr,
-    ) -> anyhow::Result<Arc<Server>> {
-        let metrics = Metrics::new();
-        metrics.note_data_dir(lies_on);
-        let cluster = Cluster::open(&settings, bound)?;
-        let offsets = Arc::new(OffsetStore::open(&settings.data_dir, settings.durability)?);
-        let topics = Topics::open(&settings, data_dir, &offsets, &metrics)?;
-        let groups = Groups::new(settings.groups, offsets);
-        let known = topics.greatest_producer_id();
-        let producer_ids = ProducerIds::open(&settings.data_dir, known)?;
-        Ok(Arc::new(Server {
-            disk: disk_reserve::Reserve::new(&settings),
-            read_errors: ReadErrors::default(),
-            topics,
-            cluster,
-            producer_ids,
-            groups,
-            metrics,
-            connections: AtomicUsize::new(0),
-            answers_in_flight: Arc::new(Semaphore::new(settings.answers_in_flight_max_bytes)),
-            memory,
-            settings,
-        }))
-    }
-}
 
 /// Every worker's ring has the same share of what a user may have in pipes.
 fn ring_config(settings: &Settings, memory: &Memory, lies_on: &FileSystem) -> RingConfig {
@@ -127,23 +71,23 @@ pub(crate) async fn run(
     let lies_on = blocking::run(move || FileSystem::of(&path)).await?;
     lies_on.report(settings.fetch_drop_behind);
     let crew = Crew::muster(listeners, &ring_config(&settings, &memory, &lies_on), &stop).await?;
-    let opening = move || Server::open(settings, memory, data_dir, &lies_on, bound);
-    let server = blocking::run(opening).await??;
+    let opening = move || Broker::open(settings, memory, data_dir, &lies_on, bound);
+    let broker = blocking::run(opening).await??;
 
-    let metrics = http::serve(Arc::clone(&server), stop.subscribe()).await?;
-    let helpers = start_helpers(&server, &stop);
-    let workers = crew.serve(&server);
+    let metrics = http::serve(Arc::clone(&broker), stop.subscribe()).await?;
+    let helpers = start_helpers(&broker, &stop);
+    let workers = crew.serve(&broker);
 
-    on_ready(&Ready::of(&server, bound, metrics));
-    worker::wait_for(&mut stop.subscribe(), Stop::Drain).await;
-    server.metrics.set_ready(false);
-    let time = StopTime::new(Instant::now(), server.settings.drain_timeout);
+    on_ready(&Ready::of(&broker, bound, metrics));
+    wait_for(&mut stop.subscribe(), Stop::Drain).await;
+    broker.metrics.set_ready(false);
+    let time = StopTime::new(Instant::now(), broker.settings.drain_timeout);
     workers.drain(&stop, time.requests_until).await?;
     for helper in helpers {
         helper.await??;
     }
     let patience = Patience { until: time.logs_until, stop: stop.subscribe() };
-    blocking::run(move || server.topics.close(&patience)).await?
+    blocking::run(move || broker.topics.close(&patience)).await?
 }
 
 /// Finds out how much memory there is, and makes the settings fit it.
@@ -188,29 +132,29 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    fn of(server: &Server, listen: SocketAddr, metrics: Option<SocketAddr>) -> Self {
-        server.metrics.set_ready(true);
-        let (host, port) = &server.cluster.advertised;
+    fn of(broker: &Broker, listen: SocketAddr, metrics: Option<SocketAddr>) -> Self {
+        broker.metrics.set_ready(true);
+        let (host, port) = &broker.cluster.advertised;
         let advertised = match host.contains(':') {
             true => format!("[{host}]:{port}"),
             false => format!("{host}:{port}"),
         };
-        tracing::info!(%listen, %advertised, workers = server.settings.workers,
-            partitions = server.topics.partition_count(), path = %server.settings.fetch_path, "serving");
+        tracing::info!(%listen, %advertised, workers = broker.settings.workers,
+            partitions = broker.topics.partition_count(), path = %broker.settings.fetch_path, "serving");
         Ready { listen, advertised, metrics }
     }
 }
 
 /// What runs beside the workers, on the main thread's runtime, until a stop begins.
-fn start_helpers(server: &Arc<Server>, stop: &watch::Sender<Stop>) -> Vec<Helper> {
-    let (server, watching) = (|| Arc::clone(server), || stop.subscribe());
+fn start_helpers(broker: &Arc<Broker>, stop: &watch::Sender<Stop>) -> Vec<Helper> {
+    let (broker, watching) = (|| Arc::clone(broker), || stop.subscribe());
     vec![
-        beside("housekeeping", stop, retention::run(server(), watching())),
-        beside("retention", stop, retention::retention(server(), watching())),
-        beside("checkpoints", stop, checkpoints::run(server(), watching())),
-        beside("reading bad places again", stop, read_errors::run(server(), watching())),
-        beside("the scrubber", stop, scrubber::run(server(), watching())),
-        beside("the groups' coordinator", stop, groups::run(server(), watching())),
+        beside("housekeeping", stop, retention::run(broker(), watching())),
+        beside("retention", stop, retention::retention(broker(), watching())),
+        beside("checkpoints", stop, checkpoints::run(broker(), watching())),
+        beside("reading bad places again", stop, read_errors::run(broker(), watching())),
+        beside("the scrubber", stop, scrubber::run(broker(), watching())),
+        beside("the groups' coordinator", stop, groups::run(broker(), watching())),
     ]
 }
 
@@ -288,7 +232,7 @@ mod tests {
             let (stop, _) = watch::channel(Stop::No);
             let other = beside("other", &stop, {
                 let mut stop = stop.subscribe();
-                async move { worker::wait_for(&mut stop, Stop::Drain).await }
+                async move { wait_for(&mut stop, Stop::Drain).await }
             });
             let ending = beside("ending", &stop, end);
             assert!(other.await.unwrap().is_ok());

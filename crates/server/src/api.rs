@@ -5,10 +5,12 @@
 pub(crate) mod alter_configs;
 pub(crate) mod answer_budget;
 pub(crate) mod broker_configs;
+pub(crate) mod context;
 pub(crate) mod describe_configs;
 pub(crate) mod doubles;
 pub(crate) mod error_codes;
 pub(crate) mod fetch;
+pub(crate) mod init_producer_id;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
 pub(crate) mod pace;
@@ -16,11 +18,9 @@ pub(crate) mod produce;
 pub(crate) mod topics;
 pub(crate) mod verify;
 
-use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use penstock_ring::Socket;
 use penstock_wire::messages::ApiVersionsResponse;
 use penstock_wire::{
     Answer, ApiKey, ErrorCode, Few, Request, RequestError, Response, decode_request,
@@ -28,8 +28,7 @@ use penstock_wire::{
 
 use crate::api::fetch::Range;
 use crate::broker::groups;
-use crate::broker::producer_ids;
-use crate::net::worker::Worker;
+use context::RequestContext;
 
 /// A laid-out answer and the file ranges its slots stand for.
 pub(crate) struct Reply {
@@ -56,8 +55,7 @@ pub(crate) enum NoReply {
 /// # Errors
 /// The connection must close; see [`NoReply`].
 pub(crate) async fn answer(
-    worker: &Worker,
-    socket: &Rc<Socket>,
+    context: &RequestContext<'_>,
     frame: Bytes,
     buffer: &mut BytesMut,
 ) -> Result<Option<Reply>, NoReply> {
@@ -75,96 +73,97 @@ pub(crate) async fn answer(
         }
         Err(error) => return Err(error.into()),
     };
-    let _share = answer_budget::share(&worker.broker, &request).await?;
-    let (response, ranges) = match respond(worker, socket, header.api_version, request).await? {
+    let _share = answer_budget::share(context.broker, &request).await?;
+    let (response, ranges) = match respond(context, header.api_version, request).await? {
         Some(responded) => responded,
         None => {
-            worker.broker.metrics.request_done(header.api_key, started.elapsed());
+            context.broker.metrics.request_done(header.api_key, started.elapsed());
             return Ok(None);
         }
     };
     let answer = response.encode_into(header.api_version, header.correlation_id, buffer);
-    worker.broker.metrics.request_done(header.api_key, started.elapsed());
+    context.broker.metrics.request_done(header.api_key, started.elapsed());
     Ok(Some(Reply { answer, ranges }))
 }
 
 async fn respond(
-    worker: &Worker,
-    socket: &Rc<Socket>,
+    context: &RequestContext<'_>,
     api_version: i16,
     request: Request,
 ) -> Result<Option<(Response, Few<Range>)>, NoReply> {
     let response = match request {
         Request::Fetch(mut request) => {
             fetch::keep_last_of_each(&mut request.topics);
-            let fetched = fetch::fetch(worker, socket, &request).await;
+            let fetched = fetch::fetch(context, &request).await;
             return Ok(Some((Response::Fetch(fetched.response), fetched.ranges)));
         }
         Request::Produce(request) => {
-            let produced = produce::produce(worker, api_version, request).await;
+            let produced = produce::produce(context, api_version, request).await;
             match produced.map_err(NoReply::Unacknowledged)? {
                 Some(response) => Response::Produce(response),
                 None => return Ok(None),
             }
         }
         Request::ListOffsets(request) => {
-            Response::ListOffsets(list_offsets::list_offsets(worker, request).await)
+            Response::ListOffsets(list_offsets::list_offsets(context, request).await)
         }
-        Request::Metadata(request) => Response::Metadata(metadata::metadata(worker, request).await),
+        Request::Metadata(request) => {
+            Response::Metadata(metadata::metadata(context, request).await)
+        }
         Request::DescribeCluster(_) => {
-            Response::DescribeCluster(metadata::describe_cluster(worker))
+            Response::DescribeCluster(metadata::describe_cluster(context))
         }
         Request::FindCoordinator(request) => {
             let (cluster, left_bytes) =
-                (&worker.broker.cluster, worker.broker.settings.answer_max_bytes);
+                (&context.broker.cluster, context.broker.settings.answer_max_bytes);
             let found = groups::find_coordinator(cluster, api_version, request, left_bytes);
             Response::FindCoordinator(found.await)
         }
         Request::JoinGroup(request) => {
-            let joined = worker.broker.groups.join_group(api_version, request);
-            Response::JoinGroup(while_peer_stays(worker, socket, joined).await?)
+            let joined = context.broker.groups.join_group(api_version, request);
+            Response::JoinGroup(while_peer_stays(context, joined).await?)
         }
         Request::SyncGroup(request) => {
-            let synced = worker.broker.groups.sync_group(request);
-            Response::SyncGroup(while_peer_stays(worker, socket, synced).await?)
+            let synced = context.broker.groups.sync_group(request);
+            Response::SyncGroup(while_peer_stays(context, synced).await?)
         }
         Request::Heartbeat(request) => {
-            Response::Heartbeat(worker.broker.groups.heartbeat_group(&request))
+            Response::Heartbeat(context.broker.groups.heartbeat_group(&request))
         }
         Request::LeaveGroup(request) => {
-            Response::LeaveGroup(worker.broker.groups.leave_group(request))
+            Response::LeaveGroup(context.broker.groups.leave_group(request))
         }
         Request::OffsetCommit(request) => {
             let begin = |exists: &dyn Fn(&str, i32) -> bool| {
-                worker.broker.groups.begin_commit(request, exists)
+                context.broker.groups.begin_commit(request, exists)
             };
-            let begun = worker.broker.topics.while_none_goes(begin);
+            let begun = context.broker.topics.while_none_goes(begin);
             Response::OffsetCommit(begun.answered().await)
         }
         Request::OffsetFetch(request) => {
-            let left_bytes = worker.broker.settings.answer_max_bytes;
-            Response::OffsetFetch(worker.broker.groups.fetch_offsets(request, left_bytes))
+            let left_bytes = context.broker.settings.answer_max_bytes;
+            Response::OffsetFetch(context.broker.groups.fetch_offsets(request, left_bytes))
         }
         Request::ApiVersions(_) => {
             Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::NONE))
         }
         Request::CreateTopics(request) => {
-            Response::CreateTopics(topics::create_topics(worker, request).await)
+            Response::CreateTopics(topics::create_topics(context, request).await)
         }
         Request::DeleteTopics(request) => {
-            Response::DeleteTopics(topics::delete_topics(worker, request).await)
+            Response::DeleteTopics(topics::delete_topics(context, request).await)
         }
         Request::CreatePartitions(request) => {
-            Response::CreatePartitions(topics::create_partitions(worker, request).await)
+            Response::CreatePartitions(topics::create_partitions(context, request).await)
         }
         Request::DescribeConfigs(request) => {
-            Response::DescribeConfigs(describe_configs::describe(worker, request).await)
+            Response::DescribeConfigs(describe_configs::describe(context, request).await)
         }
         Request::IncrementalAlterConfigs(request) => {
-            Response::IncrementalAlterConfigs(alter_configs::alter(worker, request).await)
+            Response::IncrementalAlterConfigs(alter_configs::alter(context, request).await)
         }
         Request::InitProducerId(request) => {
-            Response::InitProducerId(producer_ids::init(worker, &request).await)
+            Response::InitProducerId(init_producer_id::init(context, &request).await)
         }
     };
     Ok(Some((response, Few::new())))
@@ -172,13 +171,12 @@ async fn respond(
 
 /// Waits for an answer that may take long; a peer that leaves meanwhile needs none.
 async fn while_peer_stays<T>(
-    worker: &Worker,
-    socket: &Rc<Socket>,
+    context: &RequestContext<'_>,
     answer: impl Future<Output = T>,
 ) -> Result<T, NoReply> {
     tokio::select! {
         biased;
         answer = answer => Ok(answer),
-        _ = worker.ring.peer_closed(socket) => Err(NoReply::PeerGone),
+        _ = context.ring.peer_closed(context.socket) => Err(NoReply::PeerGone),
     }
 }

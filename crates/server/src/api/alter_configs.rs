@@ -15,12 +15,12 @@ use penstock_wire::messages::{
 };
 
 use crate::api::broker_configs;
+use crate::api::context::RequestContext;
 use crate::api::describe_configs::{BROKER, TOPIC};
 use crate::api::error_codes;
 use crate::broker::overrides::Overrides;
 use crate::broker::topic_config::{Kind, TopicConfig, list};
 use crate::broker::topics::ChangeError;
-use crate::net::worker::Worker;
 
 /// What to do with a value.
 const SET: i8 = 0;
@@ -33,7 +33,7 @@ type Refused = (ErrorCode, String);
 
 /// Answers an IncrementalAlterConfigs request.
 pub(crate) async fn alter(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let mut times = HashMap::new();
@@ -43,7 +43,7 @@ pub(crate) async fn alter(
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
         let outcome = match times[&(resource.resource_type, resource.resource_name.clone())] {
-            1 => alter_one(worker, &resource, request.validate_only).await,
+            1 => alter_one(context, &resource, request.validate_only).await,
             _ => Err(invalid("named more than once")),
         };
         let (error_code, error_message) = match outcome {
@@ -61,7 +61,7 @@ pub(crate) async fn alter(
 }
 
 async fn alter_one(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     resource: &AlterConfigsResource,
     validate_only: bool,
 ) -> Result<(), Refused> {
@@ -69,7 +69,7 @@ async fn alter_one(
     match resource.resource_type {
         TOPIC => {}
         BROKER => {
-            broker_configs::check_id(&worker.broker.cluster, &resource.resource_name)?;
+            broker_configs::check_id(&context.broker.cluster, &resource.resource_name)?;
             return Err(invalid(
                 "a server's settings are read at start: none is changed while it runs",
             ));
@@ -84,7 +84,7 @@ async fn alter_one(
     }
     validate_topic_name(&name)
         .map_err(|error| (ErrorCode::INVALID_TOPIC_EXCEPTION, error.to_string()))?;
-    let topic = worker.broker.topics.get(&name);
+    let topic = context.broker.topics.get(&name);
     let overrides = topic.as_ref().map(|topic| topic.overrides()).unwrap_or_default();
     altered(overrides, &resource.configs).map_err(|words| (ErrorCode::INVALID_CONFIG, words))?;
     let refused = |error: ChangeError| (error_codes::of_change(&error), error.to_string());
@@ -93,7 +93,7 @@ async fn alter_one(
         return Ok(());
     }
     // Again from what the topic sets then: another request may have changed that meanwhile.
-    let (broker, configs) = (Arc::clone(&worker.broker), resource.configs.clone());
+    let (broker, configs) = (Arc::clone(context.broker), resource.configs.clone());
     let change = move || broker.topics.reconfigure(&name, |now| altered(now, &configs));
     match blocking::run(change).await {
         Ok(outcome) => outcome.map_err(refused),

@@ -17,11 +17,11 @@ use penstock_wire::messages::{
 use penstock_wire::{ErrorCode, Str};
 
 use crate::api::broker_configs;
+use crate::api::context::RequestContext;
 use crate::api::pace::Pace;
 use crate::broker::overrides::Overrides;
 use crate::broker::topic_config::{Kind, TopicConfig};
 use crate::config::settings::Settings;
-use crate::net::worker::Worker;
 
 /// Resource types.
 pub(crate) const TOPIC: i8 = 2;
@@ -60,15 +60,15 @@ type Refused = (ErrorCode, String);
 /// Answers a DescribeConfigs request. A resource that is asked again is refused: each answer is
 /// many times as long as the question. So is one beyond what an answer may take in memory.
 pub(crate) async fn describe(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
     let mut seen = HashSet::new();
     let mut results = Vec::with_capacity(request.resources.len());
-    let (mut left_bytes, mut pace) = (worker.broker.settings.answer_max_bytes, Pace::default());
+    let (mut left_bytes, mut pace) = (context.broker.settings.answer_max_bytes, Pace::default());
     for resource in &request.resources {
         let described = match seen.insert((resource.resource_type, &resource.resource_name)) {
-            true => described(worker, &request, resource, &mut left_bytes),
+            true => described(context, &request, resource, &mut left_bytes),
             false => Err((ErrorCode::INVALID_REQUEST, "named more than once".to_owned())),
         };
         let (error_code, error_message, configs) = match described {
@@ -89,7 +89,7 @@ pub(crate) async fn describe(
 
 /// What is asked of one resource. `left_bytes` is what the answer may still grow by.
 fn described(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     request: &DescribeConfigsRequest,
     resource: &DescribeConfigsResource,
     left_bytes: &mut usize,
@@ -98,7 +98,7 @@ fn described(
         None | Some([]) => true,
         Some(keys) => keys.contains(&one.name),
     };
-    let all = configs_of(worker, resource)?.into_iter();
+    let all = configs_of(context, resource)?.into_iter();
     let mut configs: Vec<_> = all.filter(is_asked).map(|one| answered(one, request)).collect();
     // Collected in place, in the memory of something larger.
     configs.shrink_to_fit();
@@ -143,16 +143,16 @@ fn answered(
 }
 
 fn configs_of(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<Described>, Refused> {
-    let settings = &worker.broker.settings;
+    let settings = &context.broker.settings;
     match resource.resource_type {
         TOPIC => {
             let name = &resource.resource_name;
             validate_topic_name(name)
                 .map_err(|error| (ErrorCode::INVALID_TOPIC_EXCEPTION, error.to_string()))?;
-            let topic = worker.broker.topics.get(name).ok_or_else(|| {
+            let topic = context.broker.topics.get(name).ok_or_else(|| {
                 (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("there is no topic {name}"))
             })?;
             let mut described = of_topic(&topic.overrides(), settings);
@@ -162,12 +162,12 @@ fn configs_of(
             Ok(described)
         }
         BROKER => {
-            match broker_configs::check_id(&worker.broker.cluster, &resource.resource_name)? {
+            match broker_configs::check_id(&context.broker.cluster, &resource.resource_name)? {
                 // What all brokers share and could be changed while they run: nothing is.
                 None => Ok(Vec::new()),
                 Some(_) => {
-                    let limit = worker.broker.memory.limit.as_ref().map(|limit| limit.bytes);
-                    Ok(broker_configs::describe(settings, limit, &worker.broker.cluster))
+                    let limit = context.broker.memory.limit.as_ref().map(|limit| limit.bytes);
+                    Ok(broker_configs::describe(settings, limit, &context.broker.cluster))
                 }
             }
         }

@@ -13,7 +13,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_ring::Socket;
 use penstock_storage::{Extent, Found, Offset};
 use penstock_wire::messages::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchableTopicResponse, PartitionData,
@@ -22,13 +21,14 @@ use penstock_wire::{ErrorCode, Few, Records, RecordsSlot};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::api::context::RequestContext;
 use crate::api::doubles;
 use crate::api::error_codes;
 use crate::api::pace::Pace;
+use crate::broker::metrics::Metrics;
 use crate::broker::partition::{Bounds, Partition};
 use crate::broker::read_errors::{self, What};
 use crate::broker::waiting::Registration;
-use crate::net::worker::Worker;
 use crate::stop::{Stop, wait_for};
 
 /// No fetch waits longer, whatever it asks.
@@ -67,37 +67,33 @@ pub(crate) fn keep_last_of_each(topics: &mut Few<FetchTopic>) {
 }
 
 /// Answers a fetch, at the latest after its max_wait. It names each partition once.
-pub(crate) async fn fetch(
-    worker: &Worker,
-    socket: &std::rc::Rc<Socket>,
-    request: &FetchRequest,
-) -> Fetched {
+pub(crate) async fn fetch(context: &RequestContext<'_>, request: &FetchRequest) -> Fetched {
     if request.session_id != NO_SESSION {
         return Fetched::error(ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
     }
-    let plan = Plan::make(worker, request).await;
+    let plan = Plan::make(context, request).await;
     if plan.answers(request) {
         return plan.into();
     }
     drop(plan);
-    wait(worker, socket, request).await.into()
+    wait(context, request).await.into()
 }
 
 /// Waits until there is enough to send or the time is over. A peer that has ended its sending side is
 /// answered at once: it may be gone, or it may be there and just have nothing more to ask.
-async fn wait(worker: &Worker, socket: &std::rc::Rc<Socket>, request: &FetchRequest) -> Plan {
+async fn wait(context: &RequestContext<'_>, request: &FetchRequest) -> Plan {
     let deadline = Instant::now() + max_wait(request);
     let more = Arc::new(Notify::new());
-    let _counted = Waits::count(worker);
-    let mut stop = worker.stop.clone();
-    let peer_closed = worker.ring.peer_closed(socket);
+    let _counted = Waits::count(&context.broker.metrics);
+    let mut stop = context.stop.clone();
+    let peer_closed = context.ring.peer_closed(context.socket);
     let (timer, stopping) = (tokio::time::sleep_until(deadline), wait_for(&mut stop, Stop::Drain));
     tokio::pin!(peer_closed, timer, stopping);
     loop {
         // Made after registering, so that nothing that was appended meanwhile is missed. Registered
         // anew each time: a topic that was deleted and created again has other partitions.
-        let _registrations = register(worker, request, &more);
-        let plan = Plan::make(worker, request).await;
+        let _registrations = register(context, request, &more);
+        let plan = Plan::make(context, request).await;
         if plan.answers(request) {
             return plan;
         }
@@ -115,8 +111,12 @@ fn max_wait(request: &FetchRequest) -> Duration {
     Duration::from_millis(request.max_wait_ms.max(0) as u64).min(MAX_WAIT)
 }
 
-fn register(worker: &Worker, request: &FetchRequest, more: &Arc<Notify>) -> Vec<Registration> {
-    let topics = &worker.broker.topics;
+fn register(
+    context: &RequestContext<'_>,
+    request: &FetchRequest,
+    more: &Arc<Notify>,
+) -> Vec<Registration> {
+    let topics = &context.broker.topics;
     let asked = request.topics.iter().flat_map(|topic| {
         topic.partitions.iter().map(move |partition| (&topic.topic, partition.partition))
     });
@@ -142,17 +142,17 @@ struct Plan {
 }
 
 impl Plan {
-    async fn make(worker: &Worker, request: &FetchRequest) -> Plan {
-        let limit = worker.broker.settings.fetch_max_bytes.min(request.max_bytes.max(0) as u64);
+    async fn make(context: &RequestContext<'_>, request: &FetchRequest) -> Plan {
+        let limit = context.broker.settings.fetch_max_bytes.min(request.max_bytes.max(0) as u64);
         let (mut plan, mut pace) = (Plan { limit, ..Plan::default() }, Pace::default());
         // Like Kafka, which answers by partitions: a topic of which none is asked is not named.
         let asked_of = |topic: &&FetchTopic| !topic.partitions.is_empty();
         for topic in request.topics.iter().filter(asked_of) {
             let mut partitions = Few::with_capacity(topic.partitions.len());
             for asked in &topic.partitions {
-                let found = worker.broker.topics.partition(&topic.topic, asked.partition);
+                let found = context.broker.topics.partition(&topic.topic, asked.partition);
                 partitions.push(match found {
-                    Ok(partition) => plan.take(worker, &partition, asked).await,
+                    Ok(partition) => plan.take(context, &partition, asked).await,
                     Err(why) => plan.fail(asked, error_codes::of_unserved(why), None),
                 });
                 pace.done(1).await;
@@ -176,7 +176,7 @@ impl Plan {
     /// Adds one partition: an extent, nothing yet, or an error.
     async fn take(
         &mut self,
-        worker: &Worker,
+        context: &RequestContext<'_>,
         partition: &Arc<Partition>,
         asked: &FetchPartition,
     ) -> PartitionData {
@@ -184,14 +184,14 @@ impl Plan {
         if let Err(error) = check_epoch(asked.current_leader_epoch, bounds.leader_epoch) {
             return self.fail(asked, error, Some(bounds));
         }
-        match partition.find(&worker.ring, Offset(asked.fetch_offset)).await {
+        match partition.find(context.ring, Offset(asked.fetch_offset)).await {
             Ok(found) => {
                 let left = self.limit.saturating_sub(self.record_bytes);
                 let max_bytes = left.min(asked.partition_max_bytes.max(0) as u64);
                 let mut extent = found.as_ref().and_then(|found| self.extent(found, max_bytes));
-                if worker.broker.read_errors.is_suspect(&partition.name) {
+                if context.broker.read_errors.is_suspect(&partition.name) {
                     let batch_bytes = found.as_ref().map_or(0, |found| found.batch_len_bytes);
-                    extent = match self.prove(worker, partition, extent, batch_bytes).await {
+                    extent = match self.prove(context, partition, extent, batch_bytes).await {
                         Ok(extent) => extent,
                         Err(error) => return self.fail(asked, error, Some(bounds)),
                     };
@@ -209,7 +209,14 @@ impl Plan {
             }
             Err(error) => {
                 let (name, sought) = (&partition.name, asked.fetch_offset);
-                read_errors::report_lookup(worker, What::Offset, name, sought, &error);
+                read_errors::report_lookup(
+                    context.broker,
+                    &context.lines.fetch,
+                    What::Offset,
+                    name,
+                    sought,
+                    &error,
+                );
                 self.fail(asked, error_codes::of_read(&error), Some(bounds))
             }
         }
@@ -227,15 +234,22 @@ impl Plan {
     /// Not even the first batch can be.
     async fn prove(
         &mut self,
-        worker: &Worker,
+        context: &RequestContext<'_>,
         partition: &Partition,
         extent: Option<Extent>,
         batch_bytes: u64,
     ) -> Result<Option<Extent>, ErrorCode> {
         let Some(extent) = extent else { return Ok(None) };
-        let (extent, failed) = read_errors::prove(&worker.ring, extent).await;
+        let (extent, failed) = read_errors::prove(context.ring, extent).await;
         if let Some((place, error)) = failed {
-            read_errors::report(worker, What::Records, &partition.name, place, &error);
+            read_errors::report(
+                context.broker,
+                &context.lines.fetch,
+                What::Records,
+                &partition.name,
+                place,
+                &error,
+            );
             if extent.len_bytes < batch_bytes {
                 return Err(ErrorCode::KAFKA_STORAGE_ERROR);
             }
@@ -308,18 +322,18 @@ impl From<Plan> for Fetched {
 }
 
 /// Counts a fetch as waiting for as long as it lives.
-struct Waits<'a>(&'a Worker);
+struct Waits<'a>(&'a Metrics);
 
 impl<'a> Waits<'a> {
-    fn count(worker: &'a Worker) -> Self {
-        worker.broker.metrics.fetches_waiting.inc();
-        Waits(worker)
+    fn count(metrics: &'a Metrics) -> Self {
+        metrics.fetches_waiting.inc();
+        Waits(metrics)
     }
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.0.broker.metrics.fetches_waiting.dec();
+        self.0.fetches_waiting.dec();
     }
 }
 

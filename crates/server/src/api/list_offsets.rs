@@ -8,13 +8,13 @@ use penstock_wire::messages::{
     ListOffsetsTopicResponse,
 };
 
+use crate::api::context::RequestContext;
 use crate::api::doubles::{Doubles, Named};
 use crate::api::error_codes;
 use crate::api::fetch::check_epoch;
 use crate::api::pace::Pace;
 use crate::broker::read::ReadError;
 use crate::broker::read_errors::{self, What};
-use crate::net::worker::Worker;
 
 /// Timestamps that are not times (KIP-734 for the last).
 const LATEST: i64 = -1;
@@ -26,7 +26,7 @@ const NONE: i64 = -1;
 
 /// Answers a ListOffsets request. As in Kafka, a partition that it names twice is refused once: which one was meant?
 pub(crate) async fn list_offsets(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
     let named = request.topics.iter().flat_map(|topic| {
@@ -39,7 +39,7 @@ pub(crate) async fn list_offsets(
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             let found = match doubles.next((&*topic.name, asked.partition_index)) {
-                Named::Once => find(worker, &topic.name, asked).await,
+                Named::Once => find(context, &topic.name, asked).await,
                 Named::First => Err(ErrorCode::INVALID_REQUEST),
                 Named::Again => continue,
             };
@@ -78,11 +78,11 @@ impl Place {
 }
 
 async fn find(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     topic: &str,
     asked: &ListOffsetsPartition,
 ) -> Result<Place, ErrorCode> {
-    let partition = worker
+    let partition = context
         .broker
         .topics
         .partition(topic, asked.partition_index)
@@ -97,12 +97,19 @@ async fn find(
     let found = match asked.timestamp {
         LATEST => return Ok(end_of_log(bounds.high_watermark)),
         EARLIEST => return Ok(end_of_log(bounds.log_start)),
-        MAX_TIMESTAMP => partition.find_max_timestamp(&worker.ring).await,
-        time if time >= 0 => partition.find_timestamp(&worker.ring, time).await,
+        MAX_TIMESTAMP => partition.find_max_timestamp(context.ring).await,
+        time if time >= 0 => partition.find_timestamp(context.ring, time).await,
         _ => return Err(ErrorCode::INVALID_REQUEST),
     };
     let found = found.map_err(|error: ReadError| {
-        read_errors::report_lookup(worker, What::Time, &partition.name, asked.timestamp, &error);
+        read_errors::report_lookup(
+            context.broker,
+            &context.lines.fetch,
+            What::Time,
+            &partition.name,
+            asked.timestamp,
+            &error,
+        );
         error_codes::of_read(&error)
     })?;
     Ok(found.map_or(Place::NOWHERE, |found| Place {

@@ -14,11 +14,11 @@ use penstock_wire::messages::{
 };
 use penstock_wire::{ErrorCode, Str};
 
+use crate::api::context::RequestContext;
 use crate::api::pace::Pace;
 use crate::broker::overrides::Overrides;
 use crate::broker::topics::{ChangeError, Topic};
 use crate::config::limits::AUTO_CREATED_TOPICS_MAX;
-use crate::net::worker::Worker;
 
 /// "Nobody asked for authorized operations."
 const OPERATIONS_UNKNOWN: i32 = i32::MIN;
@@ -29,14 +29,17 @@ const NO_LEADER: i32 = -1;
 pub(crate) const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 
 /// Answers a Metadata request.
-pub(crate) async fn metadata(worker: &Worker, request: MetadataRequest) -> MetadataResponse {
-    let cluster = &worker.broker.cluster;
+pub(crate) async fn metadata(
+    context: &RequestContext<'_>,
+    request: MetadataRequest,
+) -> MetadataResponse {
+    let cluster = &context.broker.cluster;
     let topics = match request.topics {
-        None => describe_all(worker).await,
+        None => describe_all(context).await,
         Some(asked) => {
             let may_create =
-                request.allow_auto_topic_creation && worker.broker.settings.auto_create_topics;
-            describe_named(worker, asked, may_create).await
+                request.allow_auto_topic_creation && context.broker.settings.auto_create_topics;
+            describe_named(context, asked, may_create).await
         }
     };
     let (host, port) = &cluster.advertised;
@@ -55,11 +58,11 @@ pub(crate) async fn metadata(worker: &Worker, request: MetadataRequest) -> Metad
     }
 }
 
-async fn describe_all(worker: &Worker) -> Vec<MetadataResponseTopic> {
-    let all = worker.broker.topics.all();
+async fn describe_all(context: &RequestContext<'_>) -> Vec<MetadataResponseTopic> {
+    let all = context.broker.topics.all();
     let (mut topics, mut pace) = (Vec::with_capacity(all.len()), Pace::default());
     for topic in all {
-        let topic = describe(worker, &topic);
+        let topic = describe(context, &topic);
         pace.done(1 + topic.partitions.len()).await;
         topics.push(topic);
     }
@@ -68,14 +71,14 @@ async fn describe_all(worker: &Worker) -> Vec<MetadataResponseTopic> {
 
 /// Each of these once, in the order in which they are first named.
 async fn describe_named(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     asked: Vec<MetadataRequestTopic>,
     may_create: bool,
 ) -> Vec<MetadataResponseTopic> {
     let mut creations_left = if may_create { AUTO_CREATED_TOPICS_MAX } else { 0 };
     let (mut topics, mut pace) = (Vec::new(), Pace::default());
     for name in each_once(asked) {
-        let topic = describe_or_create(worker, &name, &mut creations_left).await;
+        let topic = describe_or_create(context, &name, &mut creations_left).await;
         pace.done(1 + topic.partitions.len()).await;
         topics.push(topic);
     }
@@ -88,15 +91,15 @@ fn each_once(asked: Vec<MetadataRequestTopic>) -> impl Iterator<Item = Str> {
 }
 
 async fn describe_or_create(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     name: &str,
     creations_left: &mut u32,
 ) -> MetadataResponseTopic {
-    if let Some(topic) = worker.broker.topics.get(name) {
-        return describe(worker, &topic);
+    if let Some(topic) = context.broker.topics.get(name) {
+        return describe(context, &topic);
     }
-    match create(worker, name, creations_left).await {
-        Ok(topic) => describe(worker, &topic),
+    match create(context, name, creations_left).await {
+        Ok(topic) => describe(context, &topic),
         Err(error_code) => MetadataResponseTopic {
             error_code,
             name: name.into(),
@@ -109,13 +112,13 @@ async fn describe_or_create(
 /// Creates a topic that is asked for. Clients ask again for one that is unknown, so a request that names more
 /// than it may create gets the rest by and by.
 async fn create(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     name: &str,
     creations_left: &mut u32,
 ) -> Result<Arc<Topic>, ErrorCode> {
     validate_topic_name(name).map_err(|_| ErrorCode::INVALID_TOPIC_EXCEPTION)?;
     *creations_left = creations_left.checked_sub(1).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-    let (broker, name) = (Arc::clone(&worker.broker), name.to_owned());
+    let (broker, name) = (Arc::clone(context.broker), name.to_owned());
     let created = blocking::run(move || {
         let count = broker.settings.num_partitions;
         match broker.topics.create(&name, count, Overrides::default()) {
@@ -140,8 +143,8 @@ async fn create(
     }
 }
 
-fn describe(worker: &Worker, topic: &Topic) -> MetadataResponseTopic {
-    let node_id = worker.broker.cluster.node_id;
+fn describe(context: &RequestContext<'_>, topic: &Topic) -> MetadataResponseTopic {
+    let node_id = context.broker.cluster.node_id;
     let describe_partition =
         |partition: &Arc<crate::broker::partition::Partition>| MetadataResponsePartition {
             partition_index: partition.name.partition,
@@ -173,8 +176,8 @@ fn describe(worker: &Worker, topic: &Topic) -> MetadataResponseTopic {
 }
 
 /// Answers a DescribeCluster request.
-pub(crate) fn describe_cluster(worker: &Worker) -> DescribeClusterResponse {
-    let cluster = &worker.broker.cluster;
+pub(crate) fn describe_cluster(context: &RequestContext<'_>) -> DescribeClusterResponse {
+    let cluster = &context.broker.cluster;
     let (host, port) = &cluster.advertised;
     DescribeClusterResponse {
         cluster_id: cluster.id.as_str().into(),

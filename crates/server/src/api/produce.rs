@@ -13,12 +13,12 @@ use penstock_wire::messages::{
 };
 use penstock_wire::{ErrorCode, Few, Records};
 
+use crate::api::context::RequestContext;
 use crate::api::error_codes;
 use crate::api::metadata::INTERNAL_TOPICS;
 use crate::api::verify;
 use crate::broker::partition::{Partition, ProduceFailure};
 use crate::clock;
-use crate::net::worker::Worker;
 
 /// The first version of Produce whose clients may send zstd (KIP-110).
 const ZSTD_SINCE: i16 = 7;
@@ -38,12 +38,12 @@ enum Acks {
 /// With acks=0, the first error: there is no answer to put it into, so the connection must close, as
 /// Kafka does, for the producer to notice.
 pub(crate) async fn produce(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     api_version: i16,
     request: ProduceRequest,
 ) -> Result<Option<ProduceResponse>, ErrorCode> {
     let acks = acks_of(request.acks);
-    let refused = refusal(worker, &request, acks);
+    let refused = refusal(context, &request, acks);
     let mut responses = Few::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
         let mut partition_responses = Few::with_capacity(topic.partition_data.len());
@@ -51,7 +51,7 @@ pub(crate) async fn produce(
             let index = data.index;
             let outcome = match &refused {
                 Some(refused) => Err(refused.clone()),
-                None => append(worker, api_version, &topic.name, data).await,
+                None => append(context, api_version, &topic.name, data).await,
             };
             partition_responses.push(response_of(index, outcome));
         }
@@ -92,7 +92,11 @@ fn acks_of(acks: i16) -> Option<Acks> {
 }
 
 /// What refuses the request as a whole.
-fn refusal(worker: &Worker, request: &ProduceRequest, acks: Option<Acks>) -> Option<Refused> {
+fn refusal(
+    context: &RequestContext<'_>,
+    request: &ProduceRequest,
+    acks: Option<Acks>,
+) -> Option<Refused> {
     if acks.is_none() {
         let words = format!("acks {} is none of 0, 1 and -1 (all)", request.acks);
         return Some(refused(ErrorCode::INVALID_REQUIRED_ACKS, words));
@@ -100,7 +104,7 @@ fn refusal(worker: &Worker, request: &ProduceRequest, acks: Option<Acks>) -> Opt
     if request.transactional_id.is_some() {
         return Some(refused(ErrorCode::INVALID_REQUEST, "transactions are not supported"));
     }
-    worker
+    context
         .broker
         .disk
         .is_short()
@@ -108,7 +112,7 @@ fn refusal(worker: &Worker, request: &ProduceRequest, acks: Option<Acks>) -> Opt
 }
 
 async fn append(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     api_version: i16,
     topic: &str,
     data: PartitionProduceData,
@@ -118,7 +122,7 @@ async fn append(
         let words = "the topic is Kafka's own, and is kept as it came";
         return Err(refused(ErrorCode::INVALID_TOPIC_EXCEPTION, words));
     }
-    let partition = worker.broker.topics.partition(topic, data.index);
+    let partition = context.broker.topics.partition(topic, data.index);
     let partition = partition.map_err(|why| refused(error_codes::of_unserved(why), why))?;
     let Records::Bytes(Some(bytes)) = data.records else {
         return Err(refused(ErrorCode::INVALID_RECORD, "no records"));
@@ -135,9 +139,9 @@ async fn append(
         batch = Box::pin(verified(batch, terms)).await?;
     }
     let len_bytes = batch.len_bytes();
-    match partition.append(&worker.ring, batch).await {
+    match partition.append(context.ring, batch).await {
         Ok(appended) => {
-            worker.broker.metrics.produced_bytes.inc_by(len_bytes);
+            context.broker.metrics.produced_bytes.inc_by(len_bytes);
             Ok((partition, appended))
         }
         // The producer did not hear the first answer: it gets it again.
@@ -145,7 +149,7 @@ async fn append(
             Ok((partition, Appended { base_offset, last_offset, log_append_time_ms: -1 }))
         }
         Err(failure) => {
-            report(worker, &partition, &failure);
+            report(context, &partition, &failure);
             Err(refused(error_codes::of_produce(&failure), failure))
         }
     }
@@ -162,10 +166,10 @@ async fn verified(batch: ProducedBatch, terms: Terms) -> Result<ProducedBatch, R
 
 /// Of a partition that goes offline the log has told already. A full disk refuses every request: it is told
 /// within a budget.
-fn report(worker: &Worker, partition: &Partition, failure: &ProduceFailure) {
+fn report(context: &RequestContext<'_>, partition: &Partition, failure: &ProduceFailure) {
     match failure {
         ProduceFailure::NoRoom(_) | ProduceFailure::Roll(_) => {
-            if let Some(held_back) = worker.append_lines.take(Instant::now()) {
+            if let Some(held_back) = context.lines.append.take(Instant::now()) {
                 tracing::error!(partition = %partition.name, held_back, error = %failure, "refused records");
             }
         }

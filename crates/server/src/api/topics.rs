@@ -15,6 +15,7 @@ use penstock_wire::messages::{
 };
 use penstock_wire::{ErrorCode, Str, Uuid};
 
+use crate::api::context::RequestContext;
 use crate::api::describe_configs::{self, Described};
 use crate::api::doubles::{Doubles, Named};
 use crate::api::error_codes;
@@ -22,7 +23,6 @@ use crate::api::pace::Pace;
 use crate::broker::overrides::Overrides;
 use crate::broker::topics::{ChangeError, Topics};
 use crate::config::limits::PARTITIONS_PER_REQUEST_MAX;
-use crate::net::worker::Worker;
 
 /// "The server's default", in a partition count or a replication factor.
 const DEFAULT: i32 = -1;
@@ -53,7 +53,7 @@ impl From<ChangeError> for Refused {
 
 /// Answers a CreateTopics request.
 pub(crate) async fn create_topics(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -65,7 +65,7 @@ pub(crate) async fn create_topics(
     for (topic, name) in request.topics.into_iter().zip(&names) {
         let outcome = match doubles.next(name) {
             Named::Once if is_too_large => Err(too_many_partitions()),
-            Named::Once => create_one(worker, topic, request.validate_only, &mut partitions).await,
+            Named::Once => create_one(context, topic, request.validate_only, &mut partitions).await,
             Named::First => Err(named_twice()),
             Named::Again => continue,
         };
@@ -89,26 +89,26 @@ pub(crate) async fn create_topics(
 /// Looks at the name first: that the topic is there already is what a client must hear, whatever
 /// else is wrong. `partitions` are those that the request has asked for so far.
 async fn create_one(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     topic: CreatableTopic,
     validate_only: bool,
     partitions: &mut i32,
 ) -> Result<CreatableTopicResult, Refused> {
-    worker.broker.topics.check_new(&topic.name)?;
+    context.broker.topics.check_new(&topic.name)?;
     validate_topic_name(&topic.name)
         .map_err(|error| Refused::new(ErrorCode::INVALID_TOPIC_EXCEPTION, error))?;
     let overrides = overrides_of(&topic)?;
-    let count = partition_count(&topic, worker)?;
+    let count = partition_count(&topic, context)?;
     if *partitions + count > PARTITIONS_PER_REQUEST_MAX {
         return Err(too_many_partitions());
     }
     *partitions += count;
-    let configs = describe_configs::of_topic(&overrides, &worker.broker.settings);
+    let configs = describe_configs::of_topic(&overrides, &context.broker.settings);
     let mut id = Uuid::default();
     if !validate_only {
         let name = topic.name.to_string();
         let created =
-            on_blocking_pool(worker, move |topics| topics.create(&name, count, overrides));
+            on_blocking_pool(context, move |topics| topics.create(&name, count, overrides));
         id = Uuid(created.await?.id.0);
         tracing::info!(topic = %topic.name, partitions = count, "created a topic");
     }
@@ -136,9 +136,9 @@ fn too_many_partitions() -> Refused {
     Refused::new(ErrorCode::POLICY_VIOLATION, words)
 }
 
-fn partition_count(topic: &CreatableTopic, worker: &Worker) -> Result<i32, Refused> {
+fn partition_count(topic: &CreatableTopic, context: &RequestContext<'_>) -> Result<i32, Refused> {
     if !topic.assignments.is_empty() {
-        return assigned_count(topic, worker.broker.cluster.node_id);
+        return assigned_count(topic, context.broker.cluster.node_id);
     }
     match topic.num_partitions {
         DEFAULT => {}
@@ -153,7 +153,7 @@ fn partition_count(topic: &CreatableTopic, worker: &Worker) -> Result<i32, Refus
         return Err(Refused::new(ErrorCode::INVALID_REPLICATION_FACTOR, words));
     }
     match topic.num_partitions {
-        DEFAULT => Ok(worker.broker.settings.num_partitions),
+        DEFAULT => Ok(context.broker.settings.num_partitions),
         count => Ok(count),
     }
 }
@@ -189,14 +189,14 @@ fn overrides_of(topic: &CreatableTopic) -> Result<Overrides, Refused> {
 
 /// Answers a DeleteTopics request.
 pub(crate) async fn delete_topics(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     request: DeleteTopicsRequest,
 ) -> DeleteTopicsResponse {
     let mut responses = Vec::with_capacity(request.topic_names.len());
     let mut doubles = Doubles::of(request.topic_names.iter().map(|name| &**name));
     for name in &request.topic_names {
         let deleted = match doubles.next(name) {
-            Named::Once => delete_one(worker, name).await,
+            Named::Once => delete_one(context, name).await,
             Named::First => Err(named_twice()),
             Named::Again => continue,
         };
@@ -206,20 +206,20 @@ pub(crate) async fn delete_topics(
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
 }
 
-async fn delete_one(worker: &Worker, name: &Str) -> Result<(), Refused> {
+async fn delete_one(context: &RequestContext<'_>, name: &Str) -> Result<(), Refused> {
     // Most requests that are greedy name what there is not: that needs no other thread.
-    if worker.broker.topics.get(name).is_none() {
+    if context.broker.topics.get(name).is_none() {
         return Err(ChangeError::Unknown.into());
     }
     let topic = name.to_string();
-    on_blocking_pool(worker, move |topics| topics.delete(&topic)).await?;
+    on_blocking_pool(context, move |topics| topics.delete(&topic)).await?;
     tracing::info!(topic = %name, "deleted a topic");
     Ok(())
 }
 
 /// Answers a CreatePartitions request.
 pub(crate) async fn create_partitions(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
@@ -228,7 +228,7 @@ pub(crate) async fn create_partitions(
     for topic in &request.topics {
         let outcome = match doubles.next(&*topic.name) {
             Named::Once => {
-                add_partitions(worker, topic, request.validate_only, &mut partitions).await
+                add_partitions(context, topic, request.validate_only, &mut partitions).await
             }
             Named::First => Err(named_twice()),
             Named::Again => continue,
@@ -243,7 +243,7 @@ pub(crate) async fn create_partitions(
 
 /// `partitions` are those that the request has added so far.
 async fn add_partitions(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     topic: &CreatePartitionsTopic,
     validate_only: bool,
     partitions: &mut i32,
@@ -253,7 +253,7 @@ async fn add_partitions(
         let words = format!("{count} partitions: at most {PARTITIONS_PER_REQUEST_MAX}");
         return Err(Refused::new(ErrorCode::INVALID_PARTITIONS, words));
     }
-    let has = worker.broker.topics.get(&name).ok_or(ChangeError::Unknown)?.partition_count();
+    let has = context.broker.topics.get(&name).ok_or(ChangeError::Unknown)?.partition_count();
     if count <= has {
         return Err(ChangeError::NotMore { has }.into());
     }
@@ -263,7 +263,7 @@ async fn add_partitions(
     *partitions += count - has;
     match validate_only {
         true => Ok(()),
-        false => on_blocking_pool(worker, move |topics| topics.add_partitions(&name, count)).await,
+        false => on_blocking_pool(context, move |topics| topics.add_partitions(&name, count)).await,
     }
 }
 
@@ -272,10 +272,10 @@ fn named_twice() -> Refused {
 }
 
 async fn on_blocking_pool<T: Send + 'static>(
-    worker: &Worker,
+    context: &RequestContext<'_>,
     change: impl FnOnce(&Topics) -> Result<T, ChangeError> + Send + 'static,
 ) -> Result<T, Refused> {
-    let broker = Arc::clone(&worker.broker);
+    let broker = Arc::clone(context.broker);
     match blocking::run(move || change(&broker.topics)).await {
         Ok(outcome) => Ok(outcome?),
         Err(_) => Err(Refused::new(ErrorCode::UNKNOWN_SERVER_ERROR, "the change panicked")),

@@ -1,19 +1,14 @@
-//! InitProducerId: a number of its own for every idempotent producer.
+//! Producer ids: a number of its own for every idempotent producer.
 //!
 //! Numbers are given out in blocks: a block is reserved in `penstock-producer-ids` before the first of it
 //! is used, so that a crash skips numbers and never gives one out twice.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Context;
 use parking_lot::Mutex;
-use penstock_ring::blocking;
-use penstock_wire::ErrorCode;
-use penstock_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
-use crate::net::worker::Worker;
 use crate::small_file::replace_file;
 
 const FILE_NAME: &str = "penstock-producer-ids";
@@ -55,7 +50,7 @@ impl ProducerIds {
     ///
     /// # Errors
     /// The reservation cannot be written; no number is given out.
-    fn next(&self) -> std::io::Result<i64> {
+    pub(crate) fn next(&self) -> std::io::Result<i64> {
         let mut reserved = self.reserved.lock();
         if reserved.is_empty() {
             let end = reserved.end + BLOCK;
@@ -63,37 +58,6 @@ impl ProducerIds {
             *reserved = reserved.end..end;
         }
         Ok(reserved.next().expect("a block was just reserved"))
-    }
-}
-
-/// Answers an InitProducerId request. A producer that comes back gets a new number: without transactions
-/// nothing else is asked of it.
-pub(crate) async fn init(
-    worker: &Worker,
-    request: &InitProducerIdRequest,
-) -> InitProducerIdResponse {
-    const NOBODY: i64 = -1;
-    let refused = |error_code| InitProducerIdResponse {
-        error_code,
-        producer_id: NOBODY,
-        producer_epoch: -1,
-        ..InitProducerIdResponse::default()
-    };
-    if request.transactional_id.is_some() {
-        return refused(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
-    }
-    let broker = Arc::clone(&worker.broker);
-    match blocking::run(move || broker.producer_ids.next()).await {
-        Ok(Ok(producer_id)) => InitProducerIdResponse {
-            producer_id,
-            producer_epoch: 0,
-            ..InitProducerIdResponse::default()
-        },
-        Ok(Err(error)) => {
-            tracing::error!(%error, "cannot reserve producer ids");
-            refused(ErrorCode::KAFKA_STORAGE_ERROR)
-        }
-        Err(_) => refused(ErrorCode::UNKNOWN_SERVER_ERROR),
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::broker::read::ReadError;
-use crate::net::worker::Worker;
+use crate::log_budget::LogBudget;
 use crate::stop::{Stop, wait_for};
 
 /// Between two looks whether what could not be read can be read again.
@@ -188,15 +188,15 @@ pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<Stop>) {
 
 /// Counts, keeps and, within the budget, logs a place that could not be read.
 pub(crate) fn report(
-    worker: &Worker,
+    broker: &Broker,
+    lines: &LogBudget,
     what: What,
     partition: &PartitionName,
     place: Place,
     error: &dyn std::fmt::Display,
 ) {
-    let broker = &worker.broker;
     broker.metrics.note_read_error(what);
-    if let Some(held_back) = worker.fetch_lines.take(Instant::now()) {
+    if let Some(held_back) = lines.take(Instant::now()) {
         let (file, position) = (path_of(&place.file), place.position);
         tracing::error!(%partition, file = %file.display(), position, held_back, %error, "cannot read {}", what.name());
     }
@@ -206,7 +206,8 @@ pub(crate) fn report(
 /// The same of a look-up that has failed, whatever for: damage is logged as well, and an offset
 /// that is out of range is daily life.
 pub(crate) fn report_lookup(
-    worker: &Worker,
+    broker: &Broker,
+    lines: &LogBudget,
     what: What,
     partition: &PartitionName,
     sought: i64,
@@ -215,18 +216,25 @@ pub(crate) fn report_lookup(
     match error {
         ReadError::Disk { file, position, len_bytes, source } => {
             let (file, position, len_bytes) = (Arc::clone(file), *position, *len_bytes as u64);
-            return report(worker, what, partition, Place { file, position, len_bytes }, source);
+            return report(
+                broker,
+                lines,
+                what,
+                partition,
+                Place { file, position, len_bytes },
+                source,
+            );
         }
         ReadError::Find(FindError::OutOfRange { .. }) => {
             return tracing::debug!(%partition, sought, %error, "cannot look up");
         }
         ReadError::Find(FindError::Io { source, .. }) if is_of_the_disk(source) => {
-            worker.broker.metrics.note_read_error(what);
+            broker.metrics.note_read_error(what);
         }
-        ReadError::Find(FindError::Short { .. }) => worker.broker.metrics.note_read_error(what),
+        ReadError::Find(FindError::Short { .. }) => broker.metrics.note_read_error(what),
         ReadError::Find(_) => {}
     }
-    if let Some(held_back) = worker.fetch_lines.take(Instant::now()) {
+    if let Some(held_back) = lines.take(Instant::now()) {
         tracing::error!(%partition, sought, held_back, %error, "cannot look up {}", what.name());
     }
 }

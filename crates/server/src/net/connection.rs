@@ -120,7 +120,8 @@ impl Connection {
 
     async fn answer(&mut self, frame: Bytes, budget: Option<Share>) -> Result<(), End> {
         self.vitals.enter(Phase::Working);
-        let reply = api::answer(&self.worker, &self.socket, frame, &mut self.encoded).await?;
+        let context = self.worker.context(&self.socket);
+        let reply = api::answer(&context, frame, &mut self.encoded).await?;
         if budget.is_some() {
             self.vitals.note_grant(0);
             drop(budget);
@@ -265,7 +266,14 @@ impl Connection {
         };
         if let Some(Range { partition, extent }) = ranges.get(range) {
             let place = Place { file: Arc::clone(&extent.file), position, len_bytes };
-            read_errors::report(&self.worker, What::Records, &partition.name, place, error);
+            read_errors::report(
+                &self.worker.broker,
+                &self.worker.lines.fetch,
+                What::Records,
+                &partition.name,
+                place,
+                error,
+            );
         }
     }
 }

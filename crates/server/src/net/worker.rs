@@ -15,6 +15,7 @@ use anyhow::{Context, bail};
 use penstock_ring::{Ring, RingConfig, Socket};
 use tokio::sync::{oneshot, watch};
 
+use crate::api::context::{ApiLines, RequestContext};
 use crate::broker::Broker;
 use crate::broker::give_way::Shortage;
 use crate::broker::send_memory::SMALL_BYTES;
@@ -44,10 +45,7 @@ pub(crate) struct Worker {
     shortage_lines: LogBudget,
     /// What peers that do not speak the protocol may log.
     pub(crate) stranger_lines: LogBudget,
-    /// What a full disk may log: one line a refused request would be a flood.
-    pub(crate) append_lines: LogBudget,
-    /// What damage and a failing disk may log, which every fetch meets anew.
-    pub(crate) fetch_lines: LogBudget,
+    pub(crate) lines: ApiLines,
 }
 
 /// What a worker begins with.
@@ -84,8 +82,7 @@ pub(crate) fn run(orders: Orders) -> anyhow::Result<()> {
             refused: Cell::new(0),
             shortage_lines: lines(),
             stranger_lines: lines(),
-            append_lines: lines(),
-            fetch_lines: lines(),
+            lines: ApiLines { append: lines(), fetch: lines() },
         });
         tokio::select! {
             () = worker.serve(listener) => {}
@@ -98,6 +95,12 @@ pub(crate) fn run(orders: Orders) -> anyhow::Result<()> {
 }
 
 impl Worker {
+    /// What a request that came on this socket is answered with.
+    pub(crate) fn context<'a>(&'a self, socket: &'a Rc<Socket>) -> RequestContext<'a> {
+        let Worker { broker, ring, stop, lines, .. } = self;
+        RequestContext { broker, ring, socket, stop, lines }
+    }
+
     async fn serve(self: &Rc<Self>, listener: TcpListener) {
         let mut stop = self.stop.clone();
         let accepting = tokio::task::spawn_local(Rc::clone(self).accept(listener));

@@ -7,6 +7,7 @@ pub(crate) mod answer_budget;
 pub(crate) mod broker_configs;
 pub(crate) mod context;
 pub(crate) mod describe_configs;
+pub(crate) mod described;
 pub(crate) mod doubles;
 pub(crate) mod error_codes;
 pub(crate) mod fetch;

@@ -16,7 +16,7 @@ use penstock_wire::messages::{
 
 use crate::api::broker_configs;
 use crate::api::context::RequestContext;
-use crate::api::describe_configs::{BROKER, TOPIC};
+use crate::api::described::{BROKER, TOPIC};
 use crate::api::error_codes;
 use crate::broker::overrides::Overrides;
 use crate::broker::topic_config::{Kind, TopicConfig, list};

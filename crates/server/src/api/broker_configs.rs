@@ -6,7 +6,7 @@
 
 use penstock_wire::{ErrorCode, Str};
 
-use crate::api::describe_configs::{DEFAULT, Described, OF_THE_OPERATOR};
+use crate::api::described::{DEFAULT, Described, OF_THE_OPERATOR};
 use crate::broker::meta_properties::Cluster;
 use crate::broker::topic_config::{Kind, TopicConfig};
 use crate::config::settings::{KEYS, Settings};

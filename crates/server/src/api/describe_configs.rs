@@ -18,41 +18,11 @@ use penstock_wire::{ErrorCode, Str};
 
 use crate::api::broker_configs;
 use crate::api::context::RequestContext;
+use crate::api::described::{BROKER, DEFAULT, Described, OF_THE_OPERATOR, OF_THE_TOPIC, TOPIC};
 use crate::api::pace::Pace;
 use crate::broker::overrides::Overrides;
 use crate::broker::topic_config::{Kind, TopicConfig};
 use crate::config::settings::Settings;
-
-/// Resource types.
-pub(crate) const TOPIC: i8 = 2;
-pub(crate) const BROKER: i8 = 4;
-
-/// Where a value comes from.
-pub(crate) const OF_THE_TOPIC: i8 = 1;
-pub(crate) const OF_THE_OPERATOR: i8 = 4;
-pub(crate) const DEFAULT: i8 = 5;
-
-/// One configuration, whoever's.
-pub(crate) struct Described {
-    pub(crate) name: Str,
-    pub(crate) kind: Kind,
-    pub(crate) is_read_only: bool,
-    /// Where a value could come from, and what it is there; the first one counts.
-    pub(crate) synonyms: Vec<(Str, Option<Str>, i8)>,
-    /// The value when there is no synonym.
-    pub(crate) otherwise: Option<Str>,
-    pub(crate) what: Str,
-}
-
-impl Described {
-    pub(crate) fn value(&self) -> Option<Str> {
-        self.synonyms.first().map_or_else(|| self.otherwise.clone(), |(_, value, _)| value.clone())
-    }
-
-    pub(crate) fn source(&self) -> i8 {
-        self.synonyms.first().map_or(DEFAULT, |(_, _, source)| *source)
-    }
-}
 
 /// Why nothing is described, in code and words.
 type Refused = (ErrorCode, String);
@@ -175,17 +145,6 @@ fn configs_of(
             ErrorCode::INVALID_REQUEST,
             format!("only topics (2) and brokers (4) have configs here, not resource type {other}"),
         )),
-    }
-}
-
-impl Described {
-    /// The server's retention is not that of a topic from elsewhere: where it sets none, nothing expires.
-    fn hold_retention(&mut self) {
-        let is_retention = matches!(&*self.name, "retention.ms" | "retention.bytes");
-        if is_retention && self.source() != OF_THE_TOPIC {
-            self.synonyms.clear();
-            self.otherwise = Some(Str::from_static("-1"));
-        }
     }
 }
 

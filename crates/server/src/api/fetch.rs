@@ -122,7 +122,7 @@ fn register(
     });
     asked
         .filter_map(|(topic, index)| topics.partition(topic, index).ok())
-        .map(|partition| Registration::new(partition, Arc::clone(more)))
+        .map(|partition| Registration::new(partition.waiting(), Arc::clone(more)))
         .collect()
 }
 

@@ -16,7 +16,8 @@ use penstock_wire::messages::{
 use penstock_wire::{ErrorCode, Str, Uuid};
 
 use crate::api::context::RequestContext;
-use crate::api::describe_configs::{self, Described};
+use crate::api::describe_configs;
+use crate::api::described::Described;
 use crate::api::doubles::{Doubles, Named};
 use crate::api::error_codes;
 use crate::api::pace::Pace;

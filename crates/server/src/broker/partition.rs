@@ -37,7 +37,7 @@ pub(crate) struct Partition {
     /// Held from the first decision of a write to its last: one at a time.
     appending: tokio::sync::Mutex<()>,
     directory: Arc<Directory>,
-    waiting: Waiting,
+    waiting: Arc<Waiting>,
 }
 
 /// The partition's directory, for jobs that touch files in it by name. Once the topic is deleted the
@@ -107,7 +107,7 @@ impl Partition {
             commits,
             appending: tokio::sync::Mutex::default(),
             directory: Arc::default(),
-            waiting: Waiting::default(),
+            waiting: Arc::default(),
         })
     }
 
@@ -116,8 +116,8 @@ impl Partition {
         self.log.lock()
     }
 
-    pub(crate) fn waiting(&self) -> &Waiting {
-        &self.waiting
+    pub(crate) fn waiting(&self) -> Arc<Waiting> {
+        Arc::clone(&self.waiting)
     }
 
     /// Runs a job that touches the log's files by name, unless the partition is deleted. Blocks.

@@ -9,8 +9,6 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::sync::Notify;
 
-use crate::broker::partition::Partition;
-
 /// The fetches that wait for one partition.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
@@ -19,7 +17,7 @@ pub(crate) struct Waiting {
 
 /// A fetch's place in the queue of one partition; leaves it when dropped.
 pub(crate) struct Registration {
-    partition: Arc<Partition>,
+    waiting: Arc<Waiting>,
     key: usize,
 }
 
@@ -33,14 +31,14 @@ impl Waiting {
 }
 
 impl Registration {
-    pub(crate) fn new(partition: Arc<Partition>, fetch: Arc<Notify>) -> Self {
-        let key = partition.waiting().fetches.lock().insert(fetch);
-        Registration { partition, key }
+    pub(crate) fn new(waiting: Arc<Waiting>, fetch: Arc<Notify>) -> Self {
+        let key = waiting.fetches.lock().insert(fetch);
+        Registration { waiting, key }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.partition.waiting().fetches.lock().remove(self.key);
+        self.waiting.fetches.lock().remove(self.key);
     }
 }

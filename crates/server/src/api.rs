@@ -14,7 +14,6 @@ pub(crate) mod fetch;
 pub(crate) mod init_producer_id;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
-pub(crate) mod pace;
 pub(crate) mod produce;
 pub(crate) mod topics;
 pub(crate) mod verify;

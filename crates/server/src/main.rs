@@ -15,6 +15,7 @@ mod export;
 mod http;
 mod log_budget;
 mod net;
+mod pace;
 mod serve;
 mod small_file;
 mod stop;

@@ -19,10 +19,10 @@ use penstock_wire::{ErrorCode, Str};
 use crate::api::broker_configs;
 use crate::api::context::RequestContext;
 use crate::api::described::{BROKER, DEFAULT, Described, OF_THE_OPERATOR, OF_THE_TOPIC, TOPIC};
-use crate::api::pace::Pace;
 use crate::broker::overrides::Overrides;
 use crate::broker::topic_config::{Kind, TopicConfig};
 use crate::config::settings::Settings;
+use crate::pace::Pace;
 
 /// Why nothing is described, in code and words.
 type Refused = (ErrorCode, String);

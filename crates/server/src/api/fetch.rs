@@ -24,11 +24,11 @@ use tokio::time::Instant;
 use crate::api::context::RequestContext;
 use crate::api::doubles;
 use crate::api::error_codes;
-use crate::api::pace::Pace;
 use crate::broker::metrics::Metrics;
 use crate::broker::partition::{Bounds, Partition};
 use crate::broker::read_errors::{self, What};
 use crate::broker::waiting::Registration;
+use crate::pace::Pace;
 use crate::stop::{Stop, wait_for};
 
 /// No fetch waits longer, whatever it asks.

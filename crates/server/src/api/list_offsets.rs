@@ -12,9 +12,9 @@ use crate::api::context::RequestContext;
 use crate::api::doubles::{Doubles, Named};
 use crate::api::error_codes;
 use crate::api::fetch::check_epoch;
-use crate::api::pace::Pace;
 use crate::broker::read::ReadError;
 use crate::broker::read_errors::{self, What};
+use crate::pace::Pace;
 
 /// Timestamps that are not times (KIP-734 for the last).
 const LATEST: i64 = -1;

@@ -15,18 +15,15 @@ use penstock_wire::messages::{
 use penstock_wire::{ErrorCode, Str};
 
 use crate::api::context::RequestContext;
-use crate::api::pace::Pace;
 use crate::broker::overrides::Overrides;
-use crate::broker::topics::{ChangeError, Topic};
+use crate::broker::topics::{ChangeError, INTERNAL_TOPICS, Topic};
 use crate::config::limits::AUTO_CREATED_TOPICS_MAX;
+use crate::pace::Pace;
 
 /// "Nobody asked for authorized operations."
 const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 
 const NO_LEADER: i32 = -1;
-
-/// Topics of Kafka's own, which clients leave out of subscriptions by pattern.
-pub(crate) const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 
 /// Answers a Metadata request.
 pub(crate) async fn metadata(

@@ -15,9 +15,9 @@ use penstock_wire::{ErrorCode, Few, Records};
 
 use crate::api::context::RequestContext;
 use crate::api::error_codes;
-use crate::api::metadata::INTERNAL_TOPICS;
 use crate::api::verify;
 use crate::broker::partition::{Partition, ProduceFailure};
+use crate::broker::topics::INTERNAL_TOPICS;
 use crate::clock;
 
 /// The first version of Produce whose clients may send zstd (KIP-110).

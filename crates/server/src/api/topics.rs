@@ -20,10 +20,10 @@ use crate::api::describe_configs;
 use crate::api::described::Described;
 use crate::api::doubles::{Doubles, Named};
 use crate::api::error_codes;
-use crate::api::pace::Pace;
 use crate::broker::overrides::Overrides;
 use crate::broker::topics::{ChangeError, Topics};
 use crate::config::limits::PARTITIONS_PER_REQUEST_MAX;
+use crate::pace::Pace;
 
 /// "The server's default", in a partition count or a replication factor.
 const DEFAULT: i32 = -1;

@@ -27,6 +27,9 @@ mod tests;
 pub(crate) use closing::Patience;
 pub(crate) use taking_over::{committed_in, config_in, take_over};
 
+/// Topics of Kafka's own, which clients leave out of subscriptions by pattern.
+pub(crate) const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+
 /// Kafka's metadata log, whose directory a start passes over.
 const KAFKAS_METADATA: &str = "__cluster_metadata";
 

@@ -6,9 +6,9 @@
 use anyhow::{Context, bail};
 use penstock_storage::DataDir;
 
-use crate::api::metadata::INTERNAL_TOPICS;
 use crate::broker::groups::OffsetStore;
 use crate::broker::registry::{Entry, Registry};
+use crate::broker::topics::INTERNAL_TOPICS;
 use crate::broker::topics::take_over;
 use crate::commands::cli::AdoptArguments;
 use crate::config::durability::Durability;

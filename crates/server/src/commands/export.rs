@@ -10,10 +10,10 @@ use anyhow::{Context, bail};
 use penstock_storage::{DataDir, LogConfig, PartitionName, TimestampType};
 
 use crate::adopt::metadata_log::{self, Metadata};
-use crate::api::metadata::INTERNAL_TOPICS;
 use crate::broker::groups::{Foreign, OffsetStore};
 use crate::broker::meta_properties;
 use crate::broker::registry::{Entry, Registry};
+use crate::broker::topics::INTERNAL_TOPICS;
 use crate::broker::topics::{committed_in, config_in, take_over};
 use crate::commands::cli::ExportArguments;
 use crate::config::durability::Durability;

@@ -7,8 +7,8 @@ use penstock_wire::messages::*;
 use penstock_wire::{ErrorCode, Str};
 
 use super::{Groups, owned};
-use crate::api::pace::Pace;
 use crate::broker::meta_properties::Cluster;
+use crate::pace::Pace;
 use penstock_coordinator::{Caller, Join, Joined, Protocol, SyncUp};
 
 /// Ways to assign partitions that one member may name; clients name one to three.

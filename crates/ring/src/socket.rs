@@ -34,7 +34,7 @@ pub struct Socket {
     /// What the peer was last sent from disk, kept while a scan shall leave no trace.
     scanned: RefCell<Vec<FileRange>>,
     pins: RefCell<Pins>,
-    /// Bytes that were sent when the peer last asked for something.
+    /// Bytes that the peer had taken when it last asked for something, once those are enough.
     answered_bytes: Cell<u64>,
 }
 
@@ -111,7 +111,10 @@ impl Socket {
     /// The peer asks for something, so it has taken what it was sent before, as far as that has
     /// left the send buffer.
     pub fn note_request(&self) {
-        self.answered_bytes.set(self.sent_bytes.get());
+        // Who asks ahead may have read nothing: what still waits for it proves nothing.
+        if !self.is_proven() && self.sent_bytes.get() >= PROVEN_BYTES {
+            self.answered_bytes.set(self.taken_bytes());
+        }
         if self.pins.borrow().are_short() {
             self.release_taken();
         }
@@ -138,7 +141,7 @@ impl Socket {
     /// How much to copy into the socket at once. The kernel takes what a single call brings as long as there is
     /// any room, up to 64 KiB, which is more than a small buffer may hold.
     pub(crate) fn stage_bytes(&self) -> u32 {
-        let of_buffer = self.send_buffer_bytes.get().map_or(STAGE_BYTES, |bytes| bytes / 2);
+        let of_buffer = self.send_buffer_bytes.get().unwrap_or(STAGE_BYTES);
         of_buffer.clamp(PAGE_BYTES as usize, STAGE_BYTES) as u32
     }
 
@@ -235,5 +238,28 @@ mod tests {
         assert_eq!(replace(vec![range(60, 70), range(500, 10)]), []);
         assert_eq!(replace(vec![range(130, 50)]), [(0, 130), (500, 10)]);
         assert_eq!(replace(vec![range(900, 1)]), [(130, 50)]);
+    }
+
+    #[test]
+    fn a_peer_that_asks_ahead_and_has_read_nothing_has_proven_nothing() {
+        use std::io::Read;
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        let socket = Socket::new(ours, None).unwrap();
+        let waits = rustix::net::send(&socket, &[7; 64 * 1024], rustix::net::SendFlags::DONTWAIT);
+        let waits = waits.unwrap();
+        socket.note_sent(PROVEN_BYTES);
+        socket.note_request();
+        assert!(!socket.is_proven());
+        peer.read_exact(&mut vec![0; waits]).unwrap();
+        socket.note_request();
+        assert!(socket.is_proven());
+    }
+
+    #[test]
+    fn an_answer_that_fits_half_of_a_send_buffer_is_copied_at_once() {
+        let with = |bytes| Socket::new(UnixStream::pair().unwrap().0, bytes).unwrap().stage_bytes();
+        assert_eq!(with(Some(8 * 1024)), 8 * 1024, "the kernel doubles it");
+        assert_eq!((with(Some(1 << 20)), with(None)), (64 * 1024, 64 * 1024));
+        assert_eq!(with(Some(0)), PAGE_BYTES as u32);
     }
 }

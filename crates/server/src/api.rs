@@ -21,6 +21,7 @@ pub(crate) mod verify;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use penstock_wire::frame::PREFIX_LEN;
 use penstock_wire::messages::ApiVersionsResponse;
 use penstock_wire::{
     Answer, ApiKey, ErrorCode, Few, Request, RequestError, Response, decode_request,
@@ -60,6 +61,7 @@ pub(crate) async fn answer(
     buffer: &mut BytesMut,
 ) -> Result<Option<Reply>, NoReply> {
     let started = Instant::now();
+    let holds_share = frame.len() + PREFIX_LEN > context.broker.settings.receive_free_bytes;
     let (header, request) = match decode_request(frame) {
         Ok(decoded) => decoded,
         // A client newer than us asks in its newest version what there is: it is told in the oldest.
@@ -74,7 +76,8 @@ pub(crate) async fn answer(
         Err(error) => return Err(error.into()),
     };
     let _share = answer_budget::share(context.broker, &request).await?;
-    let (response, ranges) = match respond(context, header.api_version, request).await? {
+    let responded = respond(context, header.api_version, request, holds_share);
+    let (response, ranges) = match responded.await? {
         Some(responded) => responded,
         None => {
             context.broker.metrics.request_done(header.api_key, started.elapsed());
@@ -90,11 +93,12 @@ async fn respond(
     context: &RequestContext<'_>,
     api_version: i16,
     request: Request,
+    holds_share: bool,
 ) -> Result<Option<(Response, Few<Range>)>, NoReply> {
     let response = match request {
         Request::Fetch(mut request) => {
             fetch::keep_last_of_each(&mut request.topics);
-            let fetched = fetch::fetch(context, &request).await;
+            let fetched = fetch::fetch(context, &request, holds_share).await;
             return Ok(Some((Response::Fetch(fetched.response), fetched.ranges)));
         }
         Request::Produce(request) => {

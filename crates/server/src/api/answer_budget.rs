@@ -73,6 +73,7 @@ fn cost_bytes(request: &Request, topics: &Topics) -> usize {
             let partitions = request.topics.iter().map(|topic| 1 + topic.partitions.len());
             partitions.sum::<usize>() * NAMED_BYTES
         }
+        Request::FindCoordinator(request) => request.coordinator_keys.len() * NAMED_BYTES,
         Request::DeleteTopics(request) => request.topic_names.len() * NAMED_BYTES,
         Request::CreatePartitions(request) => request.topics.len() * NAMED_BYTES,
         Request::IncrementalAlterConfigs(request) => request.resources.len() * NAMED_BYTES,

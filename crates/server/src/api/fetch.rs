@@ -66,8 +66,13 @@ pub(crate) fn keep_last_of_each(topics: &mut Few<FetchTopic>) {
     *topics = kept.collect();
 }
 
-/// Answers a fetch, at the latest after its max_wait. It names each partition once.
-pub(crate) async fn fetch(context: &RequestContext<'_>, request: &FetchRequest) -> Fetched {
+/// Answers a fetch, at the latest after its max_wait. It names each partition once. One that
+/// `holds_share` of the memory for requests waits for as long as no other request waits for that.
+pub(crate) async fn fetch(
+    context: &RequestContext<'_>,
+    request: &FetchRequest,
+    holds_share: bool,
+) -> Fetched {
     if request.session_id != NO_SESSION {
         return Fetched::error(ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
     }
@@ -76,25 +81,27 @@ pub(crate) async fn fetch(context: &RequestContext<'_>, request: &FetchRequest) 
         return plan.into();
     }
     drop(plan);
-    wait(context, request).await.into()
+    wait(context, request, holds_share).await.into()
 }
 
 /// Waits until there is enough to send or the time is over. A peer that has ended its sending side is
 /// answered at once: it may be gone, or it may be there and just have nothing more to ask.
-async fn wait(context: &RequestContext<'_>, request: &FetchRequest) -> Plan {
+async fn wait(context: &RequestContext<'_>, request: &FetchRequest, holds_share: bool) -> Plan {
     let deadline = Instant::now() + max_wait(request);
     let more = Arc::new(Notify::new());
     let _counted = Waits::count(&context.broker.metrics);
     let mut stop = context.stop.clone();
     let peer_closed = context.ring.peer_closed(context.socket);
     let (timer, stopping) = (tokio::time::sleep_until(deadline), wait_for(&mut stop, Stop::Drain));
-    tokio::pin!(peer_closed, timer, stopping);
+    let uploads = &context.broker.memory.uploads;
+    let shortage = uploads.shortage.notified();
+    tokio::pin!(peer_closed, timer, stopping, shortage);
     loop {
         // Made after registering, so that nothing that was appended meanwhile is missed. Registered
         // anew each time: a topic that was deleted and created again has other partitions.
         let _registrations = register(context, request, &more);
         let plan = Plan::make(context, request).await;
-        if plan.answers(request) {
+        if plan.answers(request) || (holds_share && uploads.missing_bytes() > 0) {
             return plan;
         }
         tokio::select! {
@@ -103,6 +110,7 @@ async fn wait(context: &RequestContext<'_>, request: &FetchRequest) -> Plan {
             () = &mut timer => return plan,
             () = &mut stopping => return plan,
             _ = &mut peer_closed => return plan,
+            () = &mut shortage, if holds_share => return plan,
         }
     }
 }

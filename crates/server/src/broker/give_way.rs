@@ -5,9 +5,10 @@
 //!
 //! ```text
 //!   shortage      what runs out                    who may give way                        for at least
-//!   Upload        queued.max.request.bytes         an upload that has received nothing     1 s, or 250 ms
+//!   Upload        queued.max.request.bytes         an upload that has received nothing     1 s, or 500 ms
 //!   Place         max.connections                  a peer that takes nothing of an answer  2 s
 //!   SendBuffer    the share of send buffers        the same, with a buffer of its own      2 s
+//!   Answer        the share of answers             the same, of one that is large          2 s
 //! ```
 
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub(crate) enum Shortage {
     Place,
     /// Memory for answers that peers have not taken.
     SendBuffer,
+    /// Memory for what of them no send buffer holds.
+    Answer,
 }
 
 /// One that could give way.
@@ -38,16 +41,18 @@ impl Shortage {
             Shortage::Upload => "upload",
             Shortage::Place => "place",
             Shortage::SendBuffer => "send_buffer",
+            Shortage::Answer => "answer",
         }
     }
 
     /// Whoever has made progress within this time goes on. It is shorter where more than `all` there is would
-    /// have to come free: each round of uploads that stand still takes that long.
+    /// have to come free: each round of uploads that stand still takes that long. It is not shorter than a long
+    /// way there and back, for which an honest upload pauses.
     pub(crate) fn patience(self, wanted: u64, all: u64) -> Duration {
         match self {
-            Shortage::Upload if wanted > all => Duration::from_millis(250),
+            Shortage::Upload if wanted > all => Duration::from_millis(500),
             Shortage::Upload => Duration::from_secs(1),
-            Shortage::Place | Shortage::SendBuffer => Duration::from_secs(2),
+            Shortage::Place | Shortage::SendBuffer | Shortage::Answer => Duration::from_secs(2),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! http. The division is a table of shares; what an operator has set goes before it.
 //!
 //! ```text
-//!   limit  |= requests 1/8 =|= send buffers 1/4 =|= pages 3/16 =|= connections 1/4 =|answers 1/16| rest 1/8
+//!   limit  |= requests 1/8 =|= send buffers 1/4 =|= pages 3/16 =|= connections 1/4 =|answers 2/16| rest 1/16
 //! ```
 
 use std::sync::Arc;
@@ -33,6 +33,8 @@ const ANSWERS_LEAST_BYTES: u64 = 1024 * 1024;
 pub(crate) struct Memory {
     pub(crate) limit: Option<MemoryLimit>,
     pub(crate) uploads: Uploads,
+    /// The same for answers, beside records, until their peers have taken them.
+    pub(crate) answers: Uploads,
     /// None: there is room for the usual buffer of every connection.
     pub(crate) send: Option<Arc<SendMemory>>,
     /// None: the limit is not known.
@@ -44,6 +46,7 @@ impl Memory {
         let limit_bytes = limit.as_ref().map(|limit| limit.bytes);
         Memory {
             uploads: Uploads::new(settings.requests_in_flight_max_bytes),
+            answers: Uploads::new(settings.answers_in_flight_max_bytes as u32),
             send: limit_bytes.and_then(|bytes| send_memory(bytes, settings)).map(Arc::new),
             pages: limit_bytes.map(|bytes| Arc::new(PageBudget::new(bytes / 16 * 3))),
             limit,
@@ -129,11 +132,11 @@ mod tests {
             assert!(connections * SMALL_BYTES <= sending, "small buffers fit their share");
             let pages = limit_bytes / 16 * 3;
             let all = u64::from(settings.requests_in_flight_max_bytes)
-                + settings.answers_in_flight_max_bytes as u64
+                + 2 * settings.answers_in_flight_max_bytes as u64
                 + receiving.max(connections * CONNECTION_BYTES)
                 + sending
                 + pages;
-            assert!(all <= limit_bytes / 8 * 7, "{all} of {limit_bytes}: {settings:?}");
+            assert!(all <= limit_bytes / 16 * 15, "{all} of {limit_bytes}: {settings:?}");
             assert!(settings.frame_max_bytes <= settings.requests_in_flight_max_bytes);
             assert!(settings.answer_max_bytes <= settings.answers_in_flight_max_bytes);
         }

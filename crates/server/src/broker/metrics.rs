@@ -106,6 +106,7 @@ struct MemoryGauges {
     page_bytes: Gauge,
     send_buffer_bytes: Gauge,
     request_bytes: Gauge,
+    answer_bytes: Gauge,
 }
 
 impl Metrics {
@@ -225,6 +226,7 @@ impl Metrics {
             .send_buffer_bytes
             .set(memory.send.as_ref().map_or(0, |send| send.held_bytes() as i64));
         gauges.request_bytes.set(memory.uploads.held_bytes() as i64);
+        gauges.answer_bytes.set(memory.answers.held_bytes() as i64);
     }
 
     pub(crate) fn request_done(&self, api: ApiKey, took: Duration) {
@@ -263,6 +265,8 @@ impl MemoryGauges {
         registry.register("memory_send_buffer_bytes", help, gauges.send_buffer_bytes.clone());
         let help = "Memory granted to requests that are being received or answered";
         registry.register("memory_request_bytes", help, gauges.request_bytes.clone());
+        let help = "Memory of answers, beside records, that peers have not taken";
+        registry.register("memory_answer_bytes", help, gauges.answer_bytes.clone());
         gauges
     }
 }

@@ -60,6 +60,11 @@ impl Uploads {
         (self.held_bytes() + waiting_bytes).saturating_sub(self.all_bytes).min(waiting_bytes)
     }
 
+    /// What those ask for that wait.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes.load(Relaxed)
+    }
+
     /// What there is.
     pub(crate) fn all_bytes(&self) -> u64 {
         self.all_bytes

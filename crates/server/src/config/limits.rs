@@ -69,6 +69,9 @@ pub(crate) const ANSWERS_IN_FLIGHT_MAX_BYTES: usize = 256 * MIB as usize;
 /// What an answer may take without counting: a thousand partitions.
 pub(crate) const ANSWER_FREE_BYTES: usize = 128 * 1024;
 
+/// What of an answer, beside records, a peer may leave unread without its counting.
+pub(crate) const ANSWER_UNCOUNTED_BYTES: u64 = 16 * 1024;
+
 /// Topics that one Metadata request may have created. Each is several syncs; clients ask again for the rest.
 pub(crate) const AUTO_CREATED_TOPICS_MAX: u32 = 100;
 

@@ -21,7 +21,9 @@ use crate::api::fetch::Range;
 use crate::api::{self, NoReply, Reply};
 use crate::broker::read_errors::{self, Place, What};
 use crate::broker::uploads::Share;
-use crate::config::limits::{RECEIVE_KEPT_BYTES, RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES};
+use crate::config::limits::{
+    ANSWER_UNCOUNTED_BYTES, RECEIVE_KEPT_BYTES, RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES,
+};
 use crate::net::sweep::{Phase, Vitals};
 use crate::net::worker::Worker;
 use crate::stop::Stop;
@@ -39,6 +41,8 @@ enum End {
     NoReply(#[from] NoReply),
     #[error("queued.max.request.bytes is used up")]
     Overloaded,
+    #[error("answers that peers have not read take all the memory they may")]
+    Unread,
     #[error("receiving: {0}")]
     Receive(std::io::Error),
     #[error("the server stops")]
@@ -62,7 +66,8 @@ pub(crate) async fn serve(worker: &Rc<Worker>, vitals: &Rc<Vitals>, peer: Socket
     match end {
         End::Frame(_)
         | End::NoReply(NoReply::Request(_) | NoReply::Overloaded(_))
-        | End::Overloaded => {
+        | End::Overloaded
+        | End::Unread => {
             if let Some(held_back) = worker.stranger_lines.take(Instant::now()) {
                 tracing::warn!(%peer, held_back, "closed a connection: {end}");
             }
@@ -126,7 +131,6 @@ impl Connection {
             self.vitals.note_grant(0);
             drop(budget);
         }
-        self.vitals.enter(Phase::Sending);
         match reply {
             Some(reply) => self.send(reply).await,
             None => Ok(()),
@@ -185,9 +189,11 @@ impl Connection {
         let lacking = length.map_or(self.usual_bytes, |n| PREFIX_LEN + n as usize - here);
         let room = lacking.min(here.max(RECEIVE_STEP_BYTES));
         let free = self.worker.broker.settings.receive_free_bytes;
-        if budget.is_none() && here + room > free {
-            let frame_bytes = length.map_or(here + room, |n| PREFIX_LEN + n as usize);
-            *budget = Some(self.ask_budget(frame_bytes as u32).await?);
+        // Before the length is known there is room for a frame that is free, and no share would be enough.
+        if let (None, Some(length)) = (&budget, length)
+            && here + room > free
+        {
+            *budget = Some(self.ask_budget(PREFIX_LEN as u32 + length).await?);
         }
         // No more than that: what is received beyond the frame would not have been granted, and would keep all
         // of its memory.
@@ -240,7 +246,28 @@ impl Connection {
         }
     }
 
+    /// Asks for a share of the memory for what of an answer lies in ours until the peer has taken it. It is in memory
+    /// while it waits as well, so that has a bound, too.
+    async fn hold(&self, reply: &Reply) -> Result<Option<Share>, End> {
+        let of_files: u64 = reply.ranges.iter().map(|range| range.extent.len_bytes).sum();
+        let broker = &self.worker.broker;
+        let answers = &broker.memory.answers;
+        let bytes = (reply.answer.len_bytes - of_files).min(answers.all_bytes());
+        let is_free = bytes <= ANSWER_UNCOUNTED_BYTES;
+        self.vitals.note_answer(if is_free { 0 } else { bytes });
+        if is_free {
+            return Ok(None);
+        }
+        if answers.waiting_bytes() > answers.all_bytes() {
+            return Err(End::Unread);
+        }
+        let share = answers.share(bytes as u32, broker.settings.frame_timeout).await;
+        share.map(Some).ok_or(End::Unread)
+    }
+
     async fn send(&mut self, reply: Reply) -> Result<(), End> {
+        let _share = self.hold(&reply).await?;
+        self.vitals.enter(Phase::Sending);
         self.vitals.widen(reply.answer.len_bytes);
         let path = self.worker.broker.settings.fetch_path.path();
         let Reply { answer, ranges } = reply;

@@ -56,6 +56,8 @@ pub(crate) struct Vitals {
     /// The send buffer, as the kernel counts it, and the share it comes from.
     buffer_bytes: Cell<u64>,
     send_memory: Option<Arc<SendMemory>>,
+    /// What the answer that is being sent has been granted.
+    answer_bytes: Cell<u64>,
 }
 
 /// A frame for which a share of the memory for requests has been granted.
@@ -118,6 +120,7 @@ impl Vitals {
             upload,
             buffer_bytes: Cell::new(SMALL_BYTES),
             send_memory,
+            answer_bytes: Cell::new(0),
         })
     }
 
@@ -149,6 +152,11 @@ impl Vitals {
     pub(crate) fn note_grant(&self, granted_bytes: u64) {
         self.upload.granted_bytes.set(granted_bytes);
         self.upload.progress_at.set(clock::coarse_now());
+    }
+
+    /// A share of so many bytes for an answer has been granted; 0: there is none.
+    pub(crate) fn note_answer(&self, granted_bytes: u64) {
+        self.answer_bytes.set(granted_bytes);
     }
 
     /// Bytes of a frame have come.
@@ -206,6 +214,7 @@ impl Vitals {
                 (self.upload.progress_at.get(), self.upload.granted_bytes.get())
             }
             (Shortage::Place, Phase::Sending) => (self.since.get(), 1),
+            (Shortage::Answer, Phase::Sending) => (self.since.get(), self.answer_bytes.get()),
             (Shortage::SendBuffer, Phase::Sending) => {
                 (self.since.get(), self.buffer_bytes.get() - SMALL_BYTES)
             }

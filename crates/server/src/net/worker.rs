@@ -174,6 +174,7 @@ impl Worker {
                     self.give_way(Shortage::Place, self.refused.take());
                     let missing_bytes = memory.send.as_ref().map_or(0, |m| m.take_missing_bytes());
                     self.give_way(Shortage::SendBuffer, missing_bytes);
+                    self.give_way(Shortage::Answer, memory.answers.missing_bytes());
                 }
                 () = memory.uploads.shortage.notified() => {}
                 () = tokio::time::sleep(SHORTAGE_INTERVAL), if memory.uploads.missing_bytes() > 0 => {}
@@ -187,7 +188,7 @@ impl Worker {
         let Broker { memory, settings, metrics, .. } = &*self.broker;
         let patience = shortage.patience(wanted, memory.uploads.all_bytes());
         let wanted = match shortage {
-            Shortage::Upload => wanted.div_ceil(settings.workers as u64),
+            Shortage::Upload | Shortage::Answer => wanted.div_ceil(settings.workers as u64),
             // Each worker knows what is wanted of it.
             Shortage::Place | Shortage::SendBuffer => wanted,
         };

@@ -1,13 +1,14 @@
 //! Memory that peers make a server hold, by whatever they ask: what they receive, send, wait for and leave behind.
 
 use std::io::Write;
+use std::net::Shutdown;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use penstock_tests::memory_group::MemoryGroup;
 use penstock_tests::records::batch_of;
 use penstock_tests::rounds::say;
-use penstock_tests::{Client, Penstock, Start, fetch_request, produce_request};
+use penstock_tests::{Client, Metrics, Penstock, Start, fetch_request, produce_request};
 use penstock_wire::messages::{FetchTopic, FindCoordinatorRequest};
 use penstock_wire::{ApiKey, Request, Str};
 
@@ -147,4 +148,30 @@ fn uploads_over_long_ways_all_get_through() {
     });
     say(format_args!("{outcomes:?}"));
     assert!(outcomes.iter().all(|is_through| *is_through));
+}
+
+#[test]
+fn a_peer_that_ends_its_side_and_never_reads_counts_until_it_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Start::on(dir.path()).set(&[("send.timeout.ms", "2000")]).start().unwrap();
+    let mut client = server.client().unwrap();
+    client.create_topic(TOPIC, 1, &[]).unwrap();
+    client.produce(TOPIC, 0, 1, batch_of(100_000)).unwrap();
+    let ask = || {
+        // All of the answer fits into our send buffer.
+        let mut peer = Client::connect_narrow(server.address(), 2048).unwrap();
+        peer.send(&Request::Fetch(fetch_request(TOPIC, 0, 0)), 11).unwrap();
+        peer.stream().shutdown(Shutdown::Write).unwrap();
+        peer
+    };
+    let (mut reader, silent, gone) = (ask(), ask(), ask());
+    sleep(Duration::from_millis(500));
+    assert_eq!(server.metrics().unwrap().value("penstock_connections"), 4);
+    gone.reset().unwrap();
+    assert!(reader.receive().unwrap().len() > 100_000, "whoever reads gets all");
+    let count = |wanted| move |metrics: &Metrics| metrics.value("penstock_connections") == wanted;
+    server.until_metrics("those who read and those who left are gone", count(2)).unwrap();
+    server.until_metrics("the silent one is dropped", count(1)).unwrap();
+    drop(silent);
+    server.stop().unwrap();
 }

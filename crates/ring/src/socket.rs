@@ -108,6 +108,13 @@ impl Socket {
         unsent_bytes(self.as_fd()).unwrap_or(0)
     }
 
+    /// Whether bytes wait for a peer that has not reset the connection.
+    pub fn is_owed(&self) -> bool {
+        /// The end of the stream counts as a byte until the peer's kernel has it.
+        const END_BYTES: u64 = 1;
+        self.waiting_bytes() > END_BYTES && rustix::net::getpeername(&self.fd).is_ok()
+    }
+
     /// The peer asks for something, so it has taken what it was sent before, as far as that has
     /// left the send buffer.
     pub fn note_request(&self) {

@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use penstock_ring::{Piece, Socket, TransferError};
@@ -26,7 +26,7 @@ use crate::config::limits::{
 };
 use crate::net::sweep::{Phase, Vitals};
 use crate::net::worker::Worker;
-use crate::stop::Stop;
+use crate::stop::{Stop, wait_for};
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,13 @@ pub(crate) async fn serve(worker: &Rc<Worker>, vitals: &Rc<Vitals>, peer: Socket
         encoded: BytesMut::new(),
     };
     let end = connection.run().await;
+    drop(connection);
     vitals.shut_down();
+    log(worker, peer, &end);
+    until_taken(worker, vitals).await;
+}
+
+fn log(worker: &Worker, peer: SocketAddr, end: &End) {
     match end {
         End::Frame(_)
         | End::NoReply(NoReply::Request(_) | NoReply::Overloaded(_))
@@ -73,6 +79,25 @@ pub(crate) async fn serve(worker: &Rc<Worker>, vitals: &Rc<Vitals>, peer: Socket
             }
         }
         _ => tracing::debug!(%peer, "a connection ended: {end}"),
+    }
+}
+
+/// The kernel keeps what was sent after a socket is closed, too, until the peer has taken it. For as long the connection
+/// keeps its place and its shares, and the sweep ends it as any other that takes nothing.
+async fn until_taken(worker: &Worker, vitals: &Vitals) {
+    const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+    vitals.enter(Phase::Sending);
+    let taken = async {
+        while vitals.holds_unsent() {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+    };
+    let mut stop = worker.stop.clone();
+    tokio::select! {
+        biased;
+        () = taken => {}
+        // What is on its way then goes on without us.
+        () = wait_for(&mut stop, Stop::Drain) => {}
     }
 }
 

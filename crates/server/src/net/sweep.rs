@@ -171,6 +171,11 @@ impl Vitals {
         }
     }
 
+    /// Whether a peer that is there has not taken all it was sent, on a socket that has been shut down.
+    pub(crate) fn holds_unsent(&self) -> bool {
+        !self.is_cut.get() && self.socket.is_owed()
+    }
+
     /// Makes the send buffer fit an answer, as far as there is memory.
     pub(crate) fn widen(&self, answer_bytes: u64) {
         let Some(send_memory) = &self.send_memory else { return };

@@ -189,6 +189,7 @@ impl Log {
     /// cut off again. The log goes on as if they had never begun.
     pub fn cancel_append(&mut self, append: Append) {
         self.assert_first_outstanding(&append);
+        self.changes += 1;
         self.writing = Writing::Idle;
     }
 

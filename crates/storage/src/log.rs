@@ -57,7 +57,7 @@ pub struct Log {
     pub(crate) producers: Producers,
     /// Below it everything is on the disk.
     pub(crate) recovery_point: Offset,
-    /// Counts what touches files beside appends: rolls, and segments that expire.
+    /// Counts what touches files beside appends: rolls, segments that expire, and what is cut off again.
     pub(crate) changes: u64,
     /// How many of them are on the disk; `None`: nobody knows.
     pub(crate) synced_changes: Option<u64>,

@@ -47,7 +47,10 @@ impl Log {
     /// How the cut went. Without room it is tried again; after any other error the log goes offline.
     pub fn finish_cut(&mut self, outcome: &io::Result<()>) {
         match outcome {
-            Ok(()) => self.is_torn = false,
+            Ok(()) => {
+                self.is_torn = false;
+                self.changes += 1;
+            }
             Err(error) if is_no_room(error) => {}
             Err(error) => {
                 self.writing = Writing::Offline;

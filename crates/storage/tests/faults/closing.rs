@@ -54,6 +54,23 @@ fn what_a_killed_server_left_is_synced_once_more() {
     assert!(syncs_of_close(&mut world) >= 4);
 }
 
+/// Else a power cut behind the marker of a clean stop could bring it back, with any part of it.
+#[test]
+fn that_something_was_cut_off_is_synced_by_a_close() {
+    for (seed, is_cut_at_once) in (0..20).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let mut world = World::new(seed, Durability::Os);
+        world.produce();
+        let flush = world.log().begin_flush().unwrap();
+        flush.run().unwrap();
+        world.log().finish_flush(flush);
+        let end = world.log().log_end();
+        world.refuse(is_cut_at_once);
+        world.close();
+        world.lose_power();
+        assert_eq!(world.log().log_end(), end, "seed {seed}, cut at once: {is_cut_at_once}");
+    }
+}
+
 #[test]
 fn a_close_that_is_given_up_syncs_nothing_and_leaves_the_recovery_point() {
     let mut world = world();

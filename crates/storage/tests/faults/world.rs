@@ -158,6 +158,21 @@ impl World {
         self.settle(group);
     }
 
+    /// A batch that the disk took whole, and no more of its group: it is cut off, at once or before the next append.
+    pub fn refuse(&mut self, is_cut_at_once: bool) {
+        let (_, batches) = self.send(0);
+        let now_ms = self.now_ms;
+        let append = self.log().begin_append(batches, 0, now_ms).expect("the log takes appends");
+        let (file, at) = (append.file.clone(), append.position.0);
+        self.disk.write(&file, at, &append.pieces).unwrap();
+        if is_cut_at_once {
+            self.disk.cut(&file, at).unwrap();
+            return self.log().cancel_append(append);
+        }
+        self.log().leave_append(append);
+        self.cut_tail().unwrap();
+    }
+
     /// Ends this life and begins the next, in which everything is checked. The start may fail, once.
     pub fn restart(&mut self, end: End) {
         let mut bound = self.end(end);
@@ -179,6 +194,12 @@ impl World {
         }
         let is_cut = end == End::PowerCut || (end == End::Closed && self.random.one_in(2));
         self.go_down(is_cut)
+    }
+
+    /// The power fails behind a stop, and the server is started again.
+    pub fn lose_power(&mut self) {
+        self.go_down(true);
+        self.start().expect("a log can be opened after any end");
     }
 
     /// A start of which one call fails. If it comes to nothing, the process ends. `None` when it had

@@ -16,7 +16,10 @@ use penstock_tests::producer::End;
 use penstock_tests::records::{batch_of, bytes_of, records_from};
 use penstock_tests::rounds::{Dice, is_soak, rounds, say};
 use penstock_tests::{Client, Penstock, Start, binary};
-use penstock_wire::ErrorCode;
+use penstock_wire::messages::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
+use penstock_wire::{ErrorCode, Request, Response};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 const TOPIC: &str = "t";
@@ -272,4 +275,57 @@ fn a_limit_of_threads_that_comes_and_goes_costs_a_load_nothing_but_time() {
     assert_eq!(server.metrics().unwrap().value("penstock_partitions_offline"), 0);
     load.witness(dir.path()).check(&mut server.client().unwrap(), load.journal());
     server.stop().unwrap();
+}
+
+/// Each change of a topic that promises syncs waits for those who append to it, on a thread that may block; they may
+/// need such a thread themselves.
+#[test]
+fn many_changes_of_a_topic_at_once_take_no_producer_the_threads_it_needs() {
+    const CHANGING: usize = 12;
+    const PRODUCING: usize = 4;
+    let Some(group) = Pids::make() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let start = Start::on(dir.path()).with(&["--durability", "fsync"]);
+    let server = Penstock::start(command_of(&group, &start, false)).unwrap();
+    server.client().unwrap().create_topic(TOPIC, 1, &[]).unwrap();
+    group.limit_to_present();
+    let times = if is_soak() { 1000 } else { 100 };
+    std::thread::scope(|scope| {
+        for _ in 0..CHANGING {
+            scope.spawn(|| change_again_and_again(&mut server.client().unwrap(), times));
+        }
+        for _ in 0..PRODUCING {
+            scope.spawn(|| {
+                let mut client = server.client().unwrap();
+                for _ in 0..times {
+                    let answer = client.produce(TOPIC, 0, 1, batch_of(10)).unwrap();
+                    assert_eq!(answer.error_code, ErrorCode::NONE);
+                }
+            });
+        }
+    });
+    server.stop().unwrap();
+}
+
+fn change_again_and_again(client: &mut Client, times: usize) {
+    for n in 0..times {
+        let config = AlterableConfig {
+            name: "segment.ms".into(),
+            config_operation: 0,
+            value: Some((100_000 + n).to_string().into()),
+        };
+        let resource = AlterConfigsResource {
+            resource_type: 2,
+            resource_name: TOPIC.into(),
+            configs: vec![config],
+        };
+        let request =
+            IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+        match client.ask(&Request::IncrementalAlterConfigs(request)).unwrap() {
+            Response::IncrementalAlterConfigs(answer) => {
+                assert_eq!(answer.responses[0].error_code, ErrorCode::NONE);
+            }
+            _ => panic!("not an answer to IncrementalAlterConfigs"),
+        }
+    }
 }

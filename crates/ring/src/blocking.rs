@@ -27,8 +27,9 @@ use crate::shortage;
 #[cfg(test)]
 mod tests;
 
-/// Threads that are always there. Two would do: the checkpoint waits for a partition whose roll may need the
-/// other. Beyond that a disk that answers late for one job does not hold all others up.
+/// Threads that are always there. Three would do: the checkpoint, and one change of a topic's configuration at a time,
+/// wait for partitions whose writes and rolls may need the third. Beyond that a disk that answers late for one job
+/// does not hold all others up.
 pub const KEPT_THREADS: usize = 4;
 
 /// Threads at most. A disk that does not answer holds one a job.

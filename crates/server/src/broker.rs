@@ -50,6 +50,9 @@ pub(crate) struct Broker {
     pub(crate) metrics: Metrics,
     pub(crate) disk: Reserve,
     pub(crate) read_errors: ReadErrors,
+    /// Held while a topic's configuration changes. Such a change waits for appends, on one of a few
+    /// threads, of which they may need another.
+    pub(crate) altering: tokio::sync::Mutex<()>,
     /// Connections open now, on all workers.
     pub(crate) connections: AtomicUsize,
     /// What waits for peers, in memory.
@@ -86,6 +89,7 @@ impl Broker {
             producer_ids,
             groups,
             metrics,
+            altering: tokio::sync::Mutex::default(),
             connections: AtomicUsize::new(0),
             answers_in_flight: Arc::new(Semaphore::new(settings.answers_in_flight_max_bytes)),
             memory,

@@ -95,6 +95,7 @@ async fn alter_one(
     // Again from what the topic sets then: another request may have changed that meanwhile.
     let (broker, configs) = (Arc::clone(context.broker), resource.configs.clone());
     let change = move || broker.topics.reconfigure(&name, |now| altered(now, &configs));
+    let _one_at_a_time = context.broker.altering.lock().await;
     match blocking::run(change).await {
         Ok(outcome) => outcome.map_err(refused),
         Err(_) => Err((ErrorCode::UNKNOWN_SERVER_ERROR, "the change panicked".to_owned())),

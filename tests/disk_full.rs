@@ -273,6 +273,30 @@ fn delete_large(kind: FileSystem, disk: &SmallDisk, is_over: bool) {
     server.stop().unwrap();
 }
 
+/// Its other partitions' empty directories say that it is deleted.
+#[test]
+fn a_topic_that_lacks_a_partition_and_is_deleted_far_over_a_quota_stays_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = SmallDisk::mount(dir.path(), FileSystem::BtrfsQuota).unwrap();
+    let Some(disk) = mounted else { return };
+    let start = Start::on(&disk.data_dir());
+    let server = start.start().unwrap();
+    server.client().unwrap().create_topic("t", 3, &[]).unwrap();
+    assert!(!is_refused(&produce(&mut server.client().unwrap(), "t", 1000)));
+    server.stop().unwrap();
+    fs::remove_dir_all(disk.data_dir().join("t-1")).unwrap();
+    let server = start.start().unwrap();
+    let mut client = server.client().unwrap();
+    disk.take(0);
+    disk.exceed_quota();
+    assert_eq!(client.ask_for_deletion("t").unwrap(), ErrorCode::NONE);
+    server.kill().unwrap();
+    let server = start.start().unwrap();
+    let again = server.client().unwrap().ask_for_deletion("t").unwrap();
+    assert_eq!(again, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    server.stop().unwrap();
+}
+
 /// All that was acknowledged is served, the files hold nothing else, and no partition is offline.
 fn check(server: &Penstock, load: &Load, data_dir: &Path) -> usize {
     assert_eq!(offline(server), 0);

@@ -65,6 +65,12 @@ impl DataDir {
         self.disk().list(&self.partition_path(name)).is_ok_and(|entries| entries.is_empty())
     }
 
+    /// Whether a partition has no directory.
+    pub fn is_missing(&self, name: &PartitionName) -> bool {
+        let listed = self.disk().list(&self.partition_path(name));
+        listed.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Gives a partition its name back.
     pub fn put_back(&self, taken: &TakenAway) -> Result<(), DataDirError> {
         if taken.is_removed {

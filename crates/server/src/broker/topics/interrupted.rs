@@ -31,11 +31,13 @@ pub(super) fn finish_all(registry: &mut Registry, data_dir: &DataDir, offsets: &
     }
 }
 
-/// Notes deletions that had no room to be noted. Where there is none yet, it is known in memory.
+/// Notes deletions that had no room to be noted. Where there is none yet, it is known in memory. A partition whose
+/// directory had been lost before has none to be empty.
 fn note_emptied(registry: &mut Registry, data_dir: &DataDir) {
     let is_emptied = |(topic, entry): &(&String, &Entry)| {
-        let mut names = (0..entry.partitions).map(|partition| name_of(topic, partition));
-        entry.partitions > 0 && !entry.deleting && names.all(|name| data_dir.is_emptied(&name))
+        let names = || (0..entry.partitions).map(|partition| name_of(topic, partition));
+        let is_gone = |name| data_dir.is_emptied(&name) || data_dir.is_missing(&name);
+        !entry.deleting && names().any(|name| data_dir.is_emptied(&name)) && names().all(is_gone)
     };
     let topics = registry.entries().iter().filter(is_emptied);
     for topic in topics.map(|(topic, _)| topic.clone()).collect::<Vec<_>>() {

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use penstock_rig::cache::residency;
 use penstock_tests::records::{batch_of, bytes_of, records_from};
-use penstock_tests::rig::cache::residency;
 use penstock_tests::rounds::say;
 use penstock_tests::volume::{Mount, Volume};
 use penstock_tests::{Metrics, Penstock, Start, binary};

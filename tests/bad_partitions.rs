@@ -1,5 +1,5 @@
-//! A partition whose files cannot be used: the server starts all the same, says so, keeps its name, and serves
-//! the others. What is mended is served after the next start.
+//! A partition whose files cannot be used: the server starts all the same, says so, keeps its name,
+//! and serves the others. What is mended is served after the next start.
 
 use std::path::Path;
 
@@ -12,7 +12,8 @@ use penstock_wire::{ErrorCode, Request, Response};
 
 const SEGMENT: &str = "00000000000000000000.log";
 
-/// Topics `good` and `bad`, of which `bad-1` is then broken: a file of it is exchanged for something else.
+/// Topics `good` and `bad`, of which `bad-1` is then broken: a file of it is exchanged for
+/// something else.
 fn broken(file: &str, break_it: impl FnOnce(&Path)) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let server = Start::on(dir.path()).start().unwrap();
@@ -33,7 +34,8 @@ fn torn_metadata() -> tempfile::TempDir {
     broken("partition.metadata", |file| std::fs::write(file, "version: 0\nto").unwrap())
 }
 
-/// A link to itself: whoever opens it gets ELOOP, as a bad sector under a directory's inode gives EIO.
+/// A link to itself: whoever opens it gets ELOOP, as a bad sector under a directory's inode gives
+/// EIO.
 fn unreadable_segment() -> tempfile::TempDir {
     broken(SEGMENT, |file| std::os::unix::fs::symlink(file, file).unwrap())
 }

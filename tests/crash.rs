@@ -1,5 +1,5 @@
-//! `kill -9` under load: what was acknowledged or read is there, offsets have no gap, and the server is back
-//! at once.
+//! `kill -9` under load: what was acknowledged or read is there, offsets have no gap, and the
+//! server is back at once.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
@@ -16,7 +16,8 @@ const KILLS_OF_ONE_LIFE: usize = 10;
 /// Acknowledged requests before a kill, at most.
 const REQUESTS_MAX: usize = 1500;
 
-/// And so long after the last of them, at most: a kill comes at any moment, not only after an answer.
+/// And so long after the last of them, at most: a kill comes at any moment, not only after an
+/// answer.
 const DELAY_MAX_US: usize = 5000;
 
 #[test]
@@ -47,7 +48,8 @@ fn what_was_acknowledged_or_read_survives_kills_under_load() {
     ));
 }
 
-/// Nothing of the active segment has been flushed when the kill comes: all of it is proved at the start.
+/// Nothing of the active segment has been flushed when the kill comes: all of it is proved at the
+/// start.
 #[test]
 fn a_large_active_tail_is_served_again_within_five_seconds() {
     const BATCH_BYTES: usize = 1_000_000;
@@ -75,8 +77,8 @@ fn a_large_active_tail_is_served_again_within_five_seconds() {
     assert!(took < BOUND, "{took:?} for {batches} MB");
 }
 
-/// The kernel ends a killed server's pending accept some milliseconds after the process is gone: until then
-/// the listener is there.
+/// The kernel ends a killed server's pending accept some milliseconds after the process is gone:
+/// until then the listener is there.
 #[test]
 fn a_server_is_back_on_its_port_right_after_a_kill() {
     let dir = tempfile::tempdir().unwrap();

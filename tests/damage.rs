@@ -1,5 +1,5 @@
-//! A flipped bit on the disk, from all sides: `penstock scrub`, `penstock dump`, the server's scrubber, and the
-//! consumers, who get all but the batch that was hit.
+//! A flipped bit on the disk, from all sides: `penstock scrub`, `penstock dump`, the server's
+//! scrubber, and the consumers, who get all but the batch that was hit.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,6 +1,6 @@
-//! Topics whose directories cannot be taken away: what is reported as deleted is gone, what is not goes on whole,
-//! and a new topic of the name begins empty. Mounts are what stands in the way: a directory where
-//! something is mounted can be neither renamed nor removed.
+//! Topics whose directories cannot be taken away: what is reported as deleted is gone, what is not
+//! goes on whole, and a new topic of the name begins empty. Mounts are what stands in the way: a
+//! directory where something is mounted can be neither renamed nor removed.
 
 use std::path::{Path, PathBuf};
 

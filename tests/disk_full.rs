@@ -1,6 +1,6 @@
-//! A full disk: what finds no room is refused, nothing of it is seen, fetch goes on; with room again so does
-//! produce, without a restart. The disk is a small one of each file system that differs in what it refuses,
-//! filled by the producers or by a foreign file.
+//! A full disk: what finds no room is refused, nothing of it is seen, fetch goes on; with room
+//! again so does produce, without a restart. The disk is a small one of each file system that
+//! differs in what it refuses, filled by the producers or by a foreign file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -134,7 +134,8 @@ fn below_the_reserve_produce_is_refused_and_fetch_goes_on() {
     server.stop().unwrap();
 }
 
-/// A start writes what it can do without, too: index entries, recovery points, what a killed server left torn.
+/// A start writes what it can do without, too: index entries, recovery points, what a killed server
+/// left torn.
 #[test]
 fn a_server_starts_on_a_full_disk_and_serves_what_is_there() {
     on_each(|kind, disk| start_full(kind, &disk, "os", true));
@@ -195,7 +196,8 @@ fn start_full(kind: FileSystem, disk: &SmallDisk, durability: &str, is_killed: b
     server.stop().unwrap();
 }
 
-/// What a kill, or a power cut, may leave: half a batch, an index without its end, no index, half a commit.
+/// What a kill, or a power cut, may leave: half a batch, an index without its end, no index, half a
+/// commit.
 fn tear(data_dir: &Path) {
     let append = |path: &Path, bytes: &[u8]| {
         let mut whole = fs::read(path).unwrap();
@@ -253,7 +255,8 @@ fn delete_large(kind: FileSystem, disk: &SmallDisk, is_over: bool) {
     let of_large = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().contains("large");
     let left: Vec<_> = names.filter(of_large).collect();
     if is_over {
-        // There is no room to note the deletion until the foreign file goes: the empty directories do.
+        // There is no room to note the deletion until the foreign file goes: the empty directories
+        // do.
         assert!(left.iter().all(|dir| fs::read_dir(dir).unwrap().next().is_none()));
         assert!(is_refused(&produce(&mut client, "kept", 65536)), "it is over its quota still");
     } else {

@@ -1,5 +1,5 @@
-//! Beginnings and ends: peers that half-close or read slowly, stops, deletions, creations that fail, large
-//! requests in small pieces.
+//! Beginnings and ends: peers that half-close or read slowly, stops, deletions, creations that
+//! fail, large requests in small pieces.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
@@ -145,8 +145,8 @@ fn segments(dir: &Path) -> Vec<i64> {
     names.filter_map(|name| name.to_str()?.strip_suffix(".log")?.parse().ok()).collect()
 }
 
-/// A limit on descriptors breaks the creation in the middle; the partition at which it broke used to
-/// come up as a topic at the next start.
+/// A limit on descriptors breaks the creation in the middle; the partition at which it broke used
+/// to come up as a topic at the next start.
 #[test]
 fn nothing_is_left_of_a_topic_whose_creation_failed() {
     let dir = tempfile::tempdir().unwrap();
@@ -195,8 +195,8 @@ fn a_large_request_takes_its_size_from_the_budget_once() {
     assert_eq!(refused, ErrorCode::MESSAGE_TOO_LARGE);
 }
 
-/// A full send buffer takes nothing new until a third of it is free, which takes a slow reader longer
-/// than send.timeout.ms: what the peer takes out of the buffer must count.
+/// A full send buffer takes nothing new until a third of it is free, which takes a slow reader
+/// longer than send.timeout.ms: what the peer takes out of the buffer must count.
 #[test]
 fn a_slow_reader_is_not_taken_for_a_silent_one() {
     const FETCH_BYTES: i32 = 50 << 20;

@@ -1,5 +1,6 @@
-//! A disk that is full and is not, in turn, at any moment of everything a server writes: appends, rolls, creations and
-//! deletions of topics, retention, checkpoints, commits of offsets, stops, and starts after a stop or a kill.
+//! A disk that is full and is not, in turn, at any moment of everything a server writes: appends,
+//! rolls, creations and deletions of topics, retention, checkpoints, commits of offsets, stops, and
+//! starts after a stop or a kill.
 //!
 //! What was acknowledged is there, nothing goes offline, a stop exits 0.
 

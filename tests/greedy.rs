@@ -1,5 +1,6 @@
-//! Small requests that ask for much: arrays at their limit, and the same thing named again and again. The answer
-//! has a bound, its memory too, and what is named twice is answered as Kafka 4.4.0 answers it.
+//! Small requests that ask for much: arrays at their limit, and the same thing named again and
+//! again. The answer has a bound, its memory too, and what is named twice is answered as Kafka
+//! 4.4.0 answers it.
 
 use penstock_tests::records::batch_of;
 use penstock_tests::{Client, Penstock, Start};
@@ -168,7 +169,8 @@ fn every_request_with_its_arrays_at_their_limit_is_answered_within_bounded_memor
     drop(server);
     for api in SUPPORTED {
         for (what, request) in greedy(api.key) {
-            // Each on a server of its own: what an allocator keeps of one would stand for the next one's.
+            // Each on a server of its own: what an allocator keeps of one would stand for the next
+            // one's.
             let mut server = Start::on(dir.path()).start().unwrap();
             let mut client = server.client().unwrap();
             let sent_bytes = request.encode(api.max_version, 1, "greedy").len() as u64;
@@ -194,7 +196,8 @@ fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Requests of an API with as many elements as are taken: one thing again and again, and as many things.
+/// Requests of an API with as many elements as are taken: one thing again and again, and as many
+/// things.
 fn greedy(key: ApiKey) -> Vec<(&'static str, Request)> {
     let same = |n: usize| std::iter::repeat_n(Str::from_static(WIDE), n);
     let many = |n: usize| (0..n).map(|n| Str::from(format!("t{n}")));

@@ -1,4 +1,5 @@
-//! Greedy requests beside others: many at once share one budget of memory, and honest clients keep their latency.
+//! Greedy requests beside others: many at once share one budget of memory, and honest clients keep
+//! their latency.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
@@ -66,8 +67,8 @@ fn greedy_requests_at_once_share_the_budget_of_answers_in_the_making() {
     }
 }
 
-/// Twice the quiet p99, where that is no shorter than what one long frame takes to decode. The bound holds with a release
-/// build.
+/// Twice the quiet p99, where that is no shorter than what one long frame takes to decode. The
+/// bound holds with a release build.
 #[test]
 fn honest_clients_keep_their_latency_beside_a_greedy_one() {
     let _alone = alone();

@@ -1,5 +1,5 @@
-//! Frames from strangers and enemies: the connection is closed or answered with an error, memory does not
-//! grow by what they claim, the server goes on.
+//! Frames from strangers and enemies: the connection is closed or answered with an error, memory
+//! does not grow by what they claim, the server goes on.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

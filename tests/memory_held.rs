@@ -1,4 +1,5 @@
-//! Memory that peers make a server hold, by whatever they ask: what they receive, send, wait for and leave behind.
+//! Memory that peers make a server hold, by whatever they ask: what they receive, send, wait for
+//! and leave behind.
 
 use std::io::Write;
 use std::net::Shutdown;

@@ -1,5 +1,5 @@
-//! Little memory: peers that do not read, in a cgroup that counts what they hold, and uploads that stand still.
-//! The others go on, and the server is never killed for memory.
+//! Little memory: peers that do not read, in a cgroup that counts what they hold, and uploads that
+//! stand still. The others go on, and the server is never killed for memory.
 
 use std::io::Write;
 use std::process::Command;
@@ -25,11 +25,11 @@ const HOT_BATCHES: i64 = 8;
 const SILENT_PEERS: i64 = 400;
 const PATHS: [&str; 4] = ["auto", "chain", "sendfile", "copy"];
 
-/// A group with this limit, and a data directory whose pages count in it, as they do when a server has been there for
-/// a while.
+/// A group with this limit, and a data directory whose pages count in it, as they do when a server
+/// has been there for a while.
 fn filled(limit_bytes: u64) -> Option<(MemoryGroup, tempfile::TempDir)> {
-    // Filled with more: cgroups of version 1 do not slow a writer down before all is full of pages that the disk
-    // has not yet (docs/OPERATING.md).
+    // Filled with more: cgroups of version 1 do not slow a writer down before all is full of pages
+    // that the disk has not yet (docs/OPERATING.md).
     let group = MemoryGroup::make(limit_bytes + 512 * MIB)?;
     // Not in a tmpfs, whose files are memory that cannot be reclaimed.
     let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
@@ -112,7 +112,8 @@ fn four_hundred_silent_peers_in_24_mib_are_refused_or_give_way_and_the_server_go
         let start = Start::on(dir.path()).with(&["--fetch-path", path]);
         let mut server = group.start(&start).unwrap();
         let peers = silent_peers(&server);
-        // Whoever asks again gets a place, since peers that have taken nothing for a while give theirs.
+        // Whoever asks again gets a place, since peers that have taken nothing for a while give
+        // theirs.
         let started = Instant::now();
         let fetched = loop {
             let fetched = server.client().ok().and_then(|mut client| client.fetch(HOT, 0, 0).ok());

@@ -48,8 +48,8 @@ impl Victim {
         let server = self.server.take().unwrap();
         self.load.under(server.address(), |journal| {
             journal.wait_for_more(dice.within(1..REQUESTS_MAX));
-            // Whoever loses power answers no more. The file system goes on for a moment, and may say that
-            // a sync succeeded whose transaction it has just given up.
+            // Whoever loses power answers no more. The file system goes on for a moment, and may
+            // say that a sync succeeded whose transaction it has just given up.
             server.freeze().unwrap();
             self.volume.cut_power().unwrap();
             server.kill().unwrap();
@@ -118,8 +118,9 @@ fn in_os_a_power_cut_takes_only_what_is_newer_than_the_last_flush() {
     ));
 }
 
-/// Holds a partition against its journal: nothing below `flushed` may be lost or damaged. Has the journal
-/// forget what is lost beyond, and says how many records that are and where the log now ends.
+/// Holds a partition against its journal: nothing below `flushed` may be lost or damaged. Has the
+/// journal forget what is lost beyond, and says how many records that are and where the log now
+/// ends.
 fn loss(victim: &Victim, partition: i32, flushed: i64, client: &mut Client) -> (usize, i64) {
     let journal = victim.load.journal();
     let (log, damaged) = victim.load.witness(&victim.data_dir).sound(client, partition);

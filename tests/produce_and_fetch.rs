@@ -246,7 +246,8 @@ fn a_request_is_taken_whatever_pieces_it_comes_in() {
     let (_dir, server, mut client) = with_topic(1, &[]);
     let request = produce_request(TOPIC, 0, 1, batch_of(40_000));
     let frame = request.encode(8, 1, "pieces");
-    // The smallest buffer holds 2048 bytes: those alone, one less and one more, and all but the last byte.
+    // The smallest buffer holds 2048 bytes: those alone, one less and one more, and all but the
+    // last byte.
     for first in [1, 2047, 2048, 2049, 4096, frame.len() - 1] {
         let mut stream = TcpStream::connect(server.address()).unwrap();
         stream.set_nodelay(true).unwrap();

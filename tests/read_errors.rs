@@ -1,4 +1,5 @@
-//! A disk that fails under a reader: an error or a closed connection, never wrong bytes, and the others go on.
+//! A disk that fails under a reader: an error or a closed connection, never wrong bytes, and the
+//! others go on.
 //!
 //! The disk is a loop device whose file is cut shorter: what lay behind the cut answers EIO.
 
@@ -254,7 +255,8 @@ fn a_failing_disk_never_gives_wrong_bytes_by_copy() {
     never_wrong_bytes_by("copy");
 }
 
-/// Partition after partition, each on the disk before the next, so that they lie there in this order.
+/// Partition after partition, each on the disk before the next, so that they lie there in this
+/// order.
 fn fill(client: &mut Client, volume: &Path, dice: &mut Dice) {
     client.create_topic(TOPIC, PARTITIONS, &[]).unwrap();
     let volume = File::open(volume).unwrap();
@@ -301,8 +303,8 @@ fn forget(log: &Path) {
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
 }
 
-/// Fetches a log in pieces from every second batch on. What comes must be what was produced, as far as it
-/// comes.
+/// Fetches a log in pieces from every second batch on. What comes must be what was produced, as far
+/// as it comes.
 fn read_log(server: &Penstock, partition: i32, truth: &[u8]) -> Failures {
     let batch_bytes = truth.len() / BATCHES;
     let mut failures = Failures::default();

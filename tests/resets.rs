@@ -1,4 +1,5 @@
-//! Peers that reset in the middle of an answer: what was on its way to them never comes to anybody else.
+//! Peers that reset in the middle of an answer: what was on its way to them never comes to anybody
+//! else.
 //!
 //! Every partition's records bear its number, so a foreign byte shows, whichever path it went.
 
@@ -92,7 +93,8 @@ fn ask(server: &Penstock, dice: &mut Dice) -> Client {
     peer
 }
 
-/// The whole answer to a fetch of all partitions: each has its own records, each record its own bytes.
+/// The whole answer to a fetch of all partitions: each has its own records, each record its own
+/// bytes.
 fn read_all(client: &mut Client, dice: &mut Dice) {
     let (request, offset) = fetch_all(dice);
     let Response::Fetch(answer) = client.ask(&request).unwrap() else { panic!() };

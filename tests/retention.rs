@@ -117,7 +117,8 @@ fn produce(client: &mut Client, sequence: u64, dice: &mut Dice) {
     assert_eq!((answer.error_code, answer.base_offset), (ErrorCode::NONE, sequence as i64));
 }
 
-/// Reads on from the oldest record; every fifth reader dawdles until the log start has overtaken it.
+/// Reads on from the oldest record; every fifth reader dawdles until the log start has overtaken
+/// it.
 fn read(server: &Penstock, reader: usize, met: &Met, stop: &AtomicBool) {
     let mut client = server.client().unwrap();
     let mut position = 0;
@@ -145,7 +146,8 @@ fn read(server: &Penstock, reader: usize, met: &Met, stop: &AtomicBool) {
     }
 }
 
-/// Asks for the oldest records and takes the end of the answer only when their segment has been deleted.
+/// Asks for the oldest records and takes the end of the answer only when their segment has been
+/// deleted.
 fn read_slowly(server: &Penstock, data_dir: &Path, met: &Met, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         if let Err(error) = read_one_slowly(server, data_dir, met, stop) {

@@ -1,4 +1,5 @@
-//! Peers that ask for much and read nothing: they cost memory, not threads, and not the others' time.
+//! Peers that ask for much and read nothing: they cost memory, not threads, and not the others'
+//! time.
 
 use std::io::Read;
 use std::process::Command;

@@ -1,8 +1,9 @@
-//! A sync that fails: the partition goes offline and stays so, even when the disk is well again; nothing is
-//! acknowledged that is not there after a restart.
+//! A sync that fails: the partition goes offline and stays so, even when the disk is well again;
+//! nothing is acknowledged that is not there after a restart.
 //!
-//! The disk is a sparse file on a tmpfs that somebody fills: writes succeed in the page cache, and the sync
-//! says that they did not get any further. Asking again would say that all is well (KERNEL.md).
+//! The disk is a sparse file on a tmpfs that somebody fills: writes succeed in the page cache, and
+//! the sync says that they did not get any further. Asking again would say that all is well
+//! (KERNEL.md).
 //!
 //! ```text
 //!   tmpfs: │ volume.image (ext4, mounted; needs more and more) ──►│◄── foreign file │
@@ -92,13 +93,15 @@ fn fail_syncs_under_load(
     say(format_args!("{acknowledged} requests acknowledged before the sync failed, none lost"));
 }
 
-/// What was refused once stayed in the journal, and was committed after a restart as if nothing had been.
+/// What was refused once stayed in the journal, and was committed after a restart as if nothing had
+/// been.
 #[test]
 fn an_offset_whose_sync_failed_is_not_committed_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let tmpfs = dir.path().join("tmpfs");
     let Some(_mount) = Mount::tmpfs(&tmpfs, TMPFS_BYTES).unwrap() else { return };
-    // Without a journal: with one ext4 may give up writing altogether, and nothing can be cut off any more.
+    // Without a journal: with one ext4 may give up writing altogether, and nothing can be cut off
+    // any more.
     let Some(volume) = Volume::make(&tmpfs, DISK_BYTES, "^has_journal").unwrap() else { return };
     let start = Start::on(&volume.path().join("data")).with(&["--durability", "fsync"]);
     let server = start.start().unwrap();

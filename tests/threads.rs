@@ -1,7 +1,8 @@
-//! A server at its limit of threads: nothing goes offline, and all works again once there are threads.
+//! A server at its limit of threads: nothing goes offline, and all works again once there are
+//! threads.
 //!
-//! The limit is that of a cgroup (harness/pids.rs), set to what is there while the server starts, appends, rolls,
-//! creates topics and answers fetches of data that is on the disk alone.
+//! The limit is that of a cgroup (harness/pids.rs), set to what is there while the server starts,
+//! appends, rolls, creates topics and answers fetches of data that is on the disk alone.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -277,8 +278,8 @@ fn a_limit_of_threads_that_comes_and_goes_costs_a_load_nothing_but_time() {
     server.stop().unwrap();
 }
 
-/// Each change of a topic that promises syncs waits for those who append to it, on a thread that may block; they may
-/// need such a thread themselves.
+/// Each change of a topic that promises syncs waits for those who append to it, on a thread that
+/// may block; they may need such a thread themselves.
 #[test]
 fn many_changes_of_a_topic_at_once_take_no_producer_the_threads_it_needs() {
     const CHANGING: usize = 12;

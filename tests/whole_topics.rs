@@ -1,5 +1,5 @@
-//! Creations, growths and deletions of topics that a SIGKILL interrupts at any moment: whole or not at all after the
-//! next start, and a deleted topic takes its groups' offsets along.
+//! Creations, growths and deletions of topics that a SIGKILL interrupts at any moment: whole or not
+//! at all after the next start, and a deleted topic takes its groups' offsets along.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -69,7 +69,8 @@ fn commit(client: &mut Client, offset: i64) -> ErrorCode {
     }
 }
 
-/// What the group has committed of partition 0; -1: nothing. And in how many topics it has committed anything.
+/// What the group has committed of partition 0; -1: nothing. And in how many topics it has
+/// committed anything.
 fn committed(client: &mut Client) -> (i64, usize) {
     let mut ask = |topics| {
         let request = OffsetFetchRequest { group_id: GROUP.into(), topics, ..Default::default() };
@@ -136,8 +137,8 @@ impl Life {
         (server, client, std::fs::read_to_string(lines.path()).unwrap())
     }
 
-    /// Sends a request and kills the server at some moment after: before, during or behind the change, which takes
-    /// `took` when nobody kills.
+    /// Sends a request and kills the server at some moment after: before, during or behind the
+    /// change, which takes `took` when nobody kills.
     fn kill_during(&self, request: &Request, took: Duration, dice: &mut Dice) {
         let (server, mut client) = self.start();
         client.send(request, request.api_key().supported().max_version).unwrap();
@@ -266,8 +267,8 @@ fn a_killed_deletion_leaves_the_whole_topic_or_nothing_and_no_offset_outlives_it
     say(format_args!("{kills} killed deletions of {took:?}, {gone} topics gone"));
 }
 
-/// On a file system of its own: what had not been synced is lost. An answered change is there, an unanswered one is
-/// there whole or not at all.
+/// On a file system of its own: what had not been synced is lost. An answered change is there, an
+/// unanswered one is there whole or not at all.
 #[test]
 fn a_power_cut_during_creations_and_deletions_leaves_whole_topics_and_those_that_were_answered() {
     const DISK_BYTES: u64 = 512 << 20;

@@ -1,5 +1,6 @@
-//! A write that fails for another reason than a full disk: its partition takes nothing more until restart, and
-//! serves what it has; the others go on. The error is EFBIG, from a limit of the file size (`ulimit -f`).
+//! A write that fails for another reason than a full disk: its partition takes nothing more until
+//! restart, and serves what it has; the others go on. The error is EFBIG, from a limit of the file
+//! size (`ulimit -f`).
 
 use std::process::Command;
 

@@ -1,13 +1,14 @@
-//! Hot readers beside a cold scan: what the scan does to them, on the disk as it is and on a slower one.
+//! Hot readers beside a cold scan: what the scan does to them, on the disk as it is and on a slower
+//! one.
 //!
 //! ```text
 //! round   ├─ auto ──────────┤├─ chain ─────────┤├─ sendfile ──────┤   closed loop, then paced
 //!          quiet ░▓ beside ░▓  quiet ░▓ beside ░▓  quiet ░▓ beside ░▓
 //! ```
 //!
-//! Each pair is a run of `penstock-load cold-hot`: it evicts what the cold readers read every 20 ms, looks
-//! whether what they ask for is really not in memory, and whether hot pages stayed there. A pair of which
-//! either is not true is thrown away here.
+//! Each pair is a run of `penstock-load cold-hot`: it evicts what the cold readers read every 20
+//! ms, looks whether what they ask for is really not in memory, and whether hot pages stayed there.
+//! A pair of which either is not true is thrown away here.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! The part of a comparison's section that shows hot readers beside a cold scan: a table and a picture a disk.
+//! The part of a comparison's section that shows hot readers beside a cold scan: a table and a
+//! picture a disk.
 //!
 //! Called by `page`. Pure: results in, text out.
 

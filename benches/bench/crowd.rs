@@ -1,4 +1,5 @@
-//! Connections by the thousand, held open from this process: asking, waiting, reading little or nothing.
+//! Connections by the thousand, held open from this process: asking, waiting, reading little or
+//! nothing.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -64,7 +65,8 @@ pub(crate) fn fetch(offset: u64, max_bytes: i32, max_wait_ms: i32) -> FetchReque
     FetchRequest { max_wait_ms, min_bytes: 1, max_bytes, topics, ..FetchRequest::default() }
 }
 
-/// Reads `bytes` from every connection once every `period` until told to stop; closed ones are skipped.
+/// Reads `bytes` from every connection once every `period` until told to stop; closed ones are
+/// skipped.
 ///
 /// # Errors
 /// A socket cannot be made non-blocking.

@@ -1,8 +1,9 @@
-//! A disk that is no faster than it is told to be, for some processes: a cgroup with limits of the block layer.
+//! A disk that is no faster than it is told to be, for some processes: a cgroup with limits of the
+//! block layer.
 //!
-//! Virtual disks are often memory of their host, and then "cold" means little, and a sync is over at once.
-//! `cold` and `produce` hold servers in such a group and let them go afterwards. Both versions of cgroups are
-//! known; it takes root.
+//! Virtual disks are often memory of their host, and then "cold" means little, and a sync is over
+//! at once. `cold` and `produce` hold servers in such a group and let them go afterwards. Both
+//! versions of cgroups are known; it takes root.
 //!
 //! ```text
 //! v1   MOUNT/penstock-bench-PID/blkio.throttle.read_bps_device   ◀─ "254:0 400000000"
@@ -19,8 +20,8 @@ use anyhow::{Context, bail};
 
 use crate::plan::Plan;
 
-/// The slow disk that a plan has, of so many bytes a second unless it says how many. `None`: nobody wants it, or
-/// nobody insists and it cannot be had; `why_not` says why then.
+/// The slow disk that a plan has, of so many bytes a second unless it says how many. `None`: nobody
+/// wants it, or nobody insists and it cannot be had; `why_not` says why then.
 ///
 /// # Errors
 /// Somebody insists and it cannot be had.
@@ -67,7 +68,8 @@ enum Version {
 }
 
 impl DiskLimit {
-    /// A group whose processes read, and write, that many bytes a second at most on the disk under `dir`.
+    /// A group whose processes read, and write, that many bytes a second at most on the disk under
+    /// `dir`.
     ///
     /// # Errors
     /// No disk is under it, or there are no cgroups for that, or not for us.
@@ -181,7 +183,8 @@ impl Version {
     }
 }
 
-/// `major:minor` of the disk that a directory lies on: the block layer limits disks, not partitions.
+/// `major:minor` of the disk that a directory lies on: the block layer limits disks, not
+/// partitions.
 fn device(dir: &Path) -> anyhow::Result<String> {
     let number = fs::metadata(dir)?.dev();
     let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));

@@ -1,7 +1,8 @@
-//! fio as the limit of the disk: files that grow by writes of one size, each followed by fdatasync(2).
+//! fio as the limit of the disk: files that grow by writes of one size, each followed by
+//! fdatasync(2).
 //!
-//! The same system calls that a server in `fsync` mode makes, by a program that does nothing else. A file is
-//! not laid out beforehand, since a log's segment is not either.
+//! The same system calls that a server in `fsync` mode makes, by a program that does nothing else.
+//! A file is not laid out beforehand, since a log's segment is not either.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -25,7 +26,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
     found.map(|_| ()).context("fio is not installed; `make bench-produce` would have done it")
 }
 
-/// Bytes a second of `jobs` files that together take about `total_bytes`, on a disk that may be limited.
+/// Bytes a second of `jobs` files that together take about `total_bytes`, on a disk that may be
+/// limited.
 ///
 /// # Errors
 /// It fails.

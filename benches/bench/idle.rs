@@ -44,7 +44,8 @@ pub(crate) fn measure(plan: &Plan, log: &Log) -> anyhow::Result<Idle> {
         crowd::ask(&mut crowd[..CONNECTIONS / 2], &long_poll)?;
         wait_until_all_wait(&server)?;
         if round == 0 {
-            // Memory that closed connections left is used again: only the first crowd shows its size.
+            // Memory that closed connections left is used again: only the first crowd shows its
+            // size.
             let (after, _) = usage::resident_bytes(server.pid)?;
             measured.bytes_each = after.saturating_sub(before) as f64 / CONNECTIONS as f64;
             let (cpu_before, watched_from) = (usage::cpu_s(server.pid)?, Instant::now());

@@ -1,7 +1,7 @@
 //! Apache Kafka as a peer: one process, broker and controller (KRaft), its own defaults.
 //!
-//! `make peers` has put the jars of Maven Central into target/kafka-libs. Heap and collector are those of
-//! Kafka's start script; named settings are what a single node needs to run at all.
+//! `make peers` has put the jars of Maven Central into target/kafka-libs. Heap and collector are
+//! those of Kafka's start script; named settings are what a single node needs to run at all.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,7 +15,8 @@ use crate::plan::Plan;
 use crate::server::{self, Other, Server};
 
 const LIBRARIES: &str = "target/kafka-libs";
-/// KAFKA_HEAP_OPTS and KAFKA_JVM_PERFORMANCE_OPTS of bin/kafka-server-start.sh and kafka-run-class.sh.
+/// KAFKA_HEAP_OPTS and KAFKA_JVM_PERFORMANCE_OPTS of bin/kafka-server-start.sh and
+/// kafka-run-class.sh.
 const JAVA: [&str; 8] = [
     "-Xmx1G",
     "-Xms1G",

@@ -1,7 +1,7 @@
 //! The log that is served: one partition, one segment, batches of one length.
 //!
-//! A range of the segment and a fetch of its batches are then the same bytes, so a server of files and a
-//! server of logs can be asked for the same. `look` makes sure of it rather than believe it.
+//! A range of the segment and a fetch of its batches are then the same bytes, so a server of files
+//! and a server of logs can be asked for the same. `look` makes sure of it rather than believe it.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -74,8 +74,8 @@ impl Log {
         Ok(Log { data_dir: data_dir.to_owned(), segment, len_bytes, batch_records })
     }
 
-    /// The same log for one more server: segments are the same files and so the same pages, the rest is
-    /// copied.
+    /// The same log for one more server: segments are the same files and so the same pages, the
+    /// rest is copied.
     ///
     /// # Errors
     /// Files cannot be linked or copied.

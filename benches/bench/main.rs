@@ -1,4 +1,5 @@
-//! `penstock-bench`: what `make bench`, `make peers`, `make bench-produce` and `make bench-scenarios` run.
+//! `penstock-bench`: what `make bench`, `make peers`, `make bench-produce` and `make
+//! bench-scenarios` run.
 //!
 //! ```text
 //!  log ─────▶ servers ──────▶ hot     pairs, taking turns      ┐

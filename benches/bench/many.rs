@@ -1,7 +1,8 @@
 //! Three thousand 1 MiB fetches at once, served by root and by a user whose pipes are counted.
 //!
-//! Without CAP_SYS_RESOURCE a user has 16384 pipe pages in all; a server that takes no account of it ends
-//! with pipes of two pages. Root is not counted, so it is what the other is measured against.
+//! Without CAP_SYS_RESOURCE a user has 16384 pipe pages in all; a server that takes no account of
+//! it ends with pipes of two pages. Root is not counted, so it is what the other is measured
+//! against.
 
 use std::fs;
 use std::os::unix::fs::chown;

@@ -1,7 +1,7 @@
 //! `peers`: the same load on the servers a user would otherwise pick.
 //!
-//! nginx and the raw server are asked in languages of their own, so they have no part in the cold scan, whose
-//! generator speaks Kafka's.
+//! nginx and the raw server are asked in languages of their own, so they have no part in the cold
+//! scan, whose generator speaks Kafka's.
 
 use penstock_rig::usage;
 

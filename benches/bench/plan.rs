@@ -1,4 +1,5 @@
-//! How long, how often, on what and where to: the arguments, and the conditions that go with results.
+//! How long, how often, on what and where to: the arguments, and the conditions that go with
+//! results.
 
 use std::fs;
 use std::path::PathBuf;
@@ -42,8 +43,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1.0, global = true)]
     seconds: f64,
 
-    /// What a slow disk reads, or writes (by a cgroup; takes root). 0: there is none. Not given: 400 MB/s for cold
-    /// scans and 125 MB/s for syncs where that can be done
+    /// What a slow disk reads, or writes (by a cgroup; takes root). 0: there is none. Not given:
+    /// 400 MB/s for cold scans and 125 MB/s for syncs where that can be done
     #[arg(long, value_name = "N", global = true)]
     disk_bytes_per_second: Option<u64>,
 }
@@ -89,8 +90,8 @@ impl Plan {
         })
     }
 
-    /// Keeps what was measured, with its conditions, under a name, which it gives back. `served`: the
-    /// bytes of the log that was read, if there was one.
+    /// Keeps what was measured, with its conditions, under a name, which it gives back. `served`:
+    /// the bytes of the log that was read, if there was one.
     ///
     /// # Errors
     /// The file cannot be written.

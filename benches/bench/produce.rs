@@ -1,4 +1,5 @@
-//! `produce`: what an appended record costs beside Apache Kafka, and what a synced group costs beside fio.
+//! `produce`: what an appended record costs beside Apache Kafka, and what a synced group costs
+//! beside fio.
 //!
 //! ```text
 //! a round, for 1 and 16 partitions     os      ├─ penstock ─┤├─ kafka ─┤    records a CPU-second
@@ -6,9 +7,10 @@
 //!                                                                          on the disk as it is and on a slower one
 //! ```
 //!
-//! Every run begins with a file system that owes the disk nothing: those of `fsync`, and fio, with new files; those of
-//! `os` on a machine whose memory is full of page cache, as it is where a server has run for a day: a virtual machine
-//! gives memory that lies idle back to its host, and getting it anew can cost more than all that a server does.
+//! Every run begins with a file system that owes the disk nothing: those of `fsync`, and fio, with
+//! new files; those of `os` on a machine whose memory is full of page cache, as it is where a
+//! server has run for a day: a virtual machine gives memory that lies idle back to its host, and
+//! getting it anew can cost more than all that a server does.
 
 use std::fs::File;
 use std::io::Read;
@@ -160,7 +162,8 @@ impl Synced {
 
 type Flags = [(&'static str, String); 2];
 
-/// Until that much is appended, and without a warm-up, so that processor time and records are of the same run.
+/// Until that much is appended, and without a warm-up, so that processor time and records are of
+/// the same run.
 fn total(bytes: u64) -> Flags {
     [("--total-bytes", bytes.to_string()), ("--warm-up", "0".to_owned())]
 }

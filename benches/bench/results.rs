@@ -41,8 +41,8 @@ pub(crate) struct Run {
     pub(crate) p99_us: f64,
     pub(crate) server_cpu_s_per_fetch: f64,
     pub(crate) server_cpu_s_per_gb: f64,
-    /// Share of its core that the generator used: near 1 in a closed loop, it and not the server set
-    /// the pace.
+    /// Share of its core that the generator used: near 1 in a closed loop, it and not the server
+    /// set the pace.
     pub(crate) generator_busy: f64,
 }
 
@@ -203,7 +203,8 @@ pub(crate) struct Slow {
     pub(crate) resident_bytes_quiet: u64,
     pub(crate) resident_bytes: u64,
     pub(crate) send_timeout_s: f64,
-    /// Seconds from the last silent peer's request until all silent ones were dropped; `None`: they were not.
+    /// Seconds from the last silent peer's request until all silent ones were dropped; `None`: they
+    /// were not.
     pub(crate) silent_dropped_after_s: Option<f64>,
 }
 

@@ -167,8 +167,8 @@ pub(crate) fn kafka_language(log: &Log) -> Vec<String> {
     ]
 }
 
-/// Starts a command pinned to the server's core and waits until its port takes connections. What it says
-/// goes to a file.
+/// Starts a command pinned to the server's core and waits until its port takes connections. What it
+/// says goes to a file.
 ///
 /// # Errors
 /// It ends instead, or takes too long.

@@ -1,8 +1,9 @@
 //! Produces the data, then puts the same load on a server of every path, in turns.
 //!
-//! One counting turn comes first: each path reads everything once with verification, then perf counts
-//! system calls and context switches. The timed rounds follow, without perf and without verification. A
-//! slow spell of the machine hits every path, since a round is copy, sendfile, chain, auto.
+//! One counting turn comes first: each path reads everything once with verification, then perf
+//! counts system calls and context switches. The timed rounds follow, without perf and without
+//! verification. A slow spell of the machine hits every path, since a round is copy, sendfile,
+//! chain, auto.
 
 use std::fs;
 use std::path::PathBuf;

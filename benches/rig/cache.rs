@@ -1,8 +1,8 @@
 //! Whether the served files are in the page cache, and how to get them there.
 //!
-//! A run on pages that the host has evicted measures the disk. A bench warms the files before it measures
-//! and looks again after. The look is a read of one byte a page that refuses to wait for the disk
-//! (preadv2(2), RWF_NOWAIT): it needs no tool and no privilege.
+//! A run on pages that the host has evicted measures the disk. A bench warms the files before it
+//! measures and looks again after. The look is a read of one byte a page that refuses to wait for
+//! the disk (preadv2(2), RWF_NOWAIT): it needs no tool and no privilege.
 
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut};

@@ -1,4 +1,5 @@
-//! Medians with their spread, and ratios with their range: one number of a noisy machine says little.
+//! Medians with their spread, and ratios with their range: one number of a noisy machine says
+//! little.
 
 use serde_json::{Value, json};
 

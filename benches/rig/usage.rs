@@ -1,7 +1,7 @@
 //! What a running server has used so far, seen from outside: processor time, switches, bytes sent.
 //!
-//! A bench takes a [`Reading`] before and after a load and divides the difference by the gigabytes that
-//! were sent between the two. Parsing is apart from reading, and tested.
+//! A bench takes a [`Reading`] before and after a load and divides the difference by the gigabytes
+//! that were sent between the two. Parsing is apart from reading, and tested.
 
 use std::fs;
 use std::ops::Sub;

@@ -50,8 +50,8 @@ impl std::fmt::Display for ClientError {
 impl std::error::Error for ClientError {}
 
 impl ClientError {
-    /// Panics unless this is a connection that failed or was closed. An answer that cannot be read is the
-    /// server's fault; so is none within the time-out.
+    /// Panics unless this is a connection that failed or was closed. An answer that cannot be read
+    /// is the server's fault; so is none within the time-out.
     pub fn assert_is_an_end(&self) {
         let ClientError::Io(error) = self else { panic!("{self}") };
         let is_timeout = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
@@ -71,8 +71,8 @@ impl Client {
         Ok(Client { stream, correlation_id: 0 })
     }
 
-    /// Connects with a receive buffer of about this size, so that most of a large answer stays with the server
-    /// until it is read.
+    /// Connects with a receive buffer of about this size, so that most of a large answer stays with
+    /// the server until it is read.
     ///
     /// # Errors
     /// Nobody there.

@@ -35,8 +35,8 @@ impl Footprint {
         }
     }
 
-    /// Waits until the server holds no more than this again; segments of its logs may be `segments` more.
-    /// Panics after ten seconds.
+    /// Waits until the server holds no more than this again; segments of its logs may be `segments`
+    /// more. Panics after ten seconds.
     pub fn assert_back(&self, server: &Penstock, segments: usize) {
         let started = Instant::now();
         loop {

@@ -1,7 +1,8 @@
-//! The acknowledgement journal: what was sent, what was acknowledged, what was seen, kept outside the server.
+//! The acknowledgement journal: what was sent, what was acknowledged, what was seen, kept outside
+//! the server.
 //!
-//! Producers and consumers note in it from their threads; it panics at the first note that contradicts an
-//! earlier one. The checker ([`crate::witness`]) holds a whole log against it.
+//! Producers and consumers note in it from their threads; it panics at the first note that
+//! contradicts an earlier one. The checker ([`crate::witness`]) holds a whole log against it.
 //!
 //! | invariant | where |
 //! |---|---|
@@ -139,8 +140,8 @@ impl Journal {
         }
     }
 
-    /// Offsets of records that were acknowledged or read and are not in the log. One whose offset holds
-    /// another record is a panic.
+    /// Offsets of records that were acknowledged or read and are not in the log. One whose offset
+    /// holds another record is a panic.
     pub fn missing(&self, partition: i32, log: &[Found]) -> Vec<i64> {
         let at: HashMap<i64, u64> = log.iter().map(|f| (f.offset, f.record.hash)).collect();
         let mut notes = self.notes();
@@ -154,8 +155,8 @@ impl Journal {
         notes.partition(partition).known.iter().filter_map(is_missing).collect()
     }
 
-    /// Forgets records that a fault was allowed to take, so that `end` is the log's end: offsets from there on
-    /// are given out anew.
+    /// Forgets records that a fault was allowed to take, so that `end` is the log's end: offsets
+    /// from there on are given out anew.
     pub fn forget(&self, partition: i32, lost: &[i64], end: i64) {
         let mut notes = self.notes();
         let of_partition = notes.partition(partition);

@@ -50,8 +50,8 @@ impl Load {
         load
     }
 
-    /// New producers and consumers, for after a fault that took what the old ones rely on. The consumers read
-    /// from these offsets on.
+    /// New producers and consumers, for after a fault that took what the old ones rely on. The
+    /// consumers read from these offsets on.
     pub fn renew_clients(&mut self, dice: &mut Dice, offsets: &[i64; PARTITIONS]) {
         let (journal, generation) = (&self.journal, self.generation);
         let producer = |(at, (acks, is_idempotent)): (usize, &(i16, bool))| {

@@ -1,4 +1,5 @@
-//! A memory limit of its own for a server under test: a cgroup, of version 2 where memory is counted there, else 1.
+//! A memory limit of its own for a server under test: a cgroup, of version 2 where memory is
+//! counted there, else 1.
 //!
 //! Needs root; a test that cannot have one says so and is over.
 //!

@@ -1,7 +1,7 @@
 //! A limit of threads for a test's server: a cgroup of its own with the pids controller.
 //!
-//! RLIMIT_NPROC does not bind root, as whom these tests run. The controller is found by /proc/mounts, of either
-//! version; a test that cannot have one says so and is over.
+//! RLIMIT_NPROC does not bind root, as whom these tests run. The controller is found by
+//! /proc/mounts, of either version; a test that cannot have one says so and is over.
 //!
 //! ```text
 //!   sh: its id into cgroup.procs ──exec──► penstock     pids.max: max, or as many as there are

@@ -248,8 +248,8 @@ impl Penstock {
         Ok(())
     }
 
-    /// SIGSTOP, and waits until it does nothing any more: what its clients have heard from here on, it had
-    /// said before.
+    /// SIGSTOP, and waits until it does nothing any more: what its clients have heard from here on,
+    /// it had said before.
     ///
     /// # Errors
     /// It is gone, or does not stop in time.
@@ -260,7 +260,8 @@ impl Penstock {
             let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()))?;
             let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
                 let status = std::fs::read_to_string(task?.path().join("status"))?;
-                // Kernel workers of a ring are threads of the process, and do not stop; they answer nobody.
+                // Kernel workers of a ring are threads of the process, and do not stop; they answer
+                // nobody.
                 Ok(status.contains("State:\tT") || status.starts_with("Name:\tiou-"))
             };
             let stopped = tasks.map(is_stopped).collect::<std::io::Result<Vec<bool>>>()?;

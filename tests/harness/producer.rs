@@ -79,8 +79,9 @@ impl Producer {
         }
     }
 
-    /// Produces until told to stop, refused, or the connection breaks. What an idempotent producer got no
-    /// answer for in the last run it sends again first; another one does not know and goes on.
+    /// Produces until told to stop, refused, or the connection breaks. What an idempotent producer
+    /// got no answer for in the last run it sends again first; another one does not know and goes
+    /// on.
     pub fn run(&mut self, server: SocketAddr, stop: &AtomicBool) -> End {
         match self.try_run(server, stop) {
             Ok(end) => end,
@@ -102,7 +103,8 @@ impl Producer {
         for sent in &self.unanswered {
             client.send(&sent.request, VERSION)?;
         }
-        // Every answer is awaited, also behind a refusal: the server may be writing those that are on their way.
+        // Every answer is awaited, also behind a refusal: the server may be writing those that are
+        // on their way.
         let (mut refusal, mut refused) = (None, 0);
         loop {
             while refusal.is_none()

@@ -36,8 +36,8 @@ pub fn bytes_of(partition: &PartitionData) -> Bytes {
     }
 }
 
-/// Offset and value of every record in the whole batches of `bytes` from `from` on; a batch that is cut
-/// at the end is left out, as clients do. Every batch's CRC must hold.
+/// Offset and value of every record in the whole batches of `bytes` from `from` on; a batch that is
+/// cut at the end is left out, as clients do. Every batch's CRC must hold.
 pub fn records_from(bytes: &[u8], from: i64) -> Vec<(i64, Vec<u8>)> {
     let mut records = Vec::new();
     for batch in Batches::new(bytes) {

@@ -1,7 +1,7 @@
 //! How much of the fault tests runs, and the dice they throw.
 //!
-//! `make test` runs each test's small share; `PENSTOCK_SOAK=100` all rounds, another number that many
-//! percent of them. Every test prints its seed; `PENSTOCK_SEED` makes it throw the same again.
+//! `make test` runs each test's small share; `PENSTOCK_SOAK=100` all rounds, another number that
+//! many percent of them. Every test prints its seed; `PENSTOCK_SEED` makes it throw the same again.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,12 +1,13 @@
-//! A small disk for a server's directory, beside a file that is not the server's and takes the room: on each of the
-//! file systems that differ in what they refuse when they are full.
+//! A small disk for a server's directory, beside a file that is not the server's and takes the
+//! room: on each of the file systems that differ in what they refuse when they are full.
 //!
 //! ```text
 //!   <mount>/[room/]data        the server's
 //!                  foreign     takes what is free, without being written: fallocate(2)
 //! ```
 //!
-//! With `BtrfsQuota` both are in a subvolume whose quota is what is full; statvfs(3) knows nothing of it.
+//! With `BtrfsQuota` both are in a subvolume whose quota is what is full; statvfs(3) knows nothing
+//! of it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -105,7 +106,8 @@ impl SmallDisk {
         self.place.join("data")
     }
 
-    /// Takes all that is free, but for about `left_bytes`. What it takes comes back with `give_back`.
+    /// Takes all that is free, but for about `left_bytes`. What it takes comes back with
+    /// `give_back`.
     ///
     /// # Panics
     /// The file system does not do as it should.
@@ -118,7 +120,8 @@ impl SmallDisk {
         let file = File::options().create(true).append(true).open(self.place.join("foreign"));
         if let Ok(file) = file {
             fill(&file, u64::MAX);
-            // Btrfs gives what it has kept for changes under way back with the transaction, and may find room then.
+            // Btrfs gives what it has kept for changes under way back with the transaction, and may
+            // find room then.
             let _ = file.sync_all();
             fill(&file, u64::MAX);
         }
@@ -145,7 +148,8 @@ impl SmallDisk {
         limit::set(&self.place, 1 << 20).expect("a limit can be lowered");
     }
 
-    /// Waits until what was unlinked is free again, which btrfs and XFS do behind the caller's back.
+    /// Waits until what was unlinked is free again, which btrfs and XFS do behind the caller's
+    /// back.
     fn settle(&self) {
         let dir = File::open(&self.place).expect("the directory is there");
         rustix::fs::syncfs(&dir).expect("the file system is sound");

@@ -1,9 +1,9 @@
-//! A file system of its own for a test: ext4 on a loop device, whose power can be cut and whose disk can shrink; or
-//! XFS or btrfs, for what those do otherwise.
+//! A file system of its own for a test: ext4 on a loop device, whose power can be cut and whose
+//! disk can shrink; or XFS or btrfs, for what those do otherwise.
 //!
-//! Needs root and loop devices; a test that cannot have one says so and is over. The programs are those of
-//! util-linux, e2fsprogs, xfsprogs and btrfs-progs. The one ioctl(2) has no safe wrapper, and this workspace allows `unsafe` in one
-//! file only: perl, which every Debian has, does it.
+//! Needs root and loop devices; a test that cannot have one says so and is over. The programs are
+//! those of util-linux, e2fsprogs, xfsprogs and btrfs-progs. The one ioctl(2) has no safe wrapper,
+//! and this workspace allows `unsafe` in one file only: perl, which every Debian has, does it.
 //!
 //! ```text
 //!   <dir>/volume.image ──losetup──► /dev/loopN ──mount──► <dir>/volume
@@ -17,8 +17,8 @@ use anyhow::{Context, bail};
 use crate::process::until;
 use crate::rounds::say;
 
-/// EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH: from now on nothing reaches the disk, neither what
-/// was written and not synced nor what the journal had not committed (KERNEL.md).
+/// EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH: from now on nothing reaches the disk,
+/// neither what was written and not synced nor what the journal had not committed (KERNEL.md).
 const CUT_POWER: &str = r#"open(my $d, "<", $ARGV[0]) or die "open: $!";
     my $flags = pack("L", 2); ioctl($d, 0x8004587d, $flags) or die "ioctl: $!";"#;
 
@@ -38,8 +38,8 @@ pub struct Mount {
 }
 
 impl Volume {
-    /// Makes one of `len_bytes`, sparse, in `dir`, with these ext4 features besides the usual ones (`""`: no
-    /// others). `None`: this machine cannot, which was said.
+    /// Makes one of `len_bytes`, sparse, in `dir`, with these ext4 features besides the usual ones
+    /// (`""`: no others). `None`: this machine cannot, which was said.
     ///
     /// # Errors
     /// The machine could, but something failed.
@@ -120,7 +120,8 @@ impl Volume {
         run("perl", ["-e", CUT_POWER, path(&self.mount.point)])
     }
 
-    /// Takes the end of its disk away: what lies there answers EIO from now on, once it is not cached.
+    /// Takes the end of its disk away: what lies there answers EIO from now on, once it is not
+    /// cached.
     ///
     /// # Errors
     /// The image cannot be cut.
@@ -130,7 +131,8 @@ impl Volume {
 }
 
 impl Mount {
-    /// A tmpfs of `len_bytes` at `point`, which is made if it is not there. `None`: this machine cannot, which was said.
+    /// A tmpfs of `len_bytes` at `point`, which is made if it is not there. `None`: this machine
+    /// cannot, which was said.
     ///
     /// # Errors
     /// The place cannot be made.
@@ -146,8 +148,8 @@ impl Mount {
         }
     }
 
-    /// An overlayfs at `point`, which is made if it is not there; its directories are made beside it. `None`: this
-    /// machine cannot, which was said.
+    /// An overlayfs at `point`, which is made if it is not there; its directories are made beside
+    /// it. `None`: this machine cannot, which was said.
     ///
     /// # Errors
     /// A place cannot be made.

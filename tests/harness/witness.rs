@@ -1,4 +1,5 @@
-//! Reads a whole log, through the server and past it in the segment files, and holds it against a journal.
+//! Reads a whole log, through the server and past it in the segment files, and holds it against a
+//! journal.
 
 use std::path::Path;
 
@@ -22,8 +23,8 @@ pub struct Witness<'a> {
 }
 
 impl Witness<'_> {
-    /// Checks that both ways to read every partition agree, that they hold only what was sent, and nothing
-    /// that was acknowledged or read is missing. Nobody may be producing.
+    /// Checks that both ways to read every partition agree, that they hold only what was sent, and
+    /// nothing that was acknowledged or read is missing. Nobody may be producing.
     pub fn check(&self, client: &mut Client, journal: &Journal) -> usize {
         for partition in 0..self.partitions as i32 {
             let served = self.served(client, partition);

@@ -4,8 +4,8 @@
 //!   src/a/b:  use crate::c::{D, e::F};   ──►  a/b imports c and c/e
 //! ```
 //!
-//! A module is named by its path below `src`, without `.rs`. What stands in tests does not count. A name that
-//! the crate's root re-exports counts as an import of the module it comes from.
+//! A module is named by its path below `src`, without `.rs`. What stands in tests does not count. A
+//! name that the crate's root re-exports counts as an import of the module it comes from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

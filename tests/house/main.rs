@@ -1,4 +1,5 @@
-//! The house's own rules, held by a test: who may know whom, where `unsafe` is, what files may not hold.
+//! The house's own rules, held by a test: who may know whom, where `unsafe` is, what files may not
+//! hold.
 
 mod imports;
 mod names;
@@ -83,7 +84,8 @@ fn storage_touches_files_through_its_disk_alone() {
     }
 }
 
-/// They panic where the system has no thread: `penstock_ring::blocking` has threads that are always there.
+/// They panic where the system has no thread: `penstock_ring::blocking` has threads that are always
+/// there.
 #[test]
 fn no_thread_is_taken_for_granted() {
     let folders =
@@ -228,9 +230,9 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
 
 /// The server's rooms, and the rooms and modules of its root that each may know.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("net", &["api", "broker", "config", "clock", "log_budget", "stop"]),
-    ("api", &["broker", "config", "clock", "log_budget", "stop"]),
-    ("broker", &["adopt", "config", "clock", "log_budget", "small_file", "stop"]),
+    ("net", &["api", "broker", "config", "clock", "log_budget", "pace", "stop"]),
+    ("api", &["broker", "config", "clock", "log_budget", "pace", "stop"]),
+    ("broker", &["adopt", "config", "clock", "log_budget", "pace", "small_file", "stop"]),
     ("background", &["broker", "config", "clock", "stop"]),
     ("http", &["broker", "config", "stop"]),
     ("commands", &["adopt", "broker", "config", "export"]),
@@ -300,18 +302,25 @@ fn every_file_that_prose_names_is_there() {
     assert!(gone.is_empty(), "{gone:#?}");
 }
 
+/// Diagrams, between fences, may be a little wider; a row of a table cannot be broken.
 #[test]
 fn no_comment_is_wider_than_a_page() {
-    const WIDTH: usize = 100;
+    const PROSE: usize = 100;
+    const DIAGRAM: usize = 120;
     let mut wide = Vec::new();
     for path in sources() {
+        let mut is_fenced = false;
         for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
-            if line.trim_start().starts_with("//") && line.chars().count() > WIDTH {
+            let is_comment = line.trim_start().starts_with("//");
+            is_fenced = is_comment && (is_fenced != line.contains("```"));
+            let most = if is_fenced { DIAGRAM } else { PROSE };
+            let is_row = line.contains("//! |") || line.contains("/// |");
+            if is_comment && !is_row && line.chars().count() > most {
                 wide.push(format!("{}:{}", path.display(), number + 1));
             }
         }
     }
-    assert!(wide.is_empty(), "{} comments are wider than {WIDTH}: {wide:#?}", wide.len());
+    assert!(wide.is_empty(), "{} comments are too wide: {wide:#?}", wide.len());
 }
 
 /// The files of the repository, by their path from its root.

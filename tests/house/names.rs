@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 /// Ends of names that can only be files of ours. A partition's files (.log, .index) are a server's.
 const ENDS: &[&str] = &[".rs", ".md", ".py", ".toml", ".sh", ".service", ".yml", ".yaml"];
 
-/// What looks like a file's name in a page, and whether the whole page or only its head comment counts.
+/// What looks like a file's name in a page, and whether the whole page or only its head comment
+/// counts.
 pub(crate) fn names_in(prose: &str) -> BTreeSet<&str> {
     let is_of_name = |c: char| c.is_alphanumeric() || "_-./*<>{}$~:".contains(c);
     prose

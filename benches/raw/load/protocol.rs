@@ -1,4 +1,5 @@
-//! The three languages of the generator: a request for a range, and what the head of its answer says.
+//! The three languages of the generator: a request for a range, and what the head of its answer
+//! says.
 //!
 //! ```text
 //! raw     16 bytes                                → 16 bytes · range
@@ -6,9 +7,10 @@
 //! http    GET with a Range, keep-alive            → 206 and headers · range
 //! ```
 //!
-//! Pure: bytes in, bytes out. An answer is good only if it brings exactly what was asked for, so a range
-//! is named by its place in the file for all three. For Kafka that takes a partition of one segment whose
-//! batches all have one length and one number of records, as `penstock-load produce` writes it.
+//! Pure: bytes in, bytes out. An answer is good only if it brings exactly what was asked for, so a
+//! range is named by its place in the file for all three. For Kafka that takes a partition of one
+//! segment whose batches all have one length and one number of records, as `penstock-load produce`
+//! writes it.
 
 use anyhow::{Context, bail, ensure};
 use bytes::{Bytes, BytesMut};
@@ -18,8 +20,8 @@ use penstock_wire::messages::{FetchPartition, FetchRequest, FetchTopic};
 const RAW_HEAD_LEN: usize = 16;
 /// The last version whose answers end with the records.
 const FETCH_VERSION: i16 = 11;
-/// What stands behind fetch_offset in a request of one partition: log start offset, partition max bytes,
-/// number of forgotten topics, length of the rack.
+/// What stands behind fetch_offset in a request of one partition: log start offset, partition max
+/// bytes, number of forgotten topics, length of the rack.
 const AFTER_FETCH_OFFSET: usize = 8 + 4 + 4 + 2;
 /// A head of more bytes is not one.
 const HTTP_HEAD_MAX: usize = 4096;
@@ -69,7 +71,8 @@ impl Protocol {
         }
     }
 
-    /// Makes an earlier request of the same length one for another position; HTTP's length depends on it.
+    /// Makes an earlier request of the same length one for another position; HTTP's length depends
+    /// on it.
     pub(crate) fn aim(&self, request: &mut BytesMut, range: Range) {
         match self {
             Protocol::Raw => request[..8].copy_from_slice(&range.position.to_le_bytes()),

@@ -1,11 +1,13 @@
-//! `penstock-raw-server`: epoll and sendfile without any protocol: what one thread of this machine can do.
+//! `penstock-raw-server`: epoll and sendfile without any protocol: what one thread of this machine
+//! can do.
 //!
 //! ```text
 //! request   position u64 │ length u32 │ id u32          little-endian, 16 bytes
 //! answer    the request again          │ length bytes of the file from position on
 //! ```
 //!
-//! For benches only. It trusts its peers: a request beyond the end of the file closes the connection.
+//! For benches only. It trusts its peers: a request beyond the end of the file closes the
+//! connection.
 
 mod connection;
 

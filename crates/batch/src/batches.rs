@@ -1,4 +1,5 @@
-//! Walks the batches of a byte slice: a fetched answer, a produced record field, a piece of a segment.
+//! Walks the batches of a byte slice: a fetched answer, a produced record field, a piece of a
+//! segment.
 
 use crate::{BatchError, BatchHeader};
 

@@ -26,7 +26,8 @@ pub fn crc_is_valid(batch: &[u8]) -> bool {
     check_crc(batch).is_ok()
 }
 
-/// Gives a batch its place in the log: 12 of its first [`PLACE_LEN`] bytes, which the CRC does not cover.
+/// Gives a batch its place in the log: 12 of its first [`PLACE_LEN`] bytes, which the CRC does not
+/// cover.
 ///
 /// `batch` may be cut behind those; a shorter slice is a bug.
 pub fn assign(batch: &mut [u8], base_offset: i64, leader_epoch: i32) {

@@ -65,7 +65,8 @@ pub struct BatchHeader {
 impl BatchHeader {
     /// Reads the header that `bytes` begin with; the records need not be there.
     ///
-    /// [`BatchError::Incomplete`] means that more bytes may make it sound; the other errors are final.
+    /// [`BatchError::Incomplete`] means that more bytes may make it sound; the other errors are
+    /// final.
     pub fn parse(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
         if let Some(&magic) = bytes.get(MAGIC_AT)
             && magic as i8 != MAGIC

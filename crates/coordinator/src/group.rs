@@ -13,10 +13,11 @@
 //!                                                        └────────┘
 //! ```
 //!
-//! Every rebalance that completes begins a generation with one leader. Dead is no state here: a group
-//! that [is vacant](Group::is_vacant) is taken out of the table. The table calls with events and the
-//! time (`now_ms`, milliseconds that never go back) and then sends what [`Group::take_answers`] gives.
-//! `J` and `S` are where the answer to a waiting join or sync goes; the machine only hands them back.
+//! Every rebalance that completes begins a generation with one leader. Dead is no state here: a
+//! group that [is vacant](Group::is_vacant) is taken out of the table. The table calls with events
+//! and the time (`now_ms`, milliseconds that never go back) and then sends what
+//! [`Group::take_answers`] gives. `J` and `S` are where the answer to a waiting join or sync goes;
+//! the machine only hands them back.
 
 use std::collections::BTreeMap;
 
@@ -33,8 +34,8 @@ pub(crate) enum State {
     Empty,
     PreparingRebalance {
         until_ms: u64,
-        /// The first rebalance of a group waits for more members, each new one extends the wait, at most
-        /// until here.
+        /// The first rebalance of a group waits for more members, each new one extends the wait, at
+        /// most until here.
         gathering_until_ms: Option<u64>,
     },
     CompletingRebalance,
@@ -157,8 +158,8 @@ impl<J, S> Group<J, S> {
         Ok(())
     }
 
-    /// Whether the caller may commit offsets now. Outside of a group's generations (generation -1, no
-    /// member id: a consumer that assigns itself) only while the group has no members.
+    /// Whether the caller may commit offsets now. Outside of a group's generations (generation -1,
+    /// no member id: a consumer that assigns itself) only while the group has no members.
     ///
     /// # Errors
     /// Kafka's code for a caller that may not.
@@ -266,8 +267,8 @@ impl<J, S> Group<J, S> {
         Ok(Entry::Known { member_id })
     }
 
-    /// Whether there is a protocol that the joining member shares with all others. So there always is one
-    /// that all share.
+    /// Whether there is a protocol that the joining member shares with all others. So there always
+    /// is one that all share.
     fn agrees(&self, join: &Join, member_id: &str) -> bool {
         let others = || self.members.iter().filter(|(id, _)| **id != member_id);
         let shared = |name: &Str| others().all(|(_, member)| member.metadata(name).is_some());
@@ -312,8 +313,8 @@ impl<J, S> Group<J, S> {
         self.prepare_rebalance(now_ms);
     }
 
-    /// A static member's new process takes the place of the old one, which is fenced off. If it says what
-    /// the old one said, the group goes on without a rebalance.
+    /// A static member's new process takes the place of the old one, which is fenced off. If it
+    /// says what the old one said, the group goes on without a rebalance.
     fn replace(&mut self, old_id: &Str, join: Join, waiter: J, now_ms: u64) {
         let mut member = self.members.remove(old_id).expect("an instance is a member");
         let wait = std::mem::replace(&mut member.wait, Wait::Nothing);

@@ -8,8 +8,9 @@
 //!   offsets.rs   the committed offsets of all groups
 //! ```
 //!
-//! Nothing here reads a clock, waits, locks or touches a file: the server does, and sends the answers.
-//! This crate may know the wire's error codes and strings, and must never know storage or sockets.
+//! Nothing here reads a clock, waits, locks or touches a file: the server does, and sends the
+//! answers. This crate may know the wire's error codes and strings, and must never know storage or
+//! sockets.
 
 mod group;
 mod member;

@@ -22,9 +22,9 @@ pub struct GroupLimits {
 }
 
 impl Default for GroupLimits {
-    /// Kafka's, but for two. Kafka waits 3 s for more members before it first assigns partitions; members
-    /// that are started together come within some milliseconds, and who starts one should not wait. And
-    /// Kafka sets no bound to a group's size.
+    /// Kafka's, but for two. Kafka waits 3 s for more members before it first assigns partitions;
+    /// members that are started together come within some milliseconds, and who starts one should
+    /// not wait. And Kafka sets no bound to a group's size.
     fn default() -> Self {
         GroupLimits {
             initial_delay_ms: 100,
@@ -61,8 +61,8 @@ pub struct Join {
     pub protocol_type: Str,
     /// The one it likes best first.
     pub protocols: Vec<Protocol>,
-    /// It must come back with its id before it counts (KIP-394), so that a client that never reads the
-    /// answer leaves no member behind.
+    /// It must come back with its id before it counts (KIP-394), so that a client that never reads
+    /// the answer leaves no member behind.
     pub must_know_id: bool,
     /// It understands that a leader may be asked not to assign (KIP-814).
     pub may_skip_assignment: bool,

@@ -1,7 +1,7 @@
 //! How far every group has come: the committed offsets in memory.
 //!
-//! Pure. Changed by the journal's thread alone, after the change is in the file; read by OffsetFetch.
-//! Offsets stay until their topic is deleted: there is no expiry.
+//! Pure. Changed by the journal's thread alone, after the change is in the file; read by
+//! OffsetFetch. Offsets stay until their topic is deleted: there is no expiry.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! All groups with members, and when each must be looked at again.
 //!
-//! The server calls it under its lock, for decisions, and sends what [`Table::take_answers`] gives. A group
-//! costs what its members bring; one without members is not here.
+//! The server calls it under its lock, for decisions, and sends what [`Table::take_answers`] gives.
+//! A group costs what its members bring; one without members is not here.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,8 +13,8 @@ use crate::member::{Answers, GroupLimits};
 /// Groups with members at once.
 const GROUPS_MAX: usize = 10_000;
 
-/// What the members of one group may bring in metadata and assignments: the leader is told all of it in one
-/// answer. Kafka's bound is its largest record, 1 MiB.
+/// What the members of one group may bring in metadata and assignments: the leader is told all of
+/// it in one answer. Kafka's bound is its largest record, 1 MiB.
 const GROUP_MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// What the members of all groups may bring.
@@ -101,7 +101,8 @@ impl<J, S> Table<J, S> {
             && due_ms <= now_ms
         {
             self.tell(&group_id, |group| group.tick(now_ms));
-            // A group is due at a later time than the one it was told; were it not, we would be here forever.
+            // A group is due at a later time than the one it was told; were it not, we would be
+            // here forever.
             let next = self.groups.get(&group_id).map(|entry| entry.due_ms);
             assert!(
                 next.is_none_or(|next_ms| next_ms > now_ms),
@@ -136,7 +137,8 @@ impl<J, S> Table<J, S> {
         if self.is_closed { Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) } else { Ok(()) }
     }
 
-    /// Takes a group's answers, brings its due time and size up to date, forgets it when it is vacant.
+    /// Takes a group's answers, brings its due time and size up to date, forgets it when it is
+    /// vacant.
     fn settle(&mut self, group_id: &str) {
         let Some((id, mut entry)) = self.groups.remove_entry(group_id) else { return };
         let Answers { joins, syncs } = entry.group.take_answers();

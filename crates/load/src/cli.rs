@@ -153,8 +153,9 @@ pub(crate) struct FetchArgs {
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(i32).range(0..))]
     pub(crate) max_wait_ms: i32,
 
-    /// Do not check batches (CRC-32C) and offsets (no gap; compacted topics have some). Record bytes are then dropped in the
-    /// kernel where possible, which leaves more of the processor to the server.
+    /// Do not check batches (CRC-32C) and offsets (no gap; compacted topics have some). Record
+    /// bytes are then dropped in the kernel where possible, which leaves more of the processor to
+    /// the server.
     #[arg(long = "no-verify", action = ArgAction::SetFalse)]
     pub(crate) verify: bool,
 }

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Called by `main`. `args` says what is wanted, `part` who reads what, `files` is the page cache,
-//! `scan` the cold readers, `report` and `chart` what is made of it. Hot readers are those of `fetch`.
+//! `scan` the cold readers, `report` and `chart` what is made of it. Hot readers are those of
+//! `fetch`.
 
 mod args;
 mod chart;
@@ -56,7 +57,8 @@ pub(crate) async fn run(args: &ColdHotArgs) -> Result<Report> {
     Report::new(args, phases, interrupted.load(Relaxed))
 }
 
-/// Set once SIGINT or SIGTERM has come, also between the phases. A phase ends at a signal by itself.
+/// Set once SIGINT or SIGTERM has come, also between the phases. A phase ends at a signal by
+/// itself.
 fn watch_signals() -> Arc<AtomicBool> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);

@@ -1,6 +1,7 @@
 //! The command line: the program and its subcommands.
 //!
-//! Parsed by `main` once. The arguments of each subcommand are in `cli`, those of `cold-hot` in its folder.
+//! Parsed by `main` once. The arguments of each subcommand are in `cli`, those of `cold-hot` in its
+//! folder.
 
 use clap::{Parser, Subcommand};
 

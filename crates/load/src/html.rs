@@ -1,8 +1,9 @@
 //! The latency distribution as one HTML page that needs nothing else: an SVG curve by percentile,
 //! the figures and the conditions.
 //!
-//! Written for `--html`; `cold_hot` fills a `Page` of its own. Both axes are logarithmic: up for milliseconds, right for how rare a
-//! latency is, so that the tail takes as much room as the middle.
+//! Written for `--html`; `cold_hot` fills a `Page` of its own. Both axes are logarithmic: up for
+//! milliseconds, right for how rare a latency is, so that the tail takes as much room as the
+//! middle.
 //!
 //! ```text
 //! ms  │                        ╭──

@@ -1,6 +1,7 @@
 //! The produce workload: every connection appends one batch a request, to its partitions in turn.
 //!
-//! Run by `run`. What all connections share is the budget of bytes; the batches come from `payload`.
+//! Run by `run`. What all connections share is the budget of bytes; the batches come from
+//! `payload`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -28,7 +28,8 @@ use crate::pace::Pacer;
 use crate::progress::{Done, Progress};
 use crate::schedule::Schedule;
 
-/// What threads in the background add to their nice value: they hardly run while another one wants to.
+/// What threads in the background add to their nice value: they hardly run while another one wants
+/// to.
 const BACKGROUND_NICE: i32 = 19;
 
 /// Between two looks of the progress bar.
@@ -87,8 +88,8 @@ impl Plan {
         Plan { connections, threads, rate, span, timeout, in_background: false }
     }
 
-    /// Leaves the progress bar, and the processor when both want it, to a run beside this one: answers that
-    /// wait for their reader would be charged to the server.
+    /// Leaves the progress bar, and the processor when both want it, to a run beside this one:
+    /// answers that wait for their reader would be charged to the server.
     pub(crate) fn in_background(self) -> Plan {
         Plan { in_background: true, ..self }
     }
@@ -170,7 +171,8 @@ async fn attend<W: Workload>(
     }
 }
 
-/// Runs `work` on a thread that ends with it: one whose priority was lowered is of no use to others.
+/// Runs `work` on a thread that ends with it: one whose priority was lowered is of no use to
+/// others.
 async fn on_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, result) = oneshot::channel();
     std::thread::spawn(move || done.send(work()));

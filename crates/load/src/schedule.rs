@@ -1,9 +1,9 @@
 //! When requests are meant to go out. Pure: counts from the start of the run, knows no clock.
 //!
-//! With a rate the load is open: the moment of each request is fixed beforehand, whatever the server
-//! does. A request that goes out late, because the answer before it was late, has waited since its
-//! intended moment, and its latency says so. (A closed loop hides exactly those waits: "coordinated
-//! omission".)
+//! With a rate the load is open: the moment of each request is fixed beforehand, whatever the
+//! server does. A request that goes out late, because the answer before it was late, has waited
+//! since its intended moment, and its latency says so. (A closed loop hides exactly those waits:
+//! "coordinated omission".)
 //!
 //! ```text
 //! rate 4/s, 2 connections        0 ms    250     500     750     1000

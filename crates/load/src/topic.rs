@@ -1,7 +1,8 @@
-//! Finds out about the topic before a run: its partitions, who leads them, where they begin and end.
+//! Finds out about the topic before a run: its partitions, who leads them, where they begin and
+//! end.
 //!
-//! Called by `main` (`Topic::find`) and by each worker (`Leaders`). Multi-broker clusters work: every
-//! request about a partition goes to its leader.
+//! Called by `main` (`Topic::find`) and by each worker (`Leaders`). Multi-broker clusters work:
+//! every request about a partition goes to its leader.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -51,8 +52,8 @@ enum Look {
 }
 
 impl Topic {
-    /// Looks the topic up; creates it with so many partitions if it is missing and `create` says so.
-    /// Waits for a topic that is being created or moved.
+    /// Looks the topic up; creates it with so many partitions if it is missing and `create` says
+    /// so. Waits for a topic that is being created or moved.
     ///
     /// # Errors
     /// Missing, refused, or not ready within `args.timeout`.

@@ -1,4 +1,5 @@
-//! The program as a person runs it, against a broker that may lie: what it says, writes and exits with.
+//! The program as a person runs it, against a broker that may lie: what it says, writes and exits
+//! with.
 
 mod cold_hot;
 mod fake_broker;
@@ -119,7 +120,8 @@ fn a_batch_left_out_fails_the_run_and_the_missing_offset_is_named() {
     let (code, printed, report) = run(&broker, "fetch", &READ_ALL);
     assert_eq!(code, 1);
     let first = BatchHeader::parse(&broker.batches()[0][0]).unwrap();
-    // Which of the gaps is met first depends on who of the readers is faster; each is a whole batch.
+    // Which of the gaps is met first depends on who of the readers is faster; each is a whole
+    // batch.
     let (before, _) = printed.split_once(" expected, batch").expect("the gap is named");
     let expected = before.rsplit_once("offset ").expect("with the offset that was expected").1;
     let expected: i64 = expected.parse().unwrap();

@@ -6,10 +6,10 @@
 //!                             └─ the system has none: the job waits for the next thread that is free
 //! ```
 //!
-//! A runtime's own pool ends its last thread after some idle seconds, and panics when the system has none to
-//! begin it again. This one belongs to the process: the backend without io_uring uses it, what the kernel has no
-//! worker for goes there, and so does what the server must not do on an event loop. A job may wait for another
-//! one only while fewer than [`KEPT_THREADS`] jobs do so.
+//! A runtime's own pool ends its last thread after some idle seconds, and panics when the system
+//! has none to begin it again. This one belongs to the process: the backend without io_uring uses
+//! it, what the kernel has no worker for goes there, and so does what the server must not do on an
+//! event loop. A job may wait for another one only while fewer than [`KEPT_THREADS`] jobs do so.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -27,9 +27,9 @@ use crate::shortage;
 #[cfg(test)]
 mod tests;
 
-/// Threads that are always there. Three would do: the checkpoint, and one change of a topic's configuration at a time,
-/// wait for partitions whose writes and rolls may need the third. Beyond that a disk that answers late for one job
-/// does not hold all others up.
+/// Threads that are always there. Three would do: the checkpoint, and one change of a topic's
+/// configuration at a time, wait for partitions whose writes and rolls may need the third. Beyond
+/// that a disk that answers late for one job does not hold all others up.
 pub const KEPT_THREADS: usize = 4;
 
 /// Threads at most. A disk that does not answer holds one a job.

@@ -40,23 +40,24 @@ pub const TURN_BYTES: u64 = 256 * 1024;
 /// The buffer of a copying transfer. Answers that fit leave in a single send.
 pub const STAGE_BYTES: usize = 64 * 1024;
 
-/// Buffers of copying transfers that may wait, full, for peers; beyond them a transfer forgets what it has
-/// not sent and reads it again.
+/// Buffers of copying transfers that may wait, full, for peers; beyond them a transfer forgets what
+/// it has not sent and reads it again.
 pub const MAX_PARKED_STAGES: usize = 16;
 
 /// Under `Path::Auto`, what is left of a transfer is copied from this size down.
 pub const COPY_MAX_BYTES: u64 = 16 * 1024;
 
-/// Chains of one ring that may wait for a disk at once, each with up to a chain's worth of hops. More
-/// than a disk needs to be busy; and since workers beyond these remain, the receives and polls that the
-/// kernel punts never queue behind a scan.
+/// Chains of one ring that may wait for a disk at once, each with up to a chain's worth of hops.
+/// More than a disk needs to be busy; and since workers beyond these remain, the receives and polls
+/// that the kernel punts never queue behind a scan.
 pub const DEFAULT_COLD_CHAINS: usize = 16;
 
 /// How far the disk is told to read before a cold chain: what one chain of whole hops moves.
 pub const READ_AHEAD_BYTES: u64 = CHAIN_OPERATIONS as u64 / 2 * DEFAULT_HOP_BYTES as u64;
 
-/// io-wq threads for work on regular files (buffered reads that miss, writes, fdatasync). Those that have
-/// nothing to do end. Of many syncs at once a disk does more a second: docs/EXPERIMENTS.md.
+/// io-wq threads for work on regular files (buffered reads that miss, writes, fdatasync). Those
+/// that have nothing to do end. Of many syncs at once a disk does more a second:
+/// docs/EXPERIMENTS.md.
 pub const DEFAULT_BOUNDED_WORKERS: u32 = 32;
 
 /// io-wq threads for everything else. Splices count here (KERNEL.md row 20), so this is how many
@@ -93,7 +94,8 @@ pub enum BackendChoice {
 pub struct RingConfig {
     /// Which kernel interface to use.
     pub backend: BackendChoice,
-    /// Submission queue entries, at least [`CHAIN_OPERATIONS`]; the kernel rounds up to a power of two.
+    /// Submission queue entries, at least [`CHAIN_OPERATIONS`]; the kernel rounds up to a power of
+    /// two.
     pub submissions: u32,
     /// Completion queue entries, more than `submissions`.
     pub completions: u32,
@@ -105,8 +107,8 @@ pub struct RingConfig {
     pub max_pipes: usize,
     /// Chains under `Path::Auto` that may wait for a disk at once, at least 1.
     pub cold_chains: usize,
-    /// Whether a cold range is dropped from the page cache when its peer fetches the next one, so that
-    /// a scan does not evict what others read.
+    /// Whether a cold range is dropped from the page cache when its peer fetches the next one, so
+    /// that a scan does not evict what others read.
     pub drop_behind: bool,
     /// How the file system of what is sent shows which pages are in memory.
     pub sight: Sight,

@@ -44,7 +44,8 @@ pub struct Counters {
     pub poll_outs: Counter,
     /// Transfers that asked for a chain and went by sendfile because there is no io_uring.
     pub chains_by_sendfile: Counter,
-    /// Operations and chains for which there was no kernel worker, memory or pipe; they went another way.
+    /// Operations and chains for which there was no kernel worker, memory or pipe; they went
+    /// another way.
     pub refused: Counter,
     /// Pipes closed because bytes were left in them.
     pub residues: Counter,

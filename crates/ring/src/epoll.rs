@@ -1,8 +1,9 @@
 //! The backend without io_uring: readiness for sockets, threads that may block for files.
 //!
-//! Called by ring.rs where the kernel forbids io_uring, and by uring_calls.rs for what it has no worker for. Sockets are tried whenever the runtime
-//! thinks they are ready, so a future dropped in between has given nothing to the kernel; file
-//! operations own what they touch on the thread that runs them.
+//! Called by ring.rs where the kernel forbids io_uring, and by uring_calls.rs for what it has no
+//! worker for. Sockets are tried whenever the runtime thinks they are ready, so a future dropped in
+//! between has given nothing to the kernel; file operations own what they touch on the thread that
+//! runs them.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -60,8 +61,8 @@ pub(crate) async fn writable(socket: &Socket) -> io::Result<()> {
     }
 }
 
-/// Waits until the peer has closed or reset. Watches a duplicate of the descriptor, so that clearing
-/// its readiness takes no wake-up from a receive on the same socket.
+/// Waits until the peer has closed or reset. Watches a duplicate of the descriptor, so that
+/// clearing its readiness takes no wake-up from a receive on the same socket.
 pub(crate) async fn peer_closed(socket: &Socket) -> io::Result<()> {
     let watched = watch(Rc::new(socket.as_fd().try_clone_to_owned()?), Interest::READABLE)?;
     loop {

@@ -1,4 +1,5 @@
-//! The families of failure: a ring that cannot be had, a write and a transfer that did not end well.
+//! The families of failure: a ring that cannot be had, a write and a transfer that did not end
+//! well.
 //!
 //! Results of the kernel are kept as the numbers they are. The kernel's internal ones (`-512`,
 //! ERESTARTSYS) do reach us (KERNEL.md row 11) and `io::Error` has no words for them.
@@ -24,7 +25,8 @@ pub enum RingError {
     /// There are too few threads to begin with.
     #[error("the system has no thread for {what} (errno {errno}): {RAISE_THREADS}")]
     NoThreads {
-        /// EAGAIN; ECANCELED where it was the kernel that found none; ENOMEM without memory for a stack.
+        /// EAGAIN; ECANCELED where it was the kernel that found none; ENOMEM without memory for a
+        /// stack.
         errno: i32,
         /// What the thread was for.
         what: &'static str,
@@ -55,8 +57,8 @@ pub enum WriteError {
     /// They were not all taken by the page cache.
     #[error("write failed: {0}")]
     Write(#[source] io::Error),
-    /// They are in the page cache. A second sync must not be believed: the pages that the first one did not
-    /// write count as clean from then on.
+    /// They are in the page cache. A second sync must not be believed: the pages that the first one
+    /// did not write count as clean from then on.
     #[error("sync failed: {0}")]
     Sync(#[source] io::Error),
 }

@@ -1,8 +1,8 @@
 //! A kernel made of memory, and the properties that must hold whatever it does.
 //!
 //! [`FakeKernel`] performs plans on a file, a pipe and a socket that are byte vectors, and has a
-//! fault ready for every operation. The properties drive the real transfer machine and the real slab
-//! with it: completions come in any order, futures are dropped in any state. Tests only.
+//! fault ready for every operation. The properties drive the real transfer machine and the real
+//! slab with it: completions come in any order, futures are dropped in any state. Tests only.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;

@@ -186,8 +186,8 @@ fn row_12_who_asks_a_pipe_its_size_while_a_splice_is_parked_blocks() {
     assert_eq!(asker.join().unwrap(), 64 * KIB as usize);
 }
 
-/// The race itself is not to be tried: it sends somebody another file's bytes. What is tried is that
-/// our ring leaves no room for it.
+/// The race itself is not to be tried: it sends somebody another file's bytes. What is tried is
+/// that our ring leaves no room for it.
 #[test]
 fn row_14_the_slab_keeps_the_source_open_whatever_its_owners_do() {
     let mut probe = Probe::default();

@@ -20,8 +20,8 @@
 //! link of a chain brings the rest back as `-ECANCELED`: the next plan first drains what is staged,
 //! once the socket is writable.
 //!
-//! What the kernel does and does not do is in docs/KERNEL.md, row by row; kernel_contract.rs holds it
-//! to that. This crate must never know Kafka.
+//! What the kernel does and does not do is in docs/KERNEL.md, row by row; kernel_contract.rs holds
+//! it to that. This crate must never know Kafka.
 
 pub mod blocking;
 mod config;

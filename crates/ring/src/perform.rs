@@ -95,8 +95,8 @@ struct Job {
     pipe: Option<Lease>,
     /// The next bytes are not in the page cache: their plan will wait for a disk.
     is_cold: bool,
-    /// There was no worker or pipe for a chain of it: the rest is copied, which waits for a disk on a thread that is
-    /// there. sendfile would wait on the event loop.
+    /// There was no worker or pipe for a chain of it: the rest is copied, which waits for a disk on
+    /// a thread that is there. sendfile would wait on the event loop.
     has_left_chain: bool,
     /// Held while it does.
     cold_place: Option<OwnedSemaphorePermit>,
@@ -122,8 +122,8 @@ impl Job {
         }
     }
 
-    /// Chooses the way of the next plan: where the caller left that to us, and where peers hold all the
-    /// pages they may.
+    /// Chooses the way of the next plan: where the caller left that to us, and where peers hold all
+    /// the pages they may.
     fn route(&mut self, ring: &Ring) {
         let is_free = self.path != Path::Auto && (self.path == Path::Copy || ring.pins().is_none());
         let is_settled = is_free || self.has_left_chain;
@@ -187,9 +187,9 @@ impl Job {
         }
     }
 
-    /// Has the disk read what the next plans will fill from, all at once instead of hop by hop; and, if
-    /// a scan shall leave no trace, drops what the same peer was sent before. Not what it is being sent:
-    /// pages that are still on their way to a peer cannot be dropped.
+    /// Has the disk read what the next plans will fill from, all at once instead of hop by hop;
+    /// and, if a scan shall leave no trace, drops what the same peer was sent before. Not what it
+    /// is being sent: pages that are still on their way to a peer cannot be dropped.
     fn read_ahead(&self, ring: &Ring) {
         let Kernel::Uring(uring) = ring.kernel() else { return };
         let ahead: Vec<FileRange> = self.transfer.next_ranges(READ_AHEAD_BYTES).collect();
@@ -204,8 +204,8 @@ impl Job {
         }
     }
 
-    /// Counts what happened, and lets go of what others may need: the stage if it is empty, the pipe if the
-    /// peer does not read.
+    /// Counts what happened, and lets go of what others may need: the stage if it is empty, the
+    /// pipe if the peer does not read.
     fn settle(&mut self, ring: &Ring) {
         self.count();
         self.settle_stage(ring);
@@ -234,7 +234,8 @@ impl Job {
         self.transfer.leave_chain(means_of(Way::Copy, ring, &self.socket));
     }
 
-    /// A buffer of 64 KiB for each of many peers that do not read would be much memory: some have theirs.
+    /// A buffer of 64 KiB for each of many peers that do not read would be much memory: some have
+    /// theirs.
     fn settle_stage(&mut self, ring: &Ring) {
         if self.stage.bytes().is_empty() {
             self.parked_stage = None;

@@ -1,8 +1,10 @@
-//! Which pages of files peers hold by not reading, so that they cannot take more memory than there is.
+//! Which pages of files peers hold by not reading, so that they cannot take more memory than there
+//! is.
 //!
-//! A page that was sent without a copy stays in memory until its peer has taken it, and with it the whole
-//! large folio it belongs to (KERNEL.md, budgets). Memory limits of containers count it, and it cannot be
-//! reclaimed. So a transfer asks here before each turn whether it may send pages; if not, it copies.
+//! A page that was sent without a copy stays in memory until its peer has taken it, and with it the
+//! whole large folio it belongs to (KERNEL.md, budgets). Memory limits of containers count it, and
+//! it cannot be reclaimed. So a transfer asks here before each turn whether it may send pages; if
+//! not, it copies.
 //!
 //! ```text
 //!   file      |---- 2 MiB ----|---- 2 MiB ----|---- 2 MiB ----|     a chunk counts once a ring,
@@ -27,14 +29,15 @@ pub const CHUNK_BYTES: u64 = 2 * 1024 * 1024;
 /// What may lie between a file and its peer: a full send buffer and a pipe.
 const ON_THE_WAY_BYTES: u64 = 1024 * 1024;
 
-/// Bytes that a peer must have taken before it may use more than a share of the budget: more than fits into
-/// the buffers between us and a peer that never reads.
+/// Bytes that a peer must have taken before it may use more than a share of the budget: more than
+/// fits into the buffers between us and a peer that never reads.
 pub const PROVEN_BYTES: u64 = 256 * 1024;
 
 /// The share, as a divisor, of peers that have not yet taken anything.
 const UNPROVEN_SHARE: u64 = 4;
 
-/// The share, as a divisor, above which a peer that asks for more is looked at: it may hold nothing.
+/// The share, as a divisor, above which a peer that asks for more is looked at: it may hold
+/// nothing.
 const SHORT_SHARE: u64 = 2 * UNPROVEN_SHARE;
 
 /// How many bytes of files peers may keep in memory, all rings together.
@@ -78,8 +81,8 @@ pub(crate) struct PinTable {
     holders: RefCell<HashMap<Chunk, u32>>,
 }
 
-/// A chunk of a file, which is known by its address: should that become another file's, a chunk is counted
-/// once instead of twice for a moment.
+/// A chunk of a file, which is known by its address: should that become another file's, a chunk is
+/// counted once instead of twice for a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Chunk {
     file: usize,
@@ -126,8 +129,8 @@ impl PinTable {
 }
 
 impl Pins {
-    /// Whether the pages of `ranges` may be sent, next on a socket that was sent `sent_bytes`. They count from
-    /// here on; of a refused turn some may do so for a while, too.
+    /// Whether the pages of `ranges` may be sent, next on a socket that was sent `sent_bytes`. They
+    /// count from here on; of a refused turn some may do so for a while, too.
     pub(crate) fn pin(
         &mut self,
         table: &Rc<PinTable>,

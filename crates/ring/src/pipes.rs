@@ -101,8 +101,8 @@ impl Drop for Shared {
 }
 
 impl Shared {
-    /// Beyond the user's budget of pipe pages a new pipe has two slots and will not grow (KERNEL.md,
-    /// budgets): hops are smaller then, nothing fails.
+    /// Beyond the user's budget of pipe pages a new pipe has two slots and will not grow
+    /// (KERNEL.md, budgets): hops are smaller then, nothing fails.
     fn open(&self) -> io::Result<Pipe> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         let _ = fcntl_setpipe_size(&write, self.slots_wanted as usize * PAGE_BYTES as usize);

@@ -1,6 +1,8 @@
-//! Whether a range of a file is in the page cache: what decides if sending it inline can wait for a disk.
+//! Whether a range of a file is in the page cache: what decides if sending it inline can wait for a
+//! disk.
 //!
-//! Called by perform.rs for transfers that choose their own way. Never waits, never reads the range.
+//! Called by perform.rs for transfers that choose their own way. Never waits, never reads the
+//! range.
 //!
 //! ```text
 //!   window    |--------------------------------|    512 KiB, one verdict each
@@ -27,8 +29,8 @@ use crate::transfer::FileRange;
 /// To ask for so much takes the kernel two to three times as long as for 64 KiB.
 const WINDOW_BYTES: u64 = 512 * 1024;
 
-/// How long a verdict holds. What somebody has just read or found is not what the kernel evicts first; if it
-/// does, one turn waits for the disk.
+/// How long a verdict holds. What somebody has just read or found is not what the kernel evicts
+/// first; if it does, one turn waits for the disk.
 const VERDICT_HOLDS: Duration = Duration::from_millis(10);
 
 /// Where asking costs ten times as much: mincore(2) of a window takes 6 us (KERNEL.md).
@@ -135,7 +137,8 @@ fn verdict_holds(sight: Sight) -> Duration {
     }
 }
 
-/// Readers often go on side by side, each as many windows behind the next: they must not meet in a few slots.
+/// Readers often go on side by side, each as many windows behind the next: they must not meet in a
+/// few slots.
 fn slot_of(file: &Arc<File>, window: u64, slots: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     (Arc::as_ptr(file), window).hash(&mut hasher);
@@ -182,8 +185,8 @@ mod tests {
 
     const PAGES: u64 = 16;
 
-    /// A file on a disk (a tmpfs keeps everything in memory) of which only some pages are cached. They
-    /// are brought in one by one: the kernel keeps what was written at once in larger units.
+    /// A file on a disk (a tmpfs keeps everything in memory) of which only some pages are cached.
+    /// They are brought in one by one: the kernel keeps what was written at once in larger units.
     fn file(is_cached: impl Fn(u64) -> bool) -> Arc<File> {
         let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         file.write_all(&vec![7; (PAGES * PAGE_BYTES) as usize]).unwrap();
@@ -238,7 +241,8 @@ mod tests {
     }
 
     fn evict(file: &File) {
-        // A page that somebody holds just now (its disk, another core's list of new pages) stays once.
+        // A page that somebody holds just now (its disk, another core's list of new pages) stays
+        // once.
         while sys::cached_pages(file, 0, 0).unwrap() > 0 {
             fadvise(file, 0, None, Advice::DontNeed).unwrap();
         }

@@ -86,7 +86,8 @@ pub(crate) enum Kernel {
 impl Ring {
     /// Makes the ring of the calling thread, which must be the one that uses it.
     ///
-    /// All threads that it cannot do without are there when it returns: a lack that comes later makes it slower.
+    /// All threads that it cannot do without are there when it returns: a lack that comes later
+    /// makes it slower.
     ///
     /// # Errors
     /// `Unavailable` when io_uring was demanded and cannot be had. `Auto` falls back to epoll and
@@ -193,8 +194,9 @@ impl Ring {
         }
     }
 
-    /// Receives what is there into the spare capacity of `buffer`, which must have some, without ever waiting:
-    /// `None` if nothing is there, `Some(0)` at the end of the stream. No receive may be under way.
+    /// Receives what is there into the spare capacity of `buffer`, which must have some, without
+    /// ever waiting: `None` if nothing is there, `Some(0)` at the end of the stream. No receive may
+    /// be under way.
     pub fn recv_now(&self, socket: &Socket, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
         match epoll::recv_now(socket, buffer) {
             Ok(len_bytes) => Ok(Some(len_bytes)),
@@ -259,8 +261,8 @@ impl Ring {
         }
     }
 
-    /// Writes all `pieces`, one behind the other, at `position`, and then what `then` says. After an error, or
-    /// a dropped future, any part of them may have been written.
+    /// Writes all `pieces`, one behind the other, at `position`, and then what `then` says. After
+    /// an error, or a dropped future, any part of them may have been written.
     pub async fn write_all_at(
         &self,
         file: Arc<File>,
@@ -348,7 +350,8 @@ impl Ring {
         self.transfer(pieces, socket, Path::Chain).await
     }
 
-    /// Sends all `pieces` in order. One transfer at a time on a socket; a receive may run beside it.
+    /// Sends all `pieces` in order. One transfer at a time on a socket; a receive may run beside
+    /// it.
     ///
     /// The files' bytes in the ranges must not change until the peer has acknowledged them: pages
     /// travel, not copies. Without io_uring, [`Path::Chain`] goes by sendfile.

@@ -1,5 +1,5 @@
-//! Which way the next bytes of a transfer go. Pure: asked by perform.rs before each plan of a transfer
-//! whose path is [`Path::Auto`](crate::Path::Auto).
+//! Which way the next bytes of a transfer go. Pure: asked by perform.rs before each plan of a
+//! transfer whose path is [`Path::Auto`](crate::Path::Auto).
 //!
 //! ```text
 //!   little is left ────────────────────► copy        one read, one send: nothing beats it
@@ -21,8 +21,9 @@ pub(crate) enum Way {
     Chain,
 }
 
-/// Decides for a transfer of which `rest_bytes` are still to be sent. `is_cached` says whether all that
-/// the next turn would touch is in the page cache; it is asked only where it matters, and "in doubt" is no.
+/// Decides for a transfer of which `rest_bytes` are still to be sent. `is_cached` says whether all
+/// that the next turn would touch is in the page cache; it is asked only where it matters, and "in
+/// doubt" is no.
 pub(crate) fn choose(rest_bytes: u64, can_chain: bool, is_cached: impl FnOnce() -> bool) -> Way {
     if rest_bytes <= COPY_MAX_BYTES {
         Way::Copy

@@ -1,7 +1,8 @@
-//! What a result means where the system lacks a thread or memory for a moment, and the line that says so.
+//! What a result means where the system lacks a thread or memory for a moment, and the line that
+//! says so.
 //!
-//! The kernel ends what it has no worker for with -ECANCELED (KERNEL.md row 23): it never ran, so it has neither
-//! succeeded nor failed, and another thread may do it.
+//! The kernel ends what it has no worker for with -ECANCELED (KERNEL.md row 23): it never ran, so
+//! it has neither succeeded nor failed, and another thread may do it.
 //!
 //! | operation | result | so |
 //! |---|---|---|
@@ -26,8 +27,8 @@ pub(crate) fn never_ran(result: i32) -> bool {
     result == -libc::ECANCELED
 }
 
-/// Whether a read or write moved nothing, for want of something that may be there at the next try, or where one
-/// may wait for it.
+/// Whether a read or write moved nothing, for want of something that may be there at the next try,
+/// or where one may wait for it.
 pub(crate) fn moved_nothing(result: i32) -> bool {
     let passing = [libc::EAGAIN, libc::EINTR, libc::ENOMEM];
     never_ran(result) || passing.contains(&result.wrapping_neg())

@@ -145,15 +145,15 @@ impl Socket {
         Ok(())
     }
 
-    /// How much to copy into the socket at once. The kernel takes what a single call brings as long as there is
-    /// any room, up to 64 KiB, which is more than a small buffer may hold.
+    /// How much to copy into the socket at once. The kernel takes what a single call brings as long
+    /// as there is any room, up to 64 KiB, which is more than a small buffer may hold.
     pub(crate) fn stage_bytes(&self) -> u32 {
         let of_buffer = self.send_buffer_bytes.get().unwrap_or(STAGE_BYTES);
         of_buffer.clamp(PAGE_BYTES as usize, STAGE_BYTES) as u32
     }
 
-    /// When the socket is closed the kernel forgets what the peer has not taken, instead of keeping the
-    /// memory and trying on: the peer gets a reset.
+    /// When the socket is closed the kernel forgets what the peer has not taken, instead of keeping
+    /// the memory and trying on: the peer gets a reset.
     ///
     /// # Errors
     /// Those of setsockopt(2).
@@ -191,8 +191,8 @@ impl Socket {
         }
     }
 
-    /// Keeps what the peer is sent from disk now, and gives what it was sent before: nothing while that is of an
-    /// answer that goes on.
+    /// Keeps what the peer is sent from disk now, and gives what it was sent before: nothing while
+    /// that is of an answer that goes on.
     pub(crate) fn replace_scanned(&self, ranges: Vec<FileRange>) -> Vec<FileRange> {
         let mut scanned = self.scanned.borrow_mut();
         let (more, new): (Vec<_>, Vec<_>) = ranges

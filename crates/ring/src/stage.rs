@@ -1,7 +1,7 @@
 //! The buffer of a copying transfer: filled when empty, drained until empty.
 //!
-//! Called by perform.rs. A transfer has memory while it copies, so other paths carry none; where nobody
-//! waits for a peer or a disk, all transfers of a ring take turns with one.
+//! Called by perform.rs. A transfer has memory while it copies, so other paths carry none; where
+//! nobody waits for a peer or a disk, all transfers of a ring take turns with one.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -36,8 +36,9 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Has memory from here on: the spare, if it is enough, else its own, which is enough for what else is
-    /// copied of this size. A small answer must not pay for clearing 64 KiB, nor hold them while it waits.
+    /// Has memory from here on: the spare, if it is enough, else its own, which is enough for what
+    /// else is copied of this size. A small answer must not pay for clearing 64 KiB, nor hold them
+    /// while it waits.
     pub(crate) fn prepare(&mut self, spare: &Cell<Stage>, rest_bytes: u64) {
         if self.bytes.is_empty() && rest_bytes > 0 {
             *self = spare.take();

@@ -69,7 +69,8 @@ pub(crate) enum Request<'a> {
 
 /// Pieces of memory to be written one behind the other: as many of the first as one call takes.
 pub(crate) struct Gather {
-    /// Where `slices` point: never changed, and not moved with the struct, since `Bytes` lie on the heap.
+    /// Where `slices` point: never changed, and not moved with the struct, since `Bytes` lie on the
+    /// heap.
     pieces: VecDeque<Bytes>,
     slices: SmallVec<[libc::iovec; 16]>,
 }
@@ -190,8 +191,9 @@ impl Queue {
         Ok(Queue { ring, chain: Vec::with_capacity(CHAIN_OPERATIONS), overflow: VecDeque::new() })
     }
 
-    /// Has the kernel make a worker of either kind for the calling thread, and waits until it has. The last of a
-    /// kind stays (KERNEL.md row 24), so that work may have to wait for it and is never refused.
+    /// Has the kernel make a worker of either kind for the calling thread, and waits until it has.
+    /// The last of a kind stays (KERNEL.md row 24), so that work may have to wait for it and is
+    /// never refused.
     ///
     /// # Errors
     /// ECANCELED: the kernel could make none.
@@ -247,7 +249,8 @@ impl Queue {
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }.try_clone_to_owned()
     }
 
-    /// Whether entries wait for [`Queue::submit`], or the kernel for room to tell us of completions.
+    /// Whether entries wait for [`Queue::submit`], or the kernel for room to tell us of
+    /// completions.
     pub(crate) fn wants_enter(&mut self) -> bool {
         let submission = self.ring.submission();
         !submission.is_empty() || submission.cq_overflow() || !self.overflow.is_empty()
@@ -295,17 +298,18 @@ pub(crate) type Watched = AsyncFd<Rc<OwnedFd>>;
 /// Registers `fd` with the runtime's epoll, edge-triggered. Several may watch one socket only
 /// through duplicates: epoll knows a descriptor once.
 pub(crate) fn watch(fd: Rc<OwnedFd>, interest: Interest) -> io::Result<Watched> {
-    // SAFETY: an `Rc<OwnedFd>` names the same open descriptor for as long as the `AsyncFd` holds it,
-    // which deregisters before it lets go.
+    // SAFETY: an `Rc<OwnedFd>` names the same open descriptor for as long as the `AsyncFd` holds
+    // it, which deregisters before it lets go.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest)? })
 }
 
 /// All entries of a chain, or none and false.
 fn push_whole(ring: &mut IoUring, chain: &[squeue::Entry]) -> bool {
-    // SAFETY: every descriptor and address in `chain` was borrowed from resources that `Queue::push`
-    // moved into `Operations` before this call. `Operations` owns them, behind a box that does not
-    // move, and releases them only after each entry of the chain has had its completion; a ring
-    // dropped earlier leaks them (uring.rs). Cancellations and the first work of workers carry no address.
+    // SAFETY: every descriptor and address in `chain` was borrowed from resources that
+    // `Queue::push` moved into `Operations` before this call. `Operations` owns them, behind a box
+    // that does not move, and releases them only after each entry of the chain has had its
+    // completion; a ring dropped earlier leaks them (uring.rs). Cancellations and the first work of
+    // workers carry no address.
     unsafe { ring.submission().push_multiple(chain).is_ok() }
 }
 

@@ -1,7 +1,7 @@
 //! A limit of threads for one thread of this process: a cgroup that has no other in it. Tests only.
 //!
-//! It takes root and the pids controller of version 1, which takes single threads. tests/threads.rs of the
-//! workspace limits a whole server, by either version.
+//! It takes root and the pids controller of version 1, which takes single threads. tests/threads.rs
+//! of the workspace limits a whole server, by either version.
 
 use std::path::PathBuf;
 

@@ -17,7 +17,8 @@
 //! kernel runs it as a chain or we run it step by step. Whatever broke, the next plan starts from
 //! the state that is true.
 //!
-//! Called by perform.rs. It must never do I/O, and never panic over a result: they come from outside.
+//! Called by perform.rs. It must never do I/O, and never panic over a result: they come from
+//! outside.
 
 mod apply;
 mod piece;
@@ -172,8 +173,8 @@ impl Transfer {
         self.blocked
     }
 
-    /// Forgets what is staged: the pieces still have those bytes. The next plan is only to wait, and
-    /// needs no stage.
+    /// Forgets what is staged: the pieces still have those bytes. The next plan is only to wait,
+    /// and needs no stage.
     pub(crate) fn forget_staged(&mut self) {
         assert!(self.blocked, "only a transfer that waits for its peer gives its stage up");
         self.staged = 0;
@@ -194,12 +195,14 @@ impl Transfer {
         self.means = means;
     }
 
-    /// Whether the kernel had no worker for a chain, or no memory. What it had done before that is done.
+    /// Whether the kernel had no worker for a chain, or no memory. What it had done before that is
+    /// done.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused
     }
 
-    /// Goes on by other means than chains. What is in the pipe is forgotten: the pieces still have those bytes.
+    /// Goes on by other means than chains. What is in the pipe is forgotten: the pieces still have
+    /// those bytes.
     pub(crate) fn leave_chain(&mut self, means: Means) {
         (self.staged, self.refused, self.means) = (0, false, means);
     }
@@ -209,7 +212,8 @@ impl Transfer {
         self.rest_bytes
     }
 
-    /// The file ranges among the next `limit_bytes`, and among the next pieces that a plan may reach.
+    /// The file ranges among the next `limit_bytes`, and among the next pieces that a plan may
+    /// reach.
     pub(crate) fn next_ranges(&self, limit_bytes: u64) -> impl Iterator<Item = FileRange> {
         let (mut at, mut limit_bytes) = (self.sent.at, limit_bytes);
         let rest = self.pieces.get(self.sent.piece..).unwrap_or_default();

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! A task that queues wakes the driver, and the run queue is first in, first out: the driver runs
-//! after every task that was awake already, so one `io_uring_enter` carries what all of them queued.
-//! Called by ring.rs and perform.rs. It must never hold its state borrowed while it wakes or drops.
+//! after every task that was awake already, so one `io_uring_enter` carries what all of them
+//! queued. Called by ring.rs and perform.rs. It must never hold its state borrowed while it wakes
+//! or drops.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -37,8 +38,8 @@ pub(crate) struct Uring {
     driver: Cell<Option<Waker>>,
     /// Completions on their way from the queue to the slab; kept for its allocation.
     reaped: Cell<Vec<(u64, i32)>>,
-    /// What receives and polls owned that are over; kept for its allocations, at most as many as were ever
-    /// in flight at once.
+    /// What receives and polls owned that are over; kept for its allocations, at most as many as
+    /// were ever in flight at once.
     #[expect(clippy::vec_box, reason = "it is the boxes that are kept")]
     pub(crate) spare: RefCell<Vec<Box<OnSocket>>>,
     /// A sync has been queued.
@@ -111,8 +112,8 @@ impl Uring {
         Operation { uring: Rc::clone(self), key: Some(key), on_drop, resources: PhantomData }
     }
 
-    /// Lets the kernel's worker begin what is queued before this thread goes on. Where both share a core it would
-    /// else begin when this thread sleeps, and a disk stand still meanwhile.
+    /// Lets the kernel's worker begin what is queued before this thread goes on. Where both share a
+    /// core it would else begin when this thread sleeps, and a disk stand still meanwhile.
     pub(crate) fn give_way(&self) {
         self.gives_way.set(true);
     }

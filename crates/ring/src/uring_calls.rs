@@ -1,8 +1,8 @@
 //! Single operations on io_uring: receive, read, write, sync, accept, poll.
 //!
 //! Each is the same three lines: a record of what the kernel owns meanwhile, the request that
-//! borrows from it, and what its one result means. What the kernel has no worker for goes to a thread of
-//! ours, by the calls of the other backend (shortage.rs). Called by ring.rs.
+//! borrows from it, and what its one result means. What the kernel has no worker for goes to a
+//! thread of ours, by the calls of the other backend (shortage.rs). Called by ring.rs.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -103,8 +103,9 @@ impl Uring {
         (result, read.buffer)
     }
 
-    /// One write of `pieces`, one behind the other, or of the first of them ([`Gather::PIECES_MAX`]); gives them
-    /// back. A sync is linked to it: a short write breaks the chain, and there is no outcome of the sync then.
+    /// One write of `pieces`, one behind the other, or of the first of them
+    /// ([`Gather::PIECES_MAX`]); gives them back. A sync is linked to it: a short write breaks the
+    /// chain, and there is no outcome of the sync then.
     pub(crate) async fn write(
         self: &Rc<Self>,
         file: Arc<File>,

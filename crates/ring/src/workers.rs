@@ -1,10 +1,11 @@
 //! The kernel's workers (io-wq) of this thread: they give way to it.
 //!
-//! A chain that waits for a disk runs on a worker, a kernel thread that is as important to the scheduler as
-//! the event loop that it shares a core with; a scan keeps several busy. The kernel has no setting for their
-//! priority, but they are threads of this process, named after the one that they work for, and any process
-//! may lower its own. Called by perform.rs after a cold chain, so that one who serves no cold data pays nothing.
-//! Workers that write and sync for this thread cannot be told from them, and give way as well.
+//! A chain that waits for a disk runs on a worker, a kernel thread that is as important to the
+//! scheduler as the event loop that it shares a core with; a scan keeps several busy. The kernel
+//! has no setting for their priority, but they are threads of this process, named after the one
+//! that they work for, and any process may lower its own. Called by perform.rs after a cold chain,
+//! so that one who serves no cold data pays nothing. Workers that write and sync for this thread
+//! cannot be told from them, and give way as well.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -18,8 +19,8 @@ use rustix::thread::gettid;
 /// Where the threads of this process are listed.
 const THREADS: &str = "/proc/self/task";
 
-/// How much nicer workers are than the event loop. While that is busy they get about a tenth of the core
-/// (sched(7)), all of it while it sleeps.
+/// How much nicer workers are than the event loop. While that is busy they get about a tenth of the
+/// core (sched(7)), all of it while it sleeps.
 const NICER: i32 = 10;
 const NICEST: i32 = 19;
 

@@ -13,8 +13,8 @@ use tokio::task::LocalSet;
 const ROUNDS: u64 = 100;
 const HEADER: &[u8] = b"as long as a header, more or less";
 
-/// How often `ROUNDS` requests and answers of `len_bytes` allocate on the thread of the ring, once as many have
-/// gone before.
+/// How often `ROUNDS` requests and answers of `len_bytes` allocate on the thread of the ring, once
+/// as many have gone before.
 fn allocations(backend: Backend, path: Path, len_bytes: u64) -> u64 {
     let file = file(len_bytes);
     let (socket, mut peer) = tcp();

@@ -1,4 +1,5 @@
-//! A process that has as many files open as it may: answers go on without the pipes that chains need.
+//! A process that has as many files open as it may: answers go on without the pipes that chains
+//! need.
 //!
 //! By itself, since the limit is the whole process's.
 

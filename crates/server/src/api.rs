@@ -64,7 +64,8 @@ pub(crate) async fn answer(
     let holds_share = frame.len() + PREFIX_LEN > context.broker.settings.receive_free_bytes;
     let (header, request) = match decode_request(frame) {
         Ok(decoded) => decoded,
-        // A client newer than us asks in its newest version what there is: it is told in the oldest.
+        // A client newer than us asks in its newest version what there is: it is told in the
+        // oldest.
         Err(RequestError::UnsupportedVersion { api_key, correlation_id, .. })
             if api_key == ApiKey::ApiVersions as i16 =>
         {

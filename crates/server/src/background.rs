@@ -1,4 +1,5 @@
-//! What runs periodically beside the workers: retention, checkpoints, the scrubber, the groups' clock.
+//! What runs periodically beside the workers: retention, checkpoints, the scrubber, the groups'
+//! clock.
 //!
 //! Knows `broker`.
 

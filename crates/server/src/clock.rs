@@ -14,8 +14,8 @@ pub(crate) fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The time as of the kernel's last tick, some milliseconds ago at most. A request notes the time at
-/// each of its phases; reading the exact one there would cost it a hundredth of all its time.
+/// The time as of the kernel's last tick, some milliseconds ago at most. A request notes the time
+/// at each of its phases; reading the exact one there would cost it a hundredth of all its time.
 pub(crate) fn coarse_now() -> Instant {
     let (instant, then) = *START;
     instant + ticks().saturating_sub(then)

@@ -1,8 +1,8 @@
 //! `penstock`: an async segment server. It keeps partitioned logs in Apache Kafka's on-disk format,
 //! speaks Kafka's protocol and serves fetches by splice chains.
 //!
-//! This file is the program: read the command line, run the command, turn the outcome into an exit code.
-//! A fetch is found in connection → fetch → lookup → (ring) transfer → ring.
+//! This file is the program: read the command line, run the command, turn the outcome into an exit
+//! code. A fetch is found in connection → fetch → lookup → (ring) transfer → ring.
 
 mod adopt;
 mod api;

@@ -1,7 +1,7 @@
 //! Long work in turns: a request of many elements lets other connections in between.
 //!
-//! Called by what answers requests. It measures no time: a unit is about a partition looked up or described,
-//! some hundred nanoseconds.
+//! Called by what answers requests. It measures no time: a unit is about a partition looked up or
+//! described, some hundred nanoseconds.
 
 /// Units between two yields: some hundred microseconds.
 const TURN_UNITS: usize = 512;

@@ -1,8 +1,9 @@
 //! The server as a whole: how it starts, how it stops.
 //!
 //! Called by main with the settings; [`run`] returns when a stop is complete. Start: lock the data
-//! directory, bind, begin all threads, open every log, serve, say where clients must connect. Stop: workers
-//! answer what is in flight, logs are flushed and closed, the clean-shutdown marker is written.
+//! directory, bind, begin all threads, open every log, serve, say where clients must connect. Stop:
+//! workers answer what is in flight, logs are flushed and closed, the clean-shutdown marker is
+//! written.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -178,7 +179,8 @@ fn beside(
     })
 }
 
-/// One listening socket a worker, all on the same address. One in use is asked for again for a moment.
+/// One listening socket a worker, all on the same address. One in use is asked for again for a
+/// moment.
 async fn listen(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<TcpListener>> {
     let began = Instant::now();
     loop {

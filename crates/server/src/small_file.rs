@@ -1,16 +1,17 @@
 //! Small files of the data directory, replaced whole.
 //!
-//! Called by whatever keeps a few lines over restarts: the registry of topics, `meta.properties`, the
-//! reservation of producer ids.
+//! Called by whatever keeps a few lines over restarts: the registry of topics, `meta.properties`,
+//! the reservation of producer ids.
 
 use std::io::Write;
 use std::path::Path;
 
-/// Replaces a small file of the data directory, so that a crash leaves the old or the new one. Blocks.
+/// Replaces a small file of the data directory, so that a crash leaves the old or the new one.
+/// Blocks.
 ///
 /// # Errors
-/// The file system's. The old file is there then, unless only its directory could not be synced: the new
-/// one is there in that case, and which of them survives a power cut is not known.
+/// The file system's. The old file is there then, unless only its directory could not be synced:
+/// the new one is there in that case, and which of them survives a power cut is not known.
 pub(crate) fn replace_file(path: &Path, text: &str) -> std::io::Result<()> {
     let beside = path.with_added_extension("new");
     let mut file = std::fs::File::create(&beside)?;

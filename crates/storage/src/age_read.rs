@@ -8,9 +8,9 @@
 //!
 //! A timestamp too far ahead is believed of nothing: one record in microseconds must not keep a
 //! segment for ever. The last write stands for it, as it does for a compressed batch, of which it
-//! is the latest that can be. A file that was last written well ahead of our clock counts as written
-//! now. Either clock may have been wrong then: should ours get there, the age is read again, since
-//! timestamps that lay ahead of it can be believed by then.
+//! is the latest that can be. A file that was last written well ahead of our clock counts as
+//! written now. Either clock may have been wrong then: should ours get there, the age is read
+//! again, since timestamps that lay ahead of it can be believed by then.
 
 use std::{io, sync::Arc, time::UNIX_EPOCH};
 

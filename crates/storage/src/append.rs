@@ -6,16 +6,16 @@
 //!                          ▲    │ │ cancel_append
 //!             begin_append └────┘ ├────────────────────────────────▶ Idle      as if it had never begun
 //!                                 │ leave_append
-//!                                 ├────────────────────────────────▶ Idle      the same, once the file is cut (torn.rs)
+//!                                 ├────────────────────────────────▶ Idle      the same, once cut (torn.rs)
 //!                                 │ fail_append
 //!                                 └────────────────────────────────▶ Offline   until opened anew
 //! ```
 //!
 //! One write at a time: the server holds the partition's append lock from `begin_append` (and
-//! `needs_roll` before it) to the end. A write may carry several appends, begun one after the other while
-//! `may_join` says so; they finish in that order, or all of them fail. Readers see nothing of an append
-//! before it has finished, and nothing ever of one that failed: what it may have left behind the committed
-//! end is cut by the next start, before anything is served.
+//! `needs_roll` before it) to the end. A write may carry several appends, begun one after the other
+//! while `may_join` says so; they finish in that order, or all of them fail. Readers see nothing of
+//! an append before it has finished, and nothing ever of one that failed: what it may have left
+//! behind the committed end is cut by the next start, before anything is served.
 
 use std::{fs::File, io, sync::Arc};
 
@@ -29,8 +29,9 @@ use crate::{
     outstanding::Outstanding,
 };
 
-/// What to write where. Whoever holds it writes the `pieces`, one behind the other, at `position` and then
-/// tells the log how it went: `Log::finish_append`, `cancel_append`, `leave_append` or `fail_append`.
+/// What to write where. Whoever holds it writes the `pieces`, one behind the other, at `position`
+/// and then tells the log how it went: `Log::finish_append`, `cancel_append`, `leave_append` or
+/// `fail_append`.
 #[derive(Debug)]
 pub struct Append {
     /// The active segment.
@@ -118,7 +119,8 @@ impl Log {
     /// has rolled if `needs_roll` said so.
     ///
     /// # Panics
-    /// If an outstanding append may not be joined, or a needed roll was left out: bugs of the caller.
+    /// If an outstanding append may not be joined, or a needed roll was left out: bugs of the
+    /// caller.
     pub fn begin_append(
         &mut self,
         batch: ProducedBatch,
@@ -164,7 +166,8 @@ impl Log {
         })
     }
 
-    /// The bytes are written: they are part of the log from here on. Those begun first finish first.
+    /// The bytes are written: they are part of the log from here on. Those begun first finish
+    /// first.
     pub fn finish_append(&mut self, append: Append) -> Appended {
         self.assert_first_outstanding(&append);
         let Append { header, place, is_checked, begun_ms, .. } = &append;
@@ -185,16 +188,16 @@ impl Log {
         }
     }
 
-    /// Nothing of it, nor of those begun after it, is in the file: there was no room, and what had come in was
-    /// cut off again. The log goes on as if they had never begun.
+    /// Nothing of it, nor of those begun after it, is in the file: there was no room, and what had
+    /// come in was cut off again. The log goes on as if they had never begun.
     pub fn cancel_append(&mut self, append: Append) {
         self.assert_first_outstanding(&append);
         self.changes += 1;
         self.writing = Writing::Idle;
     }
 
-    /// The write, or the sync after it, failed: the log goes offline, and what was begun after this append
-    /// has failed too. What is committed can still be read.
+    /// The write, or the sync after it, failed: the log goes offline, and what was begun after this
+    /// append has failed too. What is committed can still be read.
     pub fn fail_append(&mut self, append: Append, error: io::Error) {
         self.assert_first_outstanding(&append);
         self.writing = Writing::Offline;

@@ -58,8 +58,8 @@ impl BatchPlace {
     }
 }
 
-/// Reads headers one after the other and believes each only if it can follow the one before. Steps over
-/// the damage it knows of.
+/// Reads headers one after the other and believes each only if it can follow the one before. Steps
+/// over the damage it knows of.
 #[derive(Clone, Debug)]
 pub(crate) struct HeaderWalk {
     /// Where the next batch starts.

@@ -1,4 +1,5 @@
-//! Small text files that know whether they are whole: a last line with the CRC-32C of all before it. Pure.
+//! Small text files that know whether they are whole: a last line with the CRC-32C of all before
+//! it. Pure.
 //!
 //! ```text
 //!   1                      version
@@ -6,8 +7,8 @@
 //!   crc32c 0a1b2c3d        of every byte above
 //! ```
 //!
-//! Written by rename, such a file is the old or the new one after a power cut. The checksum is for what
-//! a rename does not help against: a flipped bit, an editor, half a copy.
+//! Written by rename, such a file is the old or the new one after a power cut. The checksum is for
+//! what a rename does not help against: a flipped bit, an editor, half a copy.
 
 const LAST_LINE: &str = "crc32c ";
 

@@ -12,12 +12,13 @@ pub struct LogConfig {
     pub segment_ms: i64,
     /// `retention.ms`: segments whose youngest record is older than this expire. `None` keeps them.
     pub retention_ms: Option<i64>,
-    /// `retention.bytes`: oldest segments expire while the log stays at least this large. `None` keeps them.
+    /// `retention.bytes`: oldest segments expire while the log stays at least this large. `None`
+    /// keeps them.
     pub retention_bytes: Option<u64>,
     /// `max.message.bytes`: the largest batch a producer may send, in bytes with its header.
     pub max_message_bytes: usize,
-    /// `message.timestamp.type`: whose clock the timestamps of records show. LogAppendTime is stamped
-    /// into the batch headers when an append begins.
+    /// `message.timestamp.type`: whose clock the timestamps of records show. LogAppendTime is
+    /// stamped into the batch headers when an append begins.
     pub timestamp_type: TimestampType,
     /// `message.timestamp.before.max.ms`: how far before now a producer's timestamp may lie. With
     /// LogAppendTime neither this nor the next is looked at.
@@ -28,7 +29,8 @@ pub struct LogConfig {
     /// `penstock.verify.compressed`: whether the caller decompresses what producers send, and lets
     /// `ProducedBatch::check_decompressed` look at the records. Storage itself never decompresses.
     pub verify_compressed: bool,
-    /// `index.interval.bytes`: an index entry is due when more than this was appended since the last.
+    /// `index.interval.bytes`: an index entry is due when more than this was appended since the
+    /// last.
     pub index_interval_bytes: u64,
     /// `segment.index.bytes`: a segment rolls when one of its indexes has grown to this.
     pub index_max_bytes: u64,

@@ -1,13 +1,14 @@
-//! Damage: bytes of a segment that hold no sound batch although sound ones follow. It is not cut; it is
-//! known, said and stepped over.
+//! Damage: bytes of a segment that hold no sound batch although sound ones follow. It is not cut;
+//! it is known, said and stepped over.
 //!
 //! ```text
 //!   [ sound ][ ..position.. unsound ..len_bytes.. ][ sound ]
 //!            first offset ▲                        ▲ end offset
 //! ```
 //!
-//! Found by recovery and by the scrubber, kept in the file `penstock-damage` of the partition so that a
-//! clean start, which reads nothing, knows it too. Each segment has its own ranges; look-ups carry them.
+//! Found by recovery and by the scrubber, kept in the file `penstock-damage` of the partition so
+//! that a clean start, which reads nothing, knows it too. Each segment has its own ranges; look-ups
+//! carry them.
 
 use std::{io, sync::Arc};
 
@@ -28,7 +29,8 @@ pub struct Damage {
     pub len_bytes: u64,
     /// The first offset that may be lost.
     pub first: Offset,
-    /// The offset after the last that may be lost. The same as `first` if there was nothing to lose.
+    /// The offset after the last that may be lost. The same as `first` if there was nothing to
+    /// lose.
     pub end: Offset,
 }
 
@@ -103,8 +105,8 @@ fn join(a: &Damage, b: &Damage) -> Damage {
     }
 }
 
-/// All ranges of a log on their way into the file. Dropping it loses what was found until it is found
-/// again.
+/// All ranges of a log on their way into the file. Dropping it loses what was found until it is
+/// found again.
 #[derive(Debug)]
 pub struct DamageFlush {
     dir: Arc<Directory>,

@@ -91,9 +91,9 @@ impl DataDir {
 
     /// How the last server ended. Takes the marker away: whoever dies from here on died uncleanly.
     ///
-    /// Takes away Kafka's recovery points, too. From here on logs change that those were said of, be it that
-    /// a topic is deleted and made again, and a Kafka that gets the directory back would believe them:
-    /// without them it reads every log as from its start.
+    /// Takes away Kafka's recovery points, too. From here on logs change that those were said of,
+    /// be it that a topic is deleted and made again, and a Kafka that gets the directory back would
+    /// believe them: without them it reads every log as from its start.
     ///
     /// A Kafka makes that file when it starts. So where there is one, a Kafka has had the directory
     /// since, and our own points go first: what they were said of may have been compacted, or cut
@@ -156,8 +156,8 @@ impl DataDir {
         partition_metadata::read(&self.dir.subdirectory(&name.to_string()))
     }
 
-    /// Finishes, or takes back, what a killed Kafka was doing with a partition's segments: for a reader that comes before
-    /// the log is opened, which does the same. Blocks.
+    /// Finishes, or takes back, what a killed Kafka was doing with a partition's segments: for a
+    /// reader that comes before the log is opened, which does the same. Blocks.
     pub fn finish_exchange(&self, name: &PartitionName) -> Result<(), LogError> {
         swap::finish(&self.dir.subdirectory(&name.to_string())).map(drop)
     }
@@ -199,7 +199,8 @@ impl DataDir {
         Ok(false)
     }
 
-    /// Log starts that lie above the first segment's base, for `Log::raise_log_start` after opening.
+    /// Log starts that lie above the first segment's base, for `Log::raise_log_start` after
+    /// opening.
     pub fn log_starts(&self) -> Result<HashMap<PartitionName, Offset>, DataDirError> {
         let path = self.dir.join(LOG_STARTS);
         let text = match self.dir.read_to_string(LOG_STARTS) {
@@ -216,8 +217,8 @@ impl DataDir {
         parse_log_starts(&text).ok_or_else(|| io_error(&path)(bad()))
     }
 
-    /// Forgets the log starts of partitions that are gone: the file knows names only, and a new partition of
-    /// the same name would lose its first records to them. Blocks.
+    /// Forgets the log starts of partitions that are gone: the file knows names only, and a new
+    /// partition of the same name would lose its first records to them. Blocks.
     pub fn retain_log_starts(
         &self,
         is_there: impl Fn(&PartitionName) -> bool,
@@ -241,8 +242,8 @@ impl DataDir {
         written.map_err(io_error(&self.dir.join(LOG_STARTS)))
     }
 
-    /// How far each log is known to be on the disk, for `Log::open_from`. What is not there, or cannot be
-    /// read, is `RecoveryPoint::NONE`.
+    /// How far each log is known to be on the disk, for `Log::open_from`. What is not there, or
+    /// cannot be read, is `RecoveryPoint::NONE`.
     pub fn recovery_points(&self) -> Result<HashMap<PartitionName, RecoveryPoint>, DataDirError> {
         let path = self.dir.join(recovery_points::FILE_NAME);
         let bytes = match self.dir.read(recovery_points::FILE_NAME) {
@@ -302,8 +303,8 @@ fn name_of(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
 }
 
-/// Against another Penstock by flock(2), also within this process; against a Kafka by the record lock of
-/// fcntl(2) that Java takes. Linux keeps the two kinds apart, so both are needed.
+/// Against another Penstock by flock(2), also within this process; against a Kafka by the record
+/// lock of fcntl(2) that Java takes. Linux keeps the two kinds apart, so both are needed.
 fn lock_exclusively(file: &File) -> Result<(), Errno> {
     rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)?;
     rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive)

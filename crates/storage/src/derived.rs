@@ -1,5 +1,5 @@
-//! What is derived from batches and kept beside them: leader epochs, and what idempotent producers have
-//! appended. Where the files do not say, opening asks the batches' headers.
+//! What is derived from batches and kept beside them: leader epochs, and what idempotent producers
+//! have appended. Where the files do not say, opening asks the batches' headers.
 //!
 //! ```text
 //!   latest sound <offset>.snapshot              log end
@@ -7,7 +7,8 @@
 //!   [ … ][ … ]─────┼── headers, into `Producers` ──┤
 //! ```
 //!
-//! Without any snapshot the active segment is read: producers that were silent for longer begin anew.
+//! Without any snapshot the active segment is read: producers that were silent for longer begin
+//! anew.
 
 use std::{collections::BTreeSet, io};
 
@@ -41,7 +42,8 @@ pub(crate) fn restore(log: &mut Log, recovery: &mut Recovery) -> Result<(), LogE
     Ok(())
 }
 
-/// Epochs ascend: a segment that begins in the epoch that the next one begins in is all of that one.
+/// Epochs ascend: a segment that begins in the epoch that the next one begins in is all of that
+/// one.
 fn epochs_of_batches(log: &Log) -> io::Result<Epochs> {
     let mut epochs = Epochs::unread(&log.dir);
     let mut segments = Vec::new();
@@ -73,8 +75,8 @@ fn first_epoch(segment: &Segment, from: Offset) -> io::Result<Option<i32>> {
     Ok(epoch)
 }
 
-/// Takes the latest snapshot that is sound and says from where on batches have to be read. Removes those
-/// that are of no use: Kafka keeps one at each segment's base, and those stay.
+/// Takes the latest snapshot that is sound and says from where on batches have to be read. Removes
+/// those that are of no use: Kafka keeps one at each segment's base, and those stay.
 fn load_snapshot(log: &mut Log, snapshots: &BTreeSet<Offset>) -> io::Result<Offset> {
     let mut from = None;
     let mut removed = false;
@@ -95,7 +97,8 @@ fn load_snapshot(log: &mut Log, snapshots: &BTreeSet<Offset>) -> io::Result<Offs
         log.dir.sync()?;
     }
     log.snapshot = from.unwrap_or(Offset(0));
-    // Without one, what was proved tells as well: before the first checkpoint that is all of the log.
+    // Without one, what was proved tells as well: before the first checkpoint that is all of the
+    // log.
     Ok(from.unwrap_or(log.active.segment.base().min(log.recovery_point)))
 }
 

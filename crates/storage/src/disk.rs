@@ -4,9 +4,9 @@
 //!   Log ──▶ Directory ──▶ dyn Disk ──▶ dyn DiskFile ──handle()──▶ Arc<File>, which readers send from
 //! ```
 //!
-//! All file work of this crate goes through here, so that a test can lose what was not synced, tear it and
-//! let every single write fail. What others do with a file, the ring's reads and writes, goes by its handle.
-//! Everything here may block.
+//! All file work of this crate goes through here, so that a test can lose what was not synced, tear
+//! it and let every single write fail. What others do with a file, the ring's reads and writes,
+//! goes by its handle. Everything here may block.
 
 use std::{
     fmt::Debug,
@@ -26,7 +26,8 @@ pub trait Disk: Debug + Send + Sync {
     /// Opens a file that exists, for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Opens a file for reading and writing; makes it if it is not there, leaves it as it is if it is.
+    /// Opens a file for reading and writing; makes it if it is not there, leaves it as it is if it
+    /// is.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
     /// What is in a directory, in any order.
@@ -225,7 +226,8 @@ impl Directory {
         self.sync()
     }
 
-    /// The same for whoever syncs the directory afterwards: until then a power cut may bring the old one back.
+    /// The same for whoever syncs the directory afterwards: until then a power cut may bring the
+    /// old one back.
     pub(crate) fn put_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         if bytes.len() as u64 > MAX_SMALL_FILE_BYTES {
             // Nobody could read it.
@@ -248,9 +250,9 @@ impl Directory {
 
     /// Makes the names in it survive a power cut.
     ///
-    /// What fails is never an error of kind `StorageFull`: after those callers go on, after this one they
-    /// must not, since nobody knows which names are on the disk. Nor is it one of a shortage, unless the directory
-    /// could not even be opened for it: then nothing was tried.
+    /// What fails is never an error of kind `StorageFull`: after those callers go on, after this
+    /// one they must not, since nobody knows which names are on the disk. Nor is it one of a
+    /// shortage, unless the directory could not even be opened for it: then nothing was tried.
     pub(crate) fn sync(&self) -> io::Result<()> {
         let synced = self.disk.sync_dir(&self.path);
         synced.map_err(|error| match is_shortage(&error) {
@@ -260,10 +262,11 @@ impl Directory {
     }
 }
 
-/// There was no room: the file system is full, or over a quota. Nothing is lost by that, and it ends by itself
-/// once something is deleted: so it refuses what asked, and takes nothing offline. Which calls it comes from differs
-/// (docs/DURABILITY.md): over a quota btrfs does nothing but unlink. Too large a file (EFBIG) is none of it: that is a
-/// limit of the process or the file system, which no deletion ends.
+/// There was no room: the file system is full, or over a quota. Nothing is lost by that, and it
+/// ends by itself once something is deleted: so it refuses what asked, and takes nothing offline.
+/// Which calls it comes from differs (docs/DURABILITY.md): over a quota btrfs does nothing but
+/// unlink. Too large a file (EFBIG) is none of it: that is a limit of the process or the file
+/// system, which no deletion ends.
 pub fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -274,8 +277,9 @@ pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     out.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// The system has something too little of, for the moment: descriptors, memory, threads; or a signal came between.
-/// What opens or writes may be tried again. The error of a sync that was tried is never one of these (`sync_error`).
+/// The system has something too little of, for the moment: descriptors, memory, threads; or a
+/// signal came between. What opens or writes may be tried again. The error of a sync that was tried
+/// is never one of these (`sync_error`).
 pub fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let passing = [Errno::AGAIN, Errno::INTR, Errno::NOMEM];
@@ -283,8 +287,8 @@ pub fn is_shortage(error: &io::Error) -> bool {
     is_out_of_descriptors(error) || passing.iter().any(is)
 }
 
-/// What became of a sync that was tried and failed, whatever the kernel calls the reason: not to be taken for an
-/// error after which one may try again.
+/// What became of a sync that was tried and failed, whatever the kernel calls the reason: not to be
+/// taken for an error after which one may try again.
 pub(crate) fn sync_error(error: io::Error) -> io::Error {
     io::Error::other(error)
 }

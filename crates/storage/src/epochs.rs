@@ -7,8 +7,9 @@
 //!   3 1742
 //! ```
 //!
-//! The file is derived: every batch carries its epoch. It is written by flushes, whole and by rename;
-//! recovery adds what the scanned batches say, and a file that cannot be read counts as empty.
+//! The file is derived: every batch carries its epoch. It is written by flushes, whole and by
+//! rename; recovery adds what the scanned batches say, and a file that cannot be read counts as
+//! empty.
 
 use std::{
     io,
@@ -43,7 +44,8 @@ pub(crate) struct Epochs {
     written: Arc<Written>,
 }
 
-/// The generation that the file holds. Who only asks takes no lock, since that is held while the disk is slow.
+/// The generation that the file holds. Who only asks takes no lock, since that is held while the
+/// disk is slow.
 #[derive(Debug, Default)]
 struct Written {
     generation: AtomicU64,
@@ -78,8 +80,8 @@ impl Epochs {
         &self.starts
     }
 
-    /// A batch of this epoch begins here. An older epoch that began behind it is a broken file's word
-    /// against the log's.
+    /// A batch of this epoch begins here. An older epoch that began behind it is a broken file's
+    /// word against the log's.
     pub(crate) fn note(&mut self, leader_epoch: i32, start: Offset) {
         if leader_epoch >= 0 && self.starts.last().is_none_or(|e| e.leader_epoch < leader_epoch) {
             self.starts.truncate(self.starts.partition_point(|epoch| epoch.start <= start));
@@ -119,8 +121,8 @@ pub(crate) struct EpochsFlush {
 }
 
 impl EpochsFlush {
-    /// Blocks. An older flush that comes late changes nothing. The recovery point moves after a sync of the
-    /// directory.
+    /// Blocks. An older flush that comes late changes nothing. The recovery point moves after a
+    /// sync of the directory.
     pub(crate) fn write(&self) -> io::Result<()> {
         let Written { generation, writing } = &*self.written;
         let _one_at_a_time = writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,7 +197,8 @@ mod tests {
         }
     }
 
-    /// Found by the fuzz target `recovery`: such a list was kept, and its file was unreadable ever after.
+    /// Found by the fuzz target `recovery`: such a list was kept, and its file was unreadable ever
+    /// after.
     #[test]
     fn an_older_epoch_does_not_begin_behind_a_batch_of_a_newer_one() {
         let dir = tempfile::tempdir().unwrap();

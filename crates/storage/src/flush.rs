@@ -4,8 +4,8 @@ use std::io;
 
 use crate::{epochs::EpochsFlush, index_file::EntriesFlush};
 
-/// Index entries, or leader epochs, on their way into their file. Dropping it loses nothing: the next
-/// call of `Log::unflushed_indexes` gives the same again.
+/// Index entries, or leader epochs, on their way into their file. Dropping it loses nothing: the
+/// next call of `Log::unflushed_indexes` gives the same again.
 #[derive(Debug)]
 pub struct IndexFlush(Job);
 

@@ -1,12 +1,13 @@
-//! Holds a segment's two indexes against its batches, as they go by. Pure, but for reading the files.
+//! Holds a segment's two indexes against its batches, as they go by. Pure, but for reading the
+//! files.
 //!
 //! ```text
 //!   .index      each entry: a batch begins there, and ends at or before the offset it names
 //!   .timeindex  each entry: the batch with that offset has that greatest timestamp; the last: no batch is later
 //! ```
 //!
-//! Kafka 3 names the last offset of a whole append, which may be behind the batch. Entries that lead into
-//! damage are older than it, and no fault of theirs.
+//! Kafka 3 names the last offset of a whole append, which may be behind the batch. Entries that
+//! lead into damage are older than it, and no fault of theirs.
 
 use std::{collections::VecDeque, io};
 
@@ -75,7 +76,8 @@ impl IndexCheck {
         self.times.retain(|entry| !lost(entry));
     }
 
-    /// Wrong entries, when all batches have gone by. `is_complete`: the files have their last entries.
+    /// Wrong entries, when all batches have gone by. `is_complete`: the files have their last
+    /// entries.
     pub(crate) fn wrong(&self, is_complete: bool) -> u64 {
         let claims_too_little = self.newest_ms > self.last_time_ms.unwrap_or(-1);
         let left = self.offsets.len() + self.times.len();
@@ -91,7 +93,8 @@ fn pop_if<E: Copy>(entries: &mut VecDeque<E>, takes: impl Fn(&E) -> bool) -> Opt
     entries.front().is_some_and(takes).then(|| entries.pop_front()).flatten()
 }
 
-/// The entries of a file, without the room that Kafka reserves; and what is wrong with it as a whole.
+/// The entries of a file, without the room that Kafka reserves; and what is wrong with it as a
+/// whole.
 fn read<E: Entry>(file: &IndexFile<E>) -> io::Result<(VecDeque<E>, u64)> {
     let Some(bytes) = file.read_all()? else { return Ok((VecDeque::new(), 1)) };
     let chunks = bytes.chunks_exact(E::LEN);

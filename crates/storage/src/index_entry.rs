@@ -5,9 +5,9 @@
 //! .timeindex  │ timestamp i64 │ relative offset u32 │        12 bytes, big-endian
 //! ```
 //!
-//! Relative offsets count from the segment's base offset. An offset entry names the *last* offset of
-//! the batch that starts at its position. A time entry names the greatest timestamp up to there and the
-//! last offset of the batch that brought it.
+//! Relative offsets count from the segment's base offset. An offset entry names the *last* offset
+//! of the batch that starts at its position. A time entry names the greatest timestamp up to there
+//! and the last offset of the batch that brought it.
 
 use crate::Position;
 

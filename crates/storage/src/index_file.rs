@@ -1,14 +1,15 @@
 //! An index file of one segment: opened when it is searched, written by flushes.
 //!
-//! The entries that an append makes stay in memory (`IndexTail::pending`) until an `IndexFlush`, run
-//! where blocking is allowed, has put them into the file:
+//! The entries that an append makes stay in memory (`IndexTail::pending`) until an `IndexFlush`,
+//! run where blocking is allowed, has put them into the file:
 //!
 //! ```text
 //!   file │ e0 e1 e2 … │           pending │ e3 e4 e5 │
 //!         ◀─ flushed ─▶                    ◀ dropped once flushed ▶
 //! ```
 //!
-//! A flush writes fixed entries to fixed places, so flushes may repeat, overlap and finish in any order.
+//! A flush writes fixed entries to fixed places, so flushes may repeat, overlap and finish in any
+//! order.
 
 use std::{
     fs::File,
@@ -171,7 +172,8 @@ pub(crate) struct IndexTail<E> {
     file: Arc<IndexFile<E>>,
     /// Bytes that flushes have written. They raise it, the log reads it.
     flushed_bytes: Arc<AtomicU64>,
-    /// The file may be missing, or go on behind what it is counted on for. The first flush to run mends that.
+    /// The file may be missing, or go on behind what it is counted on for. The first flush to run
+    /// mends that.
     is_stale: Arc<AtomicBool>,
     pending: Vec<E>,
     /// Bytes in the file before `pending[0]`.
@@ -239,9 +241,9 @@ impl<E: Entry> IndexTail<E> {
         bytes
     }
 
-    /// The job that brings the file up to date, and adds a `closing` entry if there is one; `None` when
-    /// there is nothing to write. The tail does not count on the closing entry: should the segment go on
-    /// growing after all, the next entry takes its place.
+    /// The job that brings the file up to date, and adds a `closing` entry if there is one; `None`
+    /// when there is nothing to write. The tail does not count on the closing entry: should the
+    /// segment go on growing after all, the next entry takes its place.
     pub(crate) fn flush(&self, closing: Option<E>) -> Option<EntriesFlush> {
         let is_stale = self.is_stale.load(Ordering::Acquire);
         if self.pending.is_empty() && closing.is_none() && !is_stale {
@@ -283,8 +285,8 @@ pub(crate) struct EntriesFlush {
 }
 
 impl EntriesFlush {
-    /// Blocks. A file that is gone is not created again, unless it was missing from the start: its segment may have
-    /// expired.
+    /// Blocks. A file that is gone is not created again, unless it was missing from the start: its
+    /// segment may have expired.
     pub(crate) fn write(&self) -> io::Result<()> {
         // No other has written yet where it is stale, so that there is nothing of theirs to cut.
         let is_stale = self.is_stale.swap(false, Ordering::AcqRel);

@@ -1,10 +1,12 @@
-//! Binary search of a sorted index file that is not in memory: one page at a time, asked for by place.
-//! Pure; the look-ups drive it.
+//! Binary search of a sorted index file that is not in memory: one page at a time, asked for by
+//! place. Pure; the look-ups drive it.
 //!
 //! ```text
 //!   page 0 │ e0 e1 … e511 │ e512 │
-//!                         │ e512 e513 …  │ page 1      a page ends with the first entry of the next,
-//! ```                                                  so that one page has both sides of any target
+//!                         │ e512 e513 …  │ page 1
+//! ```
+//!
+//! A page ends with the first entry of the next, so that one page has both sides of any target.
 //!
 //! The file's content is a hint, never a fact: whoever gets an entry checks it against the log. All
 //! that is promised for a file of random bytes is that the search ends.

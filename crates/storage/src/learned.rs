@@ -1,5 +1,5 @@
-//! What look-ups have read of a partition's older segments, kept for those who read the same next: pages
-//! of `.index` files and the places of batches. `Log::find` asks it, `Lookup` fills it.
+//! What look-ups have read of a partition's older segments, kept for those who read the same next:
+//! pages of `.index` files and the places of batches. `Log::find` asks it, `Lookup` fills it.
 //!
 //! ```text
 //!   offset ──▶ a batch found lately ────────────────────────▶ its place, nothing is read
@@ -7,10 +7,11 @@
 //!         └──▶ neither: the .index is opened and searched, beginning with the page after the one known
 //! ```
 //!
-//! Memory a partition: 16 pages of 4 KiB (each leads to 2 MiB of log, or more) and 64 places, 66 KiB in
-//! all; nothing before the first look-up that had to read. Nothing here grows stale: entries, once in
-//! their file, and committed batches never change. A page may be a part of what its file holds by now, so
-//! it answers only where it has both neighbours, or ends the index of a sealed segment.
+//! Memory a partition: 16 pages of 4 KiB (each leads to 2 MiB of log, or more) and 64 places, 66
+//! KiB in all; nothing before the first look-up that had to read. Nothing here grows stale:
+//! entries, once in their file, and committed batches never change. A page may be a part of what
+//! its file holds by now, so it answers only where it has both neighbours, or ends the index of a
+//! sealed segment.
 
 use std::{
     collections::VecDeque,
@@ -57,12 +58,14 @@ impl Learned {
         self.lock().places.iter().rev().find(holds).copied()
     }
 
-    /// The length of a batch that was met lately: others are often as long. `None`: nothing was found yet.
+    /// The length of a batch that was met lately: others are often as long. `None`: nothing was
+    /// found yet.
     pub(crate) fn usual_batch_bytes(&self) -> Option<u64> {
         self.lock().places.back().map(|place| place.len_bytes)
     }
 
-    /// The entries around an offset in a segment; else the page that may have them, if one is likely.
+    /// The entries around an offset in a segment; else the page that may have them, if one is
+    /// likely.
     pub(crate) fn bracket(
         &self,
         segment: Offset,

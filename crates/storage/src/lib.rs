@@ -1,9 +1,9 @@
-//! One partition's log in Apache Kafka's on-disk format (docs/FORMAT.md): segments, indexes, recovery,
-//! retention; and the data directory that holds the partitions.
+//! One partition's log in Apache Kafka's on-disk format (docs/FORMAT.md): segments, indexes,
+//! recovery, retention; and the data directory that holds the partitions.
 //!
-//! The server calls it for decisions, under a mutex, from event loops. So nothing here waits for a disk
-//! unless its documentation says "blocks": what is to be read is said by `Need`s, what is to be written
-//! by `Append`s, and slow work is handed out as owned jobs.
+//! The server calls it for decisions, under a mutex, from event loops. So nothing here waits for a
+//! disk unless its documentation says "blocks": what is to be read is said by `Need`s, what is to
+//! be written by `Append`s, and slow work is handed out as owned jobs.
 //!
 //! | call of `Log` | returns | the caller |
 //! |---|---|---|
@@ -21,11 +21,12 @@
 //!
 //! Index pages that are not known in memory are read by `Need`s of 4 KiB, so the page cache is the
 //! index cache. A consumer that reads on takes a page of the index once in 512 entries (2 MiB of
-//! log, or more). Each of its fetches in between reads one batch header, or none if another consumer
-//! was there just before.
+//! log, or more). Each of its fetches in between reads one batch header, or none if another
+//! consumer was there just before.
 //!
-//! A reader's path: log.rs → lookup.rs → index_search.rs → learned.rs. A writer's: produced.rs → append.rs →
-//! segment.rs. Starting: data_dir.rs → recovery.rs → swap.rs → scan.rs. Under all of them: disk.rs.
+//! A reader's path: log.rs → lookup.rs → index_search.rs → learned.rs. A writer's: produced.rs →
+//! append.rs → segment.rs. Starting: data_dir.rs → recovery.rs → swap.rs → scan.rs. Under all of
+//! them: disk.rs.
 
 mod age;
 mod age_read;

@@ -7,9 +7,9 @@
 //!                                              └ recent batches, by place ┘
 //! ```
 //!
-//! The server holds it behind a mutex and calls it for decisions. Apart from `create` and `open`, no
-//! method reads or writes record bytes: what is to be read is said by `Lookup`s, what is to be written
-//! by `Append`s, and what may block is handed out as owned jobs (`Roll`, `IndexFlush`,
+//! The server holds it behind a mutex and calls it for decisions. Apart from `create` and `open`,
+//! no method reads or writes record bytes: what is to be read is said by `Lookup`s, what is to be
+//! written by `Append`s, and what may block is handed out as owned jobs (`Roll`, `IndexFlush`,
 //! `ExpiredSegment`). Appending is in append.rs, rolling in roll.rs, expiring in retention.rs,
 //! opening in recovery.rs.
 
@@ -57,7 +57,8 @@ pub struct Log {
     pub(crate) producers: Producers,
     /// Below it everything is on the disk.
     pub(crate) recovery_point: Offset,
-    /// Counts what touches files beside appends: rolls, segments that expire, and what is cut off again.
+    /// Counts what touches files beside appends: rolls, segments that expire, and what is cut off
+    /// again.
     pub(crate) changes: u64,
     /// How many of them are on the disk; `None`: nobody knows.
     pub(crate) synced_changes: Option<u64>,
@@ -167,8 +168,8 @@ pub enum Find {
 }
 
 impl Log {
-    /// Makes an empty log in a directory that does not exist yet or holds no records: those of another log would be
-    /// taken for its own. Blocks.
+    /// Makes an empty log in a directory that does not exist yet or holds no records: those of
+    /// another log would be taken for its own. Blocks.
     ///
     /// Durable by name once the caller has synced the parent directory.
     pub fn create(
@@ -221,8 +222,8 @@ impl Log {
         self.log_start
     }
 
-    /// Forbids what lies before `offset`, and lets `expire` delete it. Never moves back, nor past the end.
-    /// The caller keeps it over restarts (`DataDir::write_log_starts`).
+    /// Forbids what lies before `offset`, and lets `expire` delete it. Never moves back, nor past
+    /// the end. The caller keeps it over restarts (`DataDir::write_log_starts`).
     pub fn raise_log_start(&mut self, offset: Offset) {
         if let Some(old) = &mut self.old {
             old.first = old.first.max(offset);
@@ -249,8 +250,8 @@ impl Log {
         })
     }
 
-    /// The greatest producer id it remembers: a new producer must not get one of those, or what it sends
-    /// would be taken for what the old one had sent.
+    /// The greatest producer id it remembers: a new producer must not get one of those, or what it
+    /// sends would be taken for what the old one had sent.
     pub fn greatest_producer_id(&self) -> Option<i64> {
         self.producers.greatest_id()
     }
@@ -278,13 +279,14 @@ impl Log {
         }
     }
 
-    /// A write failed: what is committed is served, nothing is appended until the log is opened anew.
+    /// A write failed: what is committed is served, nothing is appended until the log is opened
+    /// anew.
     pub fn is_offline(&self) -> bool {
         self.sync_failed || self.writing == Writing::Offline
     }
 
-    /// Where a fetch from `offset` begins. Reads nothing; opens an index file if what is in memory does
-    /// not lead there: once for every page of it, for those who read on.
+    /// Where a fetch from `offset` begins. Reads nothing; opens an index file if what is in memory
+    /// does not lead there: once for every page of it, for those who read on.
     pub fn find(&self, offset: Offset) -> Result<Find, FindError> {
         if offset == self.log_end {
             return Ok(Find::AtEnd);
@@ -351,8 +353,8 @@ impl Log {
     }
 
     /// What a look-up by time starts from: every segment, and what is in memory of the active one.
-    /// The segments that hold records, by rising offset. Not those below the log start: one whose deletion a
-    /// power cut has undone may hold anything.
+    /// The segments that hold records, by rising offset. Not those below the log start: one whose
+    /// deletion a power cut has undone may hold anything.
     fn timestamp_sources(
         &self,
         mark: impl Fn(&Indexer) -> Option<TimeEntry>,

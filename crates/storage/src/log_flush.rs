@@ -1,4 +1,5 @@
-//! Moving the recovery point: everything up to the log end goes to the disk, and is known to be there.
+//! Moving the recovery point: everything up to the log end goes to the disk, and is known to be
+//! there.
 //!
 //! ```text
 //!   begin_flush ──▶ LogFlush ──run, where blocking is allowed──▶ finish_flush     the point has moved
@@ -7,9 +8,9 @@
 //!                              3. the producers' snapshot, the directory
 //! ```
 //!
-//! The snapshot comes after the batches it knows of: one that is there is true. Appends and rolls go on
-//! meanwhile; segments must not be unlinked. A flush that is dropped leaves the point where it was. A close is
-//! a flush too: `begin_close`. Where all is on the disk it has nothing to sync.
+//! The snapshot comes after the batches it knows of: one that is there is true. Appends and rolls
+//! go on meanwhile; segments must not be unlinked. A flush that is dropped leaves the point where
+//! it was. A close is a flush too: `begin_close`. Where all is on the disk it has nothing to sync.
 
 use std::{io, sync::Arc};
 
@@ -46,8 +47,8 @@ pub struct LogFlush {
 /// Why the recovery point does not move.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
-    /// A file beside the batches could not be written, or none could be opened for a sync in a shortage. A later
-    /// flush may do better.
+    /// A file beside the batches could not be written, or none could be opened for a sync in a
+    /// shortage. A later flush may do better.
     #[error("cannot write what belongs to the batches: {0}")]
     Write(#[source] io::Error),
     /// Nobody knows what is on the disk.
@@ -59,14 +60,16 @@ pub enum FlushError {
 }
 
 impl LogFlush {
-    /// Writes and syncs. Blocks, for as long as the disk takes for what was appended since the last time.
+    /// Writes and syncs. Blocks, for as long as the disk takes for what was appended since the last
+    /// time.
     ///
     /// Must not be run again after an error: a second sync may succeed for what the first one lost.
     pub fn run(&self) -> Result<(), FlushError> {
         self.run_while(&|| true)
     }
 
-    /// The same while `goes_on`, which is asked before each segment, and before each of the other files. Blocks.
+    /// The same while `goes_on`, which is asked before each segment, and before each of the other
+    /// files. Blocks.
     pub fn run_while(&self, goes_on: &dyn Fn() -> bool) -> Result<(), FlushError> {
         let ask = || goes_on().then_some(()).ok_or(FlushError::GivenUp);
         self.cut.iter().try_for_each(TailCut::run).map_err(FlushError::Write)?;
@@ -92,8 +95,8 @@ impl LogFlush {
         self.remove_superseded().map_err(FlushError::Write)
     }
 
-    /// Writes the batches of it to the disk, which is what takes time; `run` then finds little left to do.
-    /// Unlike that it touches no file by name. Blocks.
+    /// Writes the batches of it to the disk, which is what takes time; `run` then finds little left
+    /// to do. Unlike that it touches no file by name. Blocks.
     pub fn sync_batches(&self) -> Result<(), FlushError> {
         self.segments.iter().try_for_each(|files| files.log.sync_data()).map_err(FlushError::Sync)
     }
@@ -113,7 +116,8 @@ impl LogFlush {
     }
 }
 
-/// A sync that could not even be asked for, in a shortage, has not failed: the next flush asks again.
+/// A sync that could not even be asked for, in a shortage, has not failed: the next flush asks
+/// again.
 fn unsynced(error: io::Error) -> FlushError {
     match is_shortage(&error) {
         true => FlushError::Write(error),
@@ -121,8 +125,8 @@ fn unsynced(error: io::Error) -> FlushError {
     }
 }
 
-/// What a failed sync may have lost, to be written again: the kernel has marked its pages clean, so that a flush
-/// of the next life would find nothing to do and take for durable what is not.
+/// What a failed sync may have lost, to be written again: the kernel has marked its pages clean, so
+/// that a flush of the next life would find nothing to do and take for durable what is not.
 #[derive(Debug)]
 pub struct WriteAgain {
     /// Each with its committed bytes, which never change.
@@ -137,8 +141,8 @@ impl WriteAgain {
 }
 
 impl Log {
-    /// What brings the recovery point to the log end; `None` when it is there, or the log is offline.
-    /// One at a time: the next begins when this one is finished.
+    /// What brings the recovery point to the log end; `None` when it is there, or the log is
+    /// offline. One at a time: the next begins when this one is finished.
     pub fn begin_flush(&mut self) -> Option<LogFlush> {
         let is_new = self.log_end > self.recovery_point || self.has_unkept_damage;
         if !is_new || self.is_offline() {
@@ -159,8 +163,8 @@ impl Log {
         self.has_unkept_damage &= flush.damage.is_none();
     }
 
-    /// It is not, or nobody knows. After a failed sync the log goes offline: what is committed can still be
-    /// read, nothing is appended until it is opened anew. Run the job that is given then.
+    /// It is not, or nobody knows. After a failed sync the log goes offline: what is committed can
+    /// still be read, nothing is appended until it is opened anew. Run the job that is given then.
     pub fn fail_flush(&mut self, flush: LogFlush, error: FlushError) -> Option<WriteAgain> {
         let (dir, point) = (self.dir.display(), flush.point.0);
         match error {
@@ -193,11 +197,11 @@ impl Log {
         RecoveryPoint { topic_id: self.topic_id, offset: self.recovery_point }
     }
 
-    /// What completes every file and brings the recovery point to the log end; `None`: all of it is on the disk.
-    /// Nothing is appended any more. What is committed can still be read.
+    /// What completes every file and brings the recovery point to the log end; `None`: all of it is
+    /// on the disk. Nothing is appended any more. What is committed can still be read.
     ///
-    /// Only if all logs of a directory closed without error may the caller write the marker of a clean
-    /// stop. A log that is offline, or has an append under way, does not close cleanly.
+    /// Only if all logs of a directory closed without error may the caller write the marker of a
+    /// clean stop. A log that is offline, or has an append under way, does not close cleanly.
     pub fn begin_close(&mut self) -> io::Result<Option<LogFlush>> {
         if self.is_offline() {
             return Err(io::Error::other("the log is offline"));

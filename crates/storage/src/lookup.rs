@@ -10,9 +10,9 @@
 //! Made by `Log::find`, driven by the server. It owns all it needs, so the log may append, roll and
 //! expire meanwhile. An index only says where to begin: what is answered was read from the log.
 //!
-//! Which entry first? The offset lies behind the entry before it (the floor) and in or before the batch
-//! of the next one. Where every batch has an entry, batches being larger than the index interval, it is
-//! in that very batch, and one header proves it.
+//! Which entry first? The offset lies behind the entry before it (the floor) and in or before the
+//! batch of the next one. Where every batch has an entry, batches being larger than the index
+//! interval, it is in that very batch, and one header proves it.
 //!
 //! ```text
 //!      floor                      next
@@ -21,7 +21,8 @@
 //!   ─────┤ batch                 │ batch ├───    far: the next's header; failing that, the floor's
 //! ```
 //!
-//! What lies near is taken for far where the entries are about as far apart as a batch met last is long.
+//! What lies near is taken for far where the entries are about as far apart as a batch met last is
+//! long.
 
 use std::{fs::File, sync::Arc};
 
@@ -59,14 +60,16 @@ enum State {
     Done(Found),
 }
 
-/// Batches behind the one found that are remembered: tiny ones must not push out what others learned.
+/// Batches behind the one found that are remembered: tiny ones must not push out what others
+/// learned.
 const LEARNED_BEHIND: usize = 8;
 
 /// Where a walk began, and so what it means when it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    /// An entry that nothing has confirmed yet: the first batch must end at or before the offset that
-    /// the entry names (Kafka 3 names the last offset of a whole append) and not lie beyond the target.
+    /// An entry that nothing has confirmed yet: the first batch must end at or before the offset
+    /// that the entry names (Kafka 3 names the last offset of a whole append) and not lie beyond
+    /// the target.
     Entry {
         names: Offset,
         /// Where to try next, if this is the entry behind the target.
@@ -215,8 +218,8 @@ impl Lookup {
         self.state = State::Walk { window_bytes: walk.window_bytes(), walk, origin };
     }
 
-    /// Remembers the batch that was found, and those behind it whose headers were read along: a consumer
-    /// that reads on asks for them next.
+    /// Remembers the batch that was found, and those behind it whose headers were read along: a
+    /// consumer that reads on asks for them next.
     fn learn(&self, found: &BatchPlace, mut walk: HeaderWalk, bytes: &[u8], window_at: Position) {
         let Some(learned) = &self.learned else { return };
         learned.add_batch(found);

@@ -5,8 +5,9 @@
 //!   offset 8 │ length 4 │ crc 4 │ magic 1 │ attributes 1 │ timestamp 8, magic 1 only │ key │ value
 //! ```
 //!
-//! Key and value are a length of four bytes, -1 for null, and as many bytes. A batch of which only the first
-//! bytes reached the disk has a length and a magic of 0, too; it is only an old message if all its lengths agree.
+//! Key and value are a length of four bytes, -1 for null, and as many bytes. A batch of which only
+//! the first bytes reached the disk has a length and a magic of 0, too; it is only an old message
+//! if all its lengths agree.
 //!
 //! Formats follow one another as Kafkas did: the old segments are the oldest ones, up to the last
 //! that begins with an old message. The others are served. Of the old ones some bytes are read, and

@@ -15,8 +15,8 @@ use crate::{Offset, Position, ProducedBatch};
 pub(crate) struct Outstanding {
     /// Where the next one begins: position in the segment, and offset.
     pub(crate) end: (Position, Offset),
-    /// The idempotent producers among them: whether a second request of one is in sequence depends on the
-    /// first, which may fail.
+    /// The idempotent producers among them: whether a second request of one is in sequence depends
+    /// on the first, which may fail.
     producer_ids: Vec<i64>,
 }
 

@@ -1,4 +1,5 @@
-//! Kafka's `<offset>.snapshot`: what the idempotent producers of a log have appended below an offset. Pure.
+//! Kafka's `<offset>.snapshot`: what the idempotent producers of a log have appended below an
+//! offset. Pure.
 //!
 //! ```text
 //!   version i16 = 1 │ crc u32 │ count i32 │ entry … │        big-endian; the CRC-32C is of what follows it
@@ -6,9 +7,10 @@
 //!          │ timestamp i64 │ coordinator epoch i32 │ first offset of its transaction i64
 //! ```
 //!
-//! Kafka writes an entry a producer, of its last batch. Here there is one for each of the last batches, oldest
-//! first: a producer with several requests in flight sends all again that it did not hear of. Kafka reads that too,
-//! and goes by the last entry. What Kafka keeps of transactions goes through unchanged.
+//! Kafka writes an entry a producer, of its last batch. Here there is one for each of the last
+//! batches, oldest first: a producer with several requests in flight sends all again that it did
+//! not hear of. Kafka reads that too, and goes by the last entry. What Kafka keeps of transactions
+//! goes through unchanged.
 
 use crate::Offset;
 

@@ -1,7 +1,8 @@
-//! What idempotent producers have appended lately, so that a batch sent twice is kept once (KIP-98).
+//! What idempotent producers have appended lately, so that a batch sent twice is kept once
+//! (KIP-98).
 //!
-//! Pure. Known from appends, and at start from a snapshot (producer_snapshot.rs) and the batches behind it.
-//! A producer that is not known may begin with any sequence, as in Kafka.
+//! Pure. Known from appends, and at start from a snapshot (producer_snapshot.rs) and the batches
+//! behind it. A producer that is not known may begin with any sequence, as in Kafka.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -258,8 +259,8 @@ mod tests {
         assert_eq!(producers.check(&header(0, 1, 1)), Ok(()));
     }
 
-    /// It had only the last one, as Kafka's has: after a clean stop, a producer with several requests in flight
-    /// that had not heard of the first was told that it was out of order.
+    /// It had only the last one, as Kafka's has: after a clean stop, a producer with several
+    /// requests in flight that had not heard of the first was told that it was out of order.
     #[test]
     fn what_a_snapshot_brings_back_knows_the_last_batches_and_what_follows_them() {
         let mut before = Producers::default();

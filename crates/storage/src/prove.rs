@@ -7,8 +7,8 @@
 //!                  └ index entries anew ───────────┘
 //! ```
 //!
-//! A log does not end before its point, nor before the name of its last segment: behind what was lost there
-//! an empty batch keeps offsets from being used again.
+//! A log does not end before its point, nor before the name of its last segment: behind what was
+//! lost there an empty batch keeps offsets from being used again.
 //!
 //! After a clean stop the point is the log end, and nothing is compared with its CRC.
 
@@ -69,7 +69,8 @@ impl Proved {
 }
 
 impl Opening<'_> {
-    /// Reads a segment, which may be followed by `next`, from the last index entry below the point on.
+    /// Reads a segment, which may be followed by `next`, from the last index entry below the point
+    /// on.
     pub(crate) fn prove(&mut self, base: Offset, next: Option<Offset>) -> Result<Proved, LogError> {
         let (files, file_bytes) = self.files(base)?;
         let known = self.known_damage(base, file_bytes);
@@ -126,7 +127,8 @@ impl Opening<'_> {
         Ok(segment)
     }
 
-    /// Nothing follows it: what is unsound at its end is cut, unless it was synced. Gives the log end, too.
+    /// Nothing follows it: what is unsound at its end is cut, unless it was synced. Gives the log
+    /// end, too.
     pub(crate) fn finish_active(
         &mut self,
         mut proved: Proved,
@@ -149,7 +151,8 @@ impl Opening<'_> {
         Ok((active, end))
     }
 
-    /// Takes off what is unsound at its end. Whether nothing of it is left: it may find no room, on btrfs.
+    /// Takes off what is unsound at its end. Whether nothing of it is left: it may find no room, on
+    /// btrfs.
     pub(crate) fn cut(&mut self, proved: &mut Proved) -> Result<bool, LogError> {
         if !proved.has_unsound_end() {
             return Ok(true);
@@ -175,8 +178,8 @@ impl Opening<'_> {
         Ok(true)
     }
 
-    /// Of the offsets from its end to `used`, which are gone, the last one becomes an empty batch: they are not
-    /// used again, and who reads up to the log end gets there.
+    /// Of the offsets from its end to `used`, which are gone, the last one becomes an empty batch:
+    /// they are not used again, and who reads up to the log end gets there.
     pub(crate) fn fill(&mut self, proved: &mut Proved, used: Offset) -> Result<(), LogError> {
         let last = Offset(used.0 - 1);
         if proved.end < used && proved.has_room_for(last) {
@@ -186,7 +189,8 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// What is unsound at its end was synced, up to the point. An empty batch behind it makes it damage like any.
+    /// What is unsound at its end was synced, up to the point. An empty batch behind it makes it
+    /// damage like any.
     fn fill_behind_damage(&mut self, proved: &mut Proved) -> Result<(), LogError> {
         let (end_position, end, written) = (proved.end_position, proved.end, self.written);
         let segment = &mut proved.active.segment;
@@ -249,7 +253,8 @@ pub(crate) struct Begin {
 }
 
 impl Begin {
-    /// At the last index entry below an offset, if that leads to a batch; else at the start. Blocks.
+    /// At the last index entry below an offset, if that leads to a batch; else at the start.
+    /// Blocks.
     pub(crate) fn below(
         offset: Offset,
         files: &Arc<SegmentFiles>,
@@ -276,8 +281,8 @@ impl Begin {
     }
 }
 
-/// The batch that an entry leads to, if it is one that the entry can name. Kafka 3 names the last offset
-/// of a whole append.
+/// The batch that an entry leads to, if it is one that the entry can name. Kafka 3 names the last
+/// offset of a whole append.
 fn named_batch(
     entry: OffsetEntry,
     files: &SegmentFiles,

@@ -1,4 +1,5 @@
-//! Reading a file whole without leaving a trace in the page cache: what was cached stays, what was not goes.
+//! Reading a file whole without leaving a trace in the page cache: what was cached stays, what was
+//! not goes.
 //!
 //! A scrubber reads everything. Did it leave all that there, it would push out what others read;
 //! did it drop all that, it would take theirs away. So each piece is first read by a call that

@@ -33,7 +33,8 @@ pub enum Step<T> {
     Done(T),
 }
 
-/// A range of one segment file that holds whole batches, save perhaps the last one, which may be cut.
+/// A range of one segment file that holds whole batches, save perhaps the last one, which may be
+/// cut.
 #[derive(Clone, Debug)]
 pub struct Extent {
     /// The segment. Holding it keeps the bytes alive even after retention unlinked the file.
@@ -62,8 +63,8 @@ pub struct Found {
 impl Found {
     /// The bytes to send from here: at most `max_bytes`, never past the segment's committed end.
     ///
-    /// `None` when not even the first batch fits and `at_least_one_batch` is false. With it, the first
-    /// batch is given whole however large it is (KIP-74).
+    /// `None` when not even the first batch fits and `at_least_one_batch` is false. With it, the
+    /// first batch is given whole however large it is (KIP-74).
     pub fn extent(&self, max_bytes: u64, at_least_one_batch: bool) -> Option<Extent> {
         let fits = self.batch_len_bytes <= max_bytes;
         if self.batch_len_bytes == 0 || !(fits || at_least_one_batch) {

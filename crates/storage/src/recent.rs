@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use crate::{Offset, Position, batch_place::BatchPlace};
 
-/// Batches remembered a partition: 32 bytes each, 64 KiB once a partition is busy, nothing while idle.
+/// Batches remembered a partition: 32 bytes each, 64 KiB once a partition is busy, nothing while
+/// idle.
 const CAPACITY: usize = 2048;
 
 /// One remembered batch.

@@ -9,9 +9,10 @@
 //!                                                                       indexes anew
 //! ```
 //!
-//! What does not fit what is believed is proved instead: first from the point that was written on, then
-//! from the start. Proving is in prove.rs; epochs and producers, where their files do not say, are in
-//! derived.rs. Recovery is the one place where a segment is shortened, before anything of it was served.
+//! What does not fit what is believed is proved instead: first from the point that was written on,
+//! then from the start. Proving is in prove.rs; epochs and producers, where their files do not say,
+//! are in derived.rs. Recovery is the one place where a segment is shortened, before anything of it
+//! was served.
 
 use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 
@@ -54,8 +55,8 @@ pub struct Recovery {
     pub damaged_ranges: u64,
     /// Bytes in them.
     pub damaged_bytes: u64,
-    /// Offsets between the last batch of a segment and the next segment, or the recovery point: a power cut took
-    /// them, or a Kafka that compacts. They are stepped over, and never used again.
+    /// Offsets between the last batch of a segment and the next segment, or the recovery point: a
+    /// power cut took them, or a Kafka that compacts. They are stepped over, and never used again.
     pub missing_offsets: u64,
     /// Files of segments that a Kafka was about to exchange when it was killed, and that are in
     /// place now.
@@ -76,8 +77,8 @@ impl Log {
         Log::open_from(dir, config, stop, RecoveryPoint::NONE)
     }
 
-    /// Opens the log in `dir`; one without segments becomes an empty one. After an unclean stop it reads
-    /// what lies behind the recovery point. Blocks.
+    /// Opens the log in `dir`; one without segments becomes an empty one. After an unclean stop it
+    /// reads what lies behind the recovery point. Blocks.
     ///
     /// Nothing may be fetched from the directory while this runs.
     pub fn open_from(
@@ -142,7 +143,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) config: &'a LogConfig,
     /// Below it the files are believed.
     pub(crate) proven: Offset,
-    /// Where it was written that the files are on the disk, believed or not: so far the log has been.
+    /// Where it was written that the files are on the disk, believed or not: so far the log has
+    /// been.
     pub(crate) written: Offset,
     pub(crate) epochs: Epochs,
     pub(crate) recent: RecentBatches,
@@ -241,14 +243,15 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// The log was longer once: the offsets up to the point have been used. A point that the segment has no room
-    /// for is not of this log.
+    /// The log was longer once: the offsets up to the point have been used. A point that the
+    /// segment has no room for is not of this log.
     pub(crate) fn reached_beyond(&self, last: &Proved) -> bool {
         last.end < self.written && last.has_room_for(self.written)
     }
 
-    /// Seals segments of which nothing sound follows but the name of `last`, which says what offsets have been
-    /// used. What is unsound at their ends was synced, or known, and is damaged; else it is torn and cut.
+    /// Seals segments of which nothing sound follows but the name of `last`, which says what
+    /// offsets have been used. What is unsound at their ends was synced, or known, and is damaged;
+    /// else it is torn and cut.
     fn seal_torn(
         &mut self,
         proving: &mut Vec<Proved>,
@@ -329,8 +332,8 @@ impl<'a> Opening<'a> {
         })
     }
 
-    /// Makes both index files what they should be, unless they are. Whether there was room; else the entries stay in
-    /// memory until a flush finds some.
+    /// Makes both index files what they should be, unless they are. Whether there was room; else
+    /// the entries stay in memory until a flush finds some.
     pub(crate) fn complete_indexes(&mut self, indexer: &Indexer) -> Result<bool, LogError> {
         let io = || self.io(indexer.base(), OffsetEntry::SUFFIX);
         match indexer.complete() {
@@ -359,7 +362,8 @@ impl<'a> Opening<'a> {
         Ok(is_complete)
     }
 
-    /// What the file says of a segment, as far as it can be: below the point, and within the segment.
+    /// What the file says of a segment, as far as it can be: below the point, and within the
+    /// segment.
     pub(crate) fn known_damage(&self, base: Offset, size_bytes: u64) -> DamagedRanges {
         let mut ranges = DamagedRanges::default();
         let here = |range: &&Damage| {
@@ -399,8 +403,8 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Makes the file say what is known now. Without it nobody could believe the point that follows: below it
-    /// nothing is looked at again.
+    /// Makes the file say what is known now. Without it nobody could believe the point that
+    /// follows: below it nothing is looked at again.
     fn keep_damage<'s>(
         &mut self,
         segments: impl Iterator<Item = &'s Segment>,

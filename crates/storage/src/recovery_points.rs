@@ -1,4 +1,5 @@
-//! How far each log is known to be on the disk: one file in the data directory for all of them. Pure.
+//! How far each log is known to be on the disk: one file in the data directory for all of them.
+//! Pure.
 //!
 //! ```text
 //!   1                                            version
@@ -6,8 +7,9 @@
 //!   crc32c 0a1b2c3d                              of the lines above
 //! ```
 //!
-//! A topic that was deleted and made again has another id, so that the point of its former life means
-//! nothing. A file that is missing or not what was written means that nothing is known to be on the disk.
+//! A topic that was deleted and made again has another id, so that the point of its former life
+//! means nothing. A file that is missing or not what was written means that nothing is known to be
+//! on the disk.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -34,8 +36,9 @@ impl RecoveryPoint {
         if self.topic_id == topic_id { self.offset } else { Offset(0) }
     }
 
-    /// Whether a file that says this may stay where `now` is what is so: who believes it reads more than it must,
-    /// and never less. One beyond the end of its log would be believed again once that has grown past it.
+    /// Whether a file that says this may stay where `now` is what is so: who believes it reads more
+    /// than it must, and never less. One beyond the end of its log would be believed again once
+    /// that has grown past it.
     pub fn holds(&self, now: &RecoveryPoint) -> bool {
         self.of(now.topic_id) <= now.offset
     }

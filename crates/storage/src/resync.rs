@@ -5,14 +5,15 @@
 //!   [ unsound: its length is wrong … . . . . . . . . . .][ sound ]     else: byte by byte
 //! ```
 //!
-//! Lengths go first because a record may hold a whole batch as its value, which a search by bytes would
-//! take for one of the log's. What is found by bytes must have an offset near enough to what is missing,
-//! or be followed by what can follow it. No batch is without an offset, so the unsound ones had one at least:
-//! what has the first that is missing is no batch behind them, but one whose offset was lost with them.
+//! Lengths go first because a record may hold a whole batch as its value, which a search by bytes
+//! would take for one of the log's. What is found by bytes must have an offset near enough to what
+//! is missing, or be followed by what can follow it. No batch is without an offset, so the unsound
+//! ones had one at least: what has the first that is missing is no batch behind them, but one whose
+//! offset was lost with them.
 //!
-//! The work is bounded whatever the bytes are: the magic byte, a header that can be one and an offset that
-//! may follow come before a CRC, and all CRCs that turn out wrong together are of at most 128 MiB and 4
-//! times the bytes searched.
+//! The work is bounded whatever the bytes are: the magic byte, a header that can be one and an
+//! offset that may follow come before a CRC, and all CRCs that turn out wrong together are of at
+//! most 128 MiB and 4 times the bytes searched.
 
 use std::io;
 
@@ -29,7 +30,8 @@ const PREFIX_LEN: u64 = 12;
 const MAGIC_AT: usize = 16;
 const MAGIC: u8 = 2;
 
-/// Attribute bits that mean something: codec, timestamp type, transactional, control, delete horizon.
+/// Attribute bits that mean something: codec, timestamp type, transactional, control, delete
+/// horizon.
 const KNOWN_ATTRIBUTES: i16 = 0x7f;
 
 /// Searched at once.
@@ -47,8 +49,9 @@ pub(crate) fn next_sound(
     }
 }
 
-/// A wrong length may lead past sound batches to another one: where all are of one size, one bit is enough. So
-/// if the offset there is not the one that the unsound header leads to, that one is searched for on the way.
+/// A wrong length may lead past sound batches to another one: where all are of one size, one bit is
+/// enough. So if the offset there is not the one that the unsound header leads to, that one is
+/// searched for on the way.
 fn passed_over(
     window: &mut WindowOn<'_>,
     walk: &HeaderWalk,

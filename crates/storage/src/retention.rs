@@ -9,8 +9,8 @@ use crate::{
     segment::{Segment, segment_file},
 };
 
-/// What may belong to a segment. The log goes first: indexes without a log are swept at the next start,
-/// a log without indexes would be indexed again.
+/// What may belong to a segment. The log goes first: indexes without a log are swept at the next
+/// start, a log without indexes would be indexed again.
 const SUFFIXES: [&str; 5] = ["log", "index", "timeindex", "snapshot", "txnindex"];
 
 /// A segment that is no longer part of its log.
@@ -44,7 +44,8 @@ impl ExpiredSegment {
 
     /// Removes its files. Blocks. Fetches that hold the file go on reading it.
     ///
-    /// Unlink the segments of one log in the order in which they were given: a crash must not leave a hole.
+    /// Unlink the segments of one log in the order in which they were given: a crash must not leave
+    /// a hole.
     pub fn unlink(self) -> io::Result<()> {
         SUFFIXES.iter().try_for_each(|suffix| self.remove(suffix))
     }
@@ -62,8 +63,8 @@ impl ExpiredSegment {
 }
 
 impl Log {
-    /// Takes out what retention no longer keeps, and moves the log start. The active segment stays, and so does
-    /// what follows a segment whose age is not known: `unread_age` says so.
+    /// Takes out what retention no longer keeps, and moves the log start. The active segment stays,
+    /// and so does what follows a segment whose age is not known: `unread_age` says so.
     pub fn expire(&mut self, now_ms: i64) -> Vec<ExpiredSegment> {
         let mut expired = Vec::new();
         let mut size_bytes = self.size_bytes();

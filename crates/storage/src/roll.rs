@@ -1,12 +1,12 @@
 //! Rolling: the active segment is sealed and an empty one takes its place.
 //!
-//! `needs_roll` decides, `Roll::create` does (where blocking is allowed), `install_roll` makes it so.
-//! The append lock is held over all three, so that nothing is appended in between. The files of the old
-//! segment are completed before those of the new one exist: a segment that is followed by another one
-//! has whole indexes. That is what recovery relies on.
+//! `needs_roll` decides, `Roll::create` does (where blocking is allowed), `install_roll` makes it
+//! so. The append lock is held over all three, so that nothing is appended in between. The files of
+//! the old segment are completed before those of the new one exist: a segment that is followed by
+//! another one has whole indexes. That is what recovery relies on.
 //!
-//! A roll that found no room is begun again by the next append, whatever its size: the new segment's
-//! files may be there, and an offset appended to the old one would then be in both.
+//! A roll that found no room is begun again by the next append, whatever its size: the new
+//! segment's files may be there, and an offset appended to the old one would then be in both.
 
 use std::{io, sync::Arc};
 
@@ -36,8 +36,8 @@ pub struct NewSegment {
 impl Roll {
     /// Makes the records of the old segment survive a power cut. Blocks.
     ///
-    /// After an error (`Log::fail_roll`), which is never of no room or a shortage, the log is offline: nobody
-    /// knows what is on the disk.
+    /// After an error (`Log::fail_roll`), which is never of no room or a shortage, the log is
+    /// offline: nobody knows what is on the disk.
     pub fn sync_sealed(&self) -> io::Result<()> {
         self.sealed.log.sync_data().map_err(sync_error)
     }
@@ -54,8 +54,8 @@ impl Roll {
 
 impl Log {
     /// Whether this batch must begin a new segment, for one of Kafka's reasons: the segment would
-    /// outgrow `segment.bytes`, has been filled for `segment.ms`, has a full index, or lies too far back
-    /// for offsets relative to its base.
+    /// outgrow `segment.bytes`, has been filled for `segment.ms`, has a full index, or lies too far
+    /// back for offsets relative to its base.
     pub fn needs_roll(&mut self, incoming: &ProducedBatch, now_ms: i64) -> Option<Roll> {
         let segment = &self.active.segment;
         if segment.size_bytes == 0 || self.is_offline() {
@@ -76,8 +76,8 @@ impl Log {
             && self.active.segment.files.relative(last).is_some()
     }
 
-    /// Whether all that the active segment holds is past `retention.ms`, so that it must be sealed for
-    /// `expire` to reach it. For the housekeeping of partitions nobody writes to.
+    /// Whether all that the active segment holds is past `retention.ms`, so that it must be sealed
+    /// for `expire` to reach it. For the housekeeping of partitions nobody writes to.
     pub fn needs_expiry_roll(&mut self, now_ms: i64) -> Option<Roll> {
         self.active_has_expired(now_ms).then(|| self.roll(now_ms))
     }
@@ -106,8 +106,8 @@ impl Log {
         self.writing = Writing::Idle;
     }
 
-    /// The roll came to nothing. Without room, or in a shortage, the next append tries again; after any other error nobody knows
-    /// what is on the disk, and the log goes offline.
+    /// The roll came to nothing. Without room, or in a shortage, the next append tries again; after
+    /// any other error nobody knows what is on the disk, and the log goes offline.
     pub fn fail_roll(&mut self, error: &io::Error) {
         if !is_no_room(error) && !is_shortage(error) {
             self.writing = Writing::Offline;

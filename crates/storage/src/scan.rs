@@ -1,5 +1,5 @@
-//! Reads the batches of a segment with plain blocking reads, and finds the sound ones behind unsound bytes:
-//! the eyes of recovery, of rebuilding and of the scrubber.
+//! Reads the batches of a segment with plain blocking reads, and finds the sound ones behind
+//! unsound bytes: the eyes of recovery, of rebuilding and of the scrubber.
 //!
 //! ```text
 //!   [ sound ][ sound ][ unsound ……… ][ sound ][ unsound ……… end of the file
@@ -42,8 +42,8 @@ pub(crate) enum Scanned {
 }
 
 impl Scan {
-    /// Of the segment with this base offset, all that lies before `walk`'s end. What ends below `proven`
-    /// is not compared with its CRC.
+    /// Of the segment with this base offset, all that lies before `walk`'s end. What ends below
+    /// `proven` is not compared with its CRC.
     pub(crate) fn new(segment: Offset, walk: HeaderWalk, proven: Offset) -> Scan {
         Scan { segment, walk, proven, window: Window::default() }
     }
@@ -99,8 +99,8 @@ impl Scan {
     }
 }
 
-/// The CRC does not cover the base offset. One that leaps, so that what follows it could follow what comes
-/// before it but not itself, is wrong. (Leaps alone are not: Kafka compacts.)
+/// The CRC does not cover the base offset. One that leaps, so that what follows it could follow
+/// what comes before it but not itself, is wrong. (Leaps alone are not: Kafka compacts.)
 fn is_displaced(
     view: &mut WindowOn<'_>,
     walk: &HeaderWalk,

@@ -1,4 +1,5 @@
-//! Reading what nobody reads: every batch of a segment against its CRC, and its indexes against the batches.
+//! Reading what nobody reads: every batch of a segment against its CRC, and its indexes against the
+//! batches.
 //!
 //! ```text
 //!   Scrub::open ──▶ step ──▶ step ──▶ … ──▶ None: report()      a step reads 1 MiB, or one larger batch
@@ -6,8 +7,8 @@
 //!                                              └──▶ keep_damage, of one that is not
 //! ```
 //!
-//! The server's scrubber and `penstock scrub` drive it, as slowly as they like. It writes nothing itself,
-//! and leaves the page cache as it was (quiet_file.rs).
+//! The server's scrubber and `penstock scrub` drive it, as slowly as they like. It writes nothing
+//! itself, and leaves the page cache as it was (quiet_file.rs).
 
 use std::{fs::File, io, sync::Arc};
 
@@ -46,16 +47,16 @@ pub struct Scrubbed {
     pub batches: u64,
     /// What is damaged, ascending.
     pub damage: Vec<Damage>,
-    /// Of the last segment, what no sound batch follows. Torn by a crash, the next start cuts it; after a
-    /// clean stop it is damage, and the log end is at least its `end`.
+    /// Of the last segment, what no sound batch follows. Torn by a crash, the next start cuts it;
+    /// after a clean stop it is damage, and the log end is at least its `end`.
     pub unsound_end: Option<Damage>,
     /// Entries of its indexes that lead where they should not; a missing or torn file is one.
     pub wrong_index_entries: u64,
 }
 
 impl Scrub {
-    /// Begins with a segment. `next` is the base offset of the one that follows it; none follows the last
-    /// one, which must not grow meanwhile. Blocks.
+    /// Begins with a segment. `next` is the base offset of the one that follows it; none follows
+    /// the last one, which must not grow meanwhile. Blocks.
     pub fn open(
         dir: impl Into<Directory>,
         base: Offset,
@@ -169,8 +170,8 @@ pub fn keep_damage(dir: impl Into<Directory>, found: &[Scrubbed]) -> io::Result<
 }
 
 impl Log {
-    /// Takes what a scrub has found in a sealed segment for what is damaged there, from here on. What must
-    /// be written down then, if that is news.
+    /// Takes what a scrub has found in a sealed segment for what is damaged there, from here on.
+    /// What must be written down then, if that is news.
     pub fn note_scrubbed(&mut self, scrubbed: &Scrubbed) -> Option<DamageFlush> {
         let found = damage::DamagedRanges::new(scrubbed.damage.clone());
         let segment = self.sealed.iter_mut().find(|s| s.base() == scrubbed.segment)?;

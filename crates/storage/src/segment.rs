@@ -6,8 +6,9 @@
 //!                       .timeindex        └ beside it: (greatest timestamp so far, its offset)
 //! ```
 //!
-//! `SegmentFiles` is shared with look-ups and never changes; `Segment` adds what the log knows of it;
-//! `Indexer` is the growing end that only the active segment has. A `.log` keeps its descriptor open.
+//! `SegmentFiles` is shared with look-ups and never changes; `Segment` adds what the log knows of
+//! it; `Indexer` is the growing end that only the active segment has. A `.log` keeps its descriptor
+//! open.
 
 use std::{
     io,
@@ -49,8 +50,8 @@ impl SegmentFiles {
         Ok(SegmentFiles::new(dir, base, log))
     }
 
-    /// Makes the files of an empty segment: the log last, so that a log that exists has indexes. May be
-    /// tried again. Blocks.
+    /// Makes the files of an empty segment: the log last, so that a log that exists has indexes.
+    /// May be tried again. Blocks.
     pub(crate) fn create(dir: &Arc<Directory>, base: Offset) -> io::Result<SegmentFiles> {
         IndexFile::<OffsetEntry>::new(dir.clone(), base).create()?;
         IndexFile::<TimeEntry>::new(dir.clone(), base).create()?;
@@ -68,16 +69,17 @@ impl SegmentFiles {
         SegmentFiles { base, log, offsets, times }
     }
 
-    /// Makes all of it survive a power cut. Blocks. Indexes that are gone have expired. One of them may not be opened
-    /// for it in a shortage (`is_shortage`); any other error is that of a sync that failed.
+    /// Makes all of it survive a power cut. Blocks. Indexes that are gone have expired. One of them
+    /// may not be opened for it in a shortage (`is_shortage`); any other error is that of a sync
+    /// that failed.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.log.sync_data().map_err(sync_error)?;
         self.offsets.sync()?;
         self.times.sync()
     }
 
-    /// Makes the first bytes of the log, and the indexes, be written to the disk again. What is committed never
-    /// changes, so nobody notices. Blocks.
+    /// Makes the first bytes of the log, and the indexes, be written to the disk again. What is
+    /// committed never changes, so nobody notices. Blocks.
     pub(crate) fn write_again(&self, len_bytes: u64) -> io::Result<()> {
         write_again(&*self.log, len_bytes)?;
         self.offsets.write_again()?;
@@ -171,8 +173,8 @@ impl Indexer {
         Indexer::resume(files, (0, None), (0, None))
     }
 
-    /// Of a segment whose index files hold so many bytes and end with these entries. The batch that the
-    /// last offset entry points to must be the next one noted.
+    /// Of a segment whose index files hold so many bytes and end with these entries. The batch that
+    /// the last offset entry points to must be the next one noted.
     pub(crate) fn resume(
         files: &Arc<SegmentFiles>,
         offsets: (u64, Option<OffsetEntry>),
@@ -198,14 +200,16 @@ impl Indexer {
         }
     }
 
-    /// Makes both files hold what they are counted on for, what is pending, a last time entry, and no more. What they
-    /// hold already is not written. After an error they are completed by the next flush. Blocks.
+    /// Makes both files hold what they are counted on for, what is pending, a last time entry, and
+    /// no more. What they hold already is not written. After an error they are completed by the
+    /// next flush. Blocks.
     pub(crate) fn complete(&self) -> io::Result<()> {
         let offsets = self.offsets.complete(None);
         offsets.and(self.times.complete(self.due_time_entry()))
     }
 
-    /// Takes away what `complete` has not made whole: a start would believe it where it has entries. Blocks.
+    /// Takes away what `complete` has not made whole: a start would believe it where it has
+    /// entries. Blocks.
     pub(crate) fn remove_stale(&self) -> io::Result<()> {
         self.offsets.remove_stale()?;
         self.times.remove_stale()
@@ -216,7 +220,8 @@ impl Indexer {
         Ok(self.offsets.is_whole()? && self.times.is_whole()?)
     }
 
-    /// Kafka's rule: the batch that comes after more than `interval_bytes` since the last entry gets one.
+    /// Kafka's rule: the batch that comes after more than `interval_bytes` since the last entry
+    /// gets one.
     pub(crate) fn note(&mut self, batch: &BatchPlace, interval_bytes: u64) {
         let relative_offset = self.files.relative(batch.last);
         let relative_offset = relative_offset.expect("a batch out of range makes the segment roll");

@@ -30,7 +30,8 @@ pub enum SegmentPiece {
     },
     /// No sound batch, but one follows.
     Damage(Damage),
-    /// To the end of the file nothing is sound. Its `end` is not known, and says the same as `first`.
+    /// To the end of the file nothing is sound. Its `end` is not known, and says the same as
+    /// `first`.
     End(Damage),
 }
 

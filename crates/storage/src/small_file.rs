@@ -1,5 +1,5 @@
-//! A small text file of the data directory, replaced whole. Handed out by `DataDir` to whoever keeps some lines over
-//! restarts, so that they too go through the disk that a test can exchange.
+//! A small text file of the data directory, replaced whole. Handed out by `DataDir` to whoever
+//! keeps some lines over restarts, so that they too go through the disk that a test can exchange.
 
 use std::{io, path::PathBuf};
 
@@ -37,8 +37,9 @@ impl SmallFile {
     /// Makes this its text, on the disk as well. Blocks.
     ///
     /// # Errors
-    /// The file system's. The old text is there then, unless only the directory could not be synced: the new text
-    /// is there in that case, and which of them survives a power cut is not known.
+    /// The file system's. The old text is there then, unless only the directory could not be
+    /// synced: the new text is there in that case, and which of them survives a power cut is not
+    /// known.
     pub fn replace(&self, text: &str) -> io::Result<()> {
         self.dir.replace_file(self.name, text.as_bytes())
     }

@@ -5,7 +5,8 @@ use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
 const MAX_NAME_LEN_BYTES: usize = 249;
-/// No topic has more partitions. `logs-20240101` is a directory of another kind, and not one topic of 20 million.
+/// No topic has more partitions. `logs-20240101` is a directory of another kind, and not one topic
+/// of 20 million.
 pub const MAX_PARTITIONS: i32 = 100_000;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -106,9 +107,9 @@ pub struct PartitionName {
 }
 
 impl PartitionName {
-    /// Reads a directory's name. `None` for what is not a partition to be served: directories on their
-    /// way out (`-delete`), Kafka's leftovers (`-stray`, `-future`) and its metadata log, and numbers that no
-    /// partition has.
+    /// Reads a directory's name. `None` for what is not a partition to be served: directories on
+    /// their way out (`-delete`), Kafka's leftovers (`-stray`, `-future`) and its metadata log, and
+    /// numbers that no partition has.
     pub fn parse(directory: &str) -> Option<PartitionName> {
         let (topic, digits) = directory.rsplit_once('-')?;
         let canonical = digits == "0" || !digits.starts_with('0');
@@ -122,8 +123,9 @@ impl PartitionName {
         Some(PartitionName { topic: topic.to_owned(), partition })
     }
 
-    /// The name a partition's directory takes before it is removed: `<topic>-<partition>.<id>-delete`,
-    /// shortened as Kafka does where the file system's 255 bytes would not hold it.
+    /// The name a partition's directory takes before it is removed:
+    /// `<topic>-<partition>.<id>-delete`, shortened as Kafka does where the file system's 255 bytes
+    /// would not hold it.
     pub(crate) fn deleted(&self) -> String {
         let suffix = format!("-{}.{}-delete", self.partition, Uuid::new_v4().simple());
         let kept = self.topic.len().min(255 - suffix.len());

@@ -1,5 +1,6 @@
-//! What lies behind the log end in the active segment's file and is no part of the log: an append found no room, and
-//! what had come in of it could not be cut off again. Btrfs over its quota refuses to shrink a file, too.
+//! What lies behind the log end in the active segment's file and is no part of the log: an append
+//! found no room, and what had come in of it could not be cut off again. Btrfs over its quota
+//! refuses to shrink a file, too.
 //!
 //! ```text
 //!                    log end
@@ -8,9 +9,9 @@
 //!                          └ cut before the next append, before a roll, and by a clean stop
 //! ```
 //!
-//! Readers never see it. Until it is cut there is nothing to append behind it: an append that finds it asks for the cut
-//! first, and is refused for want of room where the cut is. A start after a kill takes whole batches of it for
-//! what a killed server had written and not yet acknowledged.
+//! Readers never see it. Until it is cut there is nothing to append behind it: an append that finds
+//! it asks for the cut first, and is refused for want of room where the cut is. A start after a
+//! kill takes whole batches of it for what a killed server had written and not yet acknowledged.
 
 use std::{io, sync::Arc};
 
@@ -31,7 +32,8 @@ impl TailCut {
 }
 
 impl Log {
-    /// As `cancel_append`, but something of it may still be in the file, since the cut found no room.
+    /// As `cancel_append`, but something of it may still be in the file, since the cut found no
+    /// room.
     pub fn leave_append(&mut self, append: Append) {
         self.cancel_append(append);
         self.is_torn = true;
@@ -44,7 +46,8 @@ impl Log {
         (self.is_torn && !self.is_offline()).then(cut)
     }
 
-    /// How the cut went. Without room it is tried again; after any other error the log goes offline.
+    /// How the cut went. Without room it is tried again; after any other error the log goes
+    /// offline.
     pub fn finish_cut(&mut self, outcome: &io::Result<()>) {
         match outcome {
             Ok(()) => {

@@ -1,5 +1,5 @@
-//! Index entries that a log has in memory: those of the active segment that no flush has written yet, and those of sealed
-//! segments whose files found no room when the log was opened.
+//! Index entries that a log has in memory: those of the active segment that no flush has written
+//! yet, and those of sealed segments whose files found no room when the log was opened.
 //!
 //! ```text
 //!   [ sealed ][ sealed, index files found no room ][ sealed ] … [ active ]

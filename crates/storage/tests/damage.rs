@@ -178,7 +178,8 @@ fn a_batch_inside_of_a_damaged_payload_is_not_taken_for_one_of_the_log() {
     let mut builder = BatchBuilder::new();
     builder.push(NewRecord { timestamp_ms: NOW_MS, value: Some(&inner), ..Default::default() });
     let outer = builder.finish();
-    // In the records: lengths lead past the payload. In the length: the offset of the inner one is too low.
+    // In the records: lengths lead past the payload. In the length: the offset of the inner one is
+    // too low.
     for at in [70, 10] {
         let dir = tempfile::tempdir().unwrap();
         let mut log = Log::create(dir.path(), TopicId::random(), small_segments()).unwrap();
@@ -195,8 +196,8 @@ fn a_batch_inside_of_a_damaged_payload_is_not_taken_for_one_of_the_log() {
     }
 }
 
-/// Batches of 1024 bytes: one bit more in a length leads exactly to the batch after the next, and the sound ones
-/// between were called damaged, too.
+/// Batches of 1024 bytes: one bit more in a length leads exactly to the batch after the next, and
+/// the sound ones between were called damaged, too.
 #[test]
 fn a_length_that_leads_past_sound_batches_to_another_one_costs_its_own_batch_alone() {
     let value_len = (0..1024).find(|len| batch(1, *len, NOW_MS).len() == 1024).unwrap();
@@ -219,8 +220,8 @@ fn a_length_that_leads_past_sound_batches_to_another_one_costs_its_own_batch_alo
     }
 }
 
-/// Where a group is torn between a batch's offset and the rest of it, the CRC is right and the offset is zero: that
-/// may be just the one expected, and what was lost would have had none.
+/// Where a group is torn between a batch's offset and the rest of it, the CRC is right and the
+/// offset is zero: that may be just the one expected, and what was lost would have had none.
 #[test]
 fn a_batch_that_begins_in_a_lost_sector_is_not_believed_to_have_the_lost_offsets() {
     let dir = tempfile::tempdir().unwrap();
@@ -278,7 +279,8 @@ fn a_list_of_damage_that_is_torn_or_of_another_log_harms_nothing() {
     assert_eq!((log.damage().count(), offsets_served(&log).len()), (0, 2));
 }
 
-/// A header that claims as much as there is, at every place: the search must not take the square of it.
+/// A header that claims as much as there is, at every place: the search must not take the square of
+/// it.
 #[test]
 fn a_payload_of_false_headers_is_searched_in_bounded_time() {
     let dir = tempfile::tempdir().unwrap();

@@ -22,8 +22,8 @@ enum Indexes {
     Random(Vec<u8>),
     /// Entries that could be, in order, but are not: relative offset, position.
     Wrong(Vec<(u32, u32)>),
-    /// An entry for every so many batches, each with the last offset of a batch so much later (as Kafka 3
-    /// wrote for appends of several batches) or earlier (as nobody does).
+    /// An entry for every so many batches, each with the last offset of a batch so much later (as
+    /// Kafka 3 wrote for appends of several batches) or earlier (as nobody does).
     Shifted(usize, isize),
 }
 
@@ -217,8 +217,8 @@ fn an_old_offset_in_a_large_segment_takes_few_small_reads() {
     }
 }
 
-/// Batches of two records and a little over so many bytes, in a log that has just been started. All but
-/// the last lie in a segment that is sealed, if asked for.
+/// Batches of two records and a little over so many bytes, in a log that has just been started. All
+/// but the last lie in a segment that is sealed, if asked for.
 fn restarted_log(dir: &Path, batches: i64, len_bytes: usize, sealed: bool) -> Log {
     let mut log = Log::create(dir, TopicId::random(), LogConfig::default()).unwrap();
     for n in 0..batches {
@@ -282,7 +282,8 @@ fn a_reader_who_reads_on_takes_each_page_of_the_index_once() {
         assert_eq!(found.base_offset, Offset(base));
         pages += reads.iter().filter(|len| **len == 4096 + 8).count();
     }
-    // 2599 entries are five pages and a bit; the first is found by halving, on the third page looked at.
+    // 2599 entries are five pages and a bit; the first is found by halving, on the third page
+    // looked at.
     assert!(pages <= 5 + 2, "{pages}");
 }
 

@@ -1,5 +1,5 @@
-//! Logs on a disk without room that does nothing but unlink, as a btrfs over its quota: they are opened, served, and
-//! made whole once there is room.
+//! Logs on a disk without room that does nothing but unlink, as a btrfs over its quota: they are
+//! opened, served, and made whole once there is room.
 #![allow(missing_docs)]
 
 mod harness;

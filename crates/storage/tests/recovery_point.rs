@@ -43,7 +43,8 @@ fn only_what_was_appended_since_the_last_flush_is_read() {
     let end = log.log_end();
     kill(log);
     let (log, recovery) = reopen(dir.path(), point);
-    // From the last index entry before the point: the index interval, a batch, and what is read ahead.
+    // From the last index entry before the point: the index interval, a batch, and what is read
+    // ahead.
     let (least, most) = (written, written + 3 * 4096);
     assert!((least..=most).contains(&recovery.bytes_scanned), "{recovery:?} of {written}");
     assert_eq!((log.log_end(), recovery.segments_scanned), (end, 1));
@@ -160,8 +161,9 @@ fn after_a_clean_stop_the_point_is_the_log_end_and_next_to_nothing_is_read() {
     assert_eq!(log.recovery_point(), point);
 }
 
-/// What a power cut leaves of a roll whose names were synced: the old segment torn, the new one empty. Its name
-/// says which offsets were given away; it was taken back, and they were given away again.
+/// What a power cut leaves of a roll whose names were synced: the old segment torn, the new one
+/// empty. Its name says which offsets were given away; it was taken back, and they were given away
+/// again.
 #[test]
 fn a_segment_that_was_begun_behind_a_torn_one_keeps_its_offsets_from_being_used_again() {
     for lost_bytes in [10, batch(2, 400, NOW_MS).len()] {
@@ -212,8 +214,8 @@ fn offsets_missing_between_segments_are_counted_and_stepped_over() {
     }
 }
 
-/// A flipped bit in the last batches that were synced: the log ended before them, and their offsets were used
-/// again.
+/// A flipped bit in the last batches that were synced: the log ended before them, and their offsets
+/// were used again.
 #[test]
 fn what_is_unsound_below_the_point_is_damage_even_at_the_end() {
     for (stop, rotten) in [(LastStop::Unclean, 1), (LastStop::Unclean, 3), (LastStop::Clean, 1)] {

@@ -1,5 +1,6 @@
-//! A system that is short of something when a file is opened: nothing goes offline for it, and it works again
-//! as soon as there is enough. A sync that failed is another matter, whatever the kernel calls the reason.
+//! A system that is short of something when a file is opened: nothing goes offline for it, and it
+//! works again as soon as there is enough. A sync that failed is another matter, whatever the
+//! kernel calls the reason.
 #![allow(missing_docs)]
 
 mod harness;
@@ -87,7 +88,8 @@ impl Disk for ScarceDisk {
         Files.rename(from, to)
     }
 
-    /// Opens the directory, then syncs it. As on the real disk, an error of the second is none of the first.
+    /// Opens the directory, then syncs it. As on the real disk, an error of the second is none of
+    /// the first.
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.count(false)?;
         self.count(true).map_err(io::Error::other)?;
@@ -196,7 +198,8 @@ fn a_flush_that_can_open_no_file_leaves_the_recovery_point_and_the_next_one_move
     }
 }
 
-/// The kernel may call the reason ENOMEM: the pages that were not written count as clean all the same.
+/// The kernel may call the reason ENOMEM: the pages that were not written count as clean all the
+/// same.
 #[test]
 fn a_sync_that_failed_takes_the_log_offline_whatever_the_error_is_called() {
     for errno in SHORTAGES.into_iter().chain([Errno::NOSPC, Errno::IO]) {

@@ -157,16 +157,16 @@ impl Request {
 }
 
 impl Response {
-    /// The frame in pieces, length prefix included, cut where [`Records::Slot`](crate::Records::Slot) stands. The version
-    /// is that of the request (0 for ApiVersions in a version not known); one out of the table is
-    /// a bug.
+    /// The frame in pieces, length prefix included, cut where
+    /// [`Records::Slot`](crate::Records::Slot) stands. The version is that of the request (0 for
+    /// ApiVersions in a version not known); one out of the table is a bug.
     pub fn encode(&self, api_version: i16, correlation_id: i32) -> Answer {
         self.encode_into(api_version, correlation_id, &mut BytesMut::new())
     }
 
-    /// Like [`Response::encode`], in the memory of `buffer`, which must be empty. It is left with what can be
-    /// used again once the answer is dropped: memory is allocated for large answers, for the first one and for
-    /// one behind a large one.
+    /// Like [`Response::encode`], in the memory of `buffer`, which must be empty. It is left with
+    /// what can be used again once the answer is dropped: memory is allocated for large answers,
+    /// for the first one and for one behind a large one.
     pub fn encode_into(
         &self,
         api_version: i16,

@@ -31,7 +31,8 @@ pub(crate) enum Width {
 
 impl Reader {
     /// `max_elements` bounds the array elements in the frame. A small element takes up to fifty
-    /// times its wire size in memory, so the frame's length alone does not bound what decoding costs.
+    /// times its wire size in memory, so the frame's length alone does not bound what decoding
+    /// costs.
     pub(crate) fn new(bytes: Bytes, version: Version, max_elements: usize) -> Reader {
         Reader { bytes, version, field: "header", max_elements, elements_left: max_elements }
     }
@@ -77,8 +78,8 @@ impl Reader {
         }
     }
 
-    /// Refuses an array of `count` elements, each of which takes at least a byte on the wire, if it cannot be
-    /// in what is left or is more than the frame may have.
+    /// Refuses an array of `count` elements, each of which takes at least a byte on the wire, if it
+    /// cannot be in what is left or is more than the frame may have.
     pub(crate) fn admit_elements<T: Field>(&mut self, count: usize) -> Result<(), DecodeError> {
         let least = T::min_bytes(self.version).max(1);
         if count > self.bytes.len() / least {

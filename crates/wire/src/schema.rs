@@ -17,7 +17,8 @@
 //! ```
 //!
 //! A field that a version does not have is left out when encoding and has its default when decoded.
-//! Tagged fields are declared in the order of their tags and sent when they differ from their default.
+//! Tagged fields are declared in the order of their tags and sent when they differ from their
+//! default.
 
 use std::ops::RangeBounds;
 

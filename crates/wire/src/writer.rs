@@ -79,8 +79,9 @@ impl Writer {
         self.put(&tagged.encoded);
     }
 
-    /// Fills in the length and cuts the buffer into pieces; gives back what is left of it, unless the frame
-    /// outgrew it. Over 2 GiB is a bug of the caller's, who decides how many records an answer carries.
+    /// Fills in the length and cuts the buffer into pieces; gives back what is left of it, unless
+    /// the frame outgrew it. Over 2 GiB is a bug of the caller's, who decides how many records an
+    /// answer carries.
     pub(crate) fn finish(mut self) -> (Answer, BytesMut) {
         let foreign: u64 = self.cuts.iter().map(|(_, piece)| piece.len_bytes()).sum();
         let len_bytes = self.buffer.len() as u64 + foreign;

@@ -1,6 +1,7 @@
 //! How a rebalance goes: gathering, joining, electing, assigning, losing members.
 //!
-//! The transitions of the state machine in [`super`], which says when; here stands what happens then.
+//! The transitions of the state machine in [`super`], which says when; here stands what happens
+//! then.
 
 use std::collections::HashMap;
 
@@ -90,8 +91,8 @@ impl<J, S> Group<J, S> {
         }
     }
 
-    /// Every member votes for the protocol it likes best among those that all know; the leader's order
-    /// decides a tie.
+    /// Every member votes for the protocol it likes best among those that all know; the leader's
+    /// order decides a tie.
     fn elect_protocol(&self) -> Str {
         let leader = &self.members[self.leader.as_ref().expect("it was just chosen")];
         let known_to_all = |name: &str| self.members.values().all(|m| m.metadata(name).is_some());

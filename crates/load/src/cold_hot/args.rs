@@ -14,7 +14,8 @@ use crate::cli::{
 
 /// Most that an answer may bring; less than a partition's limit would hide it. Kafka's default.
 const MAX_BYTES: i32 = 50 << 20;
-/// Longest that a server may wait for records; at the end of a log that stays as it is, nobody asks.
+/// Longest that a server may wait for records; at the end of a log that stays as it is, nobody
+/// asks.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
 /// Read cached records, alone and beside a scan of uncached ones, on the server's own host.
@@ -23,8 +24,8 @@ const MAX_WAIT: Duration = Duration::from_millis(500);
 /// beside cold readers that scan files whose pages are evicted all the time (a disturbed phase).
 ///
 /// The files must lie on this host. Their pages are evicted with posix_fadvise(DONTNEED), which the
-/// server does not notice. Without --cold-topic, one topic is both: what lies in --cold-files is its
-/// cold part, what comes after them its hot part.
+/// server does not notice. Without --cold-topic, one topic is both: what lies in --cold-files is
+/// its cold part, what comes after them its hot part.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct ColdHotArgs {
     #[command(flatten)]

@@ -314,7 +314,8 @@ mod tests {
         assert_eq!(residency(&files).unwrap(), Residency { looks: 16, cached: 16 });
         files[0].file.sync_data().unwrap();
         let files: Arc<[LogFile]> = Arc::from(files);
-        // A page that somebody holds just now (its disk, another core's list of new pages) stays once.
+        // A page that somebody holds just now (its disk, another core's list of new pages) stays
+        // once.
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             Evictor::start(Arc::clone(&files), Duration::from_secs(60)).stop().unwrap();

@@ -1,4 +1,5 @@
-//! The cold readers: a fetch run that counts as it goes, looks ahead now and then, and ends when told.
+//! The cold readers: a fetch run that counts as it goes, looks ahead now and then, and ends when
+//! told.
 //!
 //! Run by `cold_hot` beside the hot readers, through `run`.
 

@@ -1,5 +1,5 @@
-//! `penstock-load cold-hot` as a person runs it. The broker here answers from memory; the files beside
-//! it are real, and their pages come and go.
+//! `penstock-load cold-hot` as a person runs it. The broker here answers from memory; the files
+//! beside it are real, and their pages come and go.
 
 use std::path::{Path, PathBuf};
 

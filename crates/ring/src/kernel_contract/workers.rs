@@ -8,7 +8,8 @@ use super::probe::*;
 use super::*;
 use crate::thread_limit::ThreadLimit;
 
-/// What the kernel waits for work before it ends a worker that is not the last (5 s), with time to spare.
+/// What the kernel waits for work before it ends a worker that is not the last (5 s), with time to
+/// spare.
 const IDLE: Duration = Duration::from_secs(12);
 
 #[test]

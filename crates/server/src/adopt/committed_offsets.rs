@@ -9,6 +9,8 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
+use penstock_coordinator::Committed;
+use penstock_wire::Str;
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,6 @@ use penstock_storage::{PartitionName, SegmentPiece, TopicId};
 
 use self::replay::Replay;
 use super::segment_files;
-use crate::broker::groups::Foreign;
 
 /// The topic.
 pub(crate) const TOPIC: &str = "__consumer_offsets";
@@ -31,6 +32,17 @@ pub(crate) type Decompress<'a> = &'a dyn Fn(Codec, &[u8]) -> Result<Vec<u8>, Str
 
 /// The id of the topic that has a name now, if it is known.
 pub(crate) type TopicIds<'a> = &'a dyn Fn(&str) -> Option<TopicId>;
+
+/// What a group had committed to a Kafka.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Foreign {
+    pub(crate) group: Str,
+    pub(crate) topic: Str,
+    pub(crate) partition: i32,
+    pub(crate) at: Committed,
+    /// When it was committed, in milliseconds since 1970.
+    pub(crate) committed_ms: i64,
+}
 
 /// What was found, and how well it could be read.
 #[derive(Debug, Default)]

@@ -1,8 +1,9 @@
 //! What answers that are being made may take in memory, all connections together.
 //!
-//! Called by api, between decoding and answering. Work on a long answer yields, so many may be in the making at
-//! once: those of large cost wait for their share. Small ones, and those that wait for data or for other members, go
-//! free. Held until the answer is encoded, not while a peer reads it: one that does not must keep no other waiting.
+//! Called by api, between decoding and answering. Work on a long answer yields, so many may be in
+//! the making at once: those of large cost wait for their share. Small ones, and those that wait
+//! for data or for other members, go free. Held until the answer is encoded, not while a peer reads
+//! it: one that does not must keep no other waiting.
 
 use std::sync::Arc;
 
@@ -77,7 +78,8 @@ fn cost_bytes(request: &Request, topics: &Topics) -> usize {
         Request::DeleteTopics(request) => request.topic_names.len() * NAMED_BYTES,
         Request::CreatePartitions(request) => request.topics.len() * NAMED_BYTES,
         Request::IncrementalAlterConfigs(request) => request.resources.len() * NAMED_BYTES,
-        // Made without a pause, so one at a time in a worker; or they wait for others, who must not wait for them.
+        // Made without a pause, so one at a time in a worker; or they wait for others, who must not
+        // wait for them.
         _ => 0,
     }
 }

@@ -1,4 +1,5 @@
-//! What a request is answered with: borrowed from its connection and worker for as long as that takes.
+//! What a request is answered with: borrowed from its connection and worker for as long as that
+//! takes.
 //!
 //! Made by connection for each request, without allocating; every handler takes it and its request.
 

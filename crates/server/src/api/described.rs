@@ -36,7 +36,8 @@ impl Described {
 }
 
 impl Described {
-    /// The server's retention is not that of a topic from elsewhere: where it sets none, nothing expires.
+    /// The server's retention is not that of a topic from elsewhere: where it sets none, nothing
+    /// expires.
     pub(crate) fn hold_retention(&mut self) {
         let is_retention = matches!(&*self.name, "retention.ms" | "retention.bytes");
         if is_retention && self.source() != OF_THE_TOPIC {

@@ -1,7 +1,8 @@
 //! What a request names more than once.
 //!
-//! Called by what answers requests whose arrays name topics or partitions. A small request that names one thing
-//! again and again must not cost an answer each time; what Kafka makes of it differs by API (docs/PROTOCOL.md).
+//! Called by what answers requests whose arrays name topics or partitions. A small request that
+//! names one thing again and again must not cost an answer each time; what Kafka makes of it
+//! differs by API (docs/PROTOCOL.md).
 
 use std::collections::HashMap;
 use std::hash::Hash;

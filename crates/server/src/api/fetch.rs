@@ -1,7 +1,7 @@
 //! Fetch: from (partition, offset, limits) to file ranges, waiting until there is enough to send.
 //!
-//! Called by api. The plan is made again from scratch each time something may have changed; it reads
-//! nothing but batch headers and index pages, and holds no lock while it does.
+//! Called by api. The plan is made again from scratch each time something may have changed; it
+//! reads nothing but batch headers and index pages, and holds no lock while it does.
 //!
 //! ```text
 //!   plan ──enough, an error, old data, no time to wait──────────────────────────► answer
@@ -49,8 +49,8 @@ pub(crate) struct Range {
     pub(crate) extent: Extent,
 }
 
-/// Makes a fetch name each partition once: what it asks of it last counts, at the place where it is named first, as in
-/// Kafka, which keeps a fetch in a map.
+/// Makes a fetch name each partition once: what it asks of it last counts, at the place where it is
+/// named first, as in Kafka, which keeps a fetch in a map.
 pub(crate) fn keep_last_of_each(topics: &mut Few<FetchTopic>) {
     fn named(topic: &FetchTopic) -> impl Iterator<Item = ((&str, i32), &FetchPartition)> + Clone {
         topic.partitions.iter().map(|asked| ((&*topic.topic, asked.partition), asked))
@@ -84,8 +84,8 @@ pub(crate) async fn fetch(
     wait(context, request, holds_share).await.into()
 }
 
-/// Waits until there is enough to send or the time is over. A peer that has ended its sending side is
-/// answered at once: it may be gone, or it may be there and just have nothing more to ask.
+/// Waits until there is enough to send or the time is over. A peer that has ended its sending side
+/// is answered at once: it may be gone, or it may be there and just have nothing more to ask.
 async fn wait(context: &RequestContext<'_>, request: &FetchRequest, holds_share: bool) -> Plan {
     let deadline = Instant::now() + max_wait(request);
     let more = Arc::new(Notify::new());

@@ -8,8 +8,8 @@ use penstock_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
 use crate::api::context::RequestContext;
 
-/// Answers an InitProducerId request. A producer that comes back gets a new number: without transactions
-/// nothing else is asked of it.
+/// Answers an InitProducerId request. A producer that comes back gets a new number: without
+/// transactions nothing else is asked of it.
 pub(crate) async fn init(
     context: &RequestContext<'_>,
     request: &InitProducerIdRequest,

@@ -24,7 +24,8 @@ const MAX_TIMESTAMP: i64 = -3;
 /// What "not known" looks like in an offset, a timestamp and an epoch.
 const NONE: i64 = -1;
 
-/// Answers a ListOffsets request. As in Kafka, a partition that it names twice is refused once: which one was meant?
+/// Answers a ListOffsets request. As in Kafka, a partition that it names twice is refused once:
+/// which one was meant?
 pub(crate) async fn list_offsets(
     context: &RequestContext<'_>,
     request: ListOffsetsRequest,

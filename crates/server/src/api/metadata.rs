@@ -1,7 +1,7 @@
 //! Metadata and DescribeCluster: who is here and which partitions there are.
 //!
-//! Called by api. Asking for an unknown topic may create it. A topic is described once, however often a
-//! request names it: one name may stand for thousands of partitions.
+//! Called by api. Asking for an unknown topic may create it. A topic is described once, however
+//! often a request names it: one name may stand for thousands of partitions.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -106,8 +106,8 @@ async fn describe_or_create(
     }
 }
 
-/// Creates a topic that is asked for. Clients ask again for one that is unknown, so a request that names more
-/// than it may create gets the rest by and by.
+/// Creates a topic that is asked for. Clients ask again for one that is unknown, so a request that
+/// names more than it may create gets the rest by and by.
 async fn create(
     context: &RequestContext<'_>,
     name: &str,

@@ -1,7 +1,7 @@
 //! Produce: from a request's batches to offsets.
 //!
-//! Called by api. A connection's task is never dropped before its request is answered, so an append that
-//! has begun also ends.
+//! Called by api. A connection's task is never dropped before its request is answered, so an append
+//! that has begun also ends.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,8 +35,8 @@ enum Acks {
 /// Appends what the request brings. No answer: acks=0, and all went well.
 ///
 /// # Errors
-/// With acks=0, the first error: there is no answer to put it into, so the connection must close, as
-/// Kafka does, for the producer to notice.
+/// With acks=0, the first error: there is no answer to put it into, so the connection must close,
+/// as Kafka does, for the producer to notice.
 pub(crate) async fn produce(
     context: &RequestContext<'_>,
     api_version: i16,
@@ -164,8 +164,8 @@ async fn verified(batch: ProducedBatch, terms: Terms) -> Result<ProducedBatch, R
     })
 }
 
-/// Of a partition that goes offline the log has told already. A full disk refuses every request: it is told
-/// within a budget.
+/// Of a partition that goes offline the log has told already. A full disk refuses every request: it
+/// is told within a budget.
 fn report(context: &RequestContext<'_>, partition: &Partition, failure: &ProduceFailure) {
     match failure {
         ProduceFailure::NoRoom(_) | ProduceFailure::Roll(_) => {

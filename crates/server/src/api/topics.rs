@@ -1,7 +1,7 @@
 //! CreateTopics, DeleteTopics, CreatePartitions.
 //!
-//! Called by api. Checks are pure; what touches files runs where it may block, one topic after another. As in
-//! Kafka, a topic that a request names twice is refused, once: which one was meant?
+//! Called by api. Checks are pure; what touches files runs where it may block, one topic after
+//! another. As in Kafka, a topic that a request names twice is refused, once: which one was meant?
 
 use std::sync::Arc;
 
@@ -159,7 +159,8 @@ fn partition_count(topic: &CreatableTopic, context: &RequestContext<'_>) -> Resu
     }
 }
 
-/// A client that assigns replicas itself must mean this server, and partitions from 0 without a gap.
+/// A client that assigns replicas itself must mean this server, and partitions from 0 without a
+/// gap.
 fn assigned_count(topic: &CreatableTopic, node_id: i32) -> Result<i32, Refused> {
     if topic.num_partitions != DEFAULT || topic.replication_factor != DEFAULT as i16 {
         let words = "with assignments, the partition count and the replication factor must be -1";

@@ -3,8 +3,8 @@
 //!
 //! Called by produce. A batch that cannot be read stops its consumers for ever; without this only
 //! its first bytes are looked at. What it costs is the codec's time for the whole batch, on a
-//! thread that may block, and the decompressed bytes in memory for as long: of few batches at once, each
-//! within a bound.
+//! thread that may block, and the decompressed bytes in memory for as long: of few batches at once,
+//! each within a bound.
 
 use penstock_ring::blocking;
 use penstock_storage::{ProduceError, ProducedBatch, Terms};

@@ -1,8 +1,9 @@
 //! Moves the recovery points by the clock: what a start after a crash need not read again. And
 //! flushes what a topic does not let wait as long (`flush.ms`), to the second.
 //!
-//! Runs beside the workers on the main thread's runtime; the syncs are on a thread that may block, one partition
-//! after the other, so that they take no more of the disk than one stream of writes does.
+//! Runs beside the workers on the main thread's runtime; the syncs are on a thread that may block,
+//! one partition after the other, so that they take no more of the disk than one stream of writes
+//! does.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

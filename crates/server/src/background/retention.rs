@@ -1,6 +1,7 @@
 //! What happens by the clock: retention, index flushes, a look at the disk.
 //!
-//! Runs beside the workers on the main thread's runtime; all file work is on threads that may block.
+//! Runs beside the workers on the main thread's runtime; all file work is on threads that may
+//! block.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,8 +38,8 @@ pub(crate) async fn run(broker: Arc<Broker>, stop: watch::Receiver<Stop>) {
     .await;
 }
 
-/// Lets go of what has expired until a stop begins. By itself, since it may have to read whole segments to
-/// tell how old they are, and a roll waits for whoever appends.
+/// Lets go of what has expired until a stop begins. By itself, since it may have to read whole
+/// segments to tell how old they are, and a roll waits for whoever appends.
 pub(crate) async fn retention(broker: Arc<Broker>, stop: watch::Receiver<Stop>) {
     periodically(broker.settings.retention_check_interval, stop, || {
         let broker = Arc::clone(&broker);

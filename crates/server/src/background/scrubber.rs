@@ -1,8 +1,10 @@
-//! Reads, slowly and for ever, what nobody reads: sealed segments, to find damage before a consumer does.
+//! Reads, slowly and for ever, what nobody reads: sealed segments, to find damage before a consumer
+//! does.
 //!
-//! Off unless `scrub.bytes.per.second` says how slowly. Runs beside the workers on the main thread's
-//! runtime; each step reads 1 MiB or a batch on a thread that may block, then it sleeps for as long as that may
-//! take. What it read from the disk leaves the page cache again. What it finds the log knows from then on.
+//! Off unless `scrub.bytes.per.second` says how slowly. Runs beside the workers on the main
+//! thread's runtime; each step reads 1 MiB or a batch on a thread that may block, then it sleeps
+//! for as long as that may take. What it read from the disk leaves the page cache again. What it
+//! finds the log knows from then on.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,8 @@
-//! Who gives way when memory, or a place, is short: the slowest first, and nobody who makes progress.
+//! Who gives way when memory, or a place, is short: the slowest first, and nobody who makes
+//! progress.
 //!
-//! Called by connections for each of the shortages below. Pure; what giving way means is a closed connection,
-//! which clients answer by connecting and asking again.
+//! Called by connections for each of the shortages below. Pure; what giving way means is a closed
+//! connection, which clients answer by connecting and asking again.
 //!
 //! ```text
 //!   shortage      what runs out                    who may give way                        for at least
@@ -45,9 +46,9 @@ impl Shortage {
         }
     }
 
-    /// Whoever has made progress within this time goes on. It is shorter where more than `all` there is would
-    /// have to come free: each round of uploads that stand still takes that long. It is not shorter than a long
-    /// way there and back, for which an honest upload pauses.
+    /// Whoever has made progress within this time goes on. It is shorter where more than `all`
+    /// there is would have to come free: each round of uploads that stand still takes that long. It
+    /// is not shorter than a long way there and back, for which an honest upload pauses.
     pub(crate) fn patience(self, wanted: u64, all: u64) -> Duration {
         match self {
             Shortage::Upload if wanted > all => Duration::from_millis(500),
@@ -57,8 +58,8 @@ impl Shortage {
     }
 }
 
-/// Who gives way so that `wanted` comes free, by index: those that have stood still longest, as few as that
-/// takes. Fewer than wanted come free if the others are not as slow as `patience`.
+/// Who gives way so that `wanted` comes free, by index: those that have stood still longest, as few
+/// as that takes. Fewer than wanted come free if the others are not as slow as `patience`.
 pub(crate) fn slowest(candidates: &[Candidate], patience: Duration, wanted: u64) -> Vec<usize> {
     let is_slow = |at: &usize| candidates[*at].idle >= patience && candidates[*at].holds > 0;
     let mut slow: Vec<usize> = (0..candidates.len()).filter(is_slow).collect();

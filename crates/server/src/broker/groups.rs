@@ -5,10 +5,10 @@
 //!    └──> offset_answers ──┴──> Groups ─┴──> offset_store ──> coordinator's Offsets, journal
 //! ```
 //!
-//! All workers share one [`Groups`]. Its lock is held for decisions; a member that must wait does so as a
-//! task of its worker, on a oneshot channel. [`run`] sleeps until the first group is due, so what is idle
-//! costs nothing. Membership is in memory: after a restart members are unknown, join anew, and go on from
-//! the offsets they had committed.
+//! All workers share one [`Groups`]. Its lock is held for decisions; a member that must wait does
+//! so as a task of its worker, on a oneshot channel. [`run`] sleeps until the first group is due,
+//! so what is idle costs nothing. Membership is in memory: after a restart members are unknown,
+//! join anew, and go on from the offsets they had committed.
 
 mod answers;
 mod journal;
@@ -30,8 +30,8 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::broker::Broker;
 use crate::stop::{Stop, wait_for};
 pub(crate) use answers::find_coordinator;
+pub(crate) use offset_store::OffsetStore;
 use offset_store::{CommitError, OnItsWay};
-pub(crate) use offset_store::{Foreign, OffsetStore};
 
 /// The coordinator's table; joins and syncs that wait are tasks of some worker.
 type Table = penstock_coordinator::Table<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>;
@@ -77,8 +77,8 @@ impl Groups {
         self.table.lock().close();
     }
 
-    /// Waits until the rebalance that the join belongs to is complete. Dropped, the member stays a member
-    /// until its session ends.
+    /// Waits until the rebalance that the join belongs to is complete. Dropped, the member stays a
+    /// member until its session ends.
     async fn join(&self, group_id: &str, join: Join) -> JoinAnswer {
         let member_id = join.member_id.clone();
         let refuse = |error| Refused { error, member_id };
@@ -161,8 +161,8 @@ impl Groups {
     }
 }
 
-/// Keeps the groups' time beside the workers until a stop begins; then nobody waits here any more. Ends by itself
-/// if no offset can be committed any more.
+/// Keeps the groups' time beside the workers until a stop begins; then nobody waits here any more.
+/// Ends by itself if no offset can be committed any more.
 pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<Stop>) {
     tokio::select! {
         () = broker.groups.keep_time() => {}

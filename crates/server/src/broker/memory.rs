@@ -1,7 +1,8 @@
 //! How the memory there is, is divided: what of it may wait for peers, in which form.
 //!
-//! Made by server at start from the limit of [`crate::config::memory_limit`]; asked by worker and connection, shown by
-//! http. The division is a table of shares; what an operator has set goes before it.
+//! Made by server at start from the limit of [`crate::config::memory_limit`]; asked by worker and
+//! connection, shown by http. The division is a table of shares; what an operator has set goes
+//! before it.
 //!
 //! ```text
 //!   limit  |= requests 1/8 =|= send buffers 1/4 =|= pages 3/16 =|= connections 1/4 =|answers 2/16| rest 1/16

@@ -1,7 +1,7 @@
 //! Who this server is to its clients: node id, cluster id, address.
 //!
-//! Kept in `meta.properties` as Kafka keeps it, so a directory goes on being the cluster it was. Read
-//! once at start; every Metadata and DescribeCluster answer says it.
+//! Kept in `meta.properties` as Kafka keeps it, so a directory goes on being the cluster it was.
+//! Read once at start; every Metadata and DescribeCluster answer says it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -43,7 +43,8 @@ impl Cluster {
     }
 }
 
-/// The node that a data directory belongs to, as text; `None` where that is not written down. Blocks.
+/// The node that a data directory belongs to, as text; `None` where that is not written down.
+/// Blocks.
 pub(crate) fn node_id_of(data_dir: &Path) -> Option<String> {
     let text = std::fs::read_to_string(data_dir.join(FILE_NAME)).ok()?;
     Some(parse(&text).ok()?.1.to_string())

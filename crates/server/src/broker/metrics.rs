@@ -1,7 +1,7 @@
 //! Everything the server counts, in Prometheus' words.
 //!
-//! Requests and produced bytes are counted here as they happen; what the rings count is read from their
-//! own counters when somebody asks. Answered by [`crate::http`].
+//! Requests and produced bytes are counted here as they happen; what the rings count is read from
+//! their own counters when somebody asks. Answered by [`crate::http`].
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -75,7 +75,8 @@ pub(crate) struct Metrics {
     pub(crate) log_syncs: Counter,
     /// Partitions served.
     pub(crate) partitions: Gauge,
-    /// Partitions that take no appends until restart: a write or sync failed, or they could not be opened.
+    /// Partitions that take no appends until restart: a write or sync failed, or they could not be
+    /// opened.
     pub(crate) partitions_offline: Gauge,
     /// Ranges of segments that are not served because they are damaged, and bytes in them.
     pub(crate) damaged_ranges: Gauge,

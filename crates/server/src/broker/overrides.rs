@@ -1,4 +1,5 @@
-//! What a topic sets differently from the server's defaults: Kafka's topic-level names, values as text.
+//! What a topic sets differently from the server's defaults: Kafka's topic-level names, values as
+//! text.
 //!
 //! Kept in the registry of topics.
 

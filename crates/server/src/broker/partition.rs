@@ -1,7 +1,7 @@
 //! One partition as the server knows it: its log, its one write at a time, those who wait for it.
 //!
-//! Called by fetch, produce and the other requests. The log's mutex is held for decisions only; what
-//! they need read or written goes through the worker's ring with no lock held.
+//! Called by fetch, produce and the other requests. The log's mutex is held for decisions only;
+//! what they need read or written goes through the worker's ring with no lock held.
 
 use std::io;
 use std::sync::Arc;
@@ -40,8 +40,9 @@ pub(crate) struct Partition {
     waiting: Arc<Waiting>,
 }
 
-/// The partition's directory, for jobs that touch files in it by name. Once the topic is deleted the
-/// names may be those of a new topic: such jobs hold the lock and find out whether they came too late.
+/// The partition's directory, for jobs that touch files in it by name. Once the topic is deleted
+/// the names may be those of a new topic: such jobs hold the lock and find out whether they came
+/// too late.
 #[derive(Debug, Default)]
 struct Directory {
     is_gone: Mutex<bool>,
@@ -64,7 +65,8 @@ pub(crate) enum ProduceFailure {
     /// The write or its sync failed; the partition is offline from here on.
     #[error("the write failed: {0}")]
     Write(Arc<io::Error>),
-    /// The disk is full, or the system short of memory. Nothing of them is part of the log; the next ones may find room.
+    /// The disk is full, or the system short of memory. Nothing of them is part of the log; the
+    /// next ones may find room.
     #[error("there was no room for them: {0}")]
     NoRoom(Arc<io::Error>),
     /// A new segment could not be made.
@@ -90,7 +92,8 @@ pub(crate) enum Closed {
 }
 
 impl Directory {
-    /// Runs `job` while the names in the directory are the partition's own; `None`: they no longer are.
+    /// Runs `job` while the names in the directory are the partition's own; `None`: they no longer
+    /// are.
     fn touch<T>(&self, job: impl FnOnce() -> T) -> Option<T> {
         let is_gone = self.is_gone.lock();
         (!*is_gone).then(job)
@@ -125,8 +128,8 @@ impl Partition {
         self.directory.touch(job)
     }
 
-    /// Takes the directory's name away with `take_away`, while no job that touches files by name runs; none
-    /// begins any more if that succeeds. Blocks.
+    /// Takes the directory's name away with `take_away`, while no job that touches files by name
+    /// runs; none begins any more if that succeeds. Blocks.
     ///
     /// # Errors
     /// Those of `take_away`; the partition goes on then.
@@ -140,7 +143,8 @@ impl Partition {
         Ok(taken)
     }
 
-    /// Gives the directory its name back with `put_back`, after which jobs touch its files again. Blocks.
+    /// Gives the directory its name back with `put_back`, after which jobs touch its files again.
+    /// Blocks.
     ///
     /// # Errors
     /// Those of `put_back`; the partition has no directory then.
@@ -199,8 +203,8 @@ impl Partition {
         }
     }
 
-    /// Closes the log, unless `goes_on` ends before all of it is on the disk, or there is no room for what belongs to
-    /// it. Blocks, and never holds the log meanwhile.
+    /// Closes the log, unless `goes_on` ends before all of it is on the disk, or there is no room
+    /// for what belongs to it. Blocks, and never holds the log meanwhile.
     ///
     /// # Errors
     /// It cannot be closed cleanly.
@@ -313,8 +317,8 @@ impl Partition {
         self.roll(roll).await
     }
 
-    /// Makes the file end where the log does, should there have been no room for that before. The append lock is held by
-    /// the caller.
+    /// Makes the file end where the log does, should there have been no room for that before. The
+    /// append lock is held by the caller.
     async fn cut_tail(&self) -> Result<(), ProduceFailure> {
         let Some(cut) = self.log().needs_cut() else { return Ok(()) };
         let cutting = blocking::run(move || cut.run()).await;

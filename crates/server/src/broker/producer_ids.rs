@@ -1,7 +1,7 @@
 //! Producer ids: a number of its own for every idempotent producer.
 //!
-//! Numbers are given out in blocks: a block is reserved in `penstock-producer-ids` before the first of it
-//! is used, so that a crash skips numbers and never gives one out twice.
+//! Numbers are given out in blocks: a block is reserved in `penstock-producer-ids` before the first
+//! of it is used, so that a crash skips numbers and never gives one out twice.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -27,8 +27,8 @@ pub(crate) struct ProducerIds {
 }
 
 impl ProducerIds {
-    /// Reads where the last run's reservations ended. Logs that came from a Kafka know producers that it gave
-    /// their numbers: the greatest of those is `known`, and numbers go on above it.
+    /// Reads where the last run's reservations ended. Logs that came from a Kafka know producers
+    /// that it gave their numbers: the greatest of those is `known`, and numbers go on above it.
     ///
     /// # Errors
     /// The file cannot be read or is not a number.
@@ -79,8 +79,8 @@ mod tests {
         assert_eq!(given.len(), count);
     }
 
-    /// A producer of Kafka's had number 0 in a log, a new one of ours got it again: its first batch was taken
-    /// for one that had been sent twice, and acknowledged without being kept.
+    /// A producer of Kafka's had number 0 in a log, a new one of ours got it again: its first batch
+    /// was taken for one that had been sent twice, and acknowledged without being kept.
     #[test]
     fn a_number_that_a_log_knows_is_not_given_out_again() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
 //! Drives storage's look-ups: reads what they need until they are done.
 //!
-//! The read is tried first where it cannot wait for the disk; only what is not in the page cache goes
-//! through the ring, so the event loop never blocks and the common case makes no detour and allocates
-//! nothing.
+//! The read is tried first where it cannot wait for the disk; only what is not in the page cache
+//! goes through the ring, so the event loop never blocks and the common case makes no detour and
+//! allocates nothing.
 
 use std::fs::File;
 use std::io;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use penstock_ring::Ring;
 use penstock_storage::{FindError, Found, Lookup, Need, Step, TimestampFound, TimestampLookup};
 
-/// The largest reads for which there is room on the stack, cleared before each: a batch header, and two
-/// pages and a bit, which is more than all but records.
+/// The largest reads for which there is room on the stack, cleared before each: a batch header, and
+/// two pages and a bit, which is more than all but records.
 const TINY_BYTES: usize = 64;
 const SMALL_BYTES: usize = 8320;
 

@@ -14,8 +14,8 @@
 //! "segment.bytes" = "1048576"
 //! ```
 //!
-//! A change is written here before the first directory of the topic changes and once more when the last
-//! one has:
+//! A change is written here before the first directory of the topic changes and once more when the
+//! last one has:
 //!
 //! ```text
 //!   creation   partitions = 0, growing-to = n ── make directories ── partitions = n        start: undo
@@ -24,8 +24,9 @@
 //!   config     the new values, in one step
 //! ```
 //!
-//! A btrfs over its quota takes no such file. There a deletion begins by emptying the topic's directories, in an order
-//! that leaves no hole, and a start that finds all of them empty goes on with it: no creation leaves such ones.
+//! A btrfs over its quota takes no such file. There a deletion begins by emptying the topic's
+//! directories, in an order that leaves no hole, and a start that finds all of them empty goes on
+//! with it: no creation leaves such ones.
 //!
 //! Called by topics alone. A directory that no entry names has come from elsewhere: see adopt.rs.
 
@@ -153,8 +154,8 @@ impl Registry {
         &self.entries
     }
 
-    /// Whether a directory without an entry has come from elsewhere: before there was such a list, all were
-    /// without.
+    /// Whether a directory without an entry has come from elsewhere: before there was such a list,
+    /// all were without.
     pub(crate) fn lists_topics(&self) -> bool {
         self.lists_topics
     }
@@ -164,7 +165,8 @@ impl Registry {
         self.former.get(topic)
     }
 
-    /// Puts an entry in the place of the topic's own, or takes that away. Blocks until it is on the disk.
+    /// Puts an entry in the place of the topic's own, or takes that away. Blocks until it is on the
+    /// disk.
     ///
     /// # Errors
     /// The file cannot be replaced; then it and memory are as before.
@@ -236,21 +238,24 @@ impl Registry {
         if self.lists_topics { Ok(()) } else { self.replace(self.entries.clone()) }
     }
 
-    /// Replaces all entries in memory; the file keeps what it has. For a start on a disk without room.
+    /// Replaces all entries in memory; the file keeps what it has. For a start on a disk without
+    /// room.
     pub(crate) fn replace_in_memory(&mut self, entries: BTreeMap<String, Entry>) {
         self.parts = parts_of(&entries);
         self.entries = entries;
         self.is_unwritten = true;
     }
 
-    /// Notes in memory that a topic is being deleted. Its empty directories say so to the next start.
+    /// Notes in memory that a topic is being deleted. Its empty directories say so to the next
+    /// start.
     pub(crate) fn delete_in_memory(&mut self, topic: &str) {
         let mut entries = self.entries.clone();
         entries.entry(topic.to_owned()).and_modify(|entry| entry.deleting = true);
         self.replace_in_memory(entries);
     }
 
-    /// A replacement that failed at its last step, the sync of the directory, has its new text in place.
+    /// A replacement that failed at its last step, the sync of the directory, has its new text in
+    /// place.
     fn put_back(&self) {
         if self.is_unwritten {
             return;

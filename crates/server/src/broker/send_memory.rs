@@ -1,8 +1,9 @@
 //! How large the send buffers of connections may be, all together.
 //!
-//! Called by connections. Every connection has a small buffer, for which there is room by the limit of their
-//! number. What a larger one takes beyond it comes out of a share that all connections have together, for as long
-//! as answers go out. So peers that do not read keep small buffers full, and only the first of them large ones.
+//! Called by connections. Every connection has a small buffer, for which there is room by the limit
+//! of their number. What a larger one takes beyond it comes out of a share that all connections
+//! have together, for as long as answers go out. So peers that do not read keep small buffers full,
+//! and only the first of them large ones.
 //!
 //! ```text
 //!   the share of send buffers   |== small ones: max.connections ==|-------- larger ones --------|
@@ -15,7 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// The least buffer of a connection, as the kernel counts it: twice SO_SNDBUF.
 pub(crate) const SMALL_BYTES: u64 = 16 * 1024;
 
-/// A peer that reads gets this part of what is free; one that has not yet read this part of half of it.
+/// A peer that reads gets this part of what is free; one that has not yet read this part of half of
+/// it.
 const PART: u64 = 8;
 const UNPROVEN_PART: u64 = 64;
 
@@ -32,7 +34,8 @@ pub(crate) struct SendMemory {
 }
 
 impl SendMemory {
-    /// For so many connections within `share_bytes`, with `usual_bytes` for each where there is room.
+    /// For so many connections within `share_bytes`, with `usual_bytes` for each where there is
+    /// room.
     pub(crate) fn new(share_bytes: u64, connections: u64, usual_bytes: u64) -> Self {
         let small_bytes = connections.saturating_mul(SMALL_BYTES);
         SendMemory {
@@ -53,8 +56,8 @@ impl SendMemory {
         self.missing_bytes.swap(0, Relaxed)
     }
 
-    /// The buffer for an answer of `answer_bytes` on a connection that has one of `has_bytes`: that one or a
-    /// larger one, which counts from here on.
+    /// The buffer for an answer of `answer_bytes` on a connection that has one of `has_bytes`: that
+    /// one or a larger one, which counts from here on.
     pub(crate) fn widen(&self, has_bytes: u64, answer_bytes: u64, is_proven: bool) -> u64 {
         // The kernel counts what its own bookkeeping takes, too.
         let wanted_bytes = answer_bytes.saturating_mul(2).min(self.usual_bytes);

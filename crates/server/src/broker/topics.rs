@@ -1,8 +1,9 @@
 //! All topics and their partitions: found by name, flushed.
 //!
-//! Called by requests (look-ups are a read lock and a clone of an `Arc`), by housekeeping and by server.
-//! What changes files says so: it must run where blocking is allowed. Creating, growing, configuring and
-//! deleting are in changes.rs, closing is in closing.rs, what retention does is in expiry.rs, opening in opening.rs.
+//! Called by requests (look-ups are a read lock and a clone of an `Arc`), by housekeeping and by
+//! server. What changes files says so: it must run where blocking is allowed. Creating, growing,
+//! configuring and deleting are in changes.rs, closing is in closing.rs, what retention does is in
+//! expiry.rs, opening in opening.rs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -279,8 +280,8 @@ impl Topics {
         }
     }
 
-    /// They say, too, that a Penstock has served the directory: so not before the registry says what came from
-    /// elsewhere.
+    /// They say, too, that a Penstock has served the directory: so not before the registry says
+    /// what came from elsewhere.
     fn write_recovery_points(&self) -> anyhow::Result<()> {
         self.registry.lock().begin_list()?;
         let _writing = self.points_file.lock();

@@ -1,9 +1,9 @@
 //! The memory for requests in flight, which connections take before they receive a large frame.
 //!
-//! Called by connection for a share, by worker to learn whether there is a shortage. A frame's whole length is
-//! asked for at once: asking piece by piece, many would hold half of what they need and wait for one another.
-//! A claim takes no memory, only a share; and where others wait, a claim that nothing comes for gives way
-//! ([`crate::broker::give_way`]).
+//! Called by connection for a share, by worker to learn whether there is a shortage. A frame's
+//! whole length is asked for at once: asking piece by piece, many would hold half of what they need
+//! and wait for one another. A claim takes no memory, only a share; and where others wait, a claim
+//! that nothing comes for gives way ([`crate::broker::give_way`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,7 +20,8 @@ pub(crate) const PROGRESS_BYTES: u64 = 16 * 1024;
 pub(crate) struct Uploads {
     all_bytes: u64,
     budget: Arc<Semaphore>,
-    /// What has been granted. The semaphore cannot tell: it sets aside for whoever is first in line.
+    /// What has been granted. The semaphore cannot tell: it sets aside for whoever is first in
+    /// line.
     held_bytes: Arc<AtomicU64>,
     /// What those ask for that wait.
     waiting_bytes: AtomicU64,

@@ -1,7 +1,7 @@
 //! Fetches that wait for a partition to grow.
 //!
-//! A waiting fetch is one `Notify` registered with each of its partitions: memory, no CPU. An append
-//! wakes those of its partition only. Called by fetch (to wait) and partition (to wake).
+//! A waiting fetch is one `Notify` registered with each of its partitions: memory, no CPU. An
+//! append wakes those of its partition only. Called by fetch (to wait) and partition (to wake).
 
 use std::sync::Arc;
 

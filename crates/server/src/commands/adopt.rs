@@ -1,7 +1,7 @@
 //! `penstock adopt`: the operator's word that topics from elsewhere expire as this server's own do.
 //!
-//! Called by main, on a data directory that no server uses. It takes over what has not been taken over yet, as a
-//! start would, and lets go of the hold on the retention of the topics named.
+//! Called by main, on a data directory that no server uses. It takes over what has not been taken
+//! over yet, as a start would, and lets go of the hold on the retention of the topics named.
 
 use anyhow::{Context, bail};
 use penstock_storage::DataDir;

@@ -27,9 +27,11 @@ pub(crate) enum Command {
     Dump(DumpArguments),
     /// Proves every batch and index of a data directory that no server uses.
     Scrub(ScrubArguments),
-    /// Lets topics that came from a Kafka expire by this server's retention where theirs is not known.
+    /// Lets topics that came from a Kafka expire by this server's retention where theirs is not
+    /// known.
     Adopt(AdoptArguments),
-    /// Prints the shell script by which a Kafka takes over the topics of a data directory that no server uses.
+    /// Prints the shell script by which a Kafka takes over the topics of a data directory that no
+    /// server uses.
     Export(ExportArguments),
 }
 
@@ -180,7 +182,8 @@ impl ServeArguments {
     /// Joins file, environment and flags.
     ///
     /// # Errors
-    /// The file cannot be read; an unknown key; a value that does not fit; settings that contradict.
+    /// The file cannot be read; an unknown key; a value that does not fit; settings that
+    /// contradict.
     pub(crate) fn settings(
         &self,
         environment: impl Iterator<Item = (String, String)>,

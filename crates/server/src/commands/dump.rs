@@ -1,7 +1,7 @@
 //! `penstock dump`: the batches and records of a segment file, and whether they are sound.
 //!
-//! Reads one batch at a time and goes on behind what is damaged; never writes. Fails when something in the
-//! file is not sound.
+//! Reads one batch at a time and goes on behind what is damaged; never writes. Fails when something
+//! in the file is not sound.
 
 use std::io::Write;
 

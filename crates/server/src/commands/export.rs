@@ -1,7 +1,8 @@
 //! `penstock export`: prints the script by which a Kafka takes over the topics of a data directory.
 //!
-//! Called by main, on a directory that no server uses. Reads what the registry, the journal of offsets and, if
-//! there is one, Kafka's metadata log know; changes nothing but what a start would take over.
+//! Called by main, on a directory that no server uses. Reads what the registry, the journal of
+//! offsets and, if there is one, Kafka's metadata log know; changes nothing but what a start would
+//! take over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,8 +10,9 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use penstock_storage::{DataDir, LogConfig, PartitionName, TimestampType};
 
+use crate::adopt::committed_offsets::Foreign;
 use crate::adopt::metadata_log::{self, Metadata};
-use crate::broker::groups::{Foreign, OffsetStore};
+use crate::broker::groups::OffsetStore;
 use crate::broker::meta_properties;
 use crate::broker::registry::{Entry, Registry};
 use crate::broker::topics::INTERNAL_TOPICS;
@@ -87,8 +89,8 @@ fn topics(
     Ok(served.map(topic).collect())
 }
 
-/// How long records stay is always told, since that Kafka's default may be another; the rest where this server's
-/// default is not Kafka's own.
+/// How long records stay is always told, since that Kafka's default may be another; the rest where
+/// this server's default is not Kafka's own.
 fn defaults(entry: &Entry, server: &LogConfig) -> BTreeMap<String, String> {
     let kafkas = LogConfig::default();
     let (ms, bytes) = match entry.retention_held {

@@ -1,8 +1,8 @@
-//! `penstock scrub`: every batch of a data directory that no server uses against its CRC, and every index
-//! against its batches.
+//! `penstock scrub`: every batch of a data directory that no server uses against its CRC, and every
+//! index against its batches.
 //!
-//! What it finds damaged it writes down, so that the next start knows it; batches it never changes. Wrong
-//! indexes it replaces if told to. It leaves the page cache as it was.
+//! What it finds damaged it writes down, so that the next start knows it; batches it never changes.
+//! Wrong indexes it replaces if told to. It leaves the page cache as it was.
 
 use std::{fmt::Display, io::Write, path::PathBuf};
 
@@ -110,7 +110,8 @@ impl Partition {
         let mut report = scrub.report().clone();
         let Partition { name, log_end, .. } = self;
         match report.unsound_end {
-            // Nothing was under way when the logs were closed, or it was synced: what is unsound was sound.
+            // Nothing was under way when the logs were closed, or it was synced: what is unsound
+            // was sound.
             Some(tail) if self.clean || log_end.is_some_and(|end| end > tail.first) => {
                 let end = tail.end.max(log_end.unwrap_or(tail.end));
                 report.damage.push(Damage { end, ..tail });

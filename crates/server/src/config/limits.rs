@@ -27,9 +27,9 @@ pub(crate) fn connections_max() -> usize {
 /// The least receive buffer of a connection between requests: holds a usual fetch request.
 pub(crate) const RECEIVE_MIN_BYTES: usize = 2048;
 
-/// The receive buffer of a connection between requests is as large as the largest of its requests that were no
-/// larger than this: a batch of 16 KiB, which is what producers send unless told otherwise, is received at once and
-/// without new memory.
+/// The receive buffer of a connection between requests is as large as the largest of its requests
+/// that were no larger than this: a batch of 16 KiB, which is what producers send unless told
+/// otherwise, is received at once and without new memory.
 pub(crate) const RECEIVE_KEPT_BYTES: usize = 20 * 1024;
 
 /// The receive buffer grows by what has already been received, at least by this much once a
@@ -39,9 +39,9 @@ pub(crate) const RECEIVE_STEP_BYTES: usize = 64 * 1024;
 /// A frame up to this size is received without asking the budget of requests in flight.
 pub(crate) const RECEIVE_FREE_BYTES: usize = RECEIVE_STEP_BYTES;
 
-/// SO_SNDBUF of a connection: as fast as any on short paths, faster than what the kernel grows it to where
-/// answers are large (docs/EXPERIMENTS.md), and 1000 peers that do not read hold 0.5 GiB instead of all there is.
-/// The kernel doubles it, and takes no more than net.core.wmem_max.
+/// SO_SNDBUF of a connection: as fast as any on short paths, faster than what the kernel grows it
+/// to where answers are large (docs/EXPERIMENTS.md), and 1000 peers that do not read hold 0.5 GiB
+/// instead of all there is. The kernel doubles it, and takes no more than net.core.wmem_max.
 pub(crate) const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Pipes of all rings together. Of 64 pages each they are the 16 384 pages that a user without
@@ -60,7 +60,8 @@ pub(crate) const GROUP_MAX_REQUESTS: usize = 256;
 /// Partitions that one CreateTopics or CreatePartitions request may ask for.
 pub(crate) const PARTITIONS_PER_REQUEST_MAX: i32 = 10_000;
 
-/// What an answer beside records may take in memory where Kafka repeats what a request repeats, or describes at length.
+/// What an answer beside records may take in memory where Kafka repeats what a request repeats, or
+/// describes at length.
 pub(crate) const ANSWER_MAX_BYTES: usize = 64 * MIB as usize;
 
 /// What answers that are being made may take in memory, all together.
@@ -72,7 +73,8 @@ pub(crate) const ANSWER_FREE_BYTES: usize = 128 * 1024;
 /// What of an answer, beside records, a peer may leave unread without its counting.
 pub(crate) const ANSWER_UNCOUNTED_BYTES: u64 = 16 * 1024;
 
-/// Topics that one Metadata request may have created. Each is several syncs; clients ask again for the rest.
+/// Topics that one Metadata request may have created. Each is several syncs; clients ask again for
+/// the rest.
 pub(crate) const AUTO_CREATED_TOPICS_MAX: u32 = 100;
 
 /// Produce is refused while the file system of the data directory has less than this free.

@@ -1,7 +1,7 @@
 //! How much memory this process may use: its cgroup's limit, or what the machine has.
 //!
-//! Called once, by server at start. What is read is text of /proc and of the cgroup file systems; finding out
-//! which files count, and what they say, is pure.
+//! Called once, by server at start. What is read is text of /proc and of the cgroup file systems;
+//! finding out which files count, and what they say, is pure.
 //!
 //! ```text
 //!   /proc/self/cgroup      0::/system.slice/penstock.service          which group, in which hierarchy

@@ -1,9 +1,9 @@
 //! What an operator may set, and from where: flags over environment over file.
 //!
-//! Every setting has one key. In the file the key stands as it is (`log.segment.bytes = 1048576`, or
-//! in tables, which is the same to TOML); in the environment it is `PENSTOCK_` and the key in capitals
-//! with underscores; on the command line it has a flag of its own or goes by `--set KEY=VALUE`.
-//! Keys that Apache Kafka has bear Kafka's names. A key that nobody knows is an error.
+//! Every setting has one key. In the file the key stands as it is (`log.segment.bytes = 1048576`,
+//! or in tables, which is the same to TOML); in the environment it is `PENSTOCK_` and the key in
+//! capitals with underscores; on the command line it has a flag of its own or goes by `--set
+//! KEY=VALUE`. Keys that Apache Kafka has bear Kafka's names. A key that nobody knows is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, ToSocketAddrs};

@@ -81,7 +81,8 @@ pub(crate) struct Alteration {
 }
 
 impl Plan {
-    /// `kafka`: the topics of the Kafka whose metadata is in the directory; `None` is a Kafka that knows none.
+    /// `kafka`: the topics of the Kafka whose metadata is in the directory; `None` is a Kafka that
+    /// knows none.
     pub(crate) fn of(
         topics: &BTreeMap<String, Topic>,
         kafka: Option<&BTreeMap<String, KafkaTopic>>,

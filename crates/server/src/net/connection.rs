@@ -1,7 +1,7 @@
 //! A connection: frames in, answers out, one request at a time and in order.
 //!
-//! Called by worker, once for each accepted socket. Knows frames and phases; what a request means is
-//! in [`crate::api`]. Never waits for a disk, never buffers more than has been received.
+//! Called by worker, once for each accepted socket. Knows frames and phases; what a request means
+//! is in [`crate::api`]. Never waits for a disk, never buffers more than has been received.
 //!
 //! ```text
 //!   received ──frame::length──► frame ──decode──► Request ──api::answer──► pieces ──transfer──► socket
@@ -82,8 +82,9 @@ fn log(worker: &Worker, peer: SocketAddr, end: &End) {
     }
 }
 
-/// The kernel keeps what was sent after a socket is closed, too, until the peer has taken it. For as long the connection
-/// keeps its place and its shares, and the sweep ends it as any other that takes nothing.
+/// The kernel keeps what was sent after a socket is closed, too, until the peer has taken it. For
+/// as long the connection keeps its place and its shares, and the sweep ends it as any other that
+/// takes nothing.
 async fn until_taken(worker: &Worker, vitals: &Vitals) {
     const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
     vitals.enter(Phase::Sending);
@@ -162,9 +163,9 @@ impl Connection {
         }
     }
 
-    /// The next whole frame. The buffer grows by what arrives, never by what a prefix claims. Once a
-    /// stop has begun only frames that are already here count: a peer that asks and asks again would
-    /// hold it up for ever.
+    /// The next whole frame. The buffer grows by what arrives, never by what a prefix claims. Once
+    /// a stop has begun only frames that are already here count: a peer that asks and asks again
+    /// would hold it up for ever.
     async fn next_frame(&mut self) -> Result<Frame, End> {
         let limit = self.worker.broker.settings.frame_max_bytes;
         let is_stopping = *self.worker.stop.borrow() >= Stop::Drain;
@@ -197,14 +198,15 @@ impl Connection {
         self.usual_bytes =
             if is_kept { frame_bytes.max(RECEIVE_MIN_BYTES) } else { RECEIVE_MIN_BYTES };
         if self.received.is_empty() && !is_kept {
-            // Let go of the frame's memory: an idle connection holds no large buffer. A small one is used
-            // again, once the frame has been answered.
+            // Let go of the frame's memory: an idle connection holds no large buffer. A small one
+            // is used again, once the frame has been answered.
             self.received = BytesMut::new();
         }
         frame
     }
 
-    /// Makes room for the next receive: as much again as is here, within what the frame still lacks.
+    /// Makes room for the next receive: as much again as is here, within what the frame still
+    /// lacks.
     async fn make_room(
         &mut self,
         length: Option<u32>,
@@ -214,14 +216,15 @@ impl Connection {
         let lacking = length.map_or(self.usual_bytes, |n| PREFIX_LEN + n as usize - here);
         let room = lacking.min(here.max(RECEIVE_STEP_BYTES));
         let free = self.worker.broker.settings.receive_free_bytes;
-        // Before the length is known there is room for a frame that is free, and no share would be enough.
+        // Before the length is known there is room for a frame that is free, and no share would be
+        // enough.
         if let (None, Some(length)) = (&budget, length)
             && here + room > free
         {
             *budget = Some(self.ask_budget(PREFIX_LEN as u32 + length).await?);
         }
-        // No more than that: what is received beyond the frame would not have been granted, and would keep all
-        // of its memory.
+        // No more than that: what is received beyond the frame would not have been granted, and
+        // would keep all of its memory.
         if !self.received.try_reclaim(room) {
             let mut grown = BytesMut::with_capacity(here + room);
             grown.extend_from_slice(&self.received);
@@ -230,7 +233,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Asks for a share of the memory for requests in flight, for the whole frame. Waiting has an end.
+    /// Asks for a share of the memory for requests in flight, for the whole frame. Waiting has an
+    /// end.
     async fn ask_budget(&self, bytes: u32) -> Result<Share, End> {
         let broker = &self.worker.broker;
         let share = broker.memory.uploads.share(bytes, broker.settings.frame_timeout).await;
@@ -238,8 +242,8 @@ impl Connection {
         share.ok_or(End::Overloaded)
     }
 
-    /// One receive. What fills its room has more behind it, as a rule: that is tried for once without waiting,
-    /// which spares a request that outgrows the buffer a detour by the ring.
+    /// One receive. What fills its room has more behind it, as a rule: that is tried for once
+    /// without waiting, which spares a request that outgrows the buffer a detour by the ring.
     async fn receive(&mut self, length: Option<u32>, is_more_here: &mut bool) -> Result<(), End> {
         let ring = &self.worker.ring;
         let at_once = match std::mem::take(is_more_here) {
@@ -271,8 +275,8 @@ impl Connection {
         }
     }
 
-    /// Asks for a share of the memory for what of an answer lies in ours until the peer has taken it. It is in memory
-    /// while it waits as well, so that has a bound, too.
+    /// Asks for a share of the memory for what of an answer lies in ours until the peer has taken
+    /// it. It is in memory while it waits as well, so that has a bound, too.
     async fn hold(&self, reply: &Reply) -> Result<Option<Share>, End> {
         let of_files: u64 = reply.ranges.iter().map(|range| range.extent.len_bytes).sum();
         let broker = &self.worker.broker;

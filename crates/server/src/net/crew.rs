@@ -1,4 +1,5 @@
-//! The workers' threads: begun before anything is opened, given the server once it is, waited for at a stop.
+//! The workers' threads: begun before anything is opened, given the server once it is, waited for
+//! at a stop.
 //!
 //! ```text
 //!   muster ──► thread, runtime, ring with its kernel workers ──► begun
@@ -7,8 +8,8 @@
 //!   drain  ──► all have ended
 //! ```
 //!
-//! So a lack of threads is found at start, and one that comes later makes a server slower and nothing else.
-//! Called by server.
+//! So a lack of threads is found at start, and one that comes later makes a server slower and
+//! nothing else. Called by server.
 
 use std::net::TcpListener;
 use std::sync::Arc;

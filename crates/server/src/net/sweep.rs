@@ -1,12 +1,13 @@
 //! The connections of one worker, and the sweep that ends those that take too long.
 //!
-//! A connection says which phase it is in; once a second the sweep compares how long it has been there
-//! with the phase's limit and, past it, shuts the socket down. Shutting down is the one way to end a
-//! connection from outside: whatever operation it has in the kernel ends by it (KERNEL.md, row 13), and
-//! its task then finds the end by itself. So the path of a request sets no timer, and there is one place
-//! that knows all time-outs.
+//! A connection says which phase it is in; once a second the sweep compares how long it has been
+//! there with the phase's limit and, past it, shuts the socket down. Shutting down is the one way
+//! to end a connection from outside: whatever operation it has in the kernel ends by it (KERNEL.md,
+//! row 13), and its task then finds the end by itself. So the path of a request sets no timer, and
+//! there is one place that knows all time-outs.
 //!
-//! Where memory or places are short, the sweep also has the slowest give way ([`crate::broker::give_way`]).
+//! Where memory or places are short, the sweep also has the slowest give way
+//! ([`crate::broker::give_way`]).
 //!
 //! ```text
 //!   Idle ──first byte──► Receiving ──frame complete──► Working ──answer laid out──► Sending ──► Idle
@@ -171,7 +172,8 @@ impl Vitals {
         }
     }
 
-    /// Whether a peer that is there has not taken all it was sent, on a socket that has been shut down.
+    /// Whether a peer that is there has not taken all it was sent, on a socket that has been shut
+    /// down.
     pub(crate) fn holds_unsent(&self) -> bool {
         !self.is_cut.get() && self.socket.is_owed()
     }
@@ -284,7 +286,8 @@ impl Connections {
         ended
     }
 
-    /// Ends the slowest so that `wanted` of what is short comes free, as far as any are slow, and says how many.
+    /// Ends the slowest so that `wanted` of what is short comes free, as far as any are slow, and
+    /// says how many.
     pub(crate) fn give_way(
         &self,
         shortage: Shortage,

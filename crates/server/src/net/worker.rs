@@ -1,7 +1,7 @@
 //! A worker: one thread, one runtime, one ring, the connections it accepted.
 //!
-//! Called by server at start. Every worker listens on the same address (SO_REUSEPORT), so the kernel
-//! spreads connections over them and no connection ever changes its thread.
+//! Called by server at start. Every worker listens on the same address (SO_REUSEPORT), so the
+//! kernel spreads connections over them and no connection ever changes its thread.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -183,7 +183,8 @@ impl Worker {
         }
     }
 
-    /// Ends the slowest connections of this worker, so that its part of what is `wanted` comes free.
+    /// Ends the slowest connections of this worker, so that its part of what is `wanted` comes
+    /// free.
     fn give_way(&self, shortage: Shortage, wanted: u64) {
         let Broker { memory, settings, metrics, .. } = &*self.broker;
         let patience = shortage.patience(wanted, memory.uploads.all_bytes());
@@ -215,8 +216,8 @@ impl Worker {
     }
 }
 
-/// A connection in the worker's list; leaves it when dropped, however its task ends: a stop waits for
-/// the list to be empty.
+/// A connection in the worker's list; leaves it when dropped, however its task ends: a stop waits
+/// for the list to be empty.
 struct Listed {
     worker: Rc<Worker>,
     vitals: Rc<Vitals>,

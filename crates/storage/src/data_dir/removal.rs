@@ -1,5 +1,5 @@
-//! How a partition leaves the data directory: by a rename, so that its name is free at once; where there is no room for
-//! that, file by file.
+//! How a partition leaves the data directory: by a rename, so that its name is free at once; where
+//! there is no room for that, file by file.
 //!
 //! ```text
 //!   t-0 ──rename──▶ t-0.<id>-delete ──▶ removed                        take_away, remove_taken_away
@@ -23,9 +23,10 @@ pub struct TakenAway {
 }
 
 impl DataDir {
-    /// Takes a partition's name away, which is how a deletion begins. Fetches under way finish. The caller syncs
-    /// the directory (`sync`) when all partitions of the topic have lost their names. One that is not there is no
-    /// error. Without room for another name its files are removed at once.
+    /// Takes a partition's name away, which is how a deletion begins. Fetches under way finish. The
+    /// caller syncs the directory (`sync`) when all partitions of the topic have lost their names.
+    /// One that is not there is no error. Without room for another name its files are removed at
+    /// once.
     pub fn take_away(&self, name: &PartitionName) -> Result<TakenAway, DataDirError> {
         let (from, to) = (self.partition_path(name), self.dir.join(name.deleted()));
         match self.disk().rename(&from, &to) {
@@ -39,9 +40,10 @@ impl DataDir {
         }
     }
 
-    /// Removes a partition's files, which needs no room on any file system; on the disk as well when it returns. The
-    /// directory stays, as the mark that this has been done (`is_emptied`). A kill in between leaves no hole: the oldest
-    /// segments go first, and last what says whose they are. One that is not there is no error.
+    /// Removes a partition's files, which needs no room on any file system; on the disk as well
+    /// when it returns. The directory stays, as the mark that this has been done (`is_emptied`). A
+    /// kill in between leaves no hole: the oldest segments go first, and last what says whose they
+    /// are. One that is not there is no error.
     pub fn empty(&self, name: &PartitionName) -> Result<(), DataDirError> {
         let dir = self.dir.subdirectory(&name.to_string());
         let mut entries = match self.disk().list(&dir) {
@@ -84,9 +86,10 @@ impl DataDir {
         }
     }
 
-    /// Removes what was taken away, now or by a server that is gone. What cannot be removed is out of the way; it
-    /// is logged, and the next call tries again. Of a directory that is a symbolic link only the link is removed, which
-    /// is logged, too: what is behind it may have other names, and was not made here.
+    /// Removes what was taken away, now or by a server that is gone. What cannot be removed is out
+    /// of the way; it is logged, and the next call tries again. Of a directory that is a symbolic
+    /// link only the link is removed, which is logged, too: what is behind it may have other names,
+    /// and was not made here.
     pub fn remove_taken_away(&self) -> Result<(), DataDirError> {
         for DirEntry { path, is_dir, link } in self.entries()? {
             let is_ours = (is_dir || link.is_some()) && name_of(&path).is_some_and(is_of_deleted);
@@ -110,7 +113,8 @@ impl DataDir {
     }
 }
 
-/// `<topic>-<partition>.<32 hex>-delete`, here and in Kafka. Whatever else ends like that is somebody's own.
+/// `<topic>-<partition>.<32 hex>-delete`, here and in Kafka. Whatever else ends like that is
+/// somebody's own.
 fn is_of_deleted(name: &str) -> bool {
     let parts = name.strip_suffix("-delete").and_then(|rest| rest.rsplit_once('.'));
     parts.is_some_and(|(partition, id)| {

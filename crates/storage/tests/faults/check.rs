@@ -30,8 +30,8 @@ impl Content {
     }
 }
 
-/// Reads everything from `from` on. Batches ascend, each is what somebody sent, none is there more often than it
-/// was sent.
+/// Reads everything from `from` on. Batches ascend, each is what somebody sent, none is there more
+/// often than it was sent.
 pub fn content(log: &Log, from: Offset, producers: &Producers, random: &mut Random) -> Content {
     let mut content = Content::default();
     let mut next = from.max(log.log_start());

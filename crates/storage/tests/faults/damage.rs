@@ -76,7 +76,8 @@ fn a_flipped_bit_costs_its_batch_alone() {
     });
 }
 
-/// All was flushed, then the end of it rots, or the file loses it: what was given away is not given away again.
+/// All was flushed, then the end of it rots, or the file loses it: what was given away is not given
+/// away again.
 #[test]
 fn a_log_never_ends_before_its_recovery_point_whatever_rots_there() {
     for rolled in [false, true] {

@@ -1,7 +1,7 @@
 //! Storage's fault harness: the real log, data directory and recovery on a simulated disk.
 //!
-//! Every run follows from its seed, which is printed when it fails: `PENSTOCK_SEED=… cargo test` runs that
-//! one alone, `PENSTOCK_SEEDS=…` runs so many.
+//! Every run follows from its seed, which is printed when it fails: `PENSTOCK_SEED=… cargo test`
+//! runs that one alone, `PENSTOCK_SEEDS=…` runs so many.
 
 #![allow(missing_docs, unreachable_pub)]
 

@@ -17,8 +17,8 @@ pub enum Change {
     SetLen(usize),
 }
 
-/// What happened to a directory's names since it was last synced. A rename is one change: it takes one
-/// name away and gives another.
+/// What happened to a directory's names since it was last synced. A rename is one change: it takes
+/// one name away and gives another.
 #[derive(Clone, Debug)]
 pub struct Renaming<N> {
     pub takes: Option<OsString>,

@@ -1,6 +1,7 @@
 //! Producers that remember what they sent and what they were told, outside of the log.
 //!
-//! A producer has one batch on its way. It sends it again, unchanged, until it hears what became of it.
+//! A producer has one batch on its way. It sends it again, unchanged, until it hears what became of
+//! it.
 
 use bytes::Bytes;
 use penstock_batch::{BatchBuilder, NewRecord, records};
@@ -86,8 +87,8 @@ impl Producers {
         &self.sent[number.0 as usize]
     }
 
-    /// Which batch this is. It must be, byte for byte, what was sent, but for the offset and epoch that
-    /// the log has written over its first 16 bytes.
+    /// Which batch this is. It must be, byte for byte, what was sent, but for the offset and epoch
+    /// that the log has written over its first 16 bytes.
     pub fn recognise(&self, batch: &[u8]) -> Number {
         let first = records(batch).expect("it is not compressed").next().expect("it has a record");
         let value = first.expect("the record is sound").value.expect("it has a value");

@@ -6,8 +6,9 @@
 //!                                     sync: pending becomes durable
 //! ```
 //!
-//! A file's handle is an anonymous file of the kernel, so that the log hands out the same `Arc<File>` as
-//! on a real disk. Whoever writes by handle, as the server's ring does, calls `write` and `sync` here.
+//! A file's handle is an anonymous file of the kernel, so that the log hands out the same
+//! `Arc<File>` as on a real disk. Whoever writes by handle, as the server's ring does, calls
+//! `write` and `sync` here.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -364,8 +365,8 @@ impl State {
         file.handle.set_len(len_bytes)
     }
 
-    /// After a failure what was written may be on the disk or not, and no later sync says which: the kernel
-    /// has marked the pages clean.
+    /// After a failure what was written may be on the disk or not, and no later sync says which:
+    /// the kernel has marked the pages clean.
     fn sync_file(&mut self, id: usize) -> io::Result<()> {
         let outcome = self.call(Kind::Sync);
         let FileNode { durable, pending, .. } = &mut self.files[id];

@@ -1,4 +1,5 @@
-//! A server's life in one thread: producers, a log on a simulated disk, the clock, and what has been shown.
+//! A server's life in one thread: producers, a log on a simulated disk, the clock, and what has
+//! been shown.
 //!
 //! ```text
 //!   step step step … (a call fails) … step │ end │ start │ check │ step step …
@@ -51,8 +52,9 @@ pub struct World {
     now_ms: i64,
     /// What consumers have seen: none of it may change or vanish.
     shown: Batches,
-    /// Where the log ended at the last check. Of an append that died behind it, torn or with its sync failed, the
-    /// last batch may be sound on the disk and one before it not: damage, of what nobody was told.
+    /// Where the log ended at the last check. Of an append that died behind it, torn or with its
+    /// sync failed, the last batch may be sound on the disk and one before it not: damage, of what
+    /// nobody was told.
     shown_end: Offset,
     /// Nobody has damaged a time index, of which the last entry is believed.
     pub times_are_sound: bool,
@@ -60,9 +62,11 @@ pub struct World {
     missing: Vec<Range<Offset>>,
     /// The log start at its highest.
     log_start: Offset,
-    /// Where the log ended when all of it was last flushed. It never ends before, whatever becomes of it.
+    /// Where the log ended when all of it was last flushed. It never ends before, whatever becomes
+    /// of it.
     flushed: Offset,
-    /// Offsets that the last start found missing. `None` if one before it failed, and nobody heard what it found.
+    /// Offsets that the last start found missing. `None` if one before it failed, and nobody heard
+    /// what it found.
     found_missing: Option<u64>,
 }
 
@@ -132,7 +136,8 @@ impl World {
         }
     }
 
-    /// Some send batches, which go into the log with one write; perhaps they hear what became of it.
+    /// Some send batches, which go into the log with one write; perhaps they hear what became of
+    /// it.
     pub fn produce(&mut self) {
         let now_ms = self.now_ms;
         let who = self.random.below(self.producers.all.len());
@@ -158,7 +163,8 @@ impl World {
         self.settle(group);
     }
 
-    /// A batch that the disk took whole, and no more of its group: it is cut off, at once or before the next append.
+    /// A batch that the disk took whole, and no more of its group: it is cut off, at once or before
+    /// the next append.
     pub fn refuse(&mut self, is_cut_at_once: bool) {
         let (_, batches) = self.send(0);
         let now_ms = self.now_ms;
@@ -173,7 +179,8 @@ impl World {
         self.cut_tail().unwrap();
     }
 
-    /// Ends this life and begins the next, in which everything is checked. The start may fail, once.
+    /// Ends this life and begins the next, in which everything is checked. The start may fail,
+    /// once.
     pub fn restart(&mut self, end: End) {
         let mut bound = self.end(end);
         if self.random.one_in(4) {
@@ -184,7 +191,8 @@ impl World {
         self.start_and_check(bound);
     }
 
-    /// The process ends, and perhaps the power is cut. What was shown below the bound given must come back.
+    /// The process ends, and perhaps the power is cut. What was shown below the bound given must
+    /// come back.
     pub fn end(&mut self, end: End) -> Offset {
         self.check(Offset(i64::MAX));
         match end {
@@ -202,8 +210,8 @@ impl World {
         self.start().expect("a log can be opened after any end");
     }
 
-    /// A start of which one call fails. If it comes to nothing, the process ends. `None` when it had
-    /// fewer calls.
+    /// A start of which one call fails. If it comes to nothing, the process ends. `None` when it
+    /// had fewer calls.
     pub fn start_failing(&mut self, kind: Kind, nth: u64) -> Option<Offset> {
         let failed_before = self.disk.failed();
         self.disk.fail(kind, nth, Errno::IO);
@@ -247,7 +255,8 @@ impl World {
         }
     }
 
-    /// What the server does with a group: writes, syncs, and takes back what nobody has seen if that fails.
+    /// What the server does with a group: writes, syncs, and takes back what nobody has seen if
+    /// that fails.
     fn settle(&mut self, group: Group) {
         let Some((_, _, first)) = group.first() else { return };
         let (file, at) = (first.file.clone(), first.position.0);
@@ -414,7 +423,8 @@ impl World {
         Ok(())
     }
 
-    /// What was shown below the bound is where it was. If some of the rest is gone, nobody counts on it.
+    /// What was shown below the bound is where it was. If some of the rest is gone, nobody counts
+    /// on it.
     fn check(&mut self, bound: Offset) {
         let log = &self.running.as_ref().expect("the server runs").1;
         let content = check::content(log, self.log_start, &self.producers, &mut self.random);
@@ -438,8 +448,8 @@ impl World {
         (self.shown, self.missing) = (content.batches, content.gaps);
     }
 
-    /// Of a log that was just opened: what is newly gone is damaged, or was counted. No offset below the flushed
-    /// ones, or below a segment that is there, is used again.
+    /// Of a log that was just opened: what is newly gone is damaged, or was counted. No offset
+    /// below the flushed ones, or below a segment that is there, is used again.
     fn check_what_was_said(&mut self, known: &[Range<Offset>]) {
         let log = &self.running.as_ref().expect("the server runs").1;
         let is_said = |offset: &i64| {
@@ -455,8 +465,8 @@ impl World {
         self.found_missing = Some(0);
     }
 
-    /// Of a log that was just opened: no file reaches past what is committed, and where all was synced and
-    /// nothing is missing, nothing is called damaged.
+    /// Of a log that was just opened: no file reaches past what is committed, and where all was
+    /// synced and nothing is missing, nothing is called damaged.
     fn check_files(&self) {
         let log = &self.running.as_ref().expect("the server runs").1;
         for segment in log.segments() {

@@ -1,4 +1,5 @@
-//! The requests of members as the protocol has them: checked, told to [`Groups`], and its answers put in words.
+//! The requests of members as the protocol has them: checked, told to [`Groups`], and its answers
+//! put in words.
 //!
 //! Called by api, one method an API. What is kept of a request is copied out of its frame.
 
@@ -111,7 +112,8 @@ async fn of_each(keys: Vec<Str>, mut of: impl FnMut(Str) -> Coordinator) -> Vec<
 }
 
 impl Groups {
-    /// Answers when the rebalance is complete: up to the longest rebalance time-out of the group's members.
+    /// Answers when the rebalance is complete: up to the longest rebalance time-out of the group's
+    /// members.
     pub(crate) async fn join_group(
         &self,
         api_version: i16,

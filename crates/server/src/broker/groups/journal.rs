@@ -1,4 +1,5 @@
-//! `penstock-offsets.journal`: every change of committed offsets, in the order they were acknowledged.
+//! `penstock-offsets.journal`: every change of committed offsets, in the order they were
+//! acknowledged.
 //!
 //! ```text
 //! record:  length u32 · crc32c u32 · body                       length and crc are the body's
@@ -8,10 +9,10 @@
 //! str:     length u16 · UTF-8                                       integers are big-endian
 //! ```
 //!
-//! A record is in the page cache before its commit is acknowledged, or on the disk with `--durability fsync`.
-//! A sync that fails ends the journal until it is opened anew. A later record overrides an earlier one; when too
-//! much of the file is overridden, it is written anew beside and renamed over. Reading is in reading.rs. Plain
-//! blocking I/O: called by the commits' thread only.
+//! A record is in the page cache before its commit is acknowledged, or on the disk with
+//! `--durability fsync`. A sync that fails ends the journal until it is opened anew. A later record
+//! overrides an earlier one; when too much of the file is overridden, it is written anew beside and
+//! renamed over. Reading is in reading.rs. Plain blocking I/O: called by the commits' thread only.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -59,12 +60,13 @@ pub(crate) enum JournalError {
 }
 
 impl Journal {
-    /// Reads the journal, or begins an empty one. A torn tail was never acknowledged, or its disk lied: it is
-    /// cut off. What is damaged before sound records is skipped and stays until the next compaction. Both are
-    /// said.
+    /// Reads the journal, or begins an empty one. A torn tail was never acknowledged, or its disk
+    /// lied: it is cut off. What is damaged before sound records is skipped and stays until the
+    /// next compaction. Both are said.
     ///
-    /// With [`Durability::Fsync`] what was read is synced: a killed server may have left it in the page cache. If
-    /// that fails, which is said, it can be read all the same, and nothing is appended.
+    /// With [`Durability::Fsync`] what was read is synced: a killed server may have left it in the
+    /// page cache. If that fails, which is said, it can be read all the same, and nothing is
+    /// appended.
     ///
     /// # Errors
     /// The disk fails, or a newer program wrote the file.
@@ -114,9 +116,9 @@ impl Journal {
     /// Appends records that [`encode`] made.
     ///
     /// # Errors
-    /// The disk fails. What came into the file is cut off again or, if even that fails, before the next append: the
-    /// commit counts as not made. Records are never written over such a tail: whole ones behind them would be read as
-    /// later ones.
+    /// The disk fails. What came into the file is cut off again or, if even that fails, before the
+    /// next append: the commit counts as not made. Records are never written over such a tail:
+    /// whole ones behind them would be read as later ones.
     pub(crate) fn append(&mut self, records: &[u8]) -> io::Result<()> {
         if self.is_offline {
             return Err(io::Error::other("offline since a sync failed"));
@@ -144,9 +146,9 @@ impl Journal {
     /// Appends records and makes them survive a power cut.
     ///
     /// # Errors
-    /// The disk fails. What came into the file is cut off again. After a sync that failed nobody knows whether it
-    /// reached the disk nevertheless: nothing is appended any more, and only a power cut before the cut gets
-    /// there can bring the records back.
+    /// The disk fails. What came into the file is cut off again. After a sync that failed nobody
+    /// knows whether it reached the disk nevertheless: nothing is appended any more, and only a
+    /// power cut before the cut gets there can bring the records back.
     pub(crate) fn append_durably(&mut self, records: &[u8]) -> io::Result<()> {
         let before_bytes = self.len_bytes;
         self.append(records)?;
@@ -169,8 +171,8 @@ impl Journal {
     /// Writes the file anew with `commits` alone, durably, and puts it in the old one's place.
     ///
     /// # Errors
-    /// The disk fails; the old file stays in use, unless it is the new one's name that cannot be synced: then
-    /// the journal is offline.
+    /// The disk fails; the old file stays in use, unless it is the new one's name that cannot be
+    /// synced: then the journal is offline.
     pub(crate) fn compact(&mut self, commits: Vec<Commit>) -> io::Result<()> {
         let beside = self.path.with_extension("journal.new");
         self.replace_by(&beside, commits).inspect_err(|_| {

@@ -17,8 +17,8 @@ pub(super) const OFFSET_METADATA_MAX_BYTES: usize = 4096;
 const PARTITION_BYTES: usize = 96;
 
 impl Groups {
-    /// Puts what can be committed on its way to the journal. `exists` tells topics' partitions; none of them may go
-    /// before this returns, or the commit would outlive its topic.
+    /// Puts what can be committed on its way to the journal. `exists` tells topics' partitions;
+    /// none of them may go before this returns, or the commit would outlive its topic.
     pub(crate) fn begin_commit(
         &self,
         request: OffsetCommitRequest,
@@ -58,8 +58,8 @@ impl Groups {
         OffsetFetchResponse { topics, error_code, groups, ..OffsetFetchResponse::default() }
     }
 
-    /// The offsets asked for, or all. A request may name the same ones again and again: `left_bytes` is what
-    /// the answer may still grow by.
+    /// The offsets asked for, or all. A request may name the same ones again and again:
+    /// `left_bytes` is what the answer may still grow by.
     fn offsets_of(
         &self,
         group: &str,

@@ -1,8 +1,8 @@
 //! Committed offsets as the workers see them: read at once, written by one thread.
 //!
-//! That thread alone owns the journal and changes the map, so both have the same order and compaction can
-//! take no one by surprise. It takes all that has queued up in one write. What is queued is bounded
-//! by the connections: each has one request in the works.
+//! That thread alone owns the journal and changes the map, so both have the same order and
+//! compaction can take no one by surprise. It takes all that has queued up in one write. What is
+//! queued is bounded by the connections: each has one request in the works.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -19,6 +19,7 @@ use penstock_wire::Str;
 use tokio::sync::{oneshot, watch};
 
 use super::journal::{self, Journal};
+use crate::adopt::committed_offsets::Foreign;
 use crate::config::durability::Durability;
 use crate::log_budget::LogBudget;
 use crate::small_file::replace_file;
@@ -26,7 +27,8 @@ use penstock_coordinator::{Change, Commit, Committed, OFFSETS_MAX_BYTES, Offsets
 
 const FILE_NAME: &str = "penstock-offsets.journal";
 
-/// When the journal was written last before commits of a Kafka were taken over, should that be cut short.
+/// When the journal was written last before commits of a Kafka were taken over, should that be cut
+/// short.
 const WRITTEN_FILE_NAME: &str = "penstock-offsets.written";
 
 /// Records of at least this much are written before more are taken from the queue.
@@ -39,20 +41,10 @@ pub(crate) struct OffsetStore {
     thread: Option<JoinHandle<()>>,
     /// Closed once the thread has ended.
     alive: watch::Receiver<()>,
-    /// When the journal was written last, in milliseconds since 1970; `None`: there was nothing in it.
+    /// When the journal was written last, in milliseconds since 1970; `None`: there was nothing in
+    /// it.
     written_ms: Option<i64>,
     written_path: PathBuf,
-}
-
-/// What a group had committed to a Kafka.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Foreign {
-    pub(crate) group: Str,
-    pub(crate) topic: Str,
-    pub(crate) partition: i32,
-    pub(crate) at: Committed,
-    /// When it was committed, in milliseconds since 1970.
-    pub(crate) committed_ms: i64,
 }
 
 /// Why a commit was not made.
@@ -186,7 +178,8 @@ impl OffsetStore {
         })
     }
 
-    /// Keeps the moment that tells earlier commits of a Kafka from later ones, until `end_taking_over`. Blocks.
+    /// Keeps the moment that tells earlier commits of a Kafka from later ones, until
+    /// `end_taking_over`. Blocks.
     ///
     /// # Errors
     /// The disk fails.
@@ -205,8 +198,8 @@ impl OffsetStore {
         }
     }
 
-    /// Takes over what groups had committed to a Kafka, unless they have committed something here since. Returns
-    /// how many offsets were taken. Blocks.
+    /// Takes over what groups had committed to a Kafka, unless they have committed something here
+    /// since. Returns how many offsets were taken. Blocks.
     ///
     /// # Errors
     /// The journal cannot be written.
@@ -278,7 +271,8 @@ impl Writer {
         }
     }
 
-    /// Writes `first` and what has queued up behind it, syncs if it must, then makes it visible, then reports.
+    /// Writes `first` and what has queued up behind it, syncs if it must, then makes it visible,
+    /// then reports.
     fn write(&mut self, first: Queued, queue: &mpsc::Receiver<Queued>) {
         let (mut records, mut taken) = (Vec::new(), Vec::new());
         let mut must_last = self.durability == Durability::Fsync;
@@ -421,7 +415,8 @@ mod tests {
         assert_eq!((offset("a"), offset("b"), offset("c")), (5, 9, 7));
     }
 
-    /// A kill in the middle left some of them in the journal, whose last write was then later than all others.
+    /// A kill in the middle left some of them in the journal, whose last write was then later than
+    /// all others.
     #[test]
     fn taking_over_that_is_cut_short_goes_on_as_it_began() {
         let dir = tempfile::tempdir().unwrap();

@@ -9,9 +9,10 @@
 //!   producer D ──waits (came during the write) ──────────────────────────────────────┴─► D leads
 //! ```
 //!
-//! Every group is written by one of those who wait for it, on the ring of its own worker; so nobody works
-//! for others when a stop has answered it, and a lone producer goes straight through. The lead is a value
-//! that passes itself on when dropped, however its holder ends. Called by produce, through `Partition`.
+//! Every group is written by one of those who wait for it, on the ring of its own worker; so nobody
+//! works for others when a stop has answered it, and a lone producer goes straight through. The
+//! lead is a value that passes itself on when dropped, however its holder ends. Called by produce,
+//! through `Partition`.
 
 use std::io;
 use std::sync::Arc;
@@ -55,11 +56,12 @@ pub(super) enum Turn {
     Lead(Lead, ProducedBatch),
 }
 
-/// The right and the duty to write the next group. Dropped, it goes to the producer that waits longest.
+/// The right and the duty to write the next group. Dropped, it goes to the producer that waits
+/// longest.
 pub(super) struct Lead(Arc<Partition>);
 
-/// Appends that have begun and are written together. Dropped before they are settled, nobody knows what is in
-/// the file: the partition goes offline.
+/// Appends that have begun and are written together. Dropped before they are settled, nobody knows
+/// what is in the file: the partition goes offline.
 struct Group<'a> {
     partition: &'a Partition,
     /// What comes after the write.
@@ -181,7 +183,8 @@ impl Lead {
 impl Drop for Lead {
     fn drop(&mut self) {
         if let Some(Waiter { batch, turn }) = self.0.queue.next_leader() {
-            // Should it leave before it looks, the lead is dropped with what it waited on, and goes on.
+            // Should it leave before it looks, the lead is dropped with what it waited on, and goes
+            // on.
             drop(turn.send(Turn::Lead(Lead(Arc::clone(&self.0)), batch)));
         }
     }
@@ -196,8 +199,9 @@ impl Group<'_> {
             Ok(appended) => return Ok(appended),
             Err(failed) => failed,
         };
-        // Nobody was ever given these bytes. Under the append lock, so that none come behind them. After a
-        // failed sync they are whole in the page cache alone, where the next start would believe them.
+        // Nobody was ever given these bytes. Under the append lock, so that none come behind them.
+        // After a failed sync they are whole in the page cache alone, where the next start would
+        // believe them.
         let cut = blocking::run(move || file.set_len(position)).await;
         let cut = cut.map_err(io::Error::from).flatten();
         // Where there is no room to cut, either, that is done before the next group.
@@ -228,8 +232,8 @@ impl Group<'_> {
         }
     }
 
-    /// Lets the log know. A log that went offline meanwhile, since a checkpoint's sync failed, takes nothing: that
-    /// sync may have been told of the loss of these very bytes.
+    /// Lets the log know. A log that went offline meanwhile, since a checkpoint's sync failed,
+    /// takes nothing: that sync may have been told of the loss of these very bytes.
     fn finish(&mut self) -> Result<Vec<Appended>, (io::Error, bool)> {
         let mut log = self.partition.log();
         if log.is_offline() {
@@ -243,8 +247,8 @@ impl Group<'_> {
         Ok(appended)
     }
 
-    /// The error, and whether it is that there is no room (on the disk, or for the moment in memory), which is known
-    /// before the sync only.
+    /// The error, and whether it is that there is no room (on the disk, or for the moment in
+    /// memory), which is known before the sync only.
     async fn write(&mut self, ring: &Ring) -> Result<(), (io::Error, bool)> {
         let commits = &self.partition.commits;
         let (file, position) = (Arc::clone(&self.appends[0].file), self.appends[0].position.0);

@@ -1,8 +1,8 @@
 //! The producers of one partition that wait for their turn, and whether somebody has it.
 //!
-//! Called by group_commit. Groups decide how much a disk carries in `fsync` mode. Producers that were answered
-//! together come back a moment later, one after the other, and find that the others have gone without them. What
-//! is best then depends on the disk:
+//! Called by group_commit. Groups decide how much a disk carries in `fsync` mode. Producers that
+//! were answered together come back a moment later, one after the other, and find that the others
+//! have gone without them. What is best then depends on the disk:
 //!
 //! ```text
 //!   fast: half of them are a group, so that those who were      │ sync A B C │ sync D E F │ sync A B C │
@@ -104,13 +104,14 @@ impl Queue {
         state.patience = (took / PATIENCE_SHARE).min(PATIENCE_MAX);
     }
 
-    /// How many requests a group takes, in `fsync` mode: the caller's, who leads, and how many of those who wait.
+    /// How many requests a group takes, in `fsync` mode: the caller's, who leads, and how many of
+    /// those who wait.
     pub(super) fn group_max(&self) -> usize {
         self.state.lock().group_max()
     }
 
-    /// On a slow disk, waits until as many have come as were here lately, or a group is full; not for long. The caller
-    /// leads and brings `own_bytes`.
+    /// On a slow disk, waits until as many have come as were here lately, or a group is full; not
+    /// for long. The caller leads and brings `own_bytes`.
     pub(super) async fn company(&self, own_bytes: u64) {
         let mut complete = pin!(self.complete.notified());
         // Before the look, so that whoever comes behind it is heard.

@@ -2,9 +2,9 @@
 //! broker's name for its default, and what it means here. Data only; [`super`] says what is done
 //! with it.
 //!
-//! One row is Penstock's own, and begins with its name. Two rows differ from Kafka. A segment may be
-//! as small as 1 KiB here, which Kafka refuses below 1 MiB. And `internal.segment.bytes`, which is
-//! for Kafka's own tests, has the same limits.
+//! One row is Penstock's own, and begins with its name. Two rows differ from Kafka. A segment may
+//! be as small as 1 KiB here, which Kafka refuses below 1 MiB. And `internal.segment.bytes`, which
+//! is for Kafka's own tests, has the same limits.
 
 use super::rule::Rule;
 use super::{Synonym, TopicConfig};

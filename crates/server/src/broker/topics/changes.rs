@@ -1,8 +1,8 @@
 //! Creating, growing, configuring and deleting topics: whole or not at all.
 //!
-//! The registry has the intent before the first directory changes, and the outcome after the last one has;
-//! interrupted.rs says what a start makes of an intent. Nothing is visible to clients before the outcome is on
-//! the disk. Called by requests, where it may block; one change at a time.
+//! The registry has the intent before the first directory changes, and the outcome after the last
+//! one has; interrupted.rs says what a start makes of an intent. Nothing is visible to clients
+//! before the outcome is on the disk. Called by requests, where it may block; one change at a time.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -131,20 +131,21 @@ impl Topics {
         let partitions = topic.partitions();
         partitions.iter().for_each(|partition| partition.log().set_config(config.clone()));
         drop(registry);
-        // What was acknowledged without a sync is not what later promises of flush.messages begin from.
+        // What was acknowledged without a sync is not what later promises of flush.messages begin
+        // from.
         partitions.iter().filter(|partition| partition.promises_syncs()).for_each(|partition| {
             partition.flush();
         });
         Ok(())
     }
 
-    /// Deletes a topic, and with it the offsets that groups have committed. Fetches and appends that hold it finish
-    /// on files that are unlinked. Blocks.
+    /// Deletes a topic, and with it the offsets that groups have committed. Fetches and appends
+    /// that hold it finish on files that are unlinked. Blocks.
     ///
     /// # Errors
-    /// Unknown, or the disk fails. If a partition's name cannot be taken away, the topic is served on, whole. If
-    /// that has been done and the rest fails, the topic is gone; the next start, or the next creation of a
-    /// topic of the name, finishes.
+    /// Unknown, or the disk fails. If a partition's name cannot be taken away, the topic is served
+    /// on, whole. If that has been done and the rest fails, the topic is gone; the next start, or
+    /// the next creation of a topic of the name, finishes.
     pub(crate) fn delete(&self, name: &str) -> Result<(), ChangeError> {
         let mut registry = self.registry.lock();
         let topic = self.get(name).ok_or(ChangeError::Unknown)?;
@@ -169,9 +170,9 @@ impl Topics {
         Ok(())
     }
 
-    /// Where there is no room to write down that a deletion begins: over its quota a btrfs does nothing but unlink.
-    /// Whether there is room behind it. If there is not, the empty directories say what has begun, and a start,
-    /// or the next creation of a topic of the name, finishes.
+    /// Where there is no room to write down that a deletion begins: over its quota a btrfs does
+    /// nothing but unlink. Whether there is room behind it. If there is not, the empty directories
+    /// say what has begun, and a start, or the next creation of a topic of the name, finishes.
     fn remove_first(
         &self,
         registry: &mut Registry,

@@ -5,8 +5,9 @@
 //!                          └─▶ some are not ─▶ recovery points     the next start proves what is new in those
 //! ```
 //!
-//! A log with nothing new costs no sync. A disk without room is no error: what cannot be written there costs the next
-//! start some time, and nothing else. Called by server once no worker runs any more.
+//! A log with nothing new costs no sync. A disk without room is no error: what cannot be written
+//! there costs the next start some time, and nothing else. Called by server once no worker runs any
+//! more.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -58,8 +59,8 @@ impl Topics {
     /// Closes every log and, if all could be, marks the stop as clean. Blocks.
     ///
     /// # Errors
-    /// The first log that cannot be closed, was not even opened, or would have taken too long; the others are closed
-    /// all the same.
+    /// The first log that cannot be closed, was not even opened, or would have taken too long; the
+    /// others are closed all the same.
     pub(crate) fn close(&self, patience: &Patience) -> anyhow::Result<()> {
         let Outcome { mut closed, given_up, no_room } = self.close_logs(patience);
         for topic in self.all() {

@@ -7,8 +7,8 @@
 //!
 //! Files go before offsets and entry: a full disk has no room for those otherwise.
 //!
-//! Each step may be done again, so a crash in the middle costs nothing but time. Called by opening for all
-//! entries, by changes for the topic that it deletes. Blocks.
+//! Each step may be done again, so a crash in the middle costs nothing but time. Called by opening
+//! for all entries, by changes for the topic that it deletes. Blocks.
 
 use anyhow::{Context, bail};
 use penstock_storage::{DataDir, PartitionName};
@@ -16,8 +16,8 @@ use penstock_storage::{DataDir, PartitionName};
 use crate::broker::groups::OffsetStore;
 use crate::broker::registry::{Entry, Registry};
 
-/// Finishes what the registry says was begun. What cannot be finished is logged, keeps its entry and its
-/// name, and is tried again by the next start.
+/// Finishes what the registry says was begun. What cannot be finished is logged, keeps its entry
+/// and its name, and is tried again by the next start.
 pub(super) fn finish_all(registry: &mut Registry, data_dir: &DataDir, offsets: &OffsetStore) {
     note_emptied(registry, data_dir);
     let begun = |entry: &Entry| entry.deleting || !entry.being_made().is_empty();
@@ -31,8 +31,8 @@ pub(super) fn finish_all(registry: &mut Registry, data_dir: &DataDir, offsets: &
     }
 }
 
-/// Notes deletions that had no room to be noted. Where there is none yet, it is known in memory. A partition whose
-/// directory had been lost before has none to be empty.
+/// Notes deletions that had no room to be noted. Where there is none yet, it is known in memory. A
+/// partition whose directory had been lost before has none to be empty.
 fn note_emptied(registry: &mut Registry, data_dir: &DataDir) {
     let is_emptied = |(topic, entry): &(&String, &Entry)| {
         let names = || (0..entry.partitions).map(|partition| name_of(topic, partition));
@@ -80,7 +80,8 @@ pub(super) fn undo_growth(
     registry.set(topic, before)
 }
 
-/// Removes what there still is of a topic whose deletion has begun. Its name is free when this returns.
+/// Removes what there still is of a topic whose deletion has begun. Its name is free when this
+/// returns.
 pub(super) fn finish_deletion(
     registry: &mut Registry,
     data_dir: &DataDir,

@@ -1,4 +1,5 @@
-//! Opening all topics of a data directory: what can be opened is served, what cannot keeps its place.
+//! Opening all topics of a data directory: what can be opened is served, what cannot keeps its
+//! place.
 //!
 //! ```text
 //!   registry ────► finish what a crash interrupted ──► take over topics that came from elsewhere
@@ -6,8 +7,9 @@
 //!                       └── cannot, or there is none: one line ───────────► its topic's `absent`
 //! ```
 //!
-//! Called at start, by server. It blocks. What concerns the data directory as a whole still refuses the start:
-//! its lock, its checkpoints, its listing; so does running out of descriptors or memory, which is no partition's fault.
+//! Called at start, by server. It blocks. What concerns the data directory as a whole still refuses
+//! the start: its lock, its checkpoints, its listing; so does running out of descriptors or memory,
+//! which is no partition's fault.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -40,7 +42,8 @@ impl Topics {
     /// Opens every log of the data directory, as many at a time as there are cores. Blocks.
     ///
     /// # Errors
-    /// The data directory cannot be used. A log that cannot be opened is no error: see [`super::Unserved`].
+    /// The data directory cannot be used. A log that cannot be opened is no error: see
+    /// [`super::Unserved`].
     pub(crate) fn open(
         settings: &Settings,
         data_dir: DataDir,
@@ -50,7 +53,8 @@ impl Topics {
         let mut registry = Registry::open(&data_dir)?;
         finish_all(&mut registry, &data_dir, offsets);
         data_dir.remove_taken_away()?;
-        // Before the mark of a Kafka's visit goes, which is how a start that was killed here is repeated.
+        // Before the mark of a Kafka's visit goes, which is how a start that was killed here is
+        // repeated.
         take_over(&mut registry, &data_dir, offsets)?;
         report_held(&registry);
         let is_known = |topic: &str| registry.get(topic).is_some();
@@ -180,8 +184,8 @@ fn ranges(numbers: &[i32]) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// Opens logs on as many threads as there are cores, or as can be had, and says what recovery found. `None`: it cannot be
-/// opened, which was said too.
+/// Opens logs on as many threads as there are cores, or as can be had, and says what recovery
+/// found. `None`: it cannot be opened, which was said too.
 fn open_all(
     names: Vec<PartitionName>,
     open: impl Fn(&PartitionName) -> Result<(Log, Recovery), LogError> + Sync,

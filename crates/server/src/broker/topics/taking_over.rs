@@ -1,5 +1,5 @@
-//! Topics that came from elsewhere get their entries in the registry: from a Kafka, or from a Penstock that had
-//! no registry.
+//! Topics that came from elsewhere get their entries in the registry: from a Kafka, or from a
+//! Penstock that had no registry.
 //!
 //! ```text
 //!   directory without an entry, or of another topic id     ──► an entry, with the configs that Kafka's metadata
@@ -9,9 +9,10 @@
 //!   either of them                                         ──► offsets that groups committed to the Kafka
 //! ```
 //!
-//! **Nothing expires by a default that was not meant for it.** What a topic's owner set is in the metadata log; what
-//! a broker's configuration file set is not. So a topic whose retention is not known keeps everything
-//! until its operator decides (`penstock adopt`, or `retention.ms` of the topic).
+//! **Nothing expires by a default that was not meant for it.** What a topic's owner set is in the
+//! metadata log; what a broker's configuration file set is not. So a topic whose retention is not
+//! known keeps everything until its operator decides (`penstock adopt`, or `retention.ms` of the
+//! topic).
 //!
 //! Called by opening and by the command `adopt`, before any log is opened. Blocks.
 
@@ -61,7 +62,8 @@ struct Origin {
 /// Gives every topic that has a directory an entry. Blocks.
 ///
 /// # Errors
-/// The data directory cannot be listed, or the registry cannot be written for another reason than a lack of room.
+/// The data directory cannot be listed, or the registry cannot be written for another reason than a
+/// lack of room.
 pub(crate) fn take_over(
     registry: &mut Registry,
     data_dir: &DataDir,
@@ -193,7 +195,8 @@ impl Origin {
         for (key, value) in former.into_iter().flat_map(Overrides::iter) {
             config.adopt(key, value);
         }
-        // Also where it sets a retention.ms: it may set no retention.bytes, and take back what it set.
+        // Also where it sets a retention.ms: it may set no retention.bytes, and take back what it
+        // set.
         let retention_held =
             known.map_or(!self.was_ours || in_kafka.is_some(), |entry| entry.retention_held);
         let id = id.unwrap_or_else(TopicId::random);
@@ -212,7 +215,8 @@ impl Origin {
     }
 }
 
-/// A topic's own configs in a Kafka, and what decides on its records in those of the brokers that can be known.
+/// A topic's own configs in a Kafka, and what decides on its records in those of the brokers that
+/// can be known.
 pub(crate) fn config_in(
     kafka: &Metadata,
     node_id: Option<&str>,
@@ -245,7 +249,8 @@ pub(crate) fn config_in(
     config
 }
 
-/// What was set for all brokers of the Kafka, overridden by what was set for the one of this directory.
+/// What was set for all brokers of the Kafka, overridden by what was set for the one of this
+/// directory.
 fn broker_config(kafka: &Metadata, node_id: Option<&str>) -> BTreeMap<String, String> {
     let of_node = |node: &str| kafka.broker_configs.get(node).cloned().unwrap_or_default();
     let mut config = of_node("");

@@ -1,6 +1,8 @@
-//! Every moment at which a server can be killed while it changes topics, and while a start mends that.
+//! Every moment at which a server can be killed while it changes topics, and while a start mends
+//! that.
 //!
-//! A disk that is dead after so many changes stands for the kill: nothing that comes later has any effect.
+//! A disk that is dead after so many changes stands for the kill: nothing that comes later has any
+//! effect.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +14,7 @@ use penstock_coordinator::Committed;
 use penstock_storage::{DataDir, DirEntry, Directory, Disk, DiskFile, Files};
 
 use super::*;
-use crate::broker::groups::Foreign;
+use crate::adopt::committed_offsets::Foreign;
 use crate::broker::metrics::Metrics;
 use crate::config::durability::Durability;
 use crate::config::settings::Settings;
@@ -20,7 +22,8 @@ use crate::config::settings::Settings;
 const TOPIC: &str = "t";
 const COUNT: i32 = 2;
 
-/// The files of the system until so many changes have been made. Syncs have nothing to do: a kill loses nothing.
+/// The files of the system until so many changes have been made. Syncs have nothing to do: a kill
+/// loses nothing.
 #[derive(Debug, Clone)]
 struct MortalDisk(Arc<AtomicUsize>);
 
@@ -148,7 +151,8 @@ fn directories(dir: &Path) -> usize {
     std::fs::read_dir(dir).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count()
 }
 
-/// Not by a child process: until its exec it would hold the locks of directories that other tests have open.
+/// Not by a child process: until its exec it would hold the locks of directories that other tests
+/// have open.
 fn copy(from: &Path) -> tempfile::TempDir {
     let to = tempfile::tempdir().unwrap();
     copy_into(from, to.path());
@@ -167,8 +171,9 @@ fn copy_into(from: &Path, to: &Path) {
     }
 }
 
-/// Runs `change` on what `prepare` has made, with a kill after every change of the disk; then a start with a kill
-/// after every change of its own; then a start that lives. Gives all states that came of it.
+/// Runs `change` on what `prepare` has made, with a kill after every change of the disk; then a
+/// start with a kill after every change of its own; then a start that lives. Gives all states that
+/// came of it.
 fn every_end(
     prepare: impl Fn(&Topics),
     change: impl Fn(&Topics) -> Result<(), ChangeError>,

@@ -6,8 +6,8 @@
 //!                                 2. else byte by byte, to the next one of a known kind
 //! ```
 //!
-//! A record depends on no other one, so what is behind a damaged one is as true as it was. Called by journal
-//! when it is opened. A claimed length is believed only as far as the file goes.
+//! A record depends on no other one, so what is behind a damaged one is as true as it was. Called
+//! by journal when it is opened. A claimed length is believed only as far as the file goes.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -18,7 +18,8 @@ use super::{KINDS, PREFIX_BYTES, decode};
 /// Looked at in one go for where a record may begin.
 const WINDOW_BYTES: usize = 64 * 1024;
 
-/// Read in vain behind damage, all in all: who has the file full of what looks like records waits no longer.
+/// Read in vain behind damage, all in all: who has the file full of what looks like records waits
+/// no longer.
 const IN_VAIN_MAX_BYTES: u64 = 128 * 1024 * 1024;
 
 pub(super) struct Records<'a> {

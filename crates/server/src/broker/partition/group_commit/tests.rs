@@ -1,4 +1,5 @@
-//! Group commits on real files and real rings: several workers, refusals, disks that fail, workers that end.
+//! Group commits on real files and real rings: several workers, refusals, disks that fail, workers
+//! that end.
 
 use std::fs;
 use std::future::Future;
@@ -68,7 +69,8 @@ async fn begin<F: Future + Unpin>(append: &mut F) {
 
 type Appending<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
-/// Producers who are all there before the first one writes: half of them are a group in `fsync` mode.
+/// Producers who are all there before the first one writes: half of them are a group in `fsync`
+/// mode.
 async fn queued<'a, const N: usize>(
     partition: &'a Arc<Partition>,
     ring: &'a Ring,

@@ -20,8 +20,8 @@ use crate::config::settings::Settings;
 
 const COUNT: i32 = 32;
 
-/// Its syncs are counted: all of them, those that run now, and the most that ever ran. None ends while its gate is
-/// held, nor before its time is over.
+/// Its syncs are counted: all of them, those that run now, and the most that ever ran. None ends
+/// while its gate is held, nor before its time is over.
 #[derive(Debug, Clone, Default)]
 struct SlowDisk(Arc<[AtomicUsize; 3]>, Arc<Mutex<()>>, Arc<AtomicUsize>);
 

@@ -2,7 +2,7 @@
 //! speaks Kafka's protocol and serves fetches by splice chains.
 //!
 //! This file is the program: read the command line, run the command, turn the outcome into an exit
-//! code. A fetch is found in connection → fetch → lookup → (ring) transfer → ring.
+//! code. A fetch goes through net/connection, api, api/fetch, broker/read and the ring's transfer.
 
 mod adopt;
 mod api;

@@ -61,7 +61,7 @@ soak: build file-systems ## all rounds of the fault tests, of which `system` run
 	PENSTOCK_SOAK=$(PENSTOCK_SOAK) $(CARGO) test --package penstock-tests \
 		--test crash --test stop --test power_cut --test sync_errors --test read_errors --test file_systems \
 		--test retention --test resets --test disk_full --test full_at_any_moment --test write_errors \
-		--test whole_topics --test threads --test endings --test greedy_together --test memory_limit \
+		--test whole_topics --test threads --test endings --test greedy_together --test memory_limit --test memory_held \
 		-- --nocapture --test-threads 1
 	PENSTOCK_SEEDS=$(PENSTOCK_SEEDS) $(CARGO) test --release --package penstock-storage --test faults
 

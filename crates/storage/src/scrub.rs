@@ -185,6 +185,8 @@ impl Log {
             );
         }
         segment.damage = found;
+        // Should the job find no room, the next flush writes it.
+        self.has_unkept_damage = true;
         Some(DamageFlush::new(&self.dir, self.damage()))
     }
 }

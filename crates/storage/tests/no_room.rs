@@ -253,6 +253,37 @@ fn damage_that_finds_no_room_to_be_kept_holds_the_recovery_point() {
     assert_eq!(log.damage().count(), 1, "it is in the file");
 }
 
+#[test]
+fn damage_that_a_scrub_finds_without_room_is_kept_by_the_next_flush() {
+    for is_closed in [true, false] {
+        let (dir, disk) = (killed(), SmallDisk::default());
+        let mut log = open(dir.path(), &disk, LastStop::Unclean, RecoveryPoint::NONE);
+        log.close().unwrap();
+        let path = &files(dir.path(), "log")[1];
+        let mut bytes = fs::read(path).unwrap();
+        bytes[100] ^= 1;
+        fs::write(path, bytes).unwrap();
+        let mut log = open(dir.path(), &disk, LastStop::Clean, log.recovery_point());
+        let bases: Vec<Offset> = log.segments().map(|segment| segment.base_offset).collect();
+        let mut scrub = Scrub::open(dir.path(), bases[1], Some(bases[2])).unwrap();
+        while scrub.step().unwrap().is_some() {}
+        let on_small_disk = log.note_scrubbed(scrub.report()).unwrap();
+        disk.set_full(true);
+        assert!(on_small_disk.write().is_err());
+        disk.set_full(false);
+        match is_closed {
+            true => log.close().unwrap(),
+            false => {
+                let flush = log.begin_flush().unwrap();
+                flush.run().unwrap();
+                log.finish_flush(flush);
+            }
+        }
+        let log = open(dir.path(), &disk, LastStop::Clean, log.recovery_point());
+        assert_eq!(log.damage().count(), 1, "closed {is_closed}");
+    }
+}
+
 /// A group of two batches of which one and a half came into the file.
 #[test]
 fn what_was_refused_and_cannot_be_cut_is_not_served_and_goes_before_the_next_append() {

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use penstock_tests::load::Load;
@@ -297,6 +298,33 @@ fn a_topic_that_lacks_a_partition_and_is_deleted_far_over_a_quota_stays_deleted(
     let server = start.start().unwrap();
     let again = server.client().unwrap().ask_for_deletion("t").unwrap();
     assert_eq!(again, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    server.stop().unwrap();
+}
+
+/// Its name is not lost for that.
+#[test]
+fn a_topic_that_could_be_deleted_in_part_only_far_over_a_quota_can_be_made_again_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = SmallDisk::mount(dir.path(), FileSystem::BtrfsQuota).unwrap();
+    let Some(disk) = mounted else { return };
+    let server = Start::on(&disk.data_dir()).start().unwrap();
+    let mut client = server.client().unwrap();
+    client.create_topic("t", 2, &[]).unwrap();
+    for partition in 0..2 {
+        client.produce("t", partition, 1, batch_of(1000)).unwrap();
+    }
+    // A file that cannot be unlinked.
+    let log = disk.data_dir().join("t-1/00000000000000000000.log");
+    let change = |flag| Command::new("chattr").arg(flag).arg(&log).status().unwrap();
+    assert!(change("+i").success());
+    disk.take(0);
+    disk.exceed_quota();
+    assert_eq!(client.ask_for_deletion("t").unwrap(), ErrorCode::KAFKA_STORAGE_ERROR);
+    disk.give_back();
+    disk.restore_quota();
+    assert!(change("-i").success());
+    until("there is room", || client.ask_for_topic("t", 2, &[]).unwrap().is_none());
+    assert_eq!(client.offset_of("t", 1, -1).unwrap(), 0);
     server.stop().unwrap();
 }
 

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use crate::rounds::is_soak;
 use crate::volume::{Mount, Volume, limit};
 
+const QUOTA_BYTES: u64 = 32 << 20;
+
 /// What a small disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {
@@ -96,7 +98,7 @@ impl SmallDisk {
         };
         if kind == FileSystem::BtrfsQuota {
             place = limit::subvolume(&place)?;
-            limit::set(&place, 32 << 20)?;
+            limit::set(&place, QUOTA_BYTES)?;
         }
         Ok(Some(SmallDisk { place, _mount: mounted }))
     }
@@ -146,6 +148,14 @@ impl SmallDisk {
     /// It has none, or btrfs(8) fails.
     pub fn exceed_quota(&self) {
         limit::set(&self.place, 1 << 20).expect("a limit can be lowered");
+    }
+
+    /// Raises that limit again.
+    ///
+    /// # Panics
+    /// It has none, or btrfs(8) fails.
+    pub fn restore_quota(&self) {
+        limit::set(&self.place, QUOTA_BYTES).expect("a limit can be raised");
     }
 
     /// Waits until what was unlinked is free again, which btrfs and XFS do behind the caller's

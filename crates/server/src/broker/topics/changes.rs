@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use penstock_storage::{PartitionName, TakenAway, TopicId};
+use penstock_storage::{DataDirError, PartitionName, TakenAway, TopicId};
 
 use super::interrupted::{finish_deletion, undo_growth};
 use super::{ChangeError, Topic, Topics};
@@ -181,12 +181,10 @@ impl Topics {
     ) -> anyhow::Result<bool> {
         tracing::warn!(name, "no room to note a deletion: the files go first");
         self.by_name.write().remove(name);
-        for partition in topic.partitions() {
-            partition.give_up_directory(|| self.data_dir.empty(&partition.name))?;
-            partition.waiting().wake();
-        }
-        for index in topic.absent() {
-            self.data_dir.empty(&topic.name_of(index))?;
+        if let Err(error) = self.empty(&topic) {
+            // The next creation of a topic of the name finishes, rather than take over what is left.
+            registry.delete_in_memory(name);
+            return Err(error.into());
         }
         // Their room is free when nobody has them open: fetches end soon.
         drop(topic);
@@ -198,6 +196,14 @@ impl Topics {
             }
             noted => noted.map(|()| true),
         }
+    }
+
+    fn empty(&self, topic: &Topic) -> Result<(), DataDirError> {
+        for partition in topic.partitions() {
+            partition.give_up_directory(|| self.data_dir.empty(&partition.name))?;
+            partition.waiting().wake();
+        }
+        topic.absent().try_for_each(|index| self.data_dir.empty(&topic.name_of(index)))
     }
 
     /// Takes the names of a topic's partitions away and lets go of it; or leaves it as it was.

@@ -182,7 +182,8 @@ impl Topics {
         tracing::warn!(name, "no room to note a deletion: the files go first");
         self.by_name.write().remove(name);
         if let Err(error) = self.empty(&topic) {
-            // The next creation of a topic of the name finishes, rather than take over what is left.
+            // The next creation of a topic of the name finishes, rather than take over what is
+            // left.
             registry.delete_in_memory(name);
             return Err(error.into());
         }

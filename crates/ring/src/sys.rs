@@ -198,7 +198,7 @@ impl Queue {
     /// # Errors
     /// ECANCELED: the kernel could make none.
     pub(crate) fn make_workers(&mut self) -> io::Result<()> {
-        let (nobody_writes, _) = rustix::pipe::pipe()?;
+        let (nobody_writes, _) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         // A read of what is no regular file is unbounded work, what has no file is bounded.
         let read = opcode::Read::new(fd_of(nobody_writes.as_fd()), std::ptr::null_mut(), 0).build();
         let forced = |entry: squeue::Entry| entry.flags(Flags::ASYNC).user_data(NOBODY);

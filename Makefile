@@ -57,7 +57,7 @@ file-systems: # XFS and btrfs for the tests that fill them; without those progra
 system: build file-systems ## a real server process: kills, faults, strangers, silent peers, no io_uring
 	$(CARGO) test --package penstock-tests
 
-soak: build file-systems ## all rounds of the fault tests, of which `system` runs a few (ten minutes, root)
+soak: build file-systems ## all rounds of the fault tests, of which `system` runs a few (twenty minutes or more, root)
 	PENSTOCK_SOAK=$(PENSTOCK_SOAK) $(CARGO) test --package penstock-tests \
 		--test crash --test stop --test power_cut --test sync_errors --test read_errors --test file_systems \
 		--test retention --test resets --test disk_full --test full_at_any_moment --test write_errors \

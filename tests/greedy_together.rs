@@ -24,9 +24,6 @@ const SLACK_BYTES: u64 = 16 * MIB;
 /// Elements of the arrays of a request, all together.
 const ELEMENTS_MAX: usize = 1 << 18;
 
-/// A request that no other gets in between takes tens of milliseconds and more.
-const STALL_MAX: Duration = Duration::from_millis(10);
-
 /// The tests take turns: each needs the processor for itself.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -67,8 +64,7 @@ fn greedy_requests_at_once_share_the_budget_of_answers_in_the_making() {
     }
 }
 
-/// Twice the quiet p99, where that is no shorter than what one long frame takes to decode. The
-/// bound holds with a release build.
+/// The bound is for a release build.
 #[test]
 fn honest_clients_keep_their_latency_beside_a_greedy_one() {
     let _alone = alone();
@@ -91,7 +87,7 @@ fn honest_clients_keep_their_latency_beside_a_greedy_one() {
         let median = &pairs[pairs.len() / 2];
         let (times, [quiet, beside]) = (ratio(median), median);
         say(format_args!("beside {what}: p99 {beside:?}, quiet {quiet:?}, {times:.1} times"));
-        assert!(!is_soak() || times <= 2.0 || *beside < STALL_MAX, "{what}: {times:.1} times");
+        assert!(!is_soak() || times <= 2.0, "{what}: {times:.1} times");
     }
 }
 

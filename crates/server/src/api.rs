@@ -1,6 +1,7 @@
-//! One request, one reply: decodes a frame, hands it to who answers it, encodes the answer.
+//! One request, one reply: decodes a frame, hands it to its handler, encodes the answer.
 //!
-//! Called by connection. Adding an API is a row in `wire`'s table and an arm here.
+//! Called by connection, and by the thread of long requests. Adding an API is a row in `wire`'s
+//! table and an arm here.
 
 pub(crate) mod alter_configs;
 pub(crate) mod answer_budget;
@@ -13,42 +14,28 @@ pub(crate) mod error_codes;
 pub(crate) mod fetch;
 pub(crate) mod init_producer_id;
 pub(crate) mod list_offsets;
+pub(crate) mod long_requests;
 pub(crate) mod metadata;
 pub(crate) mod produce;
+pub(crate) mod reply;
 pub(crate) mod topics;
 pub(crate) mod verify;
 
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use penstock_ring::blocking;
 use penstock_wire::frame::PREFIX_LEN;
 use penstock_wire::messages::ApiVersionsResponse;
 use penstock_wire::{
-    Answer, ApiKey, ErrorCode, Few, Request, RequestError, Response, decode_request,
+    ApiKey, ErrorCode, Few, Problem, Request, RequestError, RequestHeader, Response,
+    decode_request, decode_request_within,
 };
 
-use crate::api::fetch::Range;
+use crate::api::context::RequestContext;
+use crate::api::long_requests::ELEMENTS_AT_ONCE;
+use crate::api::reply::{NoReply, Range, Reply};
 use crate::broker::groups;
-use context::RequestContext;
-
-/// A laid-out answer and the file ranges its slots stand for.
-pub(crate) struct Reply {
-    pub(crate) answer: Answer,
-    pub(crate) ranges: Few<Range>,
-}
-
-/// Why a request gets no reply and its connection no second chance.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NoReply {
-    #[error("not a request that can be answered: {0}")]
-    Request(#[from] RequestError),
-    #[error("answers that are being made take all the memory they may")]
-    Overloaded(#[from] tokio::time::error::Elapsed),
-    #[error("the peer left while its request waited")]
-    PeerGone,
-    #[error("records sent with acks=0 were not taken: error {0}")]
-    Unacknowledged(ErrorCode),
-}
 
 /// Answers the request in `frame` (a whole frame without its prefix), encoding into `buffer` (see
 /// [`Response::encode_into`]). `None`: no reply is expected.
@@ -62,19 +49,20 @@ pub(crate) async fn answer(
 ) -> Result<Option<Reply>, NoReply> {
     let started = Instant::now();
     let holds_share = frame.len() + PREFIX_LEN > context.broker.settings.receive_free_bytes;
-    let (header, request) = match decode_request(frame) {
-        Ok(decoded) => decoded,
-        // A client newer than us asks in its newest version what there is: it is told in the
+    let (header, request) = match read(context, &frame).await {
+        Ok(Some(decoded)) => decoded,
+        Ok(None) => return answered_apart(context, frame).await,
+        // A client newer than us asks in its newest version what there is: the answer is in the
         // oldest.
-        Err(RequestError::UnsupportedVersion { api_key, correlation_id, .. })
-            if api_key == ApiKey::ApiVersions as i16 =>
-        {
+        Err(NoReply::Request(RequestError::UnsupportedVersion {
+            api_key, correlation_id, ..
+        })) if api_key == ApiKey::ApiVersions as i16 => {
             let response =
                 Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::UNSUPPORTED_VERSION));
             let answer = response.encode_into(0, correlation_id, buffer);
             return Ok(Some(Reply { answer, ranges: Few::new() }));
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     let _share = answer_budget::share(context.broker, &request).await?;
     let responded = respond(context, header.api_version, request, holds_share);
@@ -90,6 +78,52 @@ pub(crate) async fn answer(
     Ok(Some(Reply { answer, ranges }))
 }
 
+/// Decodes a frame. `None`: it is not to be answered between the requests of other connections. On
+/// a worker that takes no longer than decoding a short request.
+async fn read(context: &RequestContext<'_>, frame: &Bytes) -> Result<Option<Decoded>, NoReply> {
+    if context.connection.is_none() {
+        return Ok(Some(decode(frame.clone())?));
+    }
+    match decode_request_within(frame.clone(), ELEMENTS_AT_ONCE).map(without_doubles) {
+        Ok((_, request)) if answer_budget::counts(context.broker, &request) => Ok(None),
+        Ok(decoded) => Ok(Some(decoded)),
+        // What follows is bound to the worker's ring.
+        Err(RequestError::Body { api_key: ApiKey::Fetch | ApiKey::Produce, error, .. })
+            if matches!(error.problem, Problem::TooManyElements { .. }) =>
+        {
+            let frame = frame.clone();
+            let decoded = blocking::run(move || decode(frame)).await;
+            Ok(Some(decoded.map_err(|_| NoReply::Lost)??))
+        }
+        Err(error) if error.is_of_too_many_elements() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+type Decoded = (RequestHeader, Request);
+
+/// Decodes a frame, however long.
+fn decode(frame: Bytes) -> Result<Decoded, RequestError> {
+    decode_request(frame).map(without_doubles)
+}
+
+fn without_doubles((header, mut request): Decoded) -> Decoded {
+    if let Request::Fetch(request) = &mut request {
+        fetch::keep_last_of_each(&mut request.topics);
+    }
+    (header, request)
+}
+
+async fn answered_apart(
+    context: &RequestContext<'_>,
+    frame: Bytes,
+) -> Result<Option<Reply>, NoReply> {
+    match &context.connection {
+        Some(connection) => while_peer_stays(context, connection.long.answer(frame)).await?,
+        None => Err(NoReply::Lost),
+    }
+}
+
 async fn respond(
     context: &RequestContext<'_>,
     api_version: i16,
@@ -97,8 +131,7 @@ async fn respond(
     holds_share: bool,
 ) -> Result<Option<(Response, Few<Range>)>, NoReply> {
     let response = match request {
-        Request::Fetch(mut request) => {
-            fetch::keep_last_of_each(&mut request.topics);
+        Request::Fetch(request) => {
             let fetched = fetch::fetch(context, &request, holds_share).await;
             return Ok(Some((Response::Fetch(fetched.response), fetched.ranges)));
         }
@@ -182,6 +215,6 @@ async fn while_peer_stays<T>(
     tokio::select! {
         biased;
         answer = answer => Ok(answer),
-        _ = context.ring.peer_closed(context.socket) => Err(NoReply::PeerGone),
+        () = context.peer_closed() => Err(NoReply::PeerGone),
     }
 }

@@ -4,5 +4,6 @@
 
 pub(crate) mod connection;
 pub(crate) mod crew;
+pub(crate) mod long_worker;
 pub(crate) mod sweep;
 pub(crate) mod worker;

@@ -1,6 +1,6 @@
-//! Long work in turns: a request of many elements lets other connections in between.
+//! Long work in turns: a request of many elements lets other requests of its thread in between.
 //!
-//! Called by what answers requests. It measures no time: a unit is about a partition looked up or
+//! Called by handlers. It measures no time: a unit is about a partition looked up or
 //! described, some hundred nanoseconds.
 
 /// Units between two yields: some hundred microseconds.

@@ -96,8 +96,18 @@ pub fn negotiate(key: ApiKey, peer_min: i16, peer_max: i16) -> Option<i16> {
 
 /// Decodes a request frame without its length prefix. Strings and bytes are slices of `frame`.
 pub fn decode_request(frame: Bytes) -> Result<(RequestHeader, Request), RequestError> {
+    decode_request_within(frame, MAX_REQUEST_ELEMENTS)
+}
+
+/// Like [`decode_request`], for a caller that has time for a short request only. One of more than
+/// `max_elements` array elements is refused ([`RequestError::is_of_too_many_elements`]) after as
+/// much work as a short one.
+pub fn decode_request_within(
+    frame: Bytes,
+    max_elements: usize,
+) -> Result<(RequestHeader, Request), RequestError> {
     let unknown = Version { number: 0, flexible: false };
-    let mut reader = Reader::new(frame, unknown, MAX_REQUEST_ELEMENTS);
+    let mut reader = Reader::new(frame, unknown, max_elements.min(MAX_REQUEST_ELEMENTS));
     let RequestStart { api_key: number, api_version, correlation_id } =
         RequestStart::decode(&mut reader).map_err(RequestError::Header)?;
 

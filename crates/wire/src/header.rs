@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::api::ApiKey;
 use crate::field::{Field, Label, Str};
-use crate::reader::{DecodeError, Reader};
+use crate::reader::{DecodeError, Problem, Reader};
 use crate::schema::Version;
 use crate::writer::Writer;
 
@@ -104,4 +104,14 @@ pub enum RequestError {
         /// What is wrong with it.
         error: DecodeError,
     },
+}
+
+impl RequestError {
+    /// Whether the frame has more array elements than its decoder takes.
+    pub fn is_of_too_many_elements(&self) -> bool {
+        let (RequestError::Header(error) | RequestError::Body { error, .. }) = self else {
+            return false;
+        };
+        matches!(error.problem, Problem::TooManyElements { .. })
+    }
 }

@@ -98,6 +98,20 @@ fn more_array_elements_than_anybody_needs_are_refused() {
     assert!(used.bytes_max < 2 * frame.len() as u64);
 }
 
+/// They are passed over, each with as much work as an element.
+#[test]
+fn tagged_fields_count_as_elements() {
+    let mut frame = BytesMut::new();
+    frame.extend_from_slice(&[0, 60, 0, 0, 0, 0, 0, 7, 0xff, 0xff]); // DescribeCluster 0
+    frame.extend_from_slice(&[10]); // tagged fields of the header
+    frame.extend(std::iter::repeat_n([99, 0], 10).flatten());
+    frame.extend_from_slice(&[1, 0]);
+    let frame = frame.freeze();
+    assert!(decode_request_within(frame.clone(), 10).is_ok());
+    let error = decode_request_within(frame, 9).unwrap_err();
+    assert!(error.is_of_too_many_elements(), "{error}");
+}
+
 #[test]
 fn a_request_of_an_unknown_kind_says_whom_to_answer() {
     for (key, version) in [(18i16, 5i16), (18, -1), (0, 2), (1, 13), (999, 0), (-1, 0)] {

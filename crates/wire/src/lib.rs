@@ -31,7 +31,8 @@ mod writer;
 
 pub use answer::{Answer, Piece, Pieces, Records, RecordsSlot};
 pub use api::{
-    ApiKey, Request, Response, SUPPORTED, SupportedApi, decode_request, decode_response, negotiate,
+    ApiKey, Request, Response, SUPPORTED, SupportedApi, decode_request, decode_request_within,
+    decode_response, negotiate,
 };
 pub use error_code::ErrorCode;
 pub use field::{Few, Label, Str, Uuid};

@@ -86,6 +86,10 @@ impl Reader {
             let left_bytes = self.bytes.len();
             return Err(self.error(Problem::Count { count, element_min_bytes: least, left_bytes }));
         }
+        self.count_elements(count)
+    }
+
+    fn count_elements(&mut self, count: usize) -> Result<(), DecodeError> {
         self.elements_left = self
             .elements_left
             .checked_sub(count)
@@ -93,9 +97,11 @@ impl Reader {
         Ok(())
     }
 
-    /// The next tagged field: its tag and a reader of its bytes alone.
+    /// The next tagged field: its tag and a reader of its bytes alone. It counts as an element: a
+    /// frame of nothing else would take as long to decode.
     pub(crate) fn tagged(&mut self) -> Result<(u32, Reader), DecodeError> {
         self.field = "tagged fields";
+        self.count_elements(1)?;
         let tag = self.unsigned_varint()?;
         let len_bytes = self.unsigned_varint()? as usize;
         let bytes = self.take(len_bytes)?;
@@ -177,7 +183,7 @@ pub enum Problem {
         /// Bytes there are.
         left_bytes: usize,
     },
-    /// More array elements in one frame than anybody needs.
+    /// More array elements and tagged fields in one frame than its decoder takes.
     #[error("more than {limit} array elements in one frame")]
     TooManyElements {
         /// The limit.

@@ -25,6 +25,11 @@ const PARTITION_BYTES: usize = 128;
 const CONFIGS_BYTES: usize = 8 * 1024;
 const CONFIGS_IN_FULL_BYTES: usize = 16 * 1024;
 
+/// Whether the answer to a request needs a share of the budget.
+pub(crate) fn counts(broker: &Broker, request: &Request) -> bool {
+    cost_bytes(request, &broker.topics) > ANSWER_FREE_BYTES
+}
+
 /// A share of the budget, if the request needs one.
 ///
 /// # Errors

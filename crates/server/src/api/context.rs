@@ -9,6 +9,7 @@ use std::sync::Arc;
 use penstock_ring::{Ring, Socket};
 use tokio::sync::watch;
 
+use crate::api::long_requests::LongRequests;
 use crate::broker::Broker;
 use crate::log_budget::LogBudget;
 use crate::stop::Stop;
@@ -18,10 +19,29 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) broker: &'a Arc<Broker>,
     /// Of the worker that answers.
     pub(crate) ring: &'a Ring,
-    /// The client's.
-    pub(crate) socket: &'a Rc<Socket>,
+    /// None for a long request, whose connection is another thread's.
+    pub(crate) connection: Option<OfConnection<'a>>,
     pub(crate) stop: &'a watch::Receiver<Stop>,
     pub(crate) lines: &'a ApiLines,
+}
+
+/// What a connection and its worker lend to a request.
+#[derive(Clone, Copy)]
+pub(crate) struct OfConnection<'a> {
+    pub(crate) socket: &'a Rc<Socket>,
+    pub(crate) long: &'a LongRequests,
+}
+
+impl RequestContext<'_> {
+    /// Returns once the client has ended its sending side. Where the connection is another
+    /// thread's, that thread waits for it.
+    pub(crate) async fn peer_closed(&self) {
+        match &self.connection {
+            // An error of the socket is as good as an end.
+            Some(connection) => drop(self.ring.peer_closed(connection.socket).await),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// What requests may log, of all connections of a worker.

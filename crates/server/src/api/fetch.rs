@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::api::context::RequestContext;
 use crate::api::doubles;
 use crate::api::error_codes;
+use crate::api::reply::Range;
 use crate::broker::metrics::Metrics;
 use crate::broker::partition::{Bounds, Partition};
 use crate::broker::read_errors::{self, What};
@@ -41,12 +42,6 @@ const NO_SESSION: i32 = 0;
 pub(crate) struct Fetched {
     pub(crate) response: FetchResponse,
     pub(crate) ranges: Few<Range>,
-}
-
-/// What a slot stands for, and whose it is.
-pub(crate) struct Range {
-    pub(crate) partition: Arc<Partition>,
-    pub(crate) extent: Extent,
 }
 
 /// Makes a fetch name each partition once: what it asks of it last counts, at the place where it is
@@ -91,7 +86,7 @@ async fn wait(context: &RequestContext<'_>, request: &FetchRequest, holds_share:
     let more = Arc::new(Notify::new());
     let _counted = Waits::count(&context.broker.metrics);
     let mut stop = context.stop.clone();
-    let peer_closed = context.ring.peer_closed(context.socket);
+    let peer_closed = context.peer_closed();
     let (timer, stopping) = (tokio::time::sleep_until(deadline), wait_for(&mut stop, Stop::Drain));
     let uploads = &context.broker.memory.uploads;
     let shortage = uploads.shortage.notified();
@@ -109,7 +104,7 @@ async fn wait(context: &RequestContext<'_>, request: &FetchRequest, holds_share:
             () = more.notified() => {}
             () = &mut timer => return plan,
             () = &mut stopping => return plan,
-            _ = &mut peer_closed => return plan,
+            () = &mut peer_closed => return plan,
             () = &mut shortage, if holds_share => return plan,
         }
     }

@@ -17,8 +17,8 @@ use penstock_ring::{Piece, Socket, TransferError};
 use penstock_storage::Extent;
 use penstock_wire::frame::{self, FrameError, PREFIX_LEN};
 
-use crate::api::fetch::Range;
-use crate::api::{self, NoReply, Reply};
+use crate::api;
+use crate::api::reply::{NoReply, Range, Reply};
 use crate::broker::read_errors::{self, Place, What};
 use crate::broker::uploads::Share;
 use crate::config::limits::{

@@ -20,7 +20,9 @@ use anyhow::{Context, anyhow};
 use penstock_ring::{RAISE_THREADS, RingConfig};
 use tokio::sync::{oneshot, watch};
 
+use crate::api::long_requests::LongRequests;
 use crate::broker::Broker;
+use crate::net::long_worker::{self, LongOrders};
 use crate::net::worker::{self, Orders};
 use crate::stop::Stop;
 
@@ -48,18 +50,18 @@ impl Crew {
         ring: &RingConfig,
         stop: &watch::Sender<Stop>,
     ) -> anyhow::Result<Crew> {
-        let mut members = Vec::new();
+        let (long, requests) = LongRequests::new();
+        let (watching, long_stop) = (|| stop.subscribe(), stop.subscribe());
+        let long_worker = Member::begin("long-requests".to_owned(), stop, |begun, broker| {
+            long_worker::run(LongOrders { requests, stop: long_stop, begun, broker })
+        });
+        let mut members = vec![long_worker.await?];
         for (number, listener) in listeners.into_iter().enumerate() {
-            let (begun, begins) = oneshot::channel();
-            let (broker, serves) = oneshot::channel();
-            let ring = ring.clone();
-            let orders = Orders { ring, listener, stop: stop.subscribe(), begun, broker: serves };
-            let (thread, ended) = start(number, orders, stop.clone())?;
-            if begins.await.is_err() {
-                let outcome = thread.join().map_err(|_| anyhow!("a worker panicked"))?;
-                return Err(outcome.err().unwrap_or_else(|| anyhow!("worker {number} left")));
-            }
-            members.push(Member { thread, broker, ended });
+            let (ring, long, stopping) = (ring.clone(), long.clone(), watching());
+            let work = move |begun, broker| {
+                worker::run(Orders { ring, listener, long, stop: stopping, begun, broker })
+            };
+            members.push(Member::begin(format!("worker-{number}"), stop, work).await?);
         }
         Ok(Crew(members))
     }
@@ -108,23 +110,36 @@ impl Serving {
     }
 }
 
-fn start(
-    number: usize,
-    orders: Orders,
-    stop: watch::Sender<Stop>,
-) -> anyhow::Result<(JoinHandle<anyhow::Result<()>>, oneshot::Receiver<()>)> {
-    let (ending, ended) = oneshot::channel::<()>();
-    let work = move || {
-        let _ending = ending;
-        let outcome = worker::run(orders);
-        if let Err(error) = &outcome {
-            tracing::error!("worker {number} failed: {error:#}");
+impl Member {
+    /// Begins a thread, and returns when it has all that it needs.
+    async fn begin(
+        name: String,
+        stop: &watch::Sender<Stop>,
+        run: impl FnOnce(oneshot::Sender<()>, oneshot::Receiver<Arc<Broker>>) -> anyhow::Result<()>
+        + Send
+        + 'static,
+    ) -> anyhow::Result<Member> {
+        let (begun, begins) = oneshot::channel();
+        let (broker, serves) = oneshot::channel();
+        let (ending, ended) = oneshot::channel::<()>();
+        let (stop, named) = (stop.clone(), name.clone());
+        let work = move || {
+            let _ending = ending;
+            let outcome = run(begun, serves);
+            if let Err(error) = &outcome {
+                tracing::error!("{named} failed: {error:#}");
+            }
+            // A worker that ends by itself takes the server with it: half a server helps nobody.
+            stop.send_modify(|stop| *stop = (*stop).max(Stop::Drain));
+            outcome
+        };
+        let thread = std::thread::Builder::new().name(name.clone()).spawn(work);
+        let thread =
+            thread.with_context(|| format!("cannot start the thread {name}: {RAISE_THREADS}"))?;
+        if begins.await.is_err() {
+            let outcome = thread.join().map_err(|_| anyhow!("{name} panicked"))?;
+            return Err(outcome.err().unwrap_or_else(|| anyhow!("{name} left")));
         }
-        // A worker that ends by itself takes the server with it: half a server helps nobody.
-        stop.send_modify(|stop| *stop = (*stop).max(Stop::Drain));
-        outcome
-    };
-    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(work);
-    let thread = thread.with_context(|| format!("cannot start a worker's thread: {RAISE_THREADS}"));
-    Ok((thread?, ended))
+        Ok(Member { thread, broker, ended })
+    }
 }

@@ -15,7 +15,8 @@ use anyhow::{Context, bail};
 use penstock_ring::{Ring, RingConfig, Socket};
 use tokio::sync::{oneshot, watch};
 
-use crate::api::context::{ApiLines, RequestContext};
+use crate::api::context::{ApiLines, OfConnection, RequestContext};
+use crate::api::long_requests::LongRequests;
 use crate::broker::Broker;
 use crate::broker::give_way::Shortage;
 use crate::broker::send_memory::SMALL_BYTES;
@@ -37,6 +38,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub(crate) struct Worker {
     pub(crate) broker: Arc<Broker>,
     pub(crate) ring: Ring,
+    long: LongRequests,
     pub(crate) stop: watch::Receiver<Stop>,
     connections: Connections,
     /// Connections refused for lack of a place since the last sweep.
@@ -52,6 +54,8 @@ pub(crate) struct Worker {
 pub(crate) struct Orders {
     pub(crate) ring: RingConfig,
     pub(crate) listener: TcpListener,
+    /// Where requests go that would keep other connections waiting.
+    pub(crate) long: LongRequests,
     pub(crate) stop: watch::Receiver<Stop>,
     /// Told once it has all that it needs.
     pub(crate) begun: oneshot::Sender<()>,
@@ -64,7 +68,7 @@ pub(crate) struct Orders {
 /// # Errors
 /// The runtime or the ring cannot be made.
 pub(crate) fn run(orders: Orders) -> anyhow::Result<()> {
-    let Orders { ring, listener, stop, begun, broker } = orders;
+    let Orders { ring, listener, long, stop, begun, broker } = orders;
     block_on(async move {
         let ring = Ring::new(ring).context("cannot make a ring")?;
         say_what_is_missing(&ring);
@@ -77,6 +81,7 @@ pub(crate) fn run(orders: Orders) -> anyhow::Result<()> {
         let worker = Rc::new(Worker {
             broker,
             ring,
+            long,
             stop,
             connections,
             refused: Cell::new(0),
@@ -97,8 +102,9 @@ pub(crate) fn run(orders: Orders) -> anyhow::Result<()> {
 impl Worker {
     /// What a request that came on this socket is answered with.
     pub(crate) fn context<'a>(&'a self, socket: &'a Rc<Socket>) -> RequestContext<'a> {
-        let Worker { broker, ring, stop, lines, .. } = self;
-        RequestContext { broker, ring, socket, stop, lines }
+        let Worker { broker, ring, long, stop, lines, .. } = self;
+        let connection = Some(OfConnection { socket, long });
+        RequestContext { broker, ring, connection, stop, lines }
     }
 
     async fn serve(self: &Rc<Self>, listener: TcpListener) {

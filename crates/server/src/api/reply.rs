@@ -1,0 +1,35 @@
+//! What becomes of a request: a laid-out answer, or the end of its connection.
+
+use std::sync::Arc;
+
+use penstock_storage::Extent;
+use penstock_wire::{Answer, ErrorCode, Few, RequestError};
+
+use crate::broker::partition::Partition;
+
+/// A laid-out answer and the file ranges its slots stand for.
+pub(crate) struct Reply {
+    pub(crate) answer: Answer,
+    pub(crate) ranges: Few<Range>,
+}
+
+/// Why a request gets no reply and its connection no second chance.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoReply {
+    #[error("not a request that can be answered: {0}")]
+    Request(#[from] RequestError),
+    #[error("answers that are being made take all the memory they may")]
+    Overloaded(#[from] tokio::time::error::Elapsed),
+    #[error("the peer left while its request waited")]
+    PeerGone,
+    #[error("records sent with acks=0 were not taken: error {0}")]
+    Unacknowledged(ErrorCode),
+    #[error("the thread that worked on it failed")]
+    Lost,
+}
+
+/// What a slot stands for, and whose it is.
+pub(crate) struct Range {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) extent: Extent,
+}

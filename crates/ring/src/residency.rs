@@ -33,14 +33,15 @@ const WINDOW_BYTES: u64 = 512 * 1024;
 /// first; if it does, one turn waits for the disk.
 const VERDICT_HOLDS: Duration = Duration::from_millis(10);
 
-/// Where asking costs ten times as much: mincore(2) of a window takes 6 us (KERNEL.md).
-const MINCORE_VERDICT_HOLDS: Duration = Duration::from_millis(250);
+/// Where asking costs ten times as much (mincore(2) of a window takes 6 us, KERNEL.md), and where
+/// nothing but swapping takes a page away.
+const LONG_VERDICT_HOLDS: Duration = Duration::from_millis(250);
 
 /// Windows remembered; one that falls on the slot of another takes its place.
 const SLOTS: usize = 256;
 
-/// For the same reason: so many that the windows of 512 MiB seldom share one; a quarter of a MiB.
-const MINCORE_SLOTS: usize = 4096;
+/// For the same reasons: so many that the windows of 512 MiB seldom share one; a quarter of a MiB.
+const LONG_SLOTS: usize = 4096;
 
 /// What a ring knows of the page cache for the moment.
 pub(crate) struct Residency {
@@ -61,7 +62,7 @@ struct Verdict {
 
 impl Residency {
     pub(crate) fn new(sight: Sight) -> Residency {
-        let slots = if sight == Sight::Mincore { MINCORE_SLOTS } else { SLOTS };
+        let slots = if verdict_holds(sight) == VERDICT_HOLDS { SLOTS } else { LONG_SLOTS };
         let verdicts = std::iter::repeat_with(|| None).take(slots);
         Residency { sight, verdicts: RefCell::new(verdicts.collect()) }
     }
@@ -132,8 +133,8 @@ impl Verdict {
 
 fn verdict_holds(sight: Sight) -> Duration {
     match sight {
-        Sight::Mincore => MINCORE_VERDICT_HOLDS,
-        _ => VERDICT_HOLDS,
+        Sight::Mincore | Sight::Memory => LONG_VERDICT_HOLDS,
+        Sight::Cachestat | Sight::Blind => VERDICT_HOLDS,
     }
 }
 
@@ -250,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_verdict_holds_for_a_while_and_no_longer() {
-        for sight in [Sight::Cachestat, Sight::Mincore] {
+        for sight in [Sight::Cachestat, Sight::Mincore, Sight::Memory] {
             let (file, residency, now) = (file(|_| true), Residency::new(sight), Instant::now());
             let all = range(&file, 0, PAGES * PAGE_BYTES);
             assert!(residency.is_cached(&all, false, now));

@@ -199,6 +199,7 @@ impl Job {
         // Where nothing tells what was cold, this may be what others read.
         if ring.config().drop_behind && ring.config().sight.tells_cold() {
             for range in self.socket.replace_scanned(ahead) {
+                ring.residency().forget(&range);
                 uring.advise(&range, Advice::DontNeed);
             }
         }

@@ -29,19 +29,14 @@ use crate::transfer::FileRange;
 /// To ask for so much takes the kernel two to three times as long as for 64 KiB.
 const WINDOW_BYTES: u64 = 512 * 1024;
 
-/// How long a verdict holds. What somebody has just read or found is not what the kernel evicts
-/// first; if it does, one turn waits for the disk.
-const VERDICT_HOLDS: Duration = Duration::from_millis(10);
+/// How long a verdict holds. The kernel does not evict first what has just been read or asked for;
+/// if it does, a turn waits for the disk. Of 256 MiB read here and there one request in twelve then
+/// has to ask; at 10 ms nine in ten had, and spent a tenth of their time on it (EXPERIMENTS.md).
+const VERDICT_HOLDS: Duration = Duration::from_millis(250);
 
-/// Where asking costs ten times as much (mincore(2) of a window takes 6 us, KERNEL.md), and where
-/// nothing but swapping takes a page away.
-const LONG_VERDICT_HOLDS: Duration = Duration::from_millis(250);
-
-/// Windows remembered; one that falls on the slot of another takes its place.
-const SLOTS: usize = 256;
-
-/// For the same reasons: so many that the windows of 512 MiB seldom share one; a quarter of a MiB.
-const LONG_SLOTS: usize = 4096;
+/// Windows remembered; one that falls on the slot of another takes its place. So many that the
+/// windows of 512 MiB seldom share one: a quarter of a MiB.
+const SLOTS: usize = 4096;
 
 /// What a ring knows of the page cache for the moment.
 pub(crate) struct Residency {
@@ -62,8 +57,7 @@ struct Verdict {
 
 impl Residency {
     pub(crate) fn new(sight: Sight) -> Residency {
-        let slots = if verdict_holds(sight) == VERDICT_HOLDS { SLOTS } else { LONG_SLOTS };
-        let verdicts = std::iter::repeat_with(|| None).take(slots);
+        let verdicts = std::iter::repeat_with(|| None).take(SLOTS);
         Residency { sight, verdicts: RefCell::new(verdicts.collect()) }
     }
 
@@ -84,6 +78,17 @@ impl Residency {
         true
     }
 
+    /// Forgets what is known of the windows of a range, whose pages are about to be dropped.
+    pub(crate) fn forget(&self, range: &FileRange) {
+        let verdicts = &mut *self.verdicts.borrow_mut();
+        for window in range.position / WINDOW_BYTES..range.end().div_ceil(WINDOW_BYTES) {
+            let slot = &mut verdicts[slot_of(&range.file, window)];
+            if slot.as_ref().is_some_and(|verdict| verdict.is_of(&range.file, window)) {
+                *slot = None;
+            }
+        }
+    }
+
     fn is_part_cached(
         &self,
         file: &Arc<File>,
@@ -96,10 +101,11 @@ impl Residency {
             return false;
         }
         let verdicts = &mut *self.verdicts.borrow_mut();
-        let slot = &mut verdicts[slot_of(file, window, verdicts.len())];
+        let slot = &mut verdicts[slot_of(file, window)];
         let earlier = slot.as_ref().filter(|verdict| verdict.is_of(file, window));
-        let holds = verdict_holds(self.sight);
-        let known = earlier.filter(|verdict| now.saturating_duration_since(verdict.found) < holds);
+        let holds =
+            |verdict: &&Verdict| now.saturating_duration_since(verdict.found) < VERDICT_HOLDS;
+        let known = earlier.filter(holds);
         if known.is_some_and(|verdict| verdict.covers(&part)) {
             return true;
         }
@@ -131,19 +137,12 @@ impl Verdict {
     }
 }
 
-fn verdict_holds(sight: Sight) -> Duration {
-    match sight {
-        Sight::Mincore | Sight::Memory => LONG_VERDICT_HOLDS,
-        Sight::Cachestat | Sight::Blind => VERDICT_HOLDS,
-    }
-}
-
 /// Readers often go on side by side, each as many windows behind the next: they must not meet in a
 /// few slots.
-fn slot_of(file: &Arc<File>, window: u64, slots: usize) -> usize {
+fn slot_of(file: &Arc<File>, window: u64) -> usize {
     let mut hasher = DefaultHasher::new();
     (Arc::as_ptr(file), window).hash(&mut hasher);
-    hasher.finish() as usize % slots
+    hasher.finish() as usize % SLOTS
 }
 
 /// cachestat(2) also counts pages whose read is still under way, and sending one of those would
@@ -256,10 +255,23 @@ mod tests {
             let all = range(&file, 0, PAGES * PAGE_BYTES);
             assert!(residency.is_cached(&all, false, now));
             evict(&file);
-            let holds = verdict_holds(sight);
-            assert!(residency.is_cached(&all, false, now + holds / 2), "not asked again");
-            assert!(!residency.is_cached(&all, false, now + holds));
+            assert!(residency.is_cached(&all, false, now + VERDICT_HOLDS / 2), "not asked again");
+            assert!(!residency.is_cached(&all, false, now + VERDICT_HOLDS));
         }
+    }
+
+    #[test]
+    fn a_range_that_is_dropped_is_asked_for_again_and_no_other() {
+        let (file, now) = (written(4 * WINDOW_BYTES), Instant::now());
+        let residency = Residency::new(Sight::Cachestat);
+        let window = |n| range(&file, n * WINDOW_BYTES, WINDOW_BYTES);
+        for n in 0..4 {
+            assert!(residency.is_cached(&window(n), false, now));
+        }
+        evict(&file);
+        residency.forget(&range(&file, WINDOW_BYTES + 1, WINDOW_BYTES));
+        let known = [0, 1, 2, 3].map(|n| residency.is_cached(&window(n), false, now));
+        assert_eq!(known, [true, false, false, true]);
     }
 
     fn written(len_bytes: u64) -> Arc<File> {
@@ -293,7 +305,7 @@ mod tests {
         let next = |n| residency.is_cached(&page(n), false, now);
         let known = |n| {
             let verdicts = residency.verdicts.borrow();
-            let verdict = verdicts[slot_of(&file, 0, SLOTS)].as_ref();
+            let verdict = verdicts[slot_of(&file, 0)].as_ref();
             verdict.is_some_and(|verdict| verdict.covers(&(n * PAGE_BYTES..(n + 1) * PAGE_BYTES)))
         };
         assert!(next(0) && !known(1));
@@ -317,8 +329,7 @@ mod tests {
     fn readers_side_by_side_do_not_meet_in_a_few_slots() {
         let file = file(|_| false);
         for windows_apart in 1..1024 {
-            let slots: HashSet<_> =
-                (0..16).map(|n| slot_of(&file, n * windows_apart, SLOTS)).collect();
+            let slots: HashSet<_> = (0..16).map(|n| slot_of(&file, n * windows_apart)).collect();
             assert!(slots.len() >= 8, "{} at {windows_apart}", slots.len());
         }
     }

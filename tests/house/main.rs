@@ -212,14 +212,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &["api", "field", "header", "reader", "sample", "schema", "writer"],
         "the macro of the messages names all that a field needs",
     ),
-    ("storage", &["index_file", "segment"], "not yet cut"),
-    ("storage", &["resync", "scan"], "not yet cut"),
-    ("storage", &["derived", "prove", "recovery"], "not yet cut"),
-    (
-        "storage",
-        &["append", "listing", "log", "old_format", "partition_metadata", "producers"],
-        "not yet cut",
-    ),
     ("ring", &["epoll", "perform", "ring", "uring", "uring_calls"], "not yet cut"),
     (
         "ring",

@@ -17,15 +17,15 @@ use std::{io, sync::Arc, time::UNIX_EPOCH};
 use penstock_batch::{BatchHeader, Codec, TimestampType};
 
 use crate::{
-    Directory, DiskFile, Offset, Position,
     age::{AgeNeeds, Before},
     batch_place::{BatchPlace, HeaderWalk, max_timestamp_of_records},
+    begin::{ALL, Begin},
+    disk::{Directory, DiskFile},
     index_entry::TimeEntry,
-    prove::Begin,
     quiet_file::QuietFile,
-    recovery::ALL,
     scan::{Scan, Scanned},
     segment::{Segment, SegmentFiles},
+    units::{Offset, Position},
 };
 
 /// A last write so far ahead of the clock is taken as it is: a clock that is set by so much is no

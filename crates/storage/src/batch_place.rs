@@ -2,7 +2,10 @@
 
 use penstock_batch::{BatchHeader, Codec, HEADER_LEN, Records, TimestampType};
 
-use crate::{Offset, Position, damage::DamagedRanges};
+use crate::{
+    damage::DamagedRanges,
+    units::{Offset, Position},
+};
 
 /// No batch is larger: no request that could bring one is.
 pub(crate) const LARGEST_BATCH_BYTES: u64 = 128 << 20;

@@ -12,7 +12,11 @@
 
 use std::{io, sync::Arc};
 
-use crate::{Directory, Offset, Position, checked_text};
+use crate::{
+    checked_text,
+    disk::Directory,
+    units::{Offset, Position},
+};
 
 /// Kafka passes over files whose ending it does not know.
 const FILE_NAME: &str = "penstock-damage";

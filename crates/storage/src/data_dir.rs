@@ -21,8 +21,16 @@ use std::{
 use rustix::{fs::FlockOperation, io::Errno};
 
 use crate::{
-    DirEntry, Directory, Disk, DiskFile, LastStop, Log, LogConfig, LogError, Offset, PartitionName,
-    RecoveryPoint, SmallFile, TopicId, partition_metadata, recovery_points, swap,
+    config::LogConfig,
+    disk::{DirEntry, Directory, Disk, DiskFile},
+    error::LogError,
+    log::{LastStop, Log},
+    partition_metadata,
+    recovery_points::{self, RecoveryPoint},
+    small_file::SmallFile,
+    swap,
+    topic::{PartitionName, TopicId},
+    units::Offset,
 };
 
 const LOCK: &str = ".lock";

@@ -15,15 +15,18 @@ use std::{collections::BTreeSet, io};
 use penstock_batch::BatchHeader;
 
 use crate::{
-    Log, LogError, Offset, Recovery, Transactions,
     batch_place::BatchPlace,
+    begin::{ALL, Begin},
     epochs::Epochs,
-    listing::list_segments,
-    producer_snapshot::{self, SUFFIX},
-    prove::Begin,
-    recovery::ALL,
+    error::LogError,
+    listing::{SNAPSHOT, list_segments, segment_file},
+    log::Log,
+    producer_snapshot,
     scan::{Scan, Scanned},
-    segment::{Segment, segment_file},
+    segment::Segment,
+    summary::Recovery,
+    transactions::Transactions,
+    units::Offset,
 };
 
 /// Completes what a log knows of epochs and producers. Blocks.
@@ -81,7 +84,7 @@ fn load_snapshot(log: &mut Log, snapshots: &BTreeSet<Offset>) -> io::Result<Offs
     let mut from = None;
     let mut removed = false;
     for offset in snapshots.iter().rev() {
-        let path = segment_file(&log.dir, *offset, SUFFIX);
+        let path = segment_file(&log.dir, *offset, SNAPSHOT);
         let is_candidate = from.is_none() && *offset <= log.log_end;
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if is_candidate && let Some(entries) = producer_snapshot::decode(&log.dir.read(name)?) {

@@ -293,6 +293,18 @@ pub(crate) fn sync_error(error: io::Error) -> io::Error {
     io::Error::other(error)
 }
 
+/// Writes the first bytes of a file once more, as they are. Blocks.
+pub(crate) fn write_again(file: &dyn DiskFile, len_bytes: u64) -> io::Result<()> {
+    const CHUNK_BYTES: u64 = 1 << 20;
+    let mut chunk = Vec::new();
+    for at in (0..len_bytes).step_by(CHUNK_BYTES as usize) {
+        chunk.resize((len_bytes - at).min(CHUNK_BYTES) as usize, 0);
+        file.read_exact_at(&mut chunk, at)?;
+        file.write_all_at(&chunk, at)?;
+    }
+    Ok(())
+}
+
 impl<P: AsRef<Path> + ?Sized> From<&P> for Directory {
     fn from(path: &P) -> Directory {
         Directory::on(Arc::new(Files), path.as_ref())

@@ -19,7 +19,7 @@ use std::{
     },
 };
 
-use crate::{Directory, Offset};
+use crate::{disk::Directory, units::Offset};
 
 const FILE_NAME: &str = "leader-epoch-checkpoint";
 
@@ -176,7 +176,7 @@ mod tests {
     use std::{fs, path::Path, sync::mpsc, thread, time::Duration};
 
     use super::*;
-    use crate::{DirEntry, Disk, DiskFile, Files};
+    use crate::disk::{DirEntry, Disk, DiskFile, Files};
 
     fn directory(dir: &tempfile::TempDir) -> Arc<Directory> {
         Arc::new(Directory::from(dir.path()))

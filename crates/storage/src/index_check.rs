@@ -12,11 +12,12 @@
 use std::{collections::VecDeque, io};
 
 use crate::{
-    Damage, Offset,
     batch_place::BatchPlace,
+    damage::Damage,
     index_entry::{Entry, OffsetEntry, TimeEntry},
     index_file::IndexFile,
     segment::SegmentFiles,
+    units::Offset,
 };
 
 /// The entries that have not gone by yet.

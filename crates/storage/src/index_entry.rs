@@ -9,7 +9,7 @@
 //! of the batch that starts at its position. A time entry names the greatest timestamp up to there
 //! and the last offset of the batch that brought it.
 
-use crate::Position;
+use crate::units::Position;
 
 /// What both kinds of entry have in common.
 pub(crate) trait Entry: Copy {
@@ -35,6 +35,15 @@ pub(crate) struct OffsetEntry {
 pub(crate) struct TimeEntry {
     pub(crate) timestamp_ms: i64,
     pub(crate) relative_offset: u32,
+}
+
+/// The two entries that what is sought lies between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bracket<E> {
+    /// The last entry that is not beyond; `None`: all are.
+    pub(crate) floor: Option<E>,
+    /// The entry after it; `None`: there is none, or it is not known.
+    pub(crate) next: Option<E>,
 }
 
 impl OffsetEntry {
@@ -77,6 +86,19 @@ impl Entry for TimeEntry {
 
     fn relative_offset(self) -> u32 {
         self.relative_offset
+    }
+}
+
+impl<E> Bracket<E> {
+    /// Nothing is known: begin at the segment's start.
+    pub(crate) const NONE: Bracket<E> = Bracket { floor: None, next: None };
+}
+
+impl<E: Entry> Bracket<E> {
+    /// In sorted entries. `beyond` says whether an entry lies past what is sought.
+    pub(crate) fn of(entries: &[E], beyond: impl Fn(E) -> bool) -> Bracket<E> {
+        let (floors, nexts) = entries.split_at(entries.partition_point(|entry| !beyond(*entry)));
+        Bracket { floor: floors.last().copied(), next: nexts.first().copied() }
     }
 }
 

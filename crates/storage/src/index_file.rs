@@ -23,11 +23,10 @@ use std::{
 };
 
 use crate::{
-    Directory, DiskFile, Offset,
-    disk::sync_error,
-    index_entry::Entry,
-    index_search::Bracket,
-    segment::{segment_file, write_again},
+    disk::{Directory, DiskFile, sync_error, write_again},
+    index_entry::{Bracket, Entry},
+    listing::segment_file,
+    units::Offset,
 };
 
 /// One index file by name. Costs no descriptor while nobody looks into it.

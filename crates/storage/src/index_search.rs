@@ -11,19 +11,10 @@
 //! The file's content is a hint, never a fact: whoever gets an entry checks it against the log. All
 //! that is promised for a file of random bytes is that the search ends.
 
-use crate::index_entry::Entry;
+use crate::index_entry::{Bracket, Entry};
 
 /// Bytes of a page without the entry it shares with the next one.
 const PAGE_LEN_BYTES: usize = 4096;
-
-/// The two entries that what is sought lies between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bracket<E> {
-    /// The last entry that is not beyond; `None`: all are.
-    pub(crate) floor: Option<E>,
-    /// The entry after it; `None`: there is none, or it is not known.
-    pub(crate) next: Option<E>,
-}
 
 /// A search for the entries around what is sought.
 #[derive(Debug)]
@@ -34,19 +25,6 @@ pub(crate) struct IndexSearch<E> {
     /// A page to try first.
     guess: Option<u64>,
     bracket: Bracket<E>,
-}
-
-impl<E> Bracket<E> {
-    /// Nothing is known: begin at the segment's start.
-    pub(crate) const NONE: Bracket<E> = Bracket { floor: None, next: None };
-}
-
-impl<E: Entry> Bracket<E> {
-    /// In sorted entries. `beyond` says whether an entry lies past what is sought.
-    pub(crate) fn of(entries: &[E], beyond: impl Fn(E) -> bool) -> Bracket<E> {
-        let (floors, nexts) = entries.split_at(entries.partition_point(|entry| !beyond(*entry)));
-        Bracket { floor: floors.last().copied(), next: nexts.first().copied() }
-    }
 }
 
 impl<E: Entry> IndexSearch<E> {

@@ -19,11 +19,11 @@ use std::{
 };
 
 use crate::{
-    Offset,
     batch_place::BatchPlace,
-    index_entry::{Entry, OffsetEntry},
-    index_search::{Bracket, IndexSearch, page_entries},
+    index_entry::{Bracket, Entry, OffsetEntry},
+    index_search::{IndexSearch, page_entries},
     recent::RecentBatch,
+    units::Offset,
 };
 
 const PAGES: usize = 16;
@@ -150,6 +150,7 @@ fn is_full(entries: &[OffsetEntry]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Position;
 
     /// Page `number` of an index whose n-th entry is (10 n, 1000 n), n from 1.
     fn page(segment: i64, sealed: bool, number: u64, entries: u32) -> IndexPage {
@@ -204,7 +205,7 @@ mod tests {
         let learned = Learned::default();
         for n in 0..=PLACES as i64 {
             let (base, last) = (Offset(10 * n), Offset(10 * n + 8));
-            let position = crate::Position(n as u64);
+            let position = Position(n as u64);
             learned.add_batch(&BatchPlace {
                 base,
                 last,

@@ -8,18 +8,24 @@
 //!
 //! Files of other names are passed over. Nothing is opened here, and nothing changed.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use crate::{
-    DirEntry, Directory, LogError, Offset,
+    disk::{DirEntry, Directory},
+    error::LogError,
     index_entry::{Entry, OffsetEntry, TimeEntry},
-    producer_snapshot,
+    units::Offset,
 };
 
 /// Ending of a segment's batches.
 pub(crate) const LOG: &str = "log";
 /// Ending of Kafka's list of a segment's aborted transactions.
 pub(crate) const TXN_INDEX: &str = "txnindex";
+/// Ending of a list of idempotent producers, whose name is an offset.
+pub(crate) const SNAPSHOT: &str = "snapshot";
 /// What belongs to a segment and nothing else.
 pub(crate) const OF_SEGMENTS: [&str; 4] = [LOG, OffsetEntry::SUFFIX, TimeEntry::SUFFIX, TXN_INDEX];
 
@@ -68,7 +74,7 @@ pub(crate) fn list_segments(dir: &Directory) -> Result<Listing, LogError> {
             }
             (_, Some(_)) => {}
             (LOG, None) => drop(listing.segments.insert(base)),
-            (producer_snapshot::SUFFIX, None) => drop(listing.snapshots.insert(base)),
+            (SNAPSHOT, None) => drop(listing.snapshots.insert(base)),
             (_, None) => companions.push((base, kind, path)),
         }
     }
@@ -82,6 +88,11 @@ pub(crate) fn list_segments(dir: &Directory) -> Result<Listing, LogError> {
     Ok(listing)
 }
 
+/// `<dir>/<20 digits>.<suffix>`.
+pub(crate) fn segment_file(dir: &Path, base: Offset, suffix: &str) -> PathBuf {
+    dir.join(format!("{:020}.{suffix}", base.0))
+}
+
 /// `<20 digits>.<kind>`, and a stage behind it or none.
 fn segment_name(name: &str) -> Option<(Offset, &'static str, Option<Stage>)> {
     let mut parts = name.split('.');
@@ -89,7 +100,7 @@ fn segment_name(name: &str) -> Option<(Offset, &'static str, Option<Stage>)> {
     let all_digits = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
     let base = Offset(digits.parse().ok().filter(|_| all_digits)?);
     let kind = parts.next()?;
-    let mut kinds = OF_SEGMENTS.into_iter().chain([producer_snapshot::SUFFIX]);
+    let mut kinds = OF_SEGMENTS.into_iter().chain([SNAPSHOT]);
     let kind = kinds.find(|known| *known == kind)?;
     let stage = match parts.next() {
         None => None,

@@ -16,29 +16,34 @@
 use std::{
     collections::VecDeque,
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
-    Damage, Directory, EpochStart, FindError, Found, LogConfig, Lookup, Offset, OldSegments,
-    TimestampLookup, TopicId,
     age::SegmentAge,
     batch_place::BatchPlace,
-    damage::DamagedRanges,
-    epochs::Epochs,
-    index_entry::TimeEntry,
-    index_search::Bracket,
+    config::LogConfig,
+    damage::{Damage, DamagedRanges},
+    disk::Directory,
+    epochs::{EpochStart, Epochs},
+    error::LogError,
+    index_entry::{Bracket, TimeEntry},
     learned::{IndexPage, Learned},
-    listing::list_segments,
-    lookup::Begin,
+    listing::{list_segments, segment_file},
+    lookup::{Begin, Lookup},
+    old_format::OldSegments,
     outstanding::Outstanding,
     partition_metadata,
     producers::Producers,
+    read::{FindError, Found},
     recent::RecentBatches,
-    segment::{Indexer, Segment, SegmentFiles, segment_file},
+    segment::{Indexer, Segment, SegmentFiles},
+    timestamp_lookup::TimestampLookup,
     timestamp_source::TimestampSource,
+    topic::TopicId,
+    units::Offset,
 };
 
 /// The log of one partition.
@@ -106,45 +111,6 @@ pub enum LastStop {
     Clean,
     /// It was killed: the active segment is read whole.
     Unclean,
-}
-
-/// Why a log cannot be made or opened.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// The system said no.
-    #[error("{path}: {source}")]
-    Io {
-        /// What was touched.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
-    /// The log is written in the message format of before 2017, which is not served, as a whole or
-    /// in a place where it cannot be passed over.
-    #[error(
-        "{path}: messages of format {magic} (before Kafka 0.11) are not served; let a Kafka serve this directory, \
-         copy the topic there into a new one, and bring that"
-    )]
-    OldFormat {
-        /// The segment.
-        path: PathBuf,
-        /// 0 or 1.
-        magic: i8,
-    },
-    /// A small text file is not what it should be.
-    #[error("{path}: {what}")]
-    Metadata {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        what: String,
-    },
-}
-
-impl LogError {
-    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> LogError {
-        move |source| LogError::Io { path: path.to_owned(), source }
-    }
 }
 
 /// One segment, for listings and metrics.

@@ -15,11 +15,16 @@
 use std::{io, sync::Arc};
 
 use crate::{
-    DamageFlush, Directory, IndexFlush, Log, Offset, RecoveryPoint, TailCut,
-    disk::is_shortage,
-    log::Writing,
-    producer_snapshot::{self, SUFFIX},
-    segment::{Segment, SegmentFiles, segment_file},
+    damage::DamageFlush,
+    disk::{Directory, is_shortage},
+    flush::IndexFlush,
+    listing::{SNAPSHOT, segment_file},
+    log::{Log, Writing},
+    producer_snapshot,
+    recovery_points::RecoveryPoint,
+    segment::{Segment, SegmentFiles},
+    torn::TailCut,
+    units::Offset,
 };
 
 /// All that is not yet known to be on the disk.
@@ -103,13 +108,13 @@ impl LogFlush {
 
     fn write_snapshot(&self) -> io::Result<()> {
         let Some(bytes) = &self.snapshot else { return Ok(()) };
-        self.dir.put_file(&format!("{:020}.{SUFFIX}", self.point.0), bytes)
+        self.dir.put_file(&format!("{:020}.{SNAPSHOT}", self.point.0), bytes)
     }
 
     /// Not before the new one has its name on the disk.
     fn remove_superseded(&self) -> io::Result<()> {
         let Some(old) = self.superseded else { return Ok(()) };
-        match self.dir.disk().remove_file(&segment_file(&self.dir, old, SUFFIX)) {
+        match self.dir.disk().remove_file(&segment_file(&self.dir, old, SNAPSHOT)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }

@@ -29,12 +29,13 @@ use std::{fs::File, sync::Arc};
 use penstock_batch::HEADER_LEN;
 
 use crate::{
-    FindError, Found, Need, Offset, Position, Step,
     batch_place::{BatchPlace, HeaderWalk, Seen, WINDOW_BYTES},
-    index_entry::OffsetEntry,
-    index_search::{Bracket, IndexSearch},
+    index_entry::{Bracket, OffsetEntry},
+    index_search::IndexSearch,
     learned::{IndexPage, Learned},
+    read::{FindError, Found, Need, Step},
     segment::SegmentView,
+    units::{Offset, Position},
 };
 
 /// Entries that are no further apart are near.

@@ -18,9 +18,10 @@ use std::{collections::BTreeSet, io};
 use penstock_batch::MAGIC;
 
 use crate::{
-    Directory, DiskFile, LogError, Offset,
-    listing::{LOG, list_segments},
-    segment::segment_file,
+    disk::{Directory, DiskFile},
+    error::LogError,
+    listing::{LOG, list_segments, segment_file},
+    units::Offset,
 };
 
 const LENGTH_AT: u64 = 8;

@@ -8,7 +8,10 @@
 //!
 //! Kept by `Log` between `begin_append` and the end of the last of them; see append.rs. Pure.
 
-use crate::{Offset, Position, ProducedBatch};
+use crate::{
+    produced::ProducedBatch,
+    units::{Offset, Position},
+};
 
 /// Appends planned one behind the other, in one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]

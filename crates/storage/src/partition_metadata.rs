@@ -7,7 +7,7 @@
 
 use std::io;
 
-use crate::{Directory, LogError, TopicId};
+use crate::{disk::Directory, error::LogError, topic::TopicId};
 
 const FILE_NAME: &str = "partition.metadata";
 

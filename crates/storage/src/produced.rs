@@ -16,7 +16,7 @@ use penstock_batch::{
     check_records,
 };
 
-use crate::{LogConfig, compressed};
+use crate::{compressed, config::LogConfig};
 
 #[cfg(test)]
 mod tests;

@@ -12,10 +12,7 @@
 //! not hear of. Kafka reads that too, and goes by the last entry. What Kafka keeps of transactions
 //! goes through unchanged.
 
-use crate::Offset;
-
-/// Ending of the file's name.
-pub(crate) const SUFFIX: &str = "snapshot";
+use crate::units::Offset;
 
 const VERSION: i16 = 1;
 /// Version and checksum, which the checksum does not cover.

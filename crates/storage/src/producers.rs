@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 
 use penstock_batch::BatchHeader;
 
-use crate::{AppendError, Offset, producer_snapshot::SnapshotEntry};
+use crate::{error::AppendError, producer_snapshot::SnapshotEntry, units::Offset};
 
 /// Batches remembered a producer: it may have so many requests in flight.
 const BATCHES: usize = 5;

@@ -17,18 +17,20 @@ use std::{io, sync::Arc};
 use penstock_batch::{BatchBuilder, BatchHeader, HEADER_LEN, assign};
 
 use crate::{
-    LogError, Offset, Position,
     age::SegmentAge,
-    batch_place::{BatchPlace, HeaderWalk, Seen},
+    batch_place::BatchPlace,
+    begin::{ALL, Begin, header_at},
     damage::DamagedRanges,
+    disk::is_no_room,
+    error::LogError,
     index_entry::{Entry, OffsetEntry},
-    is_no_room,
     listing::LOG,
     log::{Active, wall_clock_ms},
     old_format,
-    recovery::{ALL, Opening},
+    opening::Opening,
     scan::{Scan, Scanned},
     segment::{Indexer, MAX_SEGMENT_BYTES, Segment, SegmentFiles},
+    units::{Offset, Position},
 };
 
 /// A segment that was read, and may become the active one.
@@ -151,6 +153,12 @@ impl Opening<'_> {
         Ok((active, end))
     }
 
+    /// The log was longer once: the offsets up to the point have been used. A point that the
+    /// segment has no room for is not of this log.
+    pub(crate) fn reached_beyond(&self, last: &Proved) -> bool {
+        last.end < self.written && last.has_room_for(self.written)
+    }
+
     /// Takes off what is unsound at its end. Whether nothing of it is left: it may find no room, on
     /// btrfs.
     pub(crate) fn cut(&mut self, proved: &mut Proved) -> Result<bool, LogError> {
@@ -245,74 +253,9 @@ impl Opening<'_> {
     }
 }
 
-/// Where in a segment to begin, and the index entries that lead there.
-pub(crate) struct Begin {
-    /// From there to the end of the segment.
-    pub(crate) walk: HeaderWalk,
-    indexer: Indexer,
-}
-
-impl Begin {
-    /// At the last index entry below an offset, if that leads to a batch; else at the start.
-    /// Blocks.
-    pub(crate) fn below(
-        offset: Offset,
-        files: &Arc<SegmentFiles>,
-        damage: &DamagedRanges,
-        size_bytes: u64,
-    ) -> io::Result<Begin> {
-        let beyond = |relative_offset| files.absolute(relative_offset) >= offset;
-        let offsets = files.offsets.read_floor(|entry| beyond(entry.relative_offset))?;
-        let times = files.times.read_floor(|entry| beyond(entry.relative_offset))?;
-        let first = match (offsets.1, times.1) {
-            (Some(entry), Some(_)) => named_batch(entry, files, damage, size_bytes)?,
-            _ => None,
-        };
-        let (offsets, times) = match (offsets, times) {
-            both if first.is_some() => both,
-            ((_, None), times) => ((0, None), times),
-            _ => ((0, None), (0, None)),
-        };
-        let (position, lowest) = first.map_or((Position(0), files.base), |b| (b.position, b.base));
-        let walk = HeaderWalk::new(files.base, position, Position(size_bytes));
-        let walk = walk.not_below(lowest).over(damage);
-        let indexer = Indexer::resume(files, offsets, times);
-        Ok(Begin { walk, indexer })
-    }
-}
-
-/// The batch that an entry leads to, if it is one that the entry can name. Kafka 3 names the last
-/// offset of a whole append.
-fn named_batch(
-    entry: OffsetEntry,
-    files: &SegmentFiles,
-    damage: &DamagedRanges,
-    size_bytes: u64,
-) -> io::Result<Option<BatchPlace>> {
-    if entry.position().0 >= size_bytes || damage.at(entry.position()).is_some() {
-        return Ok(None);
-    }
-    let names = files.absolute(entry.relative_offset);
-    Ok(header_at(entry.position(), files, size_bytes)?.filter(|place| place.last <= names))
-}
-
 fn first_timestamp_ms(files: &SegmentFiles, size_bytes: u64) -> io::Result<Option<i64>> {
     let first = header_at(Position(0), files, size_bytes)?;
     Ok(first.map(|place| place.max_timestamp_ms))
-}
-
-fn header_at(
-    position: Position,
-    files: &SegmentFiles,
-    size_bytes: u64,
-) -> io::Result<Option<BatchPlace>> {
-    let walk = HeaderWalk::new(files.base, position, Position(size_bytes));
-    let mut bytes = vec![0; walk.at_most(HEADER_LEN as u64)];
-    files.log.read_exact_at(&mut bytes, position.0)?;
-    Ok(match walk.look(&bytes, position) {
-        Seen::Batch(_, place) => Some(place),
-        Seen::EndOfWindow | Seen::Unsound => None,
-    })
 }
 
 fn new_active(files: &Arc<SegmentFiles>, indexer: Indexer, damage: DamagedRanges) -> Active {

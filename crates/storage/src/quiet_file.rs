@@ -14,7 +14,7 @@ use rustix::{
     io::{Errno, ReadWriteFlags, preadv2},
 };
 
-use crate::DiskFile;
+use crate::disk::DiskFile;
 
 /// Cached wholly or not: so much of others' is dropped at most beside what they have not cached.
 const PIECE_BYTES: usize = 64 << 10;

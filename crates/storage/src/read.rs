@@ -11,7 +11,7 @@
 
 use std::{fs::File, io, sync::Arc};
 
-use crate::{Offset, Position};
+use crate::units::{Offset, Position};
 
 /// Bytes a look-up must see before it can go on. The range always lies below the committed size.
 #[derive(Clone, Debug)]

@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::{Offset, Position, batch_place::BatchPlace};
+use crate::{
+    batch_place::BatchPlace,
+    units::{Offset, Position},
+};
 
 /// Batches remembered a partition: 32 bytes each, 64 KiB once a partition is busy, nothing while
 /// idle.

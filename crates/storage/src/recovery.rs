@@ -14,58 +14,36 @@
 //! are in derived.rs. Recovery is the one place where a segment is shortened, before anything of it
 //! was served.
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
-    Damage, DamageFlush, Directory, LastStop, Log, LogConfig, LogError, Offset, OldSegments,
-    Position, RecoveryPoint, Transactions,
     age::SegmentAge,
     batch_place::HeaderWalk,
-    damage::{self, DamagedRanges},
+    begin::ALL,
+    config::LogConfig,
+    damage::{Damage, DamageFlush},
     derived,
-    disk::is_no_room,
+    disk::{Directory, is_no_room},
     epochs::Epochs,
+    error::LogError,
     index_entry::{Entry, OffsetEntry, TimeEntry},
-    listing::{LOG, Listing},
-    log::{Active, Writing, wall_clock_ms},
+    listing::{LOG, Listing, segment_file},
+    log::{Active, LastStop, Log, Writing, wall_clock_ms},
+    old_format::OldSegments,
+    opening::{Left, Opening},
     partition_metadata,
     producers::Producers,
     prove::Proved,
     recent::RecentBatches,
+    recovery_points::RecoveryPoint,
     scan::{Scan, Scanned},
-    segment::{Indexer, MAX_SEGMENT_BYTES, Segment, SegmentFiles, segment_file},
-    swap, transactions,
+    segment::{Indexer, Segment, SegmentFiles},
+    summary::Recovery,
+    swap,
+    topic::TopicId,
+    transactions,
+    units::{Offset, Position},
 };
-
-/// Everything is believed, to the end.
-pub(crate) const ALL: Offset = Offset(i64::MAX);
-
-/// What opening a log had to do. All zero after a clean stop, but for a few KiB of `bytes_scanned`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recovery {
-    /// Segments of which batches were read.
-    pub segments_scanned: u64,
-    /// Bytes of log data read.
-    pub bytes_scanned: u64,
-    /// Bytes cut off behind the last sound batch.
-    pub truncated_bytes: u64,
-    /// Segments whose indexes were made anew, wholly or from the recovery point on.
-    pub indexes_rebuilt: u64,
-    /// Damaged ranges found: sound batches follow them.
-    pub damaged_ranges: u64,
-    /// Bytes in them.
-    pub damaged_bytes: u64,
-    /// Offsets between the last batch of a segment and the next segment, or the recovery point: a
-    /// power cut took them, or a Kafka that compacts. They are stepped over, and never used again.
-    pub missing_offsets: u64,
-    /// Files of segments that a Kafka was about to exchange when it was killed, and that are in
-    /// place now.
-    pub swapped_files: u64,
-    /// Segments that are too old to be served.
-    pub old_segments: Option<OldSegments>,
-    /// Signs of transactions, which are not served as such.
-    pub transactions: Transactions,
-}
 
 impl Log {
     /// Opens a log of which no recovery point is known. Blocks.
@@ -137,33 +115,6 @@ fn tidied(dir: &Directory, recovery: &mut Recovery) -> Result<Listing, LogError>
     Ok(listing)
 }
 
-/// A log while it is being opened.
-pub(crate) struct Opening<'a> {
-    pub(crate) dir: &'a Arc<Directory>,
-    pub(crate) config: &'a LogConfig,
-    /// Below it the files are believed.
-    pub(crate) proven: Offset,
-    /// Where it was written that the files are on the disk, believed or not: so far the log has
-    /// been.
-    pub(crate) written: Offset,
-    pub(crate) epochs: Epochs,
-    pub(crate) recent: RecentBatches,
-    pub(crate) recovery: &'a mut Recovery,
-    /// What the file says of damage.
-    known: Vec<Damage>,
-    /// What found no room, and is done later.
-    pub(crate) left: Left,
-}
-
-/// What opening a log would have written, had there been room.
-#[derive(Default)]
-pub(crate) struct Left {
-    /// The last segment's file goes on behind the log end.
-    pub(crate) is_torn: bool,
-    has_unkept_damage: bool,
-    unindexed: Vec<Indexer>,
-}
-
 /// What came of it.
 struct Opened {
     sealed: VecDeque<Segment>,
@@ -176,22 +127,7 @@ struct Opened {
     left: Left,
 }
 
-impl<'a> Opening<'a> {
-    fn new(
-        dir: &'a Arc<Directory>,
-        config: &'a LogConfig,
-        proven: Offset,
-        written: Offset,
-        recovery: &'a mut Recovery,
-    ) -> Result<Opening<'a>, LogError> {
-        (recovery.damaged_ranges, recovery.damaged_bytes) = (0, 0);
-        recovery.missing_offsets = 0;
-        let known = damage::read(dir).map_err(LogError::io(dir))?;
-        let (epochs, recent) = (Epochs::open(dir), RecentBatches::default());
-        let left = Left::default();
-        Ok(Opening { dir, config, proven, written, epochs, recent, recovery, known, left })
-    }
-
+impl Opening<'_> {
     /// `None` when the files contradict what was believed.
     fn run(mut self, bases: &[Offset]) -> Result<Option<Opened>, LogError> {
         let mut sealed = VecDeque::new();
@@ -241,12 +177,6 @@ impl<'a> Opening<'a> {
             ALL => last.has_unsound_end() || last.found_damage || self.reached_beyond(last),
             point => last.end < point,
         }
-    }
-
-    /// The log was longer once: the offsets up to the point have been used. A point that the
-    /// segment has no room for is not of this log.
-    pub(crate) fn reached_beyond(&self, last: &Proved) -> bool {
-        last.end < self.written && last.has_room_for(self.written)
     }
 
     /// Seals segments of which nothing sound follows but the name of `last`, which says what
@@ -332,77 +262,6 @@ impl<'a> Opening<'a> {
         })
     }
 
-    /// Makes both index files what they should be, unless they are. Whether there was room; else
-    /// the entries stay in memory until a flush finds some.
-    pub(crate) fn complete_indexes(&mut self, indexer: &Indexer) -> Result<bool, LogError> {
-        let io = || self.io(indexer.base(), OffsetEntry::SUFFIX);
-        match indexer.complete() {
-            Err(error) if is_no_room(&error) => {
-                tracing::warn!(
-                    dir = %self.dir.display(), segment = indexer.base().0, %error,
-                    "cannot write index entries; they stay in memory"
-                );
-                Ok(false)
-            }
-            completed => {
-                completed.map_err(io())?;
-                self.recovery.indexes_rebuilt += 1;
-                Ok(true)
-            }
-        }
-    }
-
-    /// The same of a segment that others follow.
-    pub(crate) fn complete_sealed(&mut self, mut indexer: Indexer) -> Result<bool, LogError> {
-        indexer.seal();
-        let is_complete = self.complete_indexes(&indexer)?;
-        if !is_complete {
-            self.left.unindexed.push(indexer);
-        }
-        Ok(is_complete)
-    }
-
-    /// What the file says of a segment, as far as it can be: below the point, and within the
-    /// segment.
-    pub(crate) fn known_damage(&self, base: Offset, size_bytes: u64) -> DamagedRanges {
-        let mut ranges = DamagedRanges::default();
-        let here = |range: &&Damage| {
-            range.segment == base
-                && range.first < self.proven
-                && range.end_position().0 <= size_bytes
-        };
-        self.known.iter().filter(here).for_each(|range| ranges.add(*range));
-        ranges
-    }
-
-    pub(crate) fn add_damage(&mut self, ranges: &mut DamagedRanges, found: Damage) {
-        let Damage { segment, position, len_bytes, first, end } = found;
-        tracing::error!(
-            dir = %self.dir.display(), segment = segment.0, position = position.0, len_bytes,
-            first_offset = first.0, end_offset = end.0,
-            "damaged: what is before and behind is served, this is not"
-        );
-        self.recovery.damaged_ranges += 1;
-        self.recovery.damaged_bytes += len_bytes;
-        ranges.add(found);
-    }
-
-    /// What is unsound at the end of a segment that others follow is damage, too.
-    pub(crate) fn add_tail(
-        &mut self,
-        segment: &mut Segment,
-        position: Position,
-        first: Offset,
-        next: Offset,
-    ) {
-        let len_bytes = segment.size_bytes - position.0;
-        if len_bytes > 0 {
-            let segment_base = segment.base();
-            let tail = Damage { segment: segment_base, position, len_bytes, first, end: next };
-            self.add_damage(&mut segment.damage, tail);
-        }
-    }
-
     /// Makes the file say what is known now. Without it nobody could believe the point that
     /// follows: below it nothing is looked at again.
     fn keep_damage<'s>(
@@ -423,36 +282,13 @@ impl<'a> Opening<'a> {
             written => written.map_err(LogError::io(self.dir)),
         }
     }
-
-    pub(crate) fn files(&self, base: Offset) -> Result<(Arc<SegmentFiles>, u64), LogError> {
-        let files = SegmentFiles::open(self.dir, base).map_err(self.io(base, LOG))?;
-        let size_bytes = files.log.len_bytes().map_err(self.io(base, LOG))?;
-        if size_bytes > MAX_SEGMENT_BYTES {
-            let what = format!("{size_bytes} bytes; a segment has at most {MAX_SEGMENT_BYTES}");
-            return Err(LogError::Metadata { path: self.path(base, LOG), what });
-        }
-        Ok((Arc::new(files), size_bytes))
-    }
-
-    pub(crate) fn path(&self, base: Offset, suffix: &str) -> PathBuf {
-        segment_file(self.dir, base, suffix)
-    }
-
-    pub(crate) fn io(
-        &self,
-        base: Offset,
-        suffix: &str,
-    ) -> impl FnOnce(std::io::Error) -> LogError + use<> {
-        let path = self.path(base, suffix);
-        move |source| LogError::Io { path, source }
-    }
 }
 
 impl Opened {
     fn into_log(
         self,
         dir: Arc<Directory>,
-        topic_id: Option<crate::TopicId>,
+        topic_id: Option<TopicId>,
         config: LogConfig,
         old: Option<OldSegments>,
     ) -> Log {

@@ -13,7 +13,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::{Offset, PartitionName, TopicId, checked_text};
+use crate::{
+    checked_text,
+    topic::{PartitionName, TopicId},
+    units::Offset,
+};
 
 pub(crate) const FILE_NAME: &str = "penstock-recovery-points";
 const VERSION: &str = "1";

@@ -20,9 +20,9 @@ use std::io;
 use penstock_batch::{BatchHeader, HEADER_LEN};
 
 use crate::{
-    Offset, Position,
     batch_place::{BatchPlace, HeaderWalk, LARGEST_BATCH_BYTES, Seen},
-    scan::WindowOn,
+    units::{Offset, Position},
+    window::WindowOn,
 };
 
 /// Base offset and length, which the length does not count.

@@ -4,9 +4,13 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use crate::{
-    Age, AgeRead, Directory, Log, Offset,
     age::SegmentAge,
-    segment::{Segment, segment_file},
+    age_read::{Age, AgeRead},
+    disk::Directory,
+    listing::segment_file,
+    log::Log,
+    segment::Segment,
+    units::Offset,
 };
 
 /// What may belong to a segment. The log goes first: indexes without a log are swept at the next

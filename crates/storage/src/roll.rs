@@ -11,10 +11,13 @@
 use std::{io, sync::Arc};
 
 use crate::{
-    Directory, IndexFlush, Log, Offset, ProducedBatch,
-    disk::{is_no_room, is_shortage, sync_error},
-    log::{Active, Writing},
+    config::TimestampType,
+    disk::{Directory, is_no_room, is_shortage, sync_error},
+    flush::IndexFlush,
+    log::{Active, Log, Writing},
+    produced::ProducedBatch,
     segment::{MAX_SEGMENT_BYTES, SegmentFiles},
+    units::Offset,
 };
 
 /// A decision to roll.
@@ -131,7 +134,7 @@ impl Log {
     fn filled_for_ms(&self, incoming: &ProducedBatch, now_ms: i64) -> i64 {
         match self.active.first_timestamp_ms {
             Some(first_ms) if first_ms >= 0 => {
-                let stamped = self.config.timestamp_type == crate::TimestampType::LogAppendTime;
+                let stamped = self.config.timestamp_type == TimestampType::LogAppendTime;
                 let by_our_clock = stamped || !incoming.is_checked;
                 let latest_ms = if by_our_clock { now_ms } else { incoming.header.max_timestamp };
                 latest_ms.saturating_sub(first_ms)

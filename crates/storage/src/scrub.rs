@@ -13,14 +13,18 @@
 use std::{fs::File, io, sync::Arc};
 
 use crate::{
-    Damage, DamageFlush, Directory, Log, LogConfig, LogError, Offset, Position,
     batch_place::HeaderWalk,
-    damage,
+    config::LogConfig,
+    damage::{self, Damage, DamageFlush},
+    disk::Directory,
+    error::LogError,
     index_check::IndexCheck,
     listing::list_segments,
+    log::Log,
     quiet_file::QuietFile,
     scan::{Scan, Scanned},
     segment::{Indexer, SegmentFiles},
+    units::{Offset, Position},
 };
 
 /// A segment that is being read.

@@ -10,29 +10,21 @@
 //! it; `Indexer` is the growing end that only the active segment has. A `.log` keeps its descriptor
 //! open.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use crate::{
-    Directory, DiskFile, Offset, Position,
     age::SegmentAge,
     batch_place::BatchPlace,
     damage::DamagedRanges,
-    disk::sync_error,
+    disk::{Directory, DiskFile, sync_error, write_again},
     index_entry::{Entry, OffsetEntry, TimeEntry},
     index_file::{EntriesFlush, IndexFile, IndexTail},
+    listing::segment_file,
+    units::{Offset, Position},
 };
 
 /// The largest segment: positions in the index are not negative as Java's int.
 pub(crate) const MAX_SEGMENT_BYTES: u64 = i32::MAX as u64;
-
-/// `<dir>/<20 digits>.<suffix>`.
-pub(crate) fn segment_file(dir: &Path, base: Offset, suffix: &str) -> PathBuf {
-    dir.join(format!("{:020}.{suffix}", base.0))
-}
 
 /// What never changes about a segment.
 #[derive(Debug)]
@@ -95,17 +87,6 @@ impl SegmentFiles {
     pub(crate) fn absolute(&self, relative_offset: u32) -> Offset {
         Offset(self.base.0.saturating_add(relative_offset.into()))
     }
-}
-
-pub(crate) fn write_again(file: &dyn DiskFile, len_bytes: u64) -> io::Result<()> {
-    const CHUNK_BYTES: u64 = 1 << 20;
-    let mut chunk = Vec::new();
-    for at in (0..len_bytes).step_by(CHUNK_BYTES as usize) {
-        chunk.resize((len_bytes - at).min(CHUNK_BYTES) as usize, 0);
-        file.read_exact_at(&mut chunk, at)?;
-        file.write_all_at(&chunk, at)?;
-    }
-    Ok(())
 }
 
 /// A segment as the log knows it.

@@ -3,10 +3,12 @@
 use std::{io, path::Path};
 
 use crate::{
-    Damage, Disk, DiskFile, Files, Offset, Position,
     batch_place::HeaderWalk,
+    damage::Damage,
+    disk::{Disk, DiskFile, Files},
     old_format,
     scan::{Scan, Scanned},
+    units::{Offset, Position},
 };
 
 /// Goes on behind damage.

@@ -3,7 +3,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::Directory;
+use crate::disk::Directory;
 
 /// A file by its name in the data directory. It need not exist.
 #[derive(Clone, Debug)]

@@ -18,12 +18,14 @@
 use std::{collections::BTreeSet, io, ops::Range, path::Path};
 
 use crate::{
-    Directory, LogError, Offset, Position,
     batch_place::HeaderWalk,
-    listing::{LOG, Listing, OF_SEGMENTS, Stage, StagedFile, list_segments},
+    disk::Directory,
+    error::LogError,
+    listing::{LOG, Listing, OF_SEGMENTS, Stage, StagedFile, list_segments, segment_file},
     old_format,
     scan::{Scan, Scanned},
-    segment::{MAX_SEGMENT_BYTES, segment_file},
+    segment::MAX_SEGMENT_BYTES,
+    units::{Offset, Position},
 };
 
 /// What is to be done with the staged files. Pure.

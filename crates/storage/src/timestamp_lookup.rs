@@ -20,12 +20,13 @@ use std::{collections::VecDeque, fs::File, sync::Arc};
 use penstock_batch::{BatchHeader, Codec, TimestampType, records};
 
 use crate::{
-    FindError, Need, Offset, Position, Step,
     batch_place::{BatchPlace, HeaderWalk, Seen, hides_max_timestamp, max_timestamp_of_records},
-    index_entry::{Entry, OffsetEntry, TimeEntry},
-    index_search::{Bracket, IndexSearch},
+    index_entry::{Bracket, Entry, OffsetEntry, TimeEntry},
+    index_search::IndexSearch,
     lookup::{Begin, Lookup},
+    read::{FindError, Need, Step},
     timestamp_source::TimestampSource,
+    units::{Offset, Position},
 };
 
 /// Larger batches are not read to find the record: they answer as if they were compressed.

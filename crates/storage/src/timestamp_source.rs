@@ -3,10 +3,11 @@
 use std::io;
 
 use crate::{
-    FindError, Position,
     batch_place::HeaderWalk,
     index_entry::{OffsetEntry, TimeEntry},
+    read::FindError,
     segment::{Indexer, SegmentView},
+    units::Position,
 };
 
 /// A segment and what is known of its times.

@@ -15,7 +15,12 @@
 
 use std::{io, sync::Arc};
 
-use crate::{Append, Log, disk::is_no_room, log::Writing, segment::SegmentFiles};
+use crate::{
+    append::Append,
+    disk::is_no_room,
+    log::{Log, Writing},
+    segment::SegmentFiles,
+};
 
 /// Makes the active segment's file end where the log does.
 #[derive(Debug)]

@@ -12,7 +12,12 @@ use std::collections::BTreeSet;
 
 use penstock_batch::BatchHeader;
 
-use crate::{Directory, LogError, Offset, listing::TXN_INDEX, segment::segment_file};
+use crate::{
+    disk::Directory,
+    error::LogError,
+    listing::{TXN_INDEX, segment_file},
+    units::Offset,
+};
 
 /// Version, producer id, first and last offset, last stable offset.
 const ENTRY_LEN: u64 = 2 + 8 + 8 + 8 + 8;

@@ -9,8 +9,9 @@
 //! Both are searched beside the files, and written by the same flushes.
 
 use crate::{
-    IndexFlush, Log,
+    flush::IndexFlush,
     index_file::EntriesFlush,
+    log::Log,
     segment::{Indexer, Segment},
 };
 

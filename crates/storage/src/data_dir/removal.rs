@@ -11,7 +11,10 @@
 use std::{io, path::PathBuf};
 
 use super::{DataDir, DataDirError, io_error, name_of};
-use crate::{DirEntry, PartitionName, is_no_room};
+use crate::{
+    disk::{DirEntry, is_no_room},
+    topic::PartitionName,
+};
 
 /// A partition's directory without its name.
 #[derive(Debug)]

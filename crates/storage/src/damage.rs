@@ -13,7 +13,7 @@
 use std::{io, sync::Arc};
 
 use crate::{
-    checked_text,
+    checkpoint::checked_text,
     disk::Directory,
     units::{Offset, Position},
 };

@@ -21,15 +21,17 @@ use std::{
 use rustix::{fs::FlockOperation, io::Errno};
 
 use crate::{
-    config::LogConfig,
+    checkpoint::{
+        partition_metadata,
+        recovery_points::{self, RecoveryPoint},
+    },
+    data_dir::small_file::SmallFile,
     disk::{DirEntry, Directory, Disk, DiskFile},
     error::LogError,
     log::{LastStop, Log},
-    partition_metadata,
-    recovery_points::{self, RecoveryPoint},
-    small_file::SmallFile,
-    swap,
-    topic::{PartitionName, TopicId},
+    log_config::LogConfig,
+    recovery::swap,
+    topic_name::{PartitionName, TopicId},
     units::Offset,
 };
 
@@ -41,6 +43,7 @@ const LOG_STARTS: &str = "log-start-offset-checkpoint";
 const KAFKAS_POINTS: &str = "recovery-point-offset-checkpoint";
 
 mod removal;
+pub(crate) mod small_file;
 
 pub use removal::TakenAway;
 

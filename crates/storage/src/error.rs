@@ -1,7 +1,7 @@
 //! Why a log cannot be opened, and why an append cannot begin.
 //!
 //! `LogError` blocks a whole partition, so its text names the file. `AppendError` refuses one batch
-//! and leaves the log as it was. Errors of look-ups are in read.rs.
+//! and leaves the log as it was. Errors of look-ups are in step.rs.
 
 use std::{
     io,

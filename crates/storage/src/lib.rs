@@ -24,92 +24,61 @@
 //! log, or more). Each of its fetches in between reads one batch header, or none if another
 //! consumer was there just before.
 //!
-//! A reader's path: log.rs → lookup.rs → index_search.rs → learned.rs. A writer's: produced.rs →
-//! append.rs → segment.rs. Starting: data_dir.rs → recovery.rs → swap.rs → scan.rs. Under all of
-//! them: disk.rs.
+//! | room | what is in it |
+//! |---|---|
+//! | `log` | appending, rolling, expiring, flushing; producers and what they send |
+//! | `find` | look-ups by offset and by time |
+//! | `segment` | a segment's files: batches, indexes, age; scanning them, and names of files |
+//! | `recovery` | opening a log: what is believed, what is proved |
+//! | `scrub` | reading everything again, and comparing it |
+//! | `checkpoint` | the small files beside the segments |
+//! | `data_dir` | the directory that holds the partitions |
+//!
+//! A reader's path: log.rs → find/offset.rs → find/index_search.rs → find/learned.rs. A writer's:
+//! log/produced.rs → log/append.rs → segment.rs. Starting: data_dir.rs → recovery.rs →
+//! recovery/swap.rs → segment/scan.rs. Under all of them: disk.rs. `tests/house/main.rs` holds
+//! which room may know which.
 
-mod age;
-mod age_read;
-mod append;
-mod batch_place;
-mod begin;
-mod checked_text;
-mod compressed;
-mod config;
+mod checkpoint;
 mod damage;
 mod data_dir;
-mod derived;
 mod disk;
-mod epochs;
 mod error;
-mod flush;
-mod index_check;
-mod index_entry;
-mod index_file;
-mod index_search;
-mod learned;
-mod listing;
+mod find;
 mod log;
-mod log_flush;
-mod lookup;
-mod old_format;
-mod opening;
-mod outstanding;
-mod partition_metadata;
-mod produced;
-mod producer_snapshot;
-mod producers;
-mod prove;
-mod quiet_file;
-mod read;
-mod recent;
+mod log_config;
 mod recovery;
-mod recovery_points;
-mod resync;
-mod retention;
-mod roll;
-mod scan;
 mod scrub;
 mod segment;
-mod segment_reader;
-mod small_file;
-mod summary;
-mod swap;
-mod timestamp_lookup;
-mod timestamp_source;
-mod topic;
-mod torn;
-mod transactions;
-mod unindexed;
+mod topic_name;
 mod units;
-mod window;
 
-pub use age_read::{Age, AgeRead};
-pub use append::{Append, Appended};
-pub use config::{LogConfig, TimestampType};
+pub use checkpoint::leader_epochs::EpochStart;
+pub use checkpoint::recovery_points::RecoveryPoint;
 pub use damage::{Damage, DamageFlush};
+pub use data_dir::small_file::SmallFile;
 pub use data_dir::{DataDir, DataDirError, TakenAway};
 pub use disk::{
     DirEntry, Directory, Disk, DiskFile, Files, is_no_room, is_out_of_descriptors, is_shortage,
 };
-pub use epochs::EpochStart;
 pub use error::{AppendError, LogError};
-pub use flush::IndexFlush;
+pub use find::offset::Lookup;
+pub use find::step::{Extent, FindError, Found, Need, Step};
+pub use find::timestamp::{TimestampFound, TimestampLookup};
+pub use log::append::{Append, Appended};
+pub use log::expiry::{ExpiredSegment, Expiry};
+pub use log::flush::{FlushError, LogFlush, WriteAgain};
+pub use log::index_flush::IndexFlush;
+pub use log::produced::{ProduceError, ProducedBatch, Terms};
+pub use log::roll::{NewSegment, Roll};
+pub use log::torn::TailCut;
 pub use log::{Find, LastStop, Log, SegmentInfo};
-pub use log_flush::{FlushError, LogFlush, WriteAgain};
-pub use lookup::Lookup;
-pub use old_format::OldSegments;
-pub use produced::{ProduceError, ProducedBatch, Terms};
-pub use read::{Extent, FindError, Found, Need, Step};
-pub use recovery_points::RecoveryPoint;
-pub use retention::{ExpiredSegment, Expiry};
-pub use roll::{NewSegment, Roll};
+pub use log_config::{LogConfig, TimestampType};
+pub use recovery::summary::Recovery;
+pub use recovery::transactions::Transactions;
 pub use scrub::{Scrub, Scrubbed, keep_damage};
-pub use segment_reader::{SegmentPiece, SegmentReader};
-pub use small_file::SmallFile;
-pub use summary::Recovery;
-pub use timestamp_lookup::{TimestampFound, TimestampLookup};
-pub use topic::{MAX_PARTITIONS, NameError, PartitionName, TopicId, validate_topic_name};
-pub use torn::TailCut;
-pub use transactions::Transactions;
+pub use segment::age_read::{Age, AgeRead};
+pub use segment::old_format::OldSegments;
+pub use segment::reader::{SegmentPiece, SegmentReader};
+pub use topic_name::{MAX_PARTITIONS, NameError, PartitionName, TopicId, validate_topic_name};
 pub use units::{Offset, Position};

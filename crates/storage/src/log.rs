@@ -10,8 +10,20 @@
 //! The server holds it behind a mutex and calls it for decisions. Apart from `create` and `open`,
 //! no method reads or writes record bytes: what is to be read is said by `Lookup`s, what is to be
 //! written by `Append`s, and what may block is handed out as owned jobs (`Roll`, `IndexFlush`,
-//! `ExpiredSegment`). Appending is in append.rs, rolling in roll.rs, expiring in retention.rs,
+//! `ExpiredSegment`). Appending is in append.rs, rolling in roll.rs, expiring in expiry.rs,
 //! opening in recovery.rs.
+
+pub(crate) mod append;
+mod compressed;
+pub(crate) mod expiry;
+pub(crate) mod flush;
+pub(crate) mod index_flush;
+mod outstanding;
+pub(crate) mod produced;
+pub(crate) mod producers;
+pub(crate) mod roll;
+pub(crate) mod torn;
+mod unindexed;
 
 use std::{
     collections::VecDeque,
@@ -22,27 +34,32 @@ use std::{
 };
 
 use crate::{
-    age::SegmentAge,
-    batch_place::BatchPlace,
-    config::LogConfig,
+    checkpoint::{
+        leader_epochs::{EpochStart, Epochs},
+        partition_metadata,
+    },
     damage::{Damage, DamagedRanges},
     disk::Directory,
-    epochs::{EpochStart, Epochs},
     error::LogError,
-    index_entry::{Bracket, TimeEntry},
-    learned::{IndexPage, Learned},
-    listing::{list_segments, segment_file},
-    lookup::{Begin, Lookup},
-    old_format::OldSegments,
-    outstanding::Outstanding,
-    partition_metadata,
-    producers::Producers,
-    read::{FindError, Found},
-    recent::RecentBatches,
-    segment::{Indexer, Segment, SegmentFiles},
-    timestamp_lookup::TimestampLookup,
-    timestamp_source::TimestampSource,
-    topic::TopicId,
+    find::{
+        learned::{IndexPage, Learned},
+        offset::{Begin, Lookup},
+        recent::RecentBatches,
+        step::{FindError, Found},
+        timestamp::TimestampLookup,
+        timestamp_source::TimestampSource,
+    },
+    log::{outstanding::Outstanding, producers::Producers},
+    log_config::LogConfig,
+    segment::{
+        Indexer, Segment, SegmentFiles,
+        age::SegmentAge,
+        batch_place::BatchPlace,
+        index_entry::{Bracket, TimeEntry},
+        listing::{list_segments, segment_file},
+        old_format::OldSegments,
+    },
+    topic_name::TopicId,
     units::Offset,
 };
 

@@ -14,34 +14,39 @@
 //! are in derived.rs. Recovery is the one place where a segment is shortened, before anything of it
 //! was served.
 
+mod derived;
+mod opening;
+mod prove;
+pub(crate) mod summary;
+pub(crate) mod swap;
+pub(crate) mod transactions;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
-    age::SegmentAge,
-    batch_place::HeaderWalk,
-    begin::ALL,
-    config::LogConfig,
+    checkpoint::{leader_epochs::Epochs, partition_metadata, recovery_points::RecoveryPoint},
     damage::{Damage, DamageFlush},
-    derived,
     disk::{Directory, is_no_room},
-    epochs::Epochs,
     error::LogError,
-    index_entry::{Entry, OffsetEntry, TimeEntry},
-    listing::{LOG, Listing, segment_file},
-    log::{Active, LastStop, Log, Writing, wall_clock_ms},
-    old_format::OldSegments,
-    opening::{Left, Opening},
-    partition_metadata,
-    producers::Producers,
-    prove::Proved,
-    recent::RecentBatches,
-    recovery_points::RecoveryPoint,
-    scan::{Scan, Scanned},
-    segment::{Indexer, Segment, SegmentFiles},
-    summary::Recovery,
-    swap,
-    topic::TopicId,
-    transactions,
+    find::recent::RecentBatches,
+    log::{Active, LastStop, Log, Writing, producers::Producers, wall_clock_ms},
+    log_config::LogConfig,
+    recovery::{
+        opening::{Left, Opening},
+        prove::Proved,
+        summary::Recovery,
+    },
+    segment::{
+        Indexer, Segment, SegmentFiles,
+        age::SegmentAge,
+        batch_place::HeaderWalk,
+        begin::ALL,
+        index_entry::{Entry, OffsetEntry, TimeEntry},
+        listing::{LOG, Listing, segment_file},
+        old_format::OldSegments,
+        scan::{Scan, Scanned},
+    },
+    topic_name::TopicId,
     units::{Offset, Position},
 };
 

@@ -10,20 +10,24 @@
 //! The server's scrubber and `penstock scrub` drive it, as slowly as they like. It writes nothing
 //! itself, and leaves the page cache as it was (quiet_file.rs).
 
+mod index_check;
+
 use std::{fs::File, io, sync::Arc};
 
 use crate::{
-    batch_place::HeaderWalk,
-    config::LogConfig,
     damage::{self, Damage, DamageFlush},
     disk::Directory,
     error::LogError,
-    index_check::IndexCheck,
-    listing::list_segments,
     log::Log,
-    quiet_file::QuietFile,
-    scan::{Scan, Scanned},
-    segment::{Indexer, SegmentFiles},
+    log_config::LogConfig,
+    scrub::index_check::IndexCheck,
+    segment::{
+        Indexer, SegmentFiles,
+        batch_place::HeaderWalk,
+        listing::list_segments,
+        quiet_file::QuietFile,
+        scan::{Scan, Scanned},
+    },
     units::{Offset, Position},
 };
 

@@ -10,16 +10,32 @@
 //! it; `Indexer` is the growing end that only the active segment has. A `.log` keeps its descriptor
 //! open.
 
+pub(crate) mod age;
+pub(crate) mod age_read;
+pub(crate) mod batch_place;
+pub(crate) mod begin;
+pub(crate) mod index_entry;
+pub(crate) mod index_file;
+pub(crate) mod listing;
+pub(crate) mod old_format;
+pub(crate) mod quiet_file;
+pub(crate) mod reader;
+mod resync;
+pub(crate) mod scan;
+mod window;
+
 use std::{io, sync::Arc};
 
 use crate::{
-    age::SegmentAge,
-    batch_place::BatchPlace,
     damage::DamagedRanges,
     disk::{Directory, DiskFile, sync_error, write_again},
-    index_entry::{Entry, OffsetEntry, TimeEntry},
-    index_file::{EntriesFlush, IndexFile, IndexTail},
-    listing::segment_file,
+    segment::{
+        age::SegmentAge,
+        batch_place::BatchPlace,
+        index_entry::{Entry, OffsetEntry, TimeEntry},
+        index_file::{EntriesFlush, IndexFile, IndexTail},
+        listing::segment_file,
+    },
     units::{Offset, Position},
 };
 

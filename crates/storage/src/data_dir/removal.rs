@@ -13,7 +13,7 @@ use std::{io, path::PathBuf};
 use super::{DataDir, DataDirError, io_error, name_of};
 use crate::{
     disk::{DirEntry, is_no_room},
-    topic::PartitionName,
+    topic_name::PartitionName,
 };
 
 /// A partition's directory without its name.

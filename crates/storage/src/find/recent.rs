@@ -1,0 +1,49 @@
+//! The places of the latest batches, so that those who read the end of the log need no look-up.
+
+use std::collections::VecDeque;
+
+use crate::{
+    segment::batch_place::BatchPlace,
+    units::{Offset, Position},
+};
+
+/// Batches remembered a partition: 32 bytes each, 64 KiB once a partition is busy, nothing while
+/// idle.
+const CAPACITY: usize = 2048;
+
+/// One remembered batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecentBatch {
+    pub(crate) base: Offset,
+    pub(crate) last: Offset,
+    pub(crate) position: Position,
+    pub(crate) len_bytes: u64,
+}
+
+impl From<&BatchPlace> for RecentBatch {
+    fn from(batch: &BatchPlace) -> RecentBatch {
+        let BatchPlace { base, last, position, len_bytes, .. } = *batch;
+        RecentBatch { base, last, position, len_bytes }
+    }
+}
+
+/// Appended batches in order of offset, the oldest forgotten first.
+#[derive(Debug, Default)]
+pub(crate) struct RecentBatches {
+    places: VecDeque<RecentBatch>,
+}
+
+impl RecentBatches {
+    pub(crate) fn push(&mut self, batch: &BatchPlace) {
+        if self.places.len() == CAPACITY {
+            self.places.pop_front();
+        }
+        self.places.push_back(batch.into());
+    }
+
+    /// The batch that holds the offset. `None` also for offsets in gaps: those take the long way.
+    pub(crate) fn find(&self, offset: Offset) -> Option<RecentBatch> {
+        let batch = self.places.get(self.places.partition_point(|batch| batch.last < offset))?;
+        (batch.base <= offset).then_some(*batch)
+    }
+}

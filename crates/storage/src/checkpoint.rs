@@ -1,5 +1,5 @@
-//! Small files beside the segments that say what else is known of a log. Each is replaced whole,
-//! and each may be missing: then the log is read for it, or less is believed of it.
+//! Small files beside the segments that hold what else is known of a log. Each is replaced whole.
+//! Each may be missing: recovery then reads more of the log.
 //!
 //! | module | file | whose format |
 //! |---|---|---|

@@ -1,14 +1,13 @@
-//! Damage: bytes of a segment that hold no sound batch although sound ones follow. It is not cut;
-//! it is known, said and stepped over.
+//! Damage: bytes of a segment that hold no sound batch although sound ones follow. They are not
+//! cut, but recorded, reported and stepped over.
 //!
 //! ```text
 //!   [ sound ][ ..position.. unsound ..len_bytes.. ][ sound ]
 //!            first offset ▲                        ▲ end offset
 //! ```
 //!
-//! Found by recovery and by the scrubber, kept in the file `penstock-damage` of the partition so
-//! that a clean start, which reads nothing, knows it too. Each segment has its own ranges; look-ups
-//! carry them.
+//! Recovery and the scrubber find it. The partition's file `penstock-damage` keeps it for a clean
+//! start, which reads no batches. Each segment has its own ranges, and look-ups carry them.
 
 use std::{io, sync::Arc};
 
@@ -29,12 +28,11 @@ pub struct Damage {
     pub segment: Offset,
     /// Its first byte in the segment.
     pub position: Position,
-    /// Bytes up to the next sound batch, or to the segment's end.
+    /// Bytes up to the next sound batch, or up to the segment's end.
     pub len_bytes: u64,
     /// The first offset that may be lost.
     pub first: Offset,
-    /// The offset after the last that may be lost. The same as `first` if there was nothing to
-    /// lose.
+    /// The offset after the last that may be lost; `first` if none is.
     pub end: Offset,
 }
 
@@ -49,7 +47,8 @@ impl Damage {
     }
 }
 
-/// The damaged ranges of one segment, ascending and apart. Nearly always none, which costs nothing.
+/// The damaged ranges of one segment, ascending and apart. Nearly always there are none, which
+/// costs nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DamagedRanges(Option<Arc<Vec<Damage>>>);
 
@@ -70,20 +69,20 @@ impl DamagedRanges {
         (range.first <= offset).then_some(range)
     }
 
-    /// The range that the byte lies in.
+    /// The range that holds the byte.
     pub(crate) fn at(&self, position: Position) -> Option<&Damage> {
         let ranges = self.all();
         let range = ranges.get(ranges.partition_point(|range| range.end_position() <= position))?;
         range.holds_position(position).then_some(range)
     }
 
-    /// Where what can be read from `position` on ends, at the latest at `limit`.
+    /// How far sound bytes reach from `position` on, at most to `limit`.
     pub(crate) fn sound_until(&self, position: Position, limit: Position) -> Position {
         let next = self.all().iter().find(|range| range.position >= position);
         next.map_or(limit, |range| range.position.min(limit))
     }
 
-    /// Takes one more; what it touches becomes one with it.
+    /// Adds a range, and joins it with those it touches.
     pub(crate) fn add(&mut self, mut new: Damage) {
         let mut ranges = self.all().to_vec();
         ranges.retain(|old| {
@@ -109,7 +108,7 @@ fn join(a: &Damage, b: &Damage) -> Damage {
     }
 }
 
-/// All ranges of a log on their way into the file. Dropping it loses what was found until it is
+/// All ranges of a log on their way into the file. Dropping it loses new ranges until they are
 /// found again.
 #[derive(Debug)]
 pub struct DamageFlush {
@@ -122,13 +121,13 @@ impl DamageFlush {
         DamageFlush { dir: dir.clone(), text: format(ranges) }
     }
 
-    /// Replaces what the file said. Blocks.
+    /// Replaces the file. Blocks.
     pub fn write(&self) -> io::Result<()> {
         self.dir.replace_file(FILE_NAME, self.text.as_bytes())
     }
 }
 
-/// What the file says; nothing if it is missing or not what was written. Blocks.
+/// The ranges in the file; none if it is missing or has changed. Blocks.
 pub(crate) fn read(dir: &Directory) -> io::Result<Vec<Damage>> {
     let bytes = match dir.read(FILE_NAME) {
         Ok(bytes) => bytes,

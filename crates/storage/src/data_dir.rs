@@ -6,7 +6,7 @@
 //!             /log-start-offset-checkpoint   log starts inside a segment
 //!             /penstock-recovery-points      how far each log is known to be on the disk
 //!             /<topic>-<partition>/          one log each
-//!             /<topic>-<partition>.<id>-delete/   on its way out
+//!             /<topic>-<partition>.<id>-delete/   deleted, to be removed
 //! ```
 //!
 //! Called at start and stop, and when a partition is made or deleted. Everything here may block.
@@ -100,15 +100,16 @@ impl DataDir {
         SmallFile::new(&self.dir, name)
     }
 
-    /// How the last server ended. Takes the marker away: whoever dies from here on died uncleanly.
+    /// How the last server ended. Removes the marker, so that a kill from here on counts as
+    /// unclean.
     ///
-    /// Takes away Kafka's recovery points, too. From here on logs change that those were said of,
-    /// be it that a topic is deleted and made again, and a Kafka that gets the directory back would
-    /// believe them: without them it reads every log as from its start.
+    /// Removes Kafka's recovery points, too. The logs change from here on: a topic may be deleted
+    /// and made again. A Kafka that gets the directory back would believe the old points; without
+    /// them it reads every log from its start.
     ///
-    /// A Kafka makes that file when it starts. So where there is one, a Kafka has had the directory
-    /// since, and our own points go first: what they were said of may have been compacted, or cut
-    /// and written again.
+    /// A Kafka makes that file when it starts. So where there is one, a Kafka has used the
+    /// directory since, and Penstock's own points are removed first: that Kafka may have compacted
+    /// the logs, or cut and written them again.
     pub fn take_last_stop(&self) -> Result<LastStop, DataDirError> {
         let entries = self.entries()?;
         if entries.iter().any(|entry| entry.path.ends_with(KAFKAS_POINTS)) {
@@ -130,7 +131,7 @@ impl DataDir {
         self.disk().open(&self.dir.join(CLEAN_SHUTDOWN)).is_ok()
     }
 
-    /// Leaves the marker. Only when every log has been closed without error.
+    /// Writes the marker. The caller must have closed every log without error.
     pub fn write_clean_shutdown(&self) -> Result<(), DataDirError> {
         let written = self.dir.replace_file(CLEAN_SHUTDOWN, CLEAN_SHUTDOWN_CONTENT);
         written.map_err(io_error(&self.dir.join(CLEAN_SHUTDOWN)))
@@ -146,7 +147,7 @@ impl DataDir {
         self.disk().open(&self.dir.join(recovery_points::FILE_NAME)).is_ok()
     }
 
-    /// The partitions that have a directory, in order of name.
+    /// The partitions that have a directory, by name.
     pub fn partitions(&self) -> Result<Vec<PartitionName>, DataDirError> {
         let paths = self.directories()?;
         let names = paths.iter().filter_map(|path| PartitionName::parse(name_of(path)?));
@@ -167,8 +168,8 @@ impl DataDir {
         partition_metadata::read(&self.dir.subdirectory(&name.to_string()))
     }
 
-    /// Finishes, or takes back, what a killed Kafka was doing with a partition's segments: for a
-    /// reader that comes before the log is opened, which does the same. Blocks.
+    /// Finishes, or takes back, an exchange of segments that a Kafka was killed in. Opening the log
+    /// does the same; this is for a reader that comes before. Blocks.
     pub fn finish_exchange(&self, name: &PartitionName) -> Result<(), LogError> {
         swap::finish(&self.dir.subdirectory(&name.to_string())).map(drop)
     }
@@ -178,7 +179,7 @@ impl DataDir {
         self.dir.join(name.to_string())
     }
 
-    /// Makes an empty log that survives a power cut by name. After an error nothing of it is left.
+    /// Makes an empty log, whose name survives a power cut. After an error nothing of it is left.
     pub fn create_partition(
         &self,
         name: &PartitionName,
@@ -190,7 +191,7 @@ impl DataDir {
         let created = Log::create(dir.clone(), topic_id, config)
             .and_then(|log| self.dir.sync().map_err(LogError::io(&self.dir)).map(|()| log));
         if created.is_err() && is_new {
-            // Half a partition would be served after the next start.
+            // The next start would serve half a partition.
             let _ = self.disk().remove_dir_all(&dir);
         }
         created
@@ -219,17 +220,17 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
             Err(error) => return Err(io_error(&path)(error)),
         };
-        // A broker that was killed leaves the file empty: it had made it and not yet written it.
+        // A killed broker may leave the file empty: made, and not yet written.
         if text.is_empty() {
             return Ok(HashMap::new());
         }
-        // Without them deleted records would be served again: better not to start.
+        // Without log starts, deleted records would be served again. A refused start is better.
         let bad = || io::Error::new(io::ErrorKind::InvalidData, "not a checkpoint of version 0");
         parse_log_starts(&text).ok_or_else(|| io_error(&path)(bad()))
     }
 
-    /// Forgets the log starts of partitions that are gone: the file knows names only, and a new
-    /// partition of the same name would lose its first records to them. Blocks.
+    /// Forgets the log starts of partitions that are gone. The file has names only, so a new
+    /// partition of the same name would lose its first records. Blocks.
     pub fn retain_log_starts(
         &self,
         is_there: impl Fn(&PartitionName) -> bool,
@@ -240,7 +241,7 @@ impl DataDir {
         if kept.len() < count { self.write_log_starts(&kept) } else { Ok(()) }
     }
 
-    /// Keeps log starts over restarts, in Kafka's format. Replaces what was kept before.
+    /// Keeps log starts over restarts, in Kafka's format. Replaces the file.
     pub fn write_log_starts(
         &self,
         log_starts: &BTreeMap<PartitionName, Offset>,
@@ -253,8 +254,8 @@ impl DataDir {
         written.map_err(io_error(&self.dir.join(LOG_STARTS)))
     }
 
-    /// How far each log is known to be on the disk, for `Log::open_from`. What is not there, or
-    /// cannot be read, is `RecoveryPoint::NONE`.
+    /// How far each log is known to be on the disk, for `Log::open_from`. A log that is missing
+    /// from the file has `RecoveryPoint::NONE`; so have all if the file cannot be read.
     pub fn recovery_points(&self) -> Result<HashMap<PartitionName, RecoveryPoint>, DataDirError> {
         let path = self.dir.join(recovery_points::FILE_NAME);
         let bytes = match self.dir.read(recovery_points::FILE_NAME) {
@@ -264,12 +265,12 @@ impl DataDir {
         };
         let points = recovery_points::parse(&bytes);
         if points.is_none() {
-            tracing::warn!(path = %path.display(), "unreadable recovery points are taken for 0");
+            tracing::warn!(path = %path.display(), "recovery points cannot be read; every log is read from its start");
         }
         Ok(points.unwrap_or_default())
     }
 
-    /// Keeps recovery points over restarts. Replaces what was kept before. Blocks.
+    /// Keeps recovery points over restarts. Replaces the file. Blocks.
     pub fn write_recovery_points(
         &self,
         points: &BTreeMap<PartitionName, RecoveryPoint>,
@@ -314,8 +315,8 @@ fn name_of(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
 }
 
-/// Against another Penstock by flock(2), also within this process; against a Kafka by the record
-/// lock of fcntl(2) that Java takes. Linux keeps the two kinds apart, so both are needed.
+/// flock(2) keeps out another Penstock, also within this process. The record lock of fcntl(2),
+/// which Java takes, keeps out a Kafka. Linux keeps the two kinds apart, so both are needed.
 fn lock_exclusively(file: &File) -> Result<(), Errno> {
     rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)?;
     rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive)

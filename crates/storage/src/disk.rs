@@ -1,12 +1,12 @@
-//! Files as storage sees them: a disk that can be exchanged for a simulated one.
+//! Files as storage sees them: a disk that a test can exchange for a simulated one.
 //!
 //! ```text
 //!   Log ──▶ Directory ──▶ dyn Disk ──▶ dyn DiskFile ──handle()──▶ Arc<File>, which readers send from
 //! ```
 //!
-//! All file work of this crate goes through here, so that a test can lose what was not synced, tear
-//! it and let every single write fail. What others do with a file, the ring's reads and writes,
-//! goes by its handle. Everything here may block.
+//! All file work of this crate goes through here. So a test can lose writes that were not synced,
+//! tear them, and let each single one fail. The ring reads and writes by a file's handle.
+//! Everything here may block.
 
 use std::{
     fmt::Debug,
@@ -18,31 +18,31 @@ use std::{
     sync::Arc,
 };
 
-/// Checkpoints are read whole; a larger one is none of ours.
+/// Checkpoints are read whole. A larger file is no checkpoint.
 const MAX_SMALL_FILE_BYTES: u64 = 64 << 20;
 
-/// What holds files and directories.
+/// A place that holds files and directories.
 pub trait Disk: Debug + Send + Sync {
     /// Opens a file that exists, for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Opens a file for reading and writing; makes it if it is not there, leaves it as it is if it
-    /// is.
+    /// Opens a file for reading and writing. Makes it if it does not exist, and changes nothing in
+    /// one that does.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
-    /// What is in a directory, in any order.
+    /// The entries of a directory, in any order.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
 
-    /// Makes a directory and those above it; one that exists is no error.
+    /// Makes a directory and those above it. One that exists is no error.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
 
-    /// Unlinks a file. Who has it open goes on reading it.
+    /// Unlinks a file. Reads through an open handle go on.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
-    /// Removes a directory with all that is in it; of a link to one, the link.
+    /// Removes a directory and all that is in it. Of a link to a directory, removes the link alone.
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
 
-    /// Gives a file or directory another name, which it takes over from whatever file has it.
+    /// Renames a file or directory. A file that has the new name is replaced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Makes the names in a directory survive a power cut.
@@ -51,10 +51,10 @@ pub trait Disk: Debug + Send + Sync {
 
 /// An open file. Its methods mean what those of `std` mean.
 pub trait DiskFile: Debug + Send + Sync {
-    /// Fills the buffer; the file ending before is an error.
+    /// Fills the buffer. A file that ends before is an error.
     fn read_exact_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()>;
 
-    /// Writes all; after an error any part of it may be there.
+    /// Writes all bytes. After an error any part of them may be in the file.
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
 
     /// Bytes in the file.
@@ -63,12 +63,13 @@ pub trait DiskFile: Debug + Send + Sync {
     /// Cuts the file, or extends it with zeros.
     fn set_len(&self, len_bytes: u64) -> io::Result<()>;
 
-    /// Makes content and length survive a power cut, not the name: that takes `Disk::sync_dir`.
+    /// Makes content and length survive a power cut. The name takes `Disk::sync_dir`.
     ///
-    /// After an error nobody knows what is on the disk, and asking again does not tell (KERNEL.md).
+    /// After an error it is not known what is on the disk, and a second call does not tell
+    /// (KERNEL.md).
     fn sync_data(&self) -> io::Result<()>;
 
-    /// What others read and write it by.
+    /// The handle that the ring and readers use.
     fn handle(&self) -> &Arc<File>;
 }
 
@@ -79,7 +80,7 @@ pub struct DirEntry {
     pub path: PathBuf,
     /// It is a directory, or a link that leads to one.
     pub is_dir: bool,
-    /// Where a symbolic link says it leads.
+    /// The target of a symbolic link.
     pub link: Option<PathBuf>,
 }
 
@@ -160,7 +161,7 @@ impl DiskFile for RealFile {
     }
 }
 
-/// A path and the disk it is on. Made from a path alone, it is on `Files`.
+/// A directory's path and the disk it is on. Made from a path alone, it is on `Files`.
 #[derive(Clone, Debug)]
 pub struct Directory {
     disk: Arc<dyn Disk>,
@@ -173,7 +174,7 @@ impl Directory {
         Directory { disk, path: path.into() }
     }
 
-    /// What its files are on.
+    /// The disk of its files.
     pub(crate) fn disk(&self) -> &dyn Disk {
         &*self.disk
     }
@@ -183,18 +184,18 @@ impl Directory {
         Directory { disk: self.disk.clone(), path: self.path.join(name) }
     }
 
-    /// Makes it and those above it, so that their names survive a power cut.
+    /// Makes the directory and those above it, so that their names survive a power cut.
     pub(crate) fn create(&self) -> io::Result<()> {
         let is_missing = |dir: &&Path| {
             self.disk.list(dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
         };
         let missing = self.ancestors().take_while(is_missing).count();
         self.disk.create_dir_all(&self.path)?;
-        // One level more than was missing: who made it may have died before its name was synced.
+        // One level more than was missing: its maker may have died before its name was synced.
         for dir in self.ancestors().skip(1).take(missing + 1) {
             let here = Path::new(".");
             match self.disk.sync_dir(if dir == Path::new("") { here } else { dir }) {
-                // A directory above may be closed to us, if it was there before.
+                // A directory above that existed before may be closed to this process.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
                 outcome => outcome?,
             }
@@ -202,7 +203,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Reads a small file, whole. One that is not small is an error.
+    /// Reads a small file whole. A large one is an error.
     pub(crate) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let file = self.disk.open(&self.join(name))?;
         let len_bytes = file.len_bytes()?;
@@ -214,28 +215,29 @@ impl Directory {
         Ok(bytes)
     }
 
-    /// The same of a text.
+    /// Reads a small text file whole.
     pub(crate) fn read_to_string(&self, name: &str) -> io::Result<String> {
         let text = String::from_utf8(self.read(name)?);
         text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// Writes a small file so that a reader, or a power cut, sees the old or the new one whole.
+    /// Writes a small file so that a reader, or a start after a power cut, finds the old or the new
+    /// one whole.
     pub(crate) fn replace_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.put_file(name, bytes)?;
         self.sync()
     }
 
-    /// The same for whoever syncs the directory afterwards: until then a power cut may bring the
-    /// old one back.
+    /// Like `replace_file`, for a caller that syncs the directory afterwards. Until then a power
+    /// cut may bring the old file back.
     pub(crate) fn put_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         if bytes.len() as u64 > MAX_SMALL_FILE_BYTES {
-            // Nobody could read it.
+            // `read` would refuse it.
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         let temporary = self.join(format!("{name}.tmp"));
         self.put_by(&temporary, name, bytes).inspect_err(|_| {
-            // What was written of it takes room that others need.
+            // A partly written file takes room.
             let _ = self.disk.remove_file(&temporary);
         })
     }
@@ -250,9 +252,10 @@ impl Directory {
 
     /// Makes the names in it survive a power cut.
     ///
-    /// What fails is never an error of kind `StorageFull`: after those callers go on, after this
-    /// one they must not, since nobody knows which names are on the disk. Nor is it one of a
-    /// shortage, unless the directory could not even be opened for it: then nothing was tried.
+    /// A sync that failed is never an error of kind `StorageFull`. Callers go on after those; after
+    /// a failed sync they must not, because it is not known which names are on the disk. Nor is it
+    /// an error of a shortage, unless the directory could not even be opened: then nothing was
+    /// tried.
     pub(crate) fn sync(&self) -> io::Result<()> {
         let synced = self.disk.sync_dir(&self.path);
         synced.map_err(|error| match is_shortage(&error) {
@@ -262,24 +265,25 @@ impl Directory {
     }
 }
 
-/// There was no room: the file system is full, or over a quota. Nothing is lost by that, and it
-/// ends by itself once something is deleted: so it refuses what asked, and takes nothing offline.
-/// Which calls it comes from differs (docs/DURABILITY.md): over a quota btrfs does nothing but
-/// unlink. Too large a file (EFBIG) is none of it: that is a limit of the process or the file
-/// system, which no deletion ends.
+/// Whether there was no room: the file system is full, or over a quota. Such an error loses
+/// nothing, and goes away once files are deleted. So it refuses the request, and takes nothing
+/// offline. Which calls return it differs by file system (docs/DURABILITY.md): btrfs over a quota
+/// does nothing but unlink. Too large a file (EFBIG) does not count: that is a limit of the process
+/// or the file system, which no deletion ends.
 pub fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// The process, or the system, has as many files open as it may. Nothing has happened to the file.
+/// Whether the process, or the system, has as many files open as it may. Nothing has happened to
+/// the file.
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     let out = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
     out.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// The system has something too little of, for the moment: descriptors, memory, threads; or a
-/// signal came between. What opens or writes may be tried again. The error of a sync that was tried
-/// is never one of these (`sync_error`).
+/// Whether the system is short of descriptors, memory or threads for the moment, or a signal came
+/// between. An open or a write may be tried again. A sync that was tried never returns one of these
+/// (`sync_error`).
 pub fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let passing = [Errno::AGAIN, Errno::INTR, Errno::NOMEM];
@@ -287,13 +291,13 @@ pub fn is_shortage(error: &io::Error) -> bool {
     is_out_of_descriptors(error) || passing.iter().any(is)
 }
 
-/// What became of a sync that was tried and failed, whatever the kernel calls the reason: not to be
-/// taken for an error after which one may try again.
+/// The error of a sync that was tried and failed. Its kind is hidden: whatever the kernel calls the
+/// reason, it must not pass for an error after which one may try again.
 pub(crate) fn sync_error(error: io::Error) -> io::Error {
     io::Error::other(error)
 }
 
-/// Writes the first bytes of a file once more, as they are. Blocks.
+/// Writes the first bytes of a file to it once more, unchanged. Blocks.
 pub(crate) fn write_again(file: &dyn DiskFile, len_bytes: u64) -> io::Result<()> {
     const CHUNK_BYTES: u64 = 1 << 20;
     let mut chunk = Vec::new();

@@ -1,7 +1,7 @@
 //! Why a log cannot be opened, and why an append cannot begin.
 //!
-//! `LogError` blocks a whole partition, so its text names the file. `AppendError` refuses one batch
-//! and leaves the log as it was. Errors of look-ups are in step.rs.
+//! A `LogError` keeps a whole partition from being served, so its text names the file. An
+//! `AppendError` refuses one batch and leaves the log as it was. Errors of look-ups are in step.rs.
 
 use std::{
     io,
@@ -13,16 +13,16 @@ use crate::units::Offset;
 /// Why a log cannot be made or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The system said no.
+    /// The system returned an error.
     #[error("{path}: {source}")]
     Io {
-        /// What was touched.
+        /// The file or directory.
         path: PathBuf,
-        /// What it said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The log is written in the message format of before 2017, which is not served, as a whole or
-    /// in a place where it cannot be passed over.
+    /// All of the log is in the message format of before 2017, which is not served; or a part of it
+    /// that cannot be passed over.
     #[error(
         "{path}: messages of format {magic} (before Kafka 0.11) are not served; let a Kafka serve this directory, \
          copy the topic there into a new one, and bring that"
@@ -33,7 +33,7 @@ pub enum LogError {
         /// 0 or 1.
         magic: i8,
     },
-    /// A small text file is not what it should be.
+    /// A file has contents that cannot be.
     #[error("{path}: {what}")]
     Metadata {
         /// The file.
@@ -52,15 +52,15 @@ impl LogError {
 /// Why an append cannot begin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// An earlier write failed; nothing is appended until the log is opened anew.
+    /// An earlier write failed. Nothing is appended until the log is opened again.
     #[error("the partition is offline since a write failed")]
     Offline,
-    /// The producer has sent this batch before (it did not hear the answer): answer as then.
+    /// The producer sends a batch again whose answer it did not receive. Give the same answer.
     #[error("already appended at offset {base_offset}")]
     Duplicate {
-        /// Where it was appended.
+        /// Its first offset.
         base_offset: Offset,
-        /// Its last record.
+        /// Its last offset.
         last_offset: Offset,
     },
     /// A batch of this producer is missing before this one.

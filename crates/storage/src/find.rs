@@ -1,5 +1,5 @@
-//! Finding a batch by offset or by time, without reading: each look-up is a machine that asks for
-//! bytes (step.rs) and is fed them by the server.
+//! Finding a batch by offset or by time, without reading: a look-up is a machine that asks for
+//! bytes (step.rs), and the server feeds them to it.
 //!
 //! ```text
 //!   Log::find ──▶ offset.rs ────▶ index_search.rs     pages of an index, kept in learned.rs

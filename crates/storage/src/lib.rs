@@ -2,8 +2,8 @@
 //! recovery, retention; and the data directory that holds the partitions.
 //!
 //! The server calls it for decisions, under a mutex, from event loops. So nothing here waits for a
-//! disk unless its documentation says "blocks": what is to be read is said by `Need`s, what is to
-//! be written by `Append`s, and slow work is handed out as owned jobs.
+//! disk unless its documentation says "blocks". A `Need` returns what to read, an `Append` what to
+//! write, and slow work is handed out as owned jobs.
 //!
 //! | call of `Log` | returns | the caller |
 //! |---|---|---|
@@ -14,15 +14,15 @@
 //! | `begin_flush`, `begin_close` | `LogFlush` | runs it, `finish_flush` |
 //! | `expire`, `unread_age`, `unflushed_indexes` | owned jobs | runs them |
 //!
-//! A look-up carries the committed size of its segment from the moment it was made, so an extent
+//! A look-up carries the committed size of its segment from the moment it was made. So an extent
 //! never reaches bytes whose append has not finished. Extents keep their file open: retention may
-//! unlink it under them. A segment costs one descriptor, its log's; indexes are opened to be
+//! unlink it meanwhile. A segment costs one descriptor, its log's; indexes are opened to be
 //! searched.
 //!
-//! Index pages that are not known in memory are read by `Need`s of 4 KiB, so the page cache is the
-//! index cache. A consumer that reads on takes a page of the index once in 512 entries (2 MiB of
-//! log, or more). Each of its fetches in between reads one batch header, or none if another
-//! consumer was there just before.
+//! Index pages that are not in memory are read by `Need`s of 4 KiB, so the page cache is the index
+//! cache. A consumer that reads on reads a page of the index once in 512 entries (2 MiB of log, or
+//! more). Each of its fetches in between reads one batch header, or none if another consumer was
+//! there just before.
 //!
 //! | room | what is in it |
 //! |---|---|

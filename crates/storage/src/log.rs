@@ -1,4 +1,4 @@
-//! One partition's log: what it is, what it knows, and how it is read.
+//! One partition's log: its state, and how it is read.
 //!
 //! ```text
 //!   log start                                                            log end
@@ -8,10 +8,9 @@
 //! ```
 //!
 //! The server holds it behind a mutex and calls it for decisions. Apart from `create` and `open`,
-//! no method reads or writes record bytes: what is to be read is said by `Lookup`s, what is to be
-//! written by `Append`s, and what may block is handed out as owned jobs (`Roll`, `IndexFlush`,
-//! `ExpiredSegment`). Appending is in append.rs, rolling in roll.rs, expiring in expiry.rs,
-//! opening in recovery.rs.
+//! no method reads or writes record bytes. A `Lookup` returns what to read, an `Append` what to
+//! write. Work that may block is handed out as owned jobs (`Roll`, `IndexFlush`, `ExpiredSegment`).
+//! Appending is in append.rs, rolling in roll.rs, expiring in expiry.rs, opening in recovery.rs.
 
 pub(crate) mod append;
 mod compressed;
@@ -77,23 +76,22 @@ pub struct Log {
     pub(crate) learned: Arc<Learned>,
     pub(crate) epochs: Epochs,
     pub(crate) producers: Producers,
-    /// Below it everything is on the disk.
+    /// Everything below it is on the disk.
     pub(crate) recovery_point: Offset,
-    /// Counts what touches files beside appends: rolls, segments that expire, and what is cut off
-    /// again.
+    /// Counts changes of files other than appends: rolls, segments that expire, tails that are cut.
     pub(crate) changes: u64,
-    /// How many of them are on the disk; `None`: nobody knows.
+    /// How many of the changes are on the disk. `None`: not known.
     pub(crate) synced_changes: Option<u64>,
-    /// Of the latest producers' snapshot; 0 without one.
+    /// The offset of the latest producers' snapshot; 0 without one.
     pub(crate) snapshot: Offset,
     pub(crate) writing: Writing,
-    /// What of it is too old to be served, from its start on.
+    /// The oldest segments, if their format is too old to be served.
     pub(crate) old: Option<OldSegments>,
-    /// Nobody knows what is on the disk.
+    /// A sync failed, so what is on the disk is not known.
     pub(crate) sync_failed: bool,
-    /// The active segment's file goes on behind the log end: see torn.rs.
+    /// The active segment's file may go on behind the log end (torn.rs).
     pub(crate) is_torn: bool,
-    /// Damage is known that its file does not have, for want of room.
+    /// The damage file found no room: it lacks damage that is known.
     pub(crate) has_unkept_damage: bool,
     /// Sealed segments whose index files found no room, oldest first.
     pub(crate) unindexed: Vec<Indexer>,
@@ -104,19 +102,19 @@ pub struct Log {
 pub(crate) struct Active {
     pub(crate) segment: Segment,
     pub(crate) indexer: Indexer,
-    /// When it was made, or opened.
+    /// When the segment was made, or its log opened.
     pub(crate) created_ms: i64,
-    /// Timestamp of its first batch, by which it is old.
+    /// Timestamp of the first batch, from which `segment.ms` counts.
     pub(crate) first_timestamp_ms: Option<i64>,
 }
 
-/// Whether somebody is writing, or nobody ever will again.
+/// Whether a write is under way, or is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Writing {
     Idle,
     /// Appends have begun.
     Outstanding(Outstanding),
-    /// Files of the next segment may exist, so nothing is appended before they are in use.
+    /// Files of the next segment may exist. Nothing is appended before they are in use.
     Rolling,
     Offline,
 }
@@ -124,9 +122,9 @@ pub(crate) enum Writing {
 /// How the server that last had this directory ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastStop {
-    /// It closed every log: sizes and indexes are believed.
+    /// It closed every log. Sizes and indexes are believed.
     Clean,
-    /// It was killed: the active segment is read whole.
+    /// It was killed. Batches from the recovery point on are read.
     Unclean,
 }
 
@@ -146,15 +144,15 @@ pub struct SegmentInfo {
 pub enum Find {
     /// It is the log end: there is nothing yet.
     AtEnd,
-    /// To a batch, which this finds.
+    /// To a batch, which this look-up finds.
     Lookup(Lookup),
 }
 
 impl Log {
-    /// Makes an empty log in a directory that does not exist yet or holds no records: those of
-    /// another log would be taken for its own. Blocks.
+    /// Makes an empty log. The directory must not exist, or hold no records: the records of another
+    /// log would become this one's. Blocks.
     ///
-    /// Durable by name once the caller has synced the parent directory.
+    /// The log survives a power cut once the caller has synced the parent directory.
     pub fn create(
         dir: impl Into<Directory>,
         topic_id: TopicId,
@@ -190,7 +188,7 @@ impl Log {
         })
     }
 
-    /// The topic's id as `partition.metadata` has it. `None` in logs from before Kafka 2.8.
+    /// The topic's id, as `partition.metadata` has it. `None` in logs from before Kafka 2.8.
     pub fn topic_id(&self) -> Option<TopicId> {
         self.topic_id
     }
@@ -205,8 +203,9 @@ impl Log {
         self.log_start
     }
 
-    /// Forbids what lies before `offset`, and lets `expire` delete it. Never moves back, nor past
-    /// the end. The caller keeps it over restarts (`DataDir::write_log_starts`).
+    /// Moves the log start up to `offset`. Records below it are no longer served, and `expire` may
+    /// delete them. The log start never moves back, nor past the end. The caller keeps it over
+    /// restarts (`DataDir::write_log_starts`).
     pub fn raise_log_start(&mut self, offset: Offset) {
         if let Some(old) = &mut self.old {
             old.first = old.first.max(offset);
@@ -233,13 +232,13 @@ impl Log {
         })
     }
 
-    /// The greatest producer id it remembers: a new producer must not get one of those, or what it
-    /// sends would be taken for what the old one had sent.
+    /// The greatest producer id that the log remembers. A new producer must get a greater one, or
+    /// its batches would count as duplicates of an older producer's.
     pub fn greatest_producer_id(&self) -> Option<i64> {
         self.producers.greatest_id()
     }
 
-    /// What of it is known to be damaged, oldest first.
+    /// The damaged ranges that are known, oldest first.
     pub fn damage(&self) -> impl Iterator<Item = Damage> {
         self.all_segments().flat_map(|(segment, _)| segment.damage.all()).copied()
     }
@@ -249,7 +248,7 @@ impl Log {
         self.epochs.starts()
     }
 
-    /// What it was configured with.
+    /// The configuration in effect.
     pub fn config(&self) -> &LogConfig {
         &self.config
     }
@@ -262,14 +261,14 @@ impl Log {
         }
     }
 
-    /// A write failed: what is committed is served, nothing is appended until the log is opened
-    /// anew.
+    /// A write or a sync failed. Committed records are served; nothing is appended until the log is
+    /// opened again.
     pub fn is_offline(&self) -> bool {
         self.sync_failed || self.writing == Writing::Offline
     }
 
-    /// Where a fetch from `offset` begins. Reads nothing; opens an index file if what is in memory
-    /// does not lead there: once for every page of it, for those who read on.
+    /// Where a fetch from `offset` begins. Reads nothing. Opens an index file if memory does not
+    /// lead to the offset. A consumer that reads on causes that once a page of the index.
     pub fn find(&self, offset: Offset) -> Result<Find, FindError> {
         if offset == self.log_end {
             return Ok(Find::AtEnd);
@@ -335,9 +334,9 @@ impl Log {
         Ok(Lookup::new(offset, segment.view(sealed), next, start, learned))
     }
 
-    /// What a look-up by time starts from: every segment, and what is in memory of the active one.
-    /// The segments that hold records, by rising offset. Not those below the log start: one whose
-    /// deletion a power cut has undone may hold anything.
+    /// The segments that a look-up by time goes through: all that hold records, by rising offset,
+    /// with the index entries that are in memory. Segments below the log start are left out: a
+    /// power cut may have undone the deletion of one.
     fn timestamp_sources(
         &self,
         mark: impl Fn(&Indexer) -> Option<TimeEntry>,
@@ -383,7 +382,8 @@ impl Log {
         Ok(Begin::Between(Bracket::NONE))
     }
 
-    /// The segment that an offset belongs to, and whether it is sealed. `None` before the first.
+    /// The segment that an offset belongs to, and whether it is sealed. `None` before the first
+    /// segment.
     fn segment_of(&self, offset: Offset) -> Option<(&Segment, bool)> {
         if offset >= self.active.segment.base() {
             return Some((&self.active.segment, false));
@@ -392,7 +392,7 @@ impl Log {
         Some((self.sealed.get(after.checked_sub(1)?)?, true))
     }
 
-    /// Whether a segment begins there.
+    /// Whether a segment has this base offset.
     pub(crate) fn has_segment(&self, base: Offset) -> bool {
         self.segment_of(base).is_some_and(|(segment, _)| segment.base() == base)
     }
@@ -418,9 +418,8 @@ impl Active {
         Active { segment, indexer, created_ms: now_ms, first_timestamp_ms: None }
     }
 
-    /// The batch was appended at that time and is part of the segment from here on. `is_checked`:
-    /// its greatest timestamp is that of its records; else the clock is asked rather than its
-    /// producer.
+    /// Adds a batch that was appended at `now_ms`. `is_checked`: its greatest timestamp is that of
+    /// its records. Otherwise the clock is believed rather than the producer.
     pub(crate) fn append(
         &mut self,
         batch: &BatchPlace,
@@ -434,9 +433,9 @@ impl Active {
         self.commit(batch, interval_bytes);
     }
 
-    /// The batch is part of the segment.
+    /// Adds a batch to the segment.
     pub(crate) fn commit(&mut self, batch: &BatchPlace, interval_bytes: u64) {
-        // What lies ahead of the clock would keep the segment from rolling.
+        // A timestamp ahead of the clock would keep the segment from rolling.
         self.first_timestamp_ms.get_or_insert(batch.max_timestamp_ms.min(self.created_ms));
         self.indexer.note(batch, interval_bytes);
         self.segment.newest = self.indexer.newest;
@@ -444,20 +443,21 @@ impl Active {
     }
 }
 
-/// An empty first segment is what an interrupted `create` leaves.
+/// An empty first segment is allowed: an interrupted `create` leaves one.
 fn refuse_segments(dir: &Directory) -> Result<(), LogError> {
     for base in list_segments(dir)?.segments {
         let path = segment_file(dir, base, "log");
         let file = dir.disk().open(&path).map_err(LogError::io(&path))?;
         if base > Offset(0) || file.len_bytes().map_err(LogError::io(&path))? > 0 {
-            let source = io::Error::new(io::ErrorKind::AlreadyExists, "of another log");
+            let source =
+                io::Error::new(io::ErrorKind::AlreadyExists, "it holds records of another log");
             return Err(LogError::io(&path)(source));
         }
     }
     Ok(())
 }
 
-/// Milliseconds since 1970, for segments whose making nobody else dates.
+/// Milliseconds since 1970, for segments that are made without a time from the caller.
 pub(crate) fn wall_clock_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -1,4 +1,4 @@
-//! What a topic's owner may choose about its logs, under Kafka's names and with Kafka's defaults.
+//! The configuration of a log, under Kafka's names and with Kafka's defaults.
 
 pub use penstock_batch::TimestampType;
 
@@ -21,10 +21,10 @@ pub struct LogConfig {
     /// stamped into the batch headers when an append begins.
     pub timestamp_type: TimestampType,
     /// `message.timestamp.before.max.ms`: how far before now a producer's timestamp may lie. With
-    /// LogAppendTime neither this nor the next is looked at.
+    /// LogAppendTime neither this nor the next limit counts.
     pub timestamp_before_max_ms: i64,
-    /// `message.timestamp.after.max.ms`: how far ahead of now a producer's timestamp may lie. What
-    /// lies further ahead keeps no segment from expiring.
+    /// `message.timestamp.after.max.ms`: how far ahead of now a producer's timestamp may lie. A
+    /// timestamp further ahead keeps no segment from expiring.
     pub timestamp_after_max_ms: i64,
     /// `penstock.verify.compressed`: whether the caller decompresses what producers send, and lets
     /// `ProducedBatch::check_decompressed` look at the records. Storage itself never decompresses.
@@ -35,10 +35,10 @@ pub struct LogConfig {
     /// `segment.index.bytes`: a segment rolls when one of its indexes has grown to this.
     pub index_max_bytes: u64,
     /// `flush.messages`: so many records are on the disk before the last of them is acknowledged.
-    /// `None`: none is waited for. Whoever writes appends sees to it.
+    /// `None`: none is waited for. The writer of appends has to enforce it.
     pub flush_messages: Option<i64>,
-    /// `flush.ms`: records are on the disk so long after they were appended. `None`: whenever.
-    /// Whoever flushes logs sees to it.
+    /// `flush.ms`: records are on the disk so long after they were appended. `None`: no limit. The
+    /// caller that flushes logs has to enforce it.
     pub flush_ms: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! Opening a log: what is believed, and what is proved.
+//! Opening a log: which parts are believed, and which are read and proved.
 //!
 //! ```text
 //!                                   below the recovery point            from it on
@@ -6,12 +6,12 @@
 //!                 log end           and headers from the last index
 //!                                   entry on
 //!   unclean stop  as it was written names, sizes, index lengths         every batch against its CRC;
-//!                                                                       indexes anew
+//!                                                                       indexes rebuilt
 //! ```
 //!
-//! What does not fit what is believed is proved instead: first from the point that was written on,
-//! then from the start. Proving is in prove.rs; epochs and producers, where their files do not say,
-//! are in derived.rs. Recovery is the one place where a segment is shortened, before anything of it
+//! Where the files contradict that belief, more is proved: first from the written point on, then
+//! from the start. Proving is in prove.rs. derived.rs restores epochs and producers that their
+//! files do not have. Recovery is the one place where a segment is shortened, before anything of it
 //! was served.
 
 mod derived;
@@ -51,7 +51,7 @@ use crate::{
 };
 
 impl Log {
-    /// Opens a log of which no recovery point is known. Blocks.
+    /// Opens a log without a recovery point. Blocks.
     pub fn open(
         dir: impl Into<Directory>,
         config: LogConfig,
@@ -60,8 +60,8 @@ impl Log {
         Log::open_from(dir, config, stop, RecoveryPoint::NONE)
     }
 
-    /// Opens the log in `dir`; one without segments becomes an empty one. After an unclean stop it
-    /// reads what lies behind the recovery point. Blocks.
+    /// Opens the log in `dir`. A directory without segments becomes an empty log. After an unclean
+    /// stop, batches behind the recovery point are read. Blocks.
     ///
     /// Nothing may be fetched from the directory while this runs.
     pub fn open_from(
@@ -79,7 +79,7 @@ impl Log {
         let bases: Vec<Offset> = listing.segments.iter().copied().filter(is_served).collect();
         let (stop, written) = match recovery.swapped_files {
             0 => (stop, point.of(topic_id)),
-            // What the point was said of is not what is there now.
+            // The point was recorded for other files than these.
             _ => (LastStop::Unclean, Offset(0)),
         };
         let beliefs: &[Offset] = match stop {
@@ -95,17 +95,18 @@ impl Log {
             }
         }
         let opened = opened.expect("where nothing is believed, nothing can contradict it");
-        // Whoever made the last files may have died before their names were on the disk.
+        // The server that made the last files may have died before their names were on the disk.
         dir.sync().map_err(LogError::io(&dir))?;
         let mut log = opened.into_log(dir, topic_id, config, old);
-        // Who closed the log had synced it; what is proved is written as well.
+        // A log that was closed had been synced. Proving writes to files, which are not synced yet.
         log.synced_changes = is_believed.then_some(0);
         derived::restore(&mut log, &mut recovery)?;
         Ok((log, recovery))
     }
 }
 
-/// Finishes what was begun with whole files. Says what there is then, and what of it is too old.
+/// Finishes exchanges and deletions of whole files. Returns the listing of what is left, and finds
+/// the segments that are too old.
 fn tidied(dir: &Directory, recovery: &mut Recovery) -> Result<Listing, LogError> {
     let (listing, swapped_files) = swap::finish(dir)?;
     recovery.swapped_files = swapped_files;
@@ -120,7 +121,7 @@ fn tidied(dir: &Directory, recovery: &mut Recovery) -> Result<Listing, LogError>
     Ok(listing)
 }
 
-/// What came of it.
+/// The outcome of an opening.
 struct Opened {
     sealed: VecDeque<Segment>,
     active: Active,
@@ -133,10 +134,10 @@ struct Opened {
 }
 
 impl Opening<'_> {
-    /// `None` when the files contradict what was believed.
+    /// `None` if the files contradict the belief.
     fn run(mut self, bases: &[Offset]) -> Result<Option<Opened>, LogError> {
         let mut sealed = VecDeque::new();
-        // Ends with those that hold nothing sound, so far.
+        // Its last ones hold nothing sound, so far.
         let mut proving: Vec<Proved> = Vec::new();
         for (n, base) in bases.iter().enumerate() {
             let next = bases.get(n + 1).copied();
@@ -176,7 +177,8 @@ impl Opening<'_> {
         Ok(Some(opened))
     }
 
-    /// After a clean stop the batches end where the file does; a recovery point lies in its log.
+    /// After a clean stop the batches end where the file does. A recovery point lies within its
+    /// log.
     fn is_contradicted_by(&self, last: &Proved) -> bool {
         match self.proven {
             ALL => last.has_unsound_end() || last.found_damage || self.reached_beyond(last),
@@ -184,9 +186,8 @@ impl Opening<'_> {
         }
     }
 
-    /// Seals segments of which nothing sound follows but the name of `last`, which says what
-    /// offsets have been used. What is unsound at their ends was synced, or known, and is damaged;
-    /// else it is torn and cut.
+    /// Seals segments that no sound batch follows. The name of `last` shows which offsets have been
+    /// used. An unsound end that was synced, or is known, is damage; any other is torn, and is cut.
     fn seal_torn(
         &mut self,
         proving: &mut Vec<Proved>,
@@ -200,7 +201,7 @@ impl Opening<'_> {
                 |range: &Damage| range.segment == proved.base() && range.first == proved.end;
             let is_damaged = proved.has_unsound_end()
                 && (proved.end < self.written || self.known.iter().any(is_known));
-            // What cannot be cut for want of room is damage until there is.
+            // An end that finds no room to be cut is damage until there is room.
             if !is_damaged && self.cut(proved)? {
                 self.fill(proved, nexts[n])?;
             }
@@ -221,7 +222,8 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// A segment below the point, followed by `next`: its indexes must be there, that is all.
+    /// Takes a segment below the point, followed by `next`, as it is. Only its indexes must be
+    /// there.
     fn believe(&mut self, base: Offset, next: Offset) -> Result<Segment, LogError> {
         let (files, size_bytes) = self.files(base)?;
         let damage = self.known_damage(base, size_bytes);
@@ -253,7 +255,8 @@ impl Opening<'_> {
         Ok(segment)
     }
 
-    /// Missing, of a wrong size, or empty beside a log that should have entries.
+    /// Whether an index is missing, of a wrong size, or empty beside a log that should have
+    /// entries.
     fn needs_indexes(&self, segment: &Segment) -> Result<bool, LogError> {
         let base = segment.base();
         let offsets =
@@ -267,8 +270,8 @@ impl Opening<'_> {
         })
     }
 
-    /// Makes the file say what is known now. Without it nobody could believe the point that
-    /// follows: below it nothing is looked at again.
+    /// Brings the damage file up to date. The recovery point may move only after that, because
+    /// batches below it are not read again.
     fn keep_damage<'s>(
         &mut self,
         segments: impl Iterator<Item = &'s Segment>,
@@ -278,9 +281,9 @@ impl Opening<'_> {
             return Ok(());
         }
         match DamageFlush::new(self.dir, ranges.into_iter()).write() {
-            // The point stays where it is until there is.
+            // The point stays where it is until there is room.
             Err(error) if is_no_room(&error) => {
-                tracing::warn!(dir = %self.dir.display(), %error, "cannot write down what is damaged");
+                tracing::warn!(dir = %self.dir.display(), %error, "cannot write the list of damaged ranges");
                 self.left.has_unkept_damage = true;
                 Ok(())
             }

@@ -1,5 +1,5 @@
-//! Reading what nobody reads: every batch of a segment against its CRC, and its indexes against the
-//! batches.
+//! Reading segments that no consumer reads: every batch is compared with its CRC, and the indexes
+//! with the batches.
 //!
 //! ```text
 //!   Scrub::open ──▶ step ──▶ step ──▶ … ──▶ None: report()      a step reads 1 MiB, or one larger batch
@@ -7,7 +7,7 @@
 //!                                              └──▶ keep_damage, of one that is not
 //! ```
 //!
-//! The server's scrubber and `penstock scrub` drive it, as slowly as they like. It writes nothing
+//! The server's scrubber and `penstock scrub` drive it, at their own pace. It writes nothing
 //! itself, and leaves the page cache as it was (quiet_file.rs).
 
 mod index_check;
@@ -38,33 +38,33 @@ pub struct Scrub {
     quiet: QuietFile,
     scan: Scan,
     indexes: IndexCheck,
-    /// What the indexes should be.
+    /// The index entries that the batches should have.
     indexer: Indexer,
     next: Option<Offset>,
     report: Scrubbed,
 }
 
-/// What was found in a segment.
+/// The report of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scrubbed {
     /// Its base offset.
     pub segment: Offset,
     /// Bytes of its log file.
     pub size_bytes: u64,
-    /// Sound batches.
+    /// How many sound batches it has.
     pub batches: u64,
-    /// What is damaged, ascending.
+    /// Damaged ranges, ascending.
     pub damage: Vec<Damage>,
-    /// Of the last segment, what no sound batch follows. Torn by a crash, the next start cuts it;
-    /// after a clean stop it is damage, and the log end is at least its `end`.
+    /// The unsound end of the last segment. The next start cuts it if a crash tore it. After a
+    /// clean stop it is damage, and the log end is at least its `end`.
     pub unsound_end: Option<Damage>,
-    /// Entries of its indexes that lead where they should not; a missing or torn file is one.
+    /// Index entries that lead to a wrong place. A missing or torn file counts as one.
     pub wrong_index_entries: u64,
 }
 
 impl Scrub {
-    /// Begins with a segment. `next` is the base offset of the one that follows it; none follows
-    /// the last one, which must not grow meanwhile. Blocks.
+    /// Begins a segment. `next` is the base offset of the segment behind it. The last segment has
+    /// none, and must not grow meanwhile. Blocks.
     pub fn open(
         dir: impl Into<Directory>,
         base: Offset,
@@ -94,15 +94,15 @@ impl Scrub {
         })
     }
 
-    /// The segments of a directory that nobody serves, each with the base offset of the next.
-    /// Blocks. Those of `OldSegments::of` cannot be read.
+    /// The segments of a directory that is not served, each with the base offset of the next.
+    /// Blocks. Segments of `OldSegments::of` cannot be read.
     pub fn segments(dir: impl Into<Directory>) -> Result<Vec<(Offset, Option<Offset>)>, LogError> {
         let bases = Vec::from_iter(list_segments(&dir.into())?.segments);
         let nexts = bases.iter().skip(1).copied().map(Some).chain([None]);
         Ok(bases.iter().copied().zip(nexts).collect())
     }
 
-    /// Reads on; gives the bytes read, `None` when all is read. Blocks.
+    /// Reads on. Returns the bytes read; `None`: all is read. Blocks.
     pub fn step(&mut self) -> io::Result<Option<u64>> {
         let before = self.scan.read_bytes();
         loop {
@@ -125,17 +125,17 @@ impl Scrub {
         }
     }
 
-    /// The file, and where reading goes on: where it failed, if it did.
+    /// The file, and where reading goes on, or has failed.
     pub fn place(&self) -> (Arc<File>, Position) {
         (self.files.log.handle().clone(), self.scan.position())
     }
 
-    /// What was found, once all is read.
+    /// The report, once all is read.
     pub fn report(&self) -> &Scrubbed {
         &self.report
     }
 
-    /// Replaces both index files by what the batches say. Blocks.
+    /// Replaces both index files by those that the batches should have. Blocks.
     pub fn repair_indexes(&self) -> io::Result<()> {
         let [offsets, times] = self.indexer.encoded();
         self.files.offsets.replace(&offsets)?;
@@ -163,7 +163,8 @@ impl Scrub {
     }
 }
 
-/// Makes a directory that nobody serves say what a scrub has found in these segments. Blocks.
+/// Writes the damage that a scrub has found in these segments into the damage file of a directory
+/// that is not served. Blocks.
 pub fn keep_damage(dir: impl Into<Directory>, found: &[Scrubbed]) -> io::Result<()> {
     let dir = Arc::new(dir.into());
     let known = damage::read(&dir)?;
@@ -178,8 +179,8 @@ pub fn keep_damage(dir: impl Into<Directory>, found: &[Scrubbed]) -> io::Result<
 }
 
 impl Log {
-    /// Takes what a scrub has found in a sealed segment for what is damaged there, from here on.
-    /// What must be written down then, if that is news.
+    /// Replaces the damaged ranges of a sealed segment by those that a scrub has found. Returns the
+    /// flush to write, if that changes anything.
     pub fn note_scrubbed(&mut self, scrubbed: &Scrubbed) -> Option<DamageFlush> {
         let found = damage::DamagedRanges::new(scrubbed.damage.clone());
         let segment = self.sealed.iter_mut().find(|s| s.base() == scrubbed.segment)?;
@@ -193,7 +194,7 @@ impl Log {
             );
         }
         segment.damage = found;
-        // Should the job find no room, the next flush writes it.
+        // If the job finds no room, the next flush writes the list.
         self.has_unkept_damage = true;
         Some(DamageFlush::new(&self.dir, self.damage()))
     }

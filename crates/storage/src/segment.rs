@@ -6,8 +6,8 @@
 //!                       .timeindex        └ beside it: (greatest timestamp so far, its offset)
 //! ```
 //!
-//! `SegmentFiles` is shared with look-ups and never changes; `Segment` adds what the log knows of
-//! it; `Indexer` is the growing end that only the active segment has. A `.log` keeps its descriptor
+//! `SegmentFiles` is shared with look-ups and never changes. `Segment` adds the log's knowledge of
+//! it. `Indexer` makes index entries; the active segment has one. A `.log` keeps its descriptor
 //! open.
 
 pub(crate) mod age;
@@ -39,10 +39,10 @@ use crate::{
     units::{Offset, Position},
 };
 
-/// The largest segment: positions in the index are not negative as Java's int.
+/// The largest segment: positions in the index must be positive as Java's int.
 pub(crate) const MAX_SEGMENT_BYTES: u64 = i32::MAX as u64;
 
-/// What never changes about a segment.
+/// The files of a segment, which never change for it.
 #[derive(Debug)]
 pub(crate) struct SegmentFiles {
     pub(crate) base: Offset,
@@ -58,8 +58,8 @@ impl SegmentFiles {
         Ok(SegmentFiles::new(dir, base, log))
     }
 
-    /// Makes the files of an empty segment: the log last, so that a log that exists has indexes.
-    /// May be tried again. Blocks.
+    /// Makes the files of an empty segment. The log is made last, so that a log that exists has
+    /// indexes. May be tried again. Blocks.
     pub(crate) fn create(dir: &Arc<Directory>, base: Offset) -> io::Result<SegmentFiles> {
         IndexFile::<OffsetEntry>::new(dir.clone(), base).create()?;
         IndexFile::<TimeEntry>::new(dir.clone(), base).create()?;
@@ -77,17 +77,17 @@ impl SegmentFiles {
         SegmentFiles { base, log, offsets, times }
     }
 
-    /// Makes all of it survive a power cut. Blocks. Indexes that are gone have expired. One of them
-    /// may not be opened for it in a shortage (`is_shortage`); any other error is that of a sync
-    /// that failed.
+    /// Makes all files survive a power cut. Blocks. A missing index is no error: it has expired. A
+    /// shortage may keep an index from being opened (`is_shortage`). Any other error means that a
+    /// sync failed.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.log.sync_data().map_err(sync_error)?;
         self.offsets.sync()?;
         self.times.sync()
     }
 
-    /// Makes the first bytes of the log, and the indexes, be written to the disk again. What is
-    /// committed never changes, so nobody notices. Blocks.
+    /// Writes the first bytes of the log, and the indexes, once more. Committed bytes never change,
+    /// so no reader notices. Blocks.
     pub(crate) fn write_again(&self, len_bytes: u64) -> io::Result<()> {
         write_again(&*self.log, len_bytes)?;
         self.offsets.write_again()?;
@@ -111,12 +111,12 @@ pub(crate) struct Segment {
     pub(crate) files: Arc<SegmentFiles>,
     /// Bytes that readers may see.
     pub(crate) size_bytes: u64,
-    /// The greatest timestamp that headers claim, once it is known: reading every time index at
-    /// start would be dear.
+    /// The greatest timestamp that headers claim, once it is known. A start does not read every
+    /// time index for it.
     pub(crate) newest: Option<TimeEntry>,
-    /// From when on it is old.
+    /// How old the segment is.
     pub(crate) age: SegmentAge,
-    /// What of it is not to be served.
+    /// The ranges that are not served.
     pub(crate) damage: DamagedRanges,
 }
 
@@ -125,7 +125,7 @@ impl Segment {
         self.files.base
     }
 
-    /// It has bytes that are not damaged.
+    /// Whether it has bytes that are not damaged.
     pub(crate) fn may_hold_batches(&self) -> bool {
         let damaged_bytes = self.damage.all().iter().map(|range| range.len_bytes).sum::<u64>();
         damaged_bytes < self.size_bytes
@@ -137,7 +137,7 @@ impl Segment {
     }
 }
 
-/// A segment as a look-up sees it: a moment, owned.
+/// A segment as a look-up sees it: an owned snapshot.
 #[derive(Clone, Debug)]
 pub(crate) struct SegmentView {
     pub(crate) files: Arc<SegmentFiles>,
@@ -147,13 +147,13 @@ pub(crate) struct SegmentView {
 }
 
 impl SegmentView {
-    /// How far an answer that begins at `position` may reach.
+    /// The place up to which an answer that begins at `position` may reach.
     pub(crate) fn sound_bytes(&self, position: Position) -> u64 {
         self.damage.sound_until(position, Position(self.committed_bytes)).0
     }
 }
 
-/// Makes index entries out of the batches that go by: in an append, a recovery, a rebuild.
+/// Makes index entries from batches, in an append, a recovery or a rebuild.
 #[derive(Debug)]
 pub(crate) struct Indexer {
     files: Arc<SegmentFiles>,
@@ -165,13 +165,13 @@ pub(crate) struct Indexer {
 }
 
 impl Indexer {
-    /// Of a segment without entries.
+    /// The indexer of a segment without entries.
     pub(crate) fn empty(files: &Arc<SegmentFiles>) -> Indexer {
         Indexer::resume(files, (0, None), (0, None))
     }
 
-    /// Of a segment whose index files hold so many bytes and end with these entries. The batch that
-    /// the last offset entry points to must be the next one noted.
+    /// The indexer of a segment whose index files hold so many bytes and end with these entries.
+    /// The next batch noted must be the one that the last offset entry points to.
     pub(crate) fn resume(
         files: &Arc<SegmentFiles>,
         offsets: (u64, Option<OffsetEntry>),
@@ -190,35 +190,35 @@ impl Indexer {
         self.files.base
     }
 
-    /// Nothing more is noted: the last time entry is one like the others.
+    /// Adds the last time entry. No batch is noted afterwards.
     pub(crate) fn seal(&mut self) {
         if let Some(entry) = self.due_time_entry() {
             self.times.push(entry);
         }
     }
 
-    /// Makes both files hold what they are counted on for, what is pending, a last time entry, and
-    /// no more. What they hold already is not written. After an error they are completed by the
-    /// next flush. Blocks.
+    /// Makes both files hold the entries already flushed, the pending ones and a last time entry,
+    /// and no more. Nothing is written to a file that holds them already. After an error the next
+    /// flush completes the files. Blocks.
     pub(crate) fn complete(&self) -> io::Result<()> {
         let offsets = self.offsets.complete(None);
         offsets.and(self.times.complete(self.due_time_entry()))
     }
 
-    /// Takes away what `complete` has not made whole: a start would believe it where it has
-    /// entries. Blocks.
+    /// Removes the files that `complete` has left incomplete. A start would believe them if they
+    /// have entries. Blocks.
     pub(crate) fn remove_stale(&self) -> io::Result<()> {
         self.offsets.remove_stale()?;
         self.times.remove_stale()
     }
 
-    /// Whether both files end where they are counted on for. Blocks.
+    /// Whether both files end behind the entries that count as flushed. Blocks.
     pub(crate) fn is_whole(&self) -> io::Result<bool> {
         Ok(self.offsets.is_whole()? && self.times.is_whole()?)
     }
 
-    /// Kafka's rule: the batch that comes after more than `interval_bytes` since the last entry
-    /// gets one.
+    /// Takes a batch. By Kafka's rule it gets an entry if more than `interval_bytes` lie between it
+    /// and the last one.
     pub(crate) fn note(&mut self, batch: &BatchPlace, interval_bytes: u64) {
         let relative_offset = self.files.relative(batch.last);
         let relative_offset = relative_offset.expect("a batch out of range makes the segment roll");
@@ -237,23 +237,24 @@ impl Indexer {
         self.bytes_since_entry += batch.len_bytes;
     }
 
-    /// What makes the index files complete: all that is pending, and a last time entry.
+    /// The flushes that complete the index files: all pending entries, and a last time entry.
     pub(crate) fn finish(&self) -> impl Iterator<Item = EntriesFlush> + use<> {
         self.offsets.flush(None).into_iter().chain(self.times.flush(self.due_time_entry()))
     }
 
-    /// What both index files should be, if the segment was noted from its start.
+    /// The contents that both index files should have, if batches were noted from the segment's
+    /// start.
     pub(crate) fn encoded(&self) -> [Vec<u8>; 2] {
         [self.offsets.encoded(None), self.times.encoded(self.due_time_entry())]
     }
 
-    /// What brings the index files up to date.
+    /// The flushes that bring the index files up to date.
     pub(crate) fn flush(&mut self) -> impl Iterator<Item = EntriesFlush> + use<> {
         self.forget_flushed();
         self.offsets.flush(None).into_iter().chain(self.times.flush(None))
     }
 
-    /// Entries that flushes have written are not given again.
+    /// Drops entries that flushes have written.
     pub(crate) fn forget_flushed(&mut self) {
         self.offsets.forget_flushed();
         self.times.forget_flushed();
@@ -266,7 +267,8 @@ impl Indexer {
             || full(self.times.len_bytes(), TimeEntry::LEN)
     }
 
-    /// Time entries ascend: there is one to add only if time has advanced since the last.
+    /// The time entry to add. Time entries ascend, so there is one only if time has advanced since
+    /// the last.
     fn due_time_entry(&self) -> Option<TimeEntry> {
         let last_ms = self.times.last().map(|last| last.timestamp_ms);
         self.newest.filter(|newest| last_ms.is_none_or(|last_ms| newest.timestamp_ms > last_ms))

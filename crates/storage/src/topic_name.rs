@@ -5,8 +5,8 @@ use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
 const MAX_NAME_LEN_BYTES: usize = 249;
-/// No topic has more partitions. `logs-20240101` is a directory of another kind, and not one topic
-/// of 20 million.
+/// The most partitions of a topic. So `logs-20240101` is a directory of another kind, and not a
+/// partition with number 20 million.
 pub const MAX_PARTITIONS: i32 = 100_000;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -57,22 +57,22 @@ impl FromStr for TopicId {
     }
 }
 
-/// What is wrong with a name.
+/// Why a name or an id is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty or longer than 249 bytes.
     #[error("a topic name has 1 to {MAX_NAME_LEN_BYTES} characters, not {len_bytes}")]
     Length {
-        /// How long it is.
+        /// Its length.
         len_bytes: usize,
     },
     /// `.` and `..` mean directories.
     #[error("a topic cannot be named . or ..")]
     Dots,
-    /// Something outside of `[a-zA-Z0-9._-]`.
+    /// A character outside of `[a-zA-Z0-9._-]`.
     #[error("a topic name is made of letters, digits, '.', '_' and '-', not {found:?}")]
     Character {
-        /// The first offender.
+        /// The first such character.
         found: char,
     },
     /// Not 22 characters of url-safe base64.
@@ -107,9 +107,9 @@ pub struct PartitionName {
 }
 
 impl PartitionName {
-    /// Reads a directory's name. `None` for what is not a partition to be served: directories on
-    /// their way out (`-delete`), Kafka's leftovers (`-stray`, `-future`) and its metadata log, and
-    /// numbers that no partition has.
+    /// Parses a directory's name. `None` for directories that are no partition to serve: deleted
+    /// ones (`-delete`), Kafka's leftovers (`-stray`, `-future`), its metadata log, and numbers
+    /// that no partition has.
     pub fn parse(directory: &str) -> Option<PartitionName> {
         let (topic, digits) = directory.rsplit_once('-')?;
         let canonical = digits == "0" || !digits.starts_with('0');

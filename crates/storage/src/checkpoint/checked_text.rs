@@ -1,5 +1,5 @@
-//! Small text files that know whether they are whole: a last line with the CRC-32C of all before
-//! it. Pure.
+//! Small text files that show whether they are whole, by a last line with the CRC-32C of all lines
+//! before it. Pure.
 //!
 //! ```text
 //!   1                      version
@@ -7,8 +7,8 @@
 //!   crc32c 0a1b2c3d        of every byte above
 //! ```
 //!
-//! Written by rename, such a file is the old or the new one after a power cut. The checksum is for
-//! what a rename does not help against: a flipped bit, an editor, half a copy.
+//! A file that is written by rename is the old or the new one after a power cut. The checksum finds
+//! what a rename does not help against: a flipped bit, an edit, half a copy.
 
 const LAST_LINE: &str = "crc32c ";
 
@@ -19,7 +19,7 @@ pub(crate) fn seal(mut text: String) -> String {
     text
 }
 
-/// What was sealed; `None` when it is not that any more.
+/// The text that was sealed; `None` if it has changed since.
 pub(crate) fn unseal(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (body, last) = text.split_at(text.rfind(LAST_LINE)?);

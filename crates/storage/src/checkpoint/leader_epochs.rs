@@ -7,9 +7,8 @@
 //!   3 1742
 //! ```
 //!
-//! The file is derived: every batch carries its epoch. It is written by flushes, whole and by
-//! rename; recovery adds what the scanned batches say, and a file that cannot be read counts as
-//! empty.
+//! The file is derived, because every batch carries its epoch. Flushes write it whole, by rename.
+//! Recovery adds the epochs of the batches it scans. A file that cannot be read counts as empty.
 
 use std::{
     io,
@@ -37,15 +36,15 @@ pub struct EpochStart {
 pub(crate) struct Epochs {
     dir: Arc<Directory>,
     starts: Vec<EpochStart>,
-    /// The file was there, and whole.
+    /// The file existed and was whole.
     was_read: bool,
-    /// Counts changes; the file holds that of `written`.
+    /// Counts changes; `written` has the generation that the file holds.
     generation: u64,
     written: Arc<Written>,
 }
 
-/// The generation that the file holds. Who only asks takes no lock, since that is held while the
-/// disk is slow.
+/// The generation that the file holds. Reading it takes no lock, because a slow disk may hold the
+/// lock for long.
 #[derive(Debug, Default)]
 struct Written {
     generation: AtomicU64,
@@ -65,13 +64,13 @@ impl Epochs {
         Epochs { starts: starts.unwrap_or_default(), was_read, ..Epochs::unread(dir) }
     }
 
-    /// None yet, whatever the file says.
+    /// No epochs yet, whatever the file holds.
     pub(crate) fn unread(dir: &Arc<Directory>) -> Epochs {
         let (dir, written) = (dir.clone(), Arc::default());
         Epochs { dir, starts: Vec::new(), was_read: false, generation: 0, written }
     }
 
-    /// Whether the file said anything; if not, only the batches know.
+    /// Whether the file could be read; if not, only the batches have the epochs.
     pub(crate) fn was_read(&self) -> bool {
         self.was_read
     }
@@ -80,8 +79,8 @@ impl Epochs {
         &self.starts
     }
 
-    /// A batch of this epoch begins here. An older epoch that began behind it is a broken file's
-    /// word against the log's.
+    /// Records that a batch of this epoch begins at `start`. An epoch that is listed as beginning
+    /// behind it, but is older, comes from a broken file, and is dropped.
     pub(crate) fn note(&mut self, leader_epoch: i32, start: Offset) {
         if leader_epoch >= 0 && self.starts.last().is_none_or(|e| e.leader_epoch < leader_epoch) {
             self.starts.truncate(self.starts.partition_point(|epoch| epoch.start <= start));
@@ -90,7 +89,7 @@ impl Epochs {
         }
     }
 
-    /// Forgets epochs that began where the log no longer reaches.
+    /// Forgets epochs that began at or behind the log end.
     pub(crate) fn truncate(&mut self, log_end: Offset) {
         let kept = self.starts.partition_point(|epoch| epoch.start < log_end);
         if kept < self.starts.len() {
@@ -99,7 +98,7 @@ impl Epochs {
         }
     }
 
-    /// The job that brings the file up to date; `None` when it is.
+    /// The job that brings the file up to date; `None` if it is.
     pub(crate) fn flush(&self) -> Option<EpochsFlush> {
         let written = self.written.generation.load(Ordering::Acquire);
         (written < self.generation).then(|| EpochsFlush {
@@ -121,8 +120,8 @@ pub(crate) struct EpochsFlush {
 }
 
 impl EpochsFlush {
-    /// Blocks. An older flush that comes late changes nothing. The recovery point moves after a
-    /// sync of the directory.
+    /// Blocks. An older flush that comes late changes nothing. The caller syncs the directory
+    /// before it moves the recovery point.
     pub(crate) fn write(&self) -> io::Result<()> {
         let Written { generation, writing } = &*self.written;
         let _one_at_a_time = writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,8 +196,8 @@ mod tests {
         }
     }
 
-    /// Found by the fuzz target `recovery`: such a list was kept, and its file was unreadable ever
-    /// after.
+    /// Found by the fuzz target `recovery`: such a list was kept, and its file could not be read
+    /// from then on.
     #[test]
     fn an_older_epoch_does_not_begin_behind_a_batch_of_a_newer_one() {
         let dir = tempfile::tempdir().unwrap();
@@ -253,9 +252,9 @@ mod tests {
         }
     }
 
-    /// The log asks under its own lock: fetches and producers waited for the disk.
+    /// The log asks under its own lock, so fetches and producers waited for the disk.
     #[test]
-    fn nobody_who_asks_for_a_flush_waits_for_one_that_is_being_written() {
+    fn asking_for_a_flush_does_not_wait_for_one_that_is_being_written() {
         let dir = tempfile::tempdir().unwrap();
         let (begun, has_begun) = mpsc::channel();
         let (lets_go_on, go_on) = mpsc::channel();

@@ -1,4 +1,5 @@
-//! `partition.metadata`: which topic a directory belongs to, should its name be used again.
+//! `partition.metadata`: the id of the topic that a directory belongs to. It tells the topic from a
+//! later one of the same name.
 //!
 //! ```text
 //!   version: 0

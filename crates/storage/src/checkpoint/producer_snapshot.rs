@@ -7,10 +7,10 @@
 //!          │ timestamp i64 │ coordinator epoch i32 │ first offset of its transaction i64
 //! ```
 //!
-//! Kafka writes an entry a producer, of its last batch. Here there is one for each of the last
-//! batches, oldest first: a producer with several requests in flight sends all again that it did
-//! not hear of. Kafka reads that too, and goes by the last entry. What Kafka keeps of transactions
-//! goes through unchanged.
+//! Kafka writes one entry for each producer, of its last batch. Penstock writes one for each of its
+//! last batches, oldest first: a producer with several requests in flight sends all of them again
+//! that were not answered. Kafka reads such a file, too, and goes by the last entry. Kafka's state
+//! of transactions passes through unchanged.
 
 use crate::units::Offset;
 
@@ -24,7 +24,7 @@ const ENTRY_LEN: usize = 46;
 pub(crate) struct SnapshotEntry {
     pub(crate) producer_id: i64,
     pub(crate) epoch: i16,
-    /// -1 if only markers are left of the producer.
+    /// -1 if only markers of transactions are left of the producer.
     pub(crate) last_sequence: i32,
     pub(crate) last_offset: Offset,
     /// Records of the batch, less one.

@@ -7,9 +7,9 @@
 //!   crc32c 0a1b2c3d                              of the lines above
 //! ```
 //!
-//! A topic that was deleted and made again has another id, so that the point of its former life
-//! means nothing. A file that is missing or not what was written means that nothing is known to be
-//! on the disk.
+//! A topic that was deleted and made again has another id, so the point of the former topic does
+//! not count for it. A file that is missing or has changed means that nothing is known to be on the
+//! disk.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,12 +22,12 @@ use crate::{
 pub(crate) const FILE_NAME: &str = "penstock-recovery-points";
 const VERSION: &str = "1";
 
-/// The offset below which a log is on the disk, and the log it was said of.
+/// The offset below which a log is on the disk, and the topic it was recorded for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecoveryPoint {
-    /// Of the topic; `None` for logs from before Kafka 2.8.
+    /// The topic's id; `None` for logs from before Kafka 2.8.
     pub topic_id: Option<TopicId>,
-    /// Below it everything is on the disk: batches, indexes, epochs, producers.
+    /// Everything below it is on the disk: batches, indexes, epochs, producers.
     pub offset: Offset,
 }
 
@@ -35,14 +35,14 @@ impl RecoveryPoint {
     /// Nothing is known to be on the disk.
     pub const NONE: RecoveryPoint = RecoveryPoint { topic_id: None, offset: Offset(0) };
 
-    /// Its offset, if it was said of this topic.
+    /// The offset, if the point was recorded for this topic; else 0.
     pub(crate) fn of(&self, topic_id: Option<TopicId>) -> Offset {
         if self.topic_id == topic_id { self.offset } else { Offset(0) }
     }
 
-    /// Whether a file that says this may stay where `now` is what is so: who believes it reads more
-    /// than it must, and never less. One beyond the end of its log would be believed again once
-    /// that has grown past it.
+    /// Whether a file with this point may stay although the point is `now`. A start that believes
+    /// an older point reads more than it must, never less. A point beyond the log's end may not
+    /// stay: it would be believed once the log has grown past it.
     pub fn holds(&self, now: &RecoveryPoint) -> bool {
         self.of(now.topic_id) <= now.offset
     }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_version_or_a_torn_one_says_nothing() {
+    fn a_file_of_another_version_or_a_torn_one_has_no_points() {
         let text = format(&points());
         assert_eq!(parse(&text.as_bytes()[..text.len() - 1]), None);
         assert_eq!(parse(checked_text::seal("2\n".to_owned()).as_bytes()), None);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_point_holds_unless_it_says_more_of_the_same_log_than_is_so() {
+    fn a_point_holds_unless_it_lies_beyond_the_same_logs() {
         let point =
             |id, offset| RecoveryPoint { topic_id: Some(TopicId(id)), offset: Offset(offset) };
         let held = [(7, 4), (7, 5), (7, 6), (8, 4)];

@@ -1,5 +1,5 @@
-//! How a partition leaves the data directory: by a rename, so that its name is free at once; where
-//! there is no room for that, file by file.
+//! How a partition leaves the data directory: by a rename, so that its name is free at once, or
+//! file by file where a rename finds no room.
 //!
 //! ```text
 //!   t-0 ──rename──▶ t-0.<id>-delete ──▶ removed                        take_away, remove_taken_away
@@ -16,20 +16,19 @@ use crate::{
     topic_name::PartitionName,
 };
 
-/// A partition's directory without its name.
+/// A partition's directory that has lost its name.
 #[derive(Debug)]
 pub struct TakenAway {
     from: PathBuf,
     to: PathBuf,
-    /// There was no room for another name: its files went at once.
+    /// There was no room for another name, so its files were removed at once.
     is_removed: bool,
 }
 
 impl DataDir {
-    /// Takes a partition's name away, which is how a deletion begins. Fetches under way finish. The
-    /// caller syncs the directory (`sync`) when all partitions of the topic have lost their names.
-    /// One that is not there is no error. Without room for another name its files are removed at
-    /// once.
+    /// Takes a partition's name away, which begins a deletion. Fetches under way finish. The caller
+    /// syncs the directory (`sync`) once all partitions of the topic have lost their names. A
+    /// missing partition is no error. Without room for another name its files are removed at once.
     pub fn take_away(&self, name: &PartitionName) -> Result<TakenAway, DataDirError> {
         let (from, to) = (self.partition_path(name), self.dir.join(name.deleted()));
         match self.disk().rename(&from, &to) {
@@ -43,10 +42,10 @@ impl DataDir {
         }
     }
 
-    /// Removes a partition's files, which needs no room on any file system; on the disk as well
-    /// when it returns. The directory stays, as the mark that this has been done (`is_emptied`). A
-    /// kill in between leaves no hole: the oldest segments go first, and last what says whose they
-    /// are. One that is not there is no error.
+    /// Removes a partition's files, which needs no room on any file system, and syncs that. The
+    /// empty directory stays as the mark of it (`is_emptied`). A kill in between leaves no hole:
+    /// the oldest segments go first, and `partition.metadata` last. A missing partition is no
+    /// error.
     pub fn empty(&self, name: &PartitionName) -> Result<(), DataDirError> {
         let dir = self.dir.subdirectory(&name.to_string());
         let mut entries = match self.disk().list(&dir) {
@@ -65,7 +64,7 @@ impl DataDir {
         dir.sync().map_err(io_error(&dir))
     }
 
-    /// Whether a partition has a directory and nothing in it, as no creation leaves one.
+    /// Whether a partition has an empty directory. No creation leaves one.
     pub fn is_emptied(&self, name: &PartitionName) -> bool {
         self.disk().list(&self.partition_path(name)).is_ok_and(|entries| entries.is_empty())
     }
@@ -89,10 +88,10 @@ impl DataDir {
         }
     }
 
-    /// Removes what was taken away, now or by a server that is gone. What cannot be removed is out
-    /// of the way; it is logged, and the next call tries again. Of a directory that is a symbolic
-    /// link only the link is removed, which is logged, too: what is behind it may have other names,
-    /// and was not made here.
+    /// Removes the directories that were taken away, now or by an earlier server. One that cannot
+    /// be removed is logged, and the next call tries again. If the directory is a symbolic link,
+    /// only the link is removed, which is logged, too: the files behind it may have other names,
+    /// and were not made here.
     pub fn remove_taken_away(&self) -> Result<(), DataDirError> {
         for DirEntry { path, is_dir, link } in self.entries()? {
             let is_ours = (is_dir || link.is_some()) && name_of(&path).is_some_and(is_of_deleted);
@@ -102,7 +101,7 @@ impl DataDir {
             let shown = path.display();
             match (self.disk().remove_dir_all(&path), link) {
                 (Err(error), _) => {
-                    tracing::warn!(path = %shown, %error, "cannot remove what was deleted; the next start tries again");
+                    tracing::warn!(path = %shown, %error, "cannot remove a deleted partition; the next start tries again");
                 }
                 (Ok(()), Some(target)) => {
                     let left = self.dir.join(target);
@@ -116,8 +115,8 @@ impl DataDir {
     }
 }
 
-/// `<topic>-<partition>.<32 hex>-delete`, here and in Kafka. Whatever else ends like that is
-/// somebody's own.
+/// `<topic>-<partition>.<32 hex>-delete`, here and in Kafka. Other names that end like that are the
+/// operator's own.
 fn is_of_deleted(name: &str) -> bool {
     let parts = name.strip_suffix("-delete").and_then(|rest| rest.rsplit_once('.'));
     parts.is_some_and(|(partition, id)| {

@@ -1,5 +1,5 @@
-//! A small text file of the data directory, replaced whole. Handed out by `DataDir` to whoever
-//! keeps some lines over restarts, so that they too go through the disk that a test can exchange.
+//! A small text file of the data directory, replaced whole. `DataDir` hands it out to callers that
+//! keep some lines over restarts, so that a test's simulated disk sees them, too.
 
 use std::{io, path::PathBuf};
 
@@ -22,10 +22,10 @@ impl SmallFile {
         self.dir.join(self.name)
     }
 
-    /// Its text; `None`: there is no such file. Blocks.
+    /// The text; `None`: there is no such file. Blocks.
     ///
     /// # Errors
-    /// The file system's; it is larger than 64 MiB, or no UTF-8.
+    /// The file system's. Also if the file is larger than 64 MiB, or no UTF-8.
     pub fn read(&self) -> io::Result<Option<String>> {
         match self.dir.read_to_string(self.name) {
             Ok(text) => Ok(Some(text)),
@@ -34,12 +34,11 @@ impl SmallFile {
         }
     }
 
-    /// Makes this its text, on the disk as well. Blocks.
+    /// Replaces the text, and syncs it. Blocks.
     ///
     /// # Errors
-    /// The file system's. The old text is there then, unless only the directory could not be
-    /// synced: the new text is there in that case, and which of them survives a power cut is not
-    /// known.
+    /// The file system's. The file then has the old text. If only the directory could not be synced
+    /// it has the new text, and which of the two survives a power cut is not known.
     pub fn replace(&self, text: &str) -> io::Result<()> {
         self.dir.replace_file(self.name, text.as_bytes())
     }

@@ -1,15 +1,16 @@
-//! Binary search of a sorted index file that is not in memory: one page at a time, asked for by
-//! place. Pure; the look-ups drive it.
+//! Binary search of a sorted index file that is not in memory, page by page. Pure; the look-ups
+//! drive it.
 //!
 //! ```text
 //!   page 0 │ e0 e1 … e511 │ e512 │
 //!                         │ e512 e513 …  │ page 1
 //! ```
 //!
-//! A page ends with the first entry of the next, so that one page has both sides of any target.
+//! A page ends with the first entry of the next page. So one page has both neighbours of any
+//! target.
 //!
-//! The file's content is a hint, never a fact: whoever gets an entry checks it against the log. All
-//! that is promised for a file of random bytes is that the search ends.
+//! The file's content is a hint, never a fact: the look-ups check an entry against the log. For a
+//! file of random bytes it is only promised that the search ends.
 
 use crate::segment::index_entry::{Bracket, Entry};
 
@@ -30,7 +31,7 @@ pub(crate) struct IndexSearch<E> {
 impl<E: Entry> IndexSearch<E> {
     pub(crate) const PAGE_ENTRIES: u64 = (PAGE_LEN_BYTES / E::LEN) as u64;
 
-    /// Over the first `len_bytes` of an index file. The page guessed is looked at first.
+    /// A search of the first `len_bytes` of an index file. The guessed page is looked at first.
     pub(crate) fn new(len_bytes: u64, guess: Option<u64>) -> IndexSearch<E> {
         let entries = len_bytes / E::LEN as u64;
         let pages = 0..entries.div_ceil(Self::PAGE_ENTRIES);
@@ -69,12 +70,12 @@ impl<E: Entry> IndexSearch<E> {
         self.bracket = Bracket { floor: floor.or(self.bracket.floor), next };
     }
 
-    /// What was found, once nothing more is needed.
+    /// The result, once nothing more is needed.
     pub(crate) fn bracket(&self) -> Bracket<E> {
         self.bracket
     }
 
-    /// The page it was found on.
+    /// The page with the result.
     pub(crate) fn page(&self) -> u64 {
         self.pages.start
     }
@@ -85,7 +86,8 @@ impl<E: Entry> IndexSearch<E> {
     }
 }
 
-/// The entries of a page. Kafka preallocates its indexes: zeros after the first entry are room.
+/// The entries of a page. Kafka preallocates its indexes, so zeros after the first entry are
+/// reserved room.
 pub(crate) fn page_entries<E: Entry>(page: u64, bytes: &[u8]) -> impl Iterator<Item = E> {
     let entries = bytes.chunks_exact(E::LEN).map(E::decode).enumerate();
     let is_entry =

@@ -1,5 +1,5 @@
-//! What look-ups have read of a partition's older segments, kept for those who read the same next:
-//! pages of `.index` files and the places of batches. `Log::find` asks it, `Lookup` fills it.
+//! A cache of what look-ups have read of a partition's older segments: pages of `.index` files and
+//! the places of batches. `Log::find` asks it, `Lookup` fills it.
 //!
 //! ```text
 //!   offset ──▶ a batch found lately ────────────────────────▶ its place, nothing is read
@@ -7,11 +7,11 @@
 //!         └──▶ neither: the .index is opened and searched, beginning with the page after the one known
 //! ```
 //!
-//! Memory a partition: 16 pages of 4 KiB (each leads to 2 MiB of log, or more) and 64 places, 66
-//! KiB in all; nothing before the first look-up that had to read. Nothing here grows stale:
-//! entries, once in their file, and committed batches never change. A page may be a part of what
-//! its file holds by now, so it answers only where it has both neighbours, or ends the index of a
-//! sealed segment.
+//! A partition takes 66 KiB of memory: 16 pages of 4 KiB (each leads to 2 MiB of log, or more) and
+//! 64 places. It takes none before the first look-up that had to read. Nothing here grows stale,
+//! because entries in a file and committed batches never change. The file may have grown behind a
+//! page. So a page answers only where it has both neighbours, or ends the index of a sealed
+//! segment.
 
 use std::{
     collections::VecDeque,
@@ -33,15 +33,15 @@ use crate::{
 const PAGES: usize = 16;
 const PLACES: usize = 64;
 
-/// Shared by a log and its look-ups. Locked for moments, after the log if both.
+/// Shared by a log and its look-ups. Locked briefly; a thread that locks both locks the log first.
 #[derive(Debug, Default)]
 pub(crate) struct Learned(Mutex<Memory>);
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// The one used last is the first.
+    /// The page used last comes first.
     pages: Vec<IndexPage>,
-    /// The one found last is the last.
+    /// The batch found last comes last.
     places: VecDeque<RecentBatch>,
 }
 
@@ -62,14 +62,14 @@ impl Learned {
         self.lock().places.iter().rev().find(holds).copied()
     }
 
-    /// The length of a batch that was met lately: others are often as long. `None`: nothing was
+    /// The length of a batch that was found lately: others are often as long. `None`: none was
     /// found yet.
     pub(crate) fn usual_batch_bytes(&self) -> Option<u64> {
         self.lock().places.back().map(|place| place.len_bytes)
     }
 
-    /// The entries around an offset in a segment; else the page that may have them, if one is
-    /// likely.
+    /// The entries around an offset in a segment. `Err`: the number of the page that is likely to
+    /// have them, if one is.
     pub(crate) fn bracket(
         &self,
         segment: Offset,
@@ -125,28 +125,29 @@ impl IndexPage {
         IndexPage { segment, number, entries, ends_index }
     }
 
-    /// Of a sealed segment whose index is missing or has no entry.
+    /// The page of a sealed segment whose index is missing or empty.
     pub(crate) fn nothing(segment: Offset) -> IndexPage {
         IndexPage { segment, number: 0, entries: Box::default(), ends_index: true }
     }
 
-    /// Whether it has the entries on both sides, as far as there are any.
+    /// Whether the page has the entries on both sides, as far as there are any.
     fn covers(&self, beyond: impl Fn(OffsetEntry) -> bool) -> bool {
         self.begins(&beyond) && (self.ends_index || self.entries.last().is_some_and(|e| beyond(*e)))
     }
 
-    /// Whether what is sought lies in it or behind it.
+    /// Whether the target lies in the page or behind it.
     fn begins(&self, beyond: impl Fn(OffsetEntry) -> bool) -> bool {
         self.number == 0 || self.entries.first().is_some_and(|entry| !beyond(*entry))
     }
 
-    /// Where those go on who have read what it leads to. A page that is not full may have grown.
+    /// The page at which a consumer that reads on continues. A page that is not full may have
+    /// grown.
     fn following(&self) -> u64 {
         self.number + u64::from(is_full(&self.entries))
     }
 }
 
-/// With the entry that it shares with the page that follows.
+/// Whether the page also has the entry that it shares with the following page.
 fn is_full(entries: &[OffsetEntry]) -> bool {
     entries.len() as u64 > IndexSearch::<OffsetEntry>::PAGE_ENTRIES
 }

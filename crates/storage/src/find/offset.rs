@@ -7,12 +7,13 @@
 //!                                  └──▶ Walk(from the segment's start) ──▶ Done, or Corrupt
 //! ```
 //!
-//! Made by `Log::find`, driven by the server. It owns all it needs, so the log may append, roll and
-//! expire meanwhile. An index only says where to begin: what is answered was read from the log.
+//! `Log::find` makes it, the server drives it. It owns all it needs, so the log may append, roll
+//! and expire meanwhile. An index only leads to a place to begin: every answer was read from the
+//! log.
 //!
-//! Which entry first? The offset lies behind the entry before it (the floor) and in or before the
-//! batch of the next one. Where every batch has an entry, batches being larger than the index
-//! interval, it is in that very batch, and one header proves it.
+//! Which entry first? The offset lies behind the entry before it (the floor), and in or before the
+//! batch of the next entry. Batches larger than the index interval have an entry each. The offset
+//! then lies in the next entry's batch, and one header proves it.
 //!
 //! ```text
 //!      floor                      next
@@ -21,8 +22,7 @@
 //!   ─────┤ batch                 │ batch ├───    far: the next's header; failing that, the floor's
 //! ```
 //!
-//! What lies near is taken for far where the entries are about as far apart as a batch met last is
-//! long.
+//! Near entries count as far if they are about as far apart as the batch found last is long.
 
 use std::{fs::File, sync::Arc};
 
@@ -50,11 +50,11 @@ const NEAR_BYTES: u64 = 8192;
 pub struct Lookup {
     target: Offset,
     segment: SegmentView,
-    /// The next segment that holds anything, should the offset lie in a gap at this one's end.
+    /// The next segment that holds batches, in case the offset lies in a gap at this one's end.
     next: Option<SegmentView>,
     state: State,
     failed: Option<FindError>,
-    /// Knows what was read before, and wants to know what is read now.
+    /// The cache of what was read before, which gets what is read now.
     learned: Option<Arc<Learned>>,
 }
 
@@ -65,22 +65,22 @@ enum State {
     Done(Found),
 }
 
-/// Batches behind the one found that are remembered: tiny ones must not push out what others
-/// learned.
+/// So many batches behind the one found are remembered. More tiny ones would push out those of
+/// other consumers.
 const LEARNED_BEHIND: usize = 8;
 
-/// Where a walk began, and so what it means when it fails.
+/// Where a walk began, which decides what a failure means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    /// An entry that nothing has confirmed yet: the first batch must end at or before the offset
-    /// that the entry names (Kafka 3 names the last offset of a whole append) and not lie beyond
-    /// the target.
+    /// An entry that is not confirmed yet. The first batch must end at or before the offset that
+    /// the entry names (Kafka 3 names the last offset of a whole append), and not lie beyond the
+    /// target.
     Entry {
         names: Offset,
-        /// Where to try next, if this is the entry behind the target.
+        /// The entry to try next, if this is the one behind the target.
         floor: Option<OffsetEntry>,
     },
-    /// The first batch was right, the following ones must be too.
+    /// The first batch was right, so the following ones must be.
     EntryConfirmed,
     SegmentStart,
 }
@@ -111,7 +111,7 @@ impl Lookup {
         Lookup { target, segment, next, state, failed: None, learned }
     }
 
-    /// A look-up that is over before it began.
+    /// A look-up whose answer is known at once.
     pub(crate) fn known(target: Offset, segment: SegmentView, found: Found) -> Lookup {
         let state = State::Done(found);
         Lookup { target, segment, next: None, state, failed: None, learned: None }
@@ -159,7 +159,7 @@ impl Lookup {
         }
     }
 
-    /// Ends an index search that is over, and goes on to the next segment at the end of this one.
+    /// Leaves an index search that is over, and at a segment's end goes on to the next segment.
     fn skip_what_needs_no_bytes(&mut self) {
         if let State::Index { search, .. } = &self.state
             && search.need().is_none()
@@ -223,7 +223,7 @@ impl Lookup {
         self.state = State::Walk { window_bytes: walk.window_bytes(), walk, origin };
     }
 
-    /// Remembers the batch that was found, and those behind it whose headers were read along: a
+    /// Remembers the batch that was found, and those behind it whose headers were read with it: a
     /// consumer that reads on asks for them next.
     fn learn(&self, found: &BatchPlace, mut walk: HeaderWalk, bytes: &[u8], window_at: Position) {
         let Some(learned) = &self.learned else { return };
@@ -239,7 +239,8 @@ impl Lookup {
         }
     }
 
-    /// What was read is not the batch, or none. If an index led here, take a longer way.
+    /// The bytes that were read are not the batch, or no batch. If an index led here, try a longer
+    /// path.
     fn distrust(&mut self, origin: Origin, walk: &HeaderWalk) {
         match origin {
             Origin::SegmentStart => {
@@ -308,7 +309,8 @@ fn has_own_entries(entries_apart: u64, learned: Option<&Learned>) -> bool {
     usual_bytes.is_some_and(|usual| (usual * 2 / 3..usual * 3 / 2).contains(&entries_apart))
 }
 
-/// From an entry, or the segment's start if it is none that could be. Reads so much at first.
+/// Walks from an entry, or from the segment's start if the entry is impossible. The first read is
+/// of `first_bytes`.
 fn walk_from(
     segment: &SegmentView,
     target: Offset,
@@ -325,7 +327,7 @@ fn walk_from(
             let names = segment.files.absolute(entry.relative_offset);
             (entry.position(), Origin::Entry { names, floor })
         }
-        // The entry is older than the damage. Where that ends, a batch is known to begin.
+        // The entry is older than the damage. A batch begins where the damage ends.
         (Some(_), Some(range)) if range.end <= target => {
             (range.end_position(), Origin::EntryConfirmed)
         }

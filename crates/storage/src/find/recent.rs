@@ -1,4 +1,4 @@
-//! The places of the latest batches, so that those who read the end of the log need no look-up.
+//! The places of the latest batches, so that fetches at the end of the log need no look-up.
 
 use std::collections::VecDeque;
 
@@ -7,8 +7,8 @@ use crate::{
     units::{Offset, Position},
 };
 
-/// Batches remembered a partition: 32 bytes each, 64 KiB once a partition is busy, nothing while
-/// idle.
+/// Batches remembered for each partition: 32 bytes each, 64 KiB once a partition is busy, nothing
+/// while it is idle.
 const CAPACITY: usize = 2048;
 
 /// One remembered batch.
@@ -41,7 +41,7 @@ impl RecentBatches {
         self.places.push_back(batch.into());
     }
 
-    /// The batch that holds the offset. `None` also for offsets in gaps: those take the long way.
+    /// The batch that holds the offset. `None` also for offsets in gaps, which the files answer.
     pub(crate) fn find(&self, offset: Offset) -> Option<RecentBatch> {
         let batch = self.places.get(self.places.partition_point(|batch| batch.last < offset))?;
         (batch.base <= offset).then_some(*batch)

@@ -1,4 +1,4 @@
-//! The words in which storage asks for bytes and answers with places.
+//! The types in which storage asks for bytes and answers with places.
 //!
 //! ```text
 //!   Log::find ──▶ Lookup ──step──▶ Need { file, position, len_bytes } ──▶ the caller reads
@@ -7,13 +7,14 @@
 //!                   └──step──▶ Done(Found) ──extent(max)──▶ Extent, ready for transfer
 //! ```
 //!
-//! Nothing here reads: whoever drives a look-up chooses how (page cache, ring, pread).
+//! Nothing here reads. The driver of a look-up chooses how to (page cache, ring, pread).
 
 use std::{fs::File, io, sync::Arc};
 
 use crate::units::{Offset, Position};
 
-/// Bytes a look-up must see before it can go on. The range always lies below the committed size.
+/// Bytes that a look-up must see before it can go on. The range always lies below the committed
+/// size.
 #[derive(Clone, Debug)]
 pub struct Need {
     /// The file to read.
@@ -24,7 +25,7 @@ pub struct Need {
     pub len_bytes: usize,
 }
 
-/// What a look-up has to say next.
+/// The next step of a look-up.
 #[derive(Debug)]
 pub enum Step<T> {
     /// Read this and feed it.
@@ -33,8 +34,7 @@ pub enum Step<T> {
     Done(T),
 }
 
-/// A range of one segment file that holds whole batches, save perhaps the last one, which may be
-/// cut.
+/// A range of one segment file. It holds whole batches; only the last may be cut.
 #[derive(Clone, Debug)]
 pub struct Extent {
     /// The segment. Holding it keeps the bytes alive even after retention unlinked the file.
@@ -43,16 +43,16 @@ pub struct Extent {
     pub position: Position,
     /// Never reaches past what was committed when the look-up was made.
     pub len_bytes: u64,
-    /// The segment will get no further bytes (a short answer will not be made longer by waiting).
+    /// The segment gets no further bytes, so waiting makes a short answer no longer.
     pub sealed: bool,
 }
 
-/// The batch a look-up was after.
+/// The batch that a look-up has found.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// First offset of the batch. At most the offset asked for, unless that fell into a gap.
+    /// First offset of the batch. At most the offset sought, unless that lies in a gap.
     pub base_offset: Offset,
-    /// Bytes of that one batch; 0 when nothing but a gap lies between the offset and the log end.
+    /// Bytes of that one batch; 0 if only a gap lies between the offset and the log end.
     pub batch_len_bytes: u64,
     pub(crate) file: Arc<File>,
     pub(crate) position: Position,
@@ -63,8 +63,8 @@ pub struct Found {
 impl Found {
     /// The bytes to send from here: at most `max_bytes`, never past the segment's committed end.
     ///
-    /// `None` when not even the first batch fits and `at_least_one_batch` is false. With it, the
-    /// first batch is given whole however large it is (KIP-74).
+    /// `None` if not even the first batch fits and `at_least_one_batch` is false. If it is true,
+    /// the first batch is included whole, however large it is (KIP-74).
     pub fn extent(&self, max_bytes: u64, at_least_one_batch: bool) -> Option<Extent> {
         let fits = self.batch_len_bytes <= max_bytes;
         if self.batch_len_bytes == 0 || !(fits || at_least_one_batch) {
@@ -112,12 +112,12 @@ pub enum FindError {
         /// The first offset that can be read again.
         end: Offset,
     },
-    /// It lies in segments of before Kafka 0.11, which are kept and not served.
+    /// The offset lies in segments of before Kafka 0.11, which are kept and not served.
     #[error(
         "offset {asked} is in messages of format {magic}, which are not served; the log is served from {start} on"
     )]
     OldFormat {
-        /// Sought.
+        /// The offset asked for.
         asked: Offset,
         /// 0 or 1.
         magic: i8,
@@ -149,7 +149,7 @@ pub enum FindError {
     Io {
         /// Base offset of the segment.
         segment: Offset,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }

@@ -7,13 +7,13 @@
 //!                                                                              └──▶ Records ──▶ Done
 //! ```
 //!
-//! The greatest timestamp is found in two rounds: collect every segment's claim, then look for the
-//! first record that has the greatest of them.
+//! The greatest timestamp takes two rounds: the first collects every segment's claim, the second
+//! looks for the first record that has the greatest of them.
 //!
-//! Records of compressed batches are not looked at, because look-ups do not decompress: such a
-//! batch answers with its base offset and its greatest timestamp. A consumer that seeks there reads
-//! a few records too many, never one too few. A `.timeindex` is believed where it says that a whole
-//! segment is too early; everywhere else what it says is confirmed by the log.
+//! Look-ups do not decompress, so a compressed batch answers with its base offset and its greatest
+//! timestamp. A consumer that seeks there reads a few records too many, never one too few. A
+//! `.timeindex` that calls a whole segment too early is believed. All its other claims are
+//! confirmed by the log.
 
 use std::{collections::VecDeque, fs::File, sync::Arc};
 
@@ -35,7 +35,7 @@ use crate::{
     units::{Offset, Position},
 };
 
-/// Larger batches are not read to find the record: they answer as if they were compressed.
+/// Larger batches are not read for their records. They answer as if they were compressed.
 const LARGEST_BATCH_READ_BYTES: u64 = 16 << 20;
 
 /// A record found by its time.
@@ -45,7 +45,7 @@ pub struct TimestampFound {
     pub offset: Offset,
     /// Its timestamp, or the greatest one of its batch if that is compressed.
     pub timestamp_ms: i64,
-    /// Of its batch.
+    /// The leader epoch of its batch.
     pub leader_epoch: i32,
 }
 
@@ -54,7 +54,7 @@ pub struct TimestampFound {
 pub struct TimestampLookup {
     wanted: Wanted,
     log_start: Offset,
-    /// The front is the one being looked at.
+    /// The front segment is the one being looked at.
     sources: VecDeque<TimestampSource>,
     state: State,
     failed: Option<FindError>,
@@ -63,7 +63,7 @@ pub struct TimestampLookup {
 #[derive(Debug)]
 enum Wanted {
     AtLeast(i64),
-    /// The best claim so far, and whose it is.
+    /// The greatest claim so far, and its segment.
     Newest(Option<(TimeEntry, TimestampSource)>),
 }
 
@@ -83,7 +83,7 @@ enum State {
         lookup: Box<Lookup>,
         mark: TimeEntry,
     },
-    /// Headers, one after the other. `mark` is what the first one must confirm.
+    /// Go through headers. The first one must confirm `mark`.
     Walk {
         walk: HeaderWalk,
         mark: Option<TimeEntry>,
@@ -154,7 +154,7 @@ impl TimestampLookup {
         }
     }
 
-    /// One move; gives what it cannot go on without.
+    /// Takes one step. Returns the bytes without which it cannot go on.
     fn advance(&mut self) -> Result<Option<Need>, FindError> {
         match &mut self.state {
             State::Enter => self.enter()?,
@@ -196,7 +196,7 @@ impl TimestampLookup {
         Ok(None)
     }
 
-    /// Looks at the front segment: is its greatest timestamp known, or must it be read?
+    /// Enters the front segment, whose greatest timestamp is known or must be read.
     fn enter(&mut self) -> Result<(), FindError> {
         let Some(source) = self.sources.front() else {
             self.finish_round();
@@ -218,7 +218,7 @@ impl TimestampLookup {
         Ok(())
     }
 
-    /// The front segment's greatest timestamp, as far as an index can say.
+    /// Takes the front segment's greatest timestamp, as far as its index has it.
     fn take_claim(&mut self, claim: Option<TimeEntry>) {
         let Some(claim) = claim else { return self.walk_from_start() };
         match &self.wanted {
@@ -228,7 +228,7 @@ impl TimestampLookup {
         }
     }
 
-    /// The front segment has the record: where does the search in it begin?
+    /// The front segment has the record. Decides where the search in it begins.
     fn search_times(&mut self) {
         let source = self.front();
         let begun = match source.mark {
@@ -249,7 +249,7 @@ impl TimestampLookup {
         self.failed = begun.err();
     }
 
-    /// Everything before the mark's batch is too early: find that batch.
+    /// Everything before the mark's batch is too early. Goes to that batch.
     fn place(&mut self, mark: TimeEntry, near: Option<OffsetEntry>) -> Result<(), FindError> {
         let source = self.front();
         let files = &source.view.files;
@@ -274,7 +274,7 @@ impl TimestampLookup {
         self.state = State::Walk { walk, mark: None, origin: Origin::SegmentStart };
     }
 
-    /// Walks over the headers in `bytes` until one has what is wanted.
+    /// Walks over the headers in `bytes` up to the one that is wanted.
     fn walk(
         &mut self,
         bytes: &[u8],
@@ -289,7 +289,7 @@ impl TimestampLookup {
                 Seen::EndOfWindow => break,
                 Seen::Unsound => return self.distrust(origin, &walk),
             };
-            // What a header hides, an index may know.
+            // An index may have the timestamp that a header hides.
             let is_wrong = |mark: TimeEntry| mark.timestamp_ms != place.max_timestamp_ms;
             if mark.take().is_some_and(is_wrong) && !hides_max_timestamp(&header) {
                 return self.distrust(origin, &walk);
@@ -325,7 +325,7 @@ impl TimestampLookup {
         must_be_read || is_late_enough
     }
 
-    /// The greatest timestamp of the front segment so far.
+    /// Takes the greatest timestamp of the front segment so far.
     fn survey(&mut self, place: &BatchPlace, timestamp_ms: i64) {
         let front = self.front_mut();
         let known = front.newest.map_or(-1, |newest| newest.timestamp_ms);
@@ -336,7 +336,8 @@ impl TimestampLookup {
         }
     }
 
-    /// The first record of the batch that is late enough; without one the walk goes on behind it.
+    /// Answers with the first record of the batch that is late enough. Without one the walk goes on
+    /// behind the batch.
     fn search_records(&mut self, bytes: &[u8], mut walk: HeaderWalk, place: &BatchPlace) {
         let header = match BatchHeader::parse(bytes) {
             Ok(header) if bytes.len() as u64 >= place.len_bytes => header,
@@ -375,7 +376,8 @@ impl TimestampLookup {
         }
     }
 
-    /// What was read does not fit. If an index led here, it was wrong: take the long way.
+    /// The bytes that were read do not fit. If an index led here, it was wrong: walk from the
+    /// segment's start.
     fn distrust(&mut self, origin: Origin, walk: &HeaderWalk) {
         if origin == Origin::Index {
             return self.walk_from_start();
@@ -384,7 +386,7 @@ impl TimestampLookup {
         self.failed = Some(FindError::Corrupt { segment, position: walk.position });
     }
 
-    /// Done with the front segment, whose greatest timestamp is `claim` if that was asked.
+    /// Leaves the front segment, whose greatest timestamp is `claim` if that was asked.
     fn leave(&mut self, claim: Option<TimeEntry>) {
         self.state = State::Enter;
         let Some(mut source) = self.sources.pop_front() else { return };
@@ -397,7 +399,7 @@ impl TimestampLookup {
         }
     }
 
-    /// No segment is left. In search of the greatest timestamp, the second round begins.
+    /// No segment is left. A search for the greatest timestamp begins its second round.
     fn finish_round(&mut self) {
         self.state = State::Done(None);
         if let Wanted::Newest(Some((claim, source))) =
@@ -409,7 +411,7 @@ impl TimestampLookup {
         }
     }
 
-    /// Meaningless while the greatest is sought: no state then asks.
+    /// The timestamp sought. Not asked in a search for the greatest.
     fn wanted_ms(&self) -> i64 {
         if let Wanted::AtLeast(wanted) = self.wanted { wanted } else { i64::MAX }
     }

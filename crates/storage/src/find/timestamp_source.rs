@@ -1,4 +1,4 @@
-//! A segment as look-ups by time see it: a moment of the log, owned.
+//! A segment as look-ups by time see it: an owned snapshot of it.
 
 use std::io;
 
@@ -12,13 +12,13 @@ use crate::{
     units::Position,
 };
 
-/// A segment and what is known of its times.
+/// A segment and what is known of its timestamps.
 #[derive(Clone, Debug)]
 pub(crate) struct TimestampSource {
     pub(crate) view: SegmentView,
     /// The greatest timestamp, if it is known.
     pub(crate) newest: Option<TimeEntry>,
-    /// An entry in memory to begin at, with one that leads to its place.
+    /// An entry in memory to begin at, and an offset entry that leads to its place.
     pub(crate) mark: Option<(TimeEntry, Option<OffsetEntry>)>,
     /// How much of the index files may be searched.
     pub(crate) times_bytes: u64,

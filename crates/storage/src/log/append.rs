@@ -1,4 +1,4 @@
-//! Appending: the log says what to write where, somebody else writes, the log takes note.
+//! Appending: the log decides what to write where, the caller writes, the log records the outcome.
 //!
 //! ```text
 //!         begin_append                    finish_append, of the last
@@ -8,14 +8,14 @@
 //!                                 │ leave_append
 //!                                 ├────────────────────────────────▶ Idle      the same, once cut (torn.rs)
 //!                                 │ fail_append
-//!                                 └────────────────────────────────▶ Offline   until opened anew
+//!                                 └────────────────────────────────▶ Offline   until opened again
 //! ```
 //!
 //! One write at a time: the server holds the partition's append lock from `begin_append` (and
 //! `needs_roll` before it) to the end. A write may carry several appends, begun one after the other
-//! while `may_join` says so; they finish in that order, or all of them fail. Readers see nothing of
-//! an append before it has finished, and nothing ever of one that failed: what it may have left
-//! behind the committed end is cut by the next start, before anything is served.
+//! while `may_join` allows it. They finish in that order, or all of them fail. Readers see nothing
+//! of an append before it has finished, and never anything of one that failed: the next start cuts
+//! the bytes it may have left behind the committed end, before it serves anything.
 
 use std::{fs::File, io, sync::Arc};
 
@@ -31,21 +31,21 @@ use crate::{
     units::{Offset, Position},
 };
 
-/// What to write where. Whoever holds it writes the `pieces`, one behind the other, at `position`
-/// and then tells the log how it went: `Log::finish_append`, `cancel_append`, `leave_append` or
+/// What to write where. The caller writes the `pieces`, one behind the other, at `position`. It
+/// then reports the outcome by `Log::finish_append`, `cancel_append`, `leave_append` or
 /// `fail_append`.
 #[derive(Debug)]
 pub struct Append {
     /// The active segment.
     pub file: Arc<File>,
-    /// Its end, or that of the append begun before.
+    /// The end of the file, or of the append begun before.
     pub position: Position,
     /// A whole batch with its offsets: a patched head, then the rest as the producer sent it.
     /// Cheap to clone for the write.
     pub pieces: Vec<Bytes>,
     header: BatchHeader,
     place: BatchPlace,
-    /// Its greatest timestamp is that of its records.
+    /// The batch's greatest timestamp is that of its records.
     is_checked: bool,
     begun_ms: i64,
     log_append_time_ms: i64,
@@ -63,21 +63,21 @@ pub struct Appended {
 }
 
 impl Log {
-    /// Whether one write can carry this batch too: appends are outstanding, the batch fits behind
-    /// them into the segment, and is of another producer.
+    /// Whether the write under way can carry this batch too: appends are outstanding, the segment
+    /// has room behind them, and the batch is another producer's.
     pub fn may_join(&self, batch: &ProducedBatch, now_ms: i64) -> bool {
         let Writing::Outstanding(outstanding) = &self.writing else { return false };
         self.fits(batch, now_ms) && !outstanding.has_producer_of(batch)
     }
 
-    /// Gives the batch its offsets and says where to write it.
+    /// Gives the batch its offsets, and returns where to write it.
     ///
-    /// The offsets are written into a copy of the batch's first bytes (16, or the header of 61
-    /// where its greatest timestamp is not the producer's); the records are not copied. The caller
-    /// has rolled if `needs_roll` said so.
+    /// The offsets are written into a copy of the batch's first 16 bytes, or of its 61-byte header
+    /// where the greatest timestamp is not the producer's. The records are not copied. The caller
+    /// must have rolled if `needs_roll` asked for it.
     ///
     /// # Panics
-    /// If an outstanding append may not be joined, or a needed roll was left out: bugs of the
+    /// If the batch may not join an outstanding append, or a needed roll was left out: bugs of the
     /// caller.
     pub fn begin_append(
         &mut self,
@@ -107,7 +107,7 @@ impl Log {
         let is_checked = is_checked || is_stamped;
         let mut place = BatchPlace::of(&header, position);
         if is_checked {
-            // Whatever the base timestamp is: it may be that of no record.
+            // Not the base timestamp, which may be that of no record.
             place.max_timestamp_ms = header.max_timestamp;
         }
         let segment = &self.active.segment;
@@ -124,8 +124,8 @@ impl Log {
         })
     }
 
-    /// The bytes are written: they are part of the log from here on. Those begun first finish
-    /// first.
+    /// The bytes are written, and are part of the log from here on. Appends finish in the order in
+    /// which they began.
     pub fn finish_append(&mut self, append: Append) -> Appended {
         self.assert_first_outstanding(&append);
         let Append { header, place, is_checked, begun_ms, .. } = &append;
@@ -146,16 +146,16 @@ impl Log {
         }
     }
 
-    /// Nothing of it, nor of those begun after it, is in the file: there was no room, and what had
-    /// come in was cut off again. The log goes on as if they had never begun.
+    /// There was no room, and the caller has cut the file back: nothing of this append, nor of
+    /// later ones, is in it. The log goes on as if they had never begun.
     pub fn cancel_append(&mut self, append: Append) {
         self.assert_first_outstanding(&append);
         self.changes += 1;
         self.writing = Writing::Idle;
     }
 
-    /// The write, or the sync after it, failed: the log goes offline, and what was begun after this
-    /// append has failed too. What is committed can still be read.
+    /// The write, or the sync after it, failed. The log goes offline, and appends begun after this
+    /// one have failed too. Committed records can still be read.
     pub fn fail_append(&mut self, append: Append, error: io::Error) {
         self.assert_first_outstanding(&append);
         self.writing = Writing::Offline;
@@ -178,7 +178,7 @@ impl Log {
         self.producers.check(&batch.header)
     }
 
-    /// Position in the active segment and offset of what is begun next.
+    /// Position and offset at which the next append begins.
     pub(crate) fn append_point(&self) -> (Position, Offset) {
         match &self.writing {
             Writing::Outstanding(outstanding) => outstanding.end,
@@ -193,8 +193,8 @@ impl Log {
     }
 }
 
-/// A batch's head with its place in the log, and with `is_stamped` its greatest timestamp and their
-/// type; the rest of it untouched.
+/// A batch's head with its place in the log, and the untouched rest. `is_stamped`: the head also
+/// gets the greatest timestamp and the timestamp type.
 fn patched(batch: &Bytes, header: &BatchHeader, is_stamped: bool) -> [Bytes; 2] {
     let head_len = if is_stamped { HEADER_LEN } else { PLACE_LEN };
     let rest = batch.slice(head_len..);

@@ -1,4 +1,4 @@
-//! What compressed records begin with, so that a body which no consumer could read is refused
+//! The first bytes of compressed records. A body that no consumer could read is refused by them,
 //! without decompressing it. Called by produced.rs. Pure.
 //!
 //! ```text
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Snappy has no magic of its own: librdkafka and the Go clients write a raw block, Java xerial's
-//! framing, and all of them read both. Of a raw block the plain length must be one that so many
-//! bytes can give, and the first element must bring bytes of its own.
+//! framing, and all of them read both. A raw block must claim a plain length that its bytes can
+//! give, and its first element must bring bytes of its own.
 
 use penstock_batch::{Codec, varint};
 
@@ -17,30 +17,31 @@ const LZ4_FRAME: &[u8] = &[0x04, 0x22, 0x4d, 0x18];
 const ZSTD_FRAME: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const XERIAL: &[u8] = b"\x82SNAPPY\0";
 
-/// Of an lz4 frame's flags: version in the two highest bits, then "blocks are independent". Kafka's
-/// Java reader takes no others.
+/// The lz4 frame flags that are checked: version in the two highest bits, then "blocks are
+/// independent". Kafka's Java reader takes no others.
 const LZ4_FLAGS: u8 = 0b1110_0000;
 const LZ4_FLAGS_TAKEN: u8 = 0b0110_0000;
 
 /// A snappy element of 3 bytes gives up to 64.
 const SNAPPY_RATIO_MAX: u64 = 22;
-/// The two lowest bits of a snappy element that brings bytes of its own. The first one has nothing
-/// to copy.
+/// The two lowest bits of a snappy element; 0 where it brings bytes of its own. The first element
+/// must: it has nothing to copy.
 const SNAPPY_KIND: u8 = 0b11;
 const SNAPPY_LITERAL: u8 = 0b00;
 
 /// A deflated match of 258 bytes takes 2 bits.
 const GZIP_RATIO_MAX: u64 = 1032;
-/// Each further byte of an lz4 match's length is 255 of it.
+/// Each further byte of an lz4 match's length adds at most 255.
 const LZ4_RATIO_MAX: u64 = 255;
 /// A zstd block of one byte repeated takes 4 bytes and gives up to 128 KiB.
 const ZSTD_RATIO_MAX: u64 = 32 << 10;
 
-/// Length, attributes, two deltas, no key, no value, no headers: each takes a byte.
+/// Length, attributes, two deltas, no key, no value, no headers: a byte each.
 const RECORD_MIN_BYTES: u64 = 7;
 
-/// Whether any body of so many bytes can hold so many records. A few bytes that claim two thousand
-/// million would use up the offsets of a whole segment, and each such batch begin another.
+/// Whether a body of so many bytes can hold so many records. A few bytes that claim two thousand
+/// million records would use up the offsets of a whole segment, and each such batch would begin
+/// another segment.
 pub(crate) fn can_hold(codec: Codec, body_bytes: usize, records: i32) -> bool {
     let ratio_max = match codec {
         Codec::None => 1,

@@ -1,5 +1,6 @@
-//! Expiry: whole sealed segments leave the log, oldest first; their files go when nobody reads
-//! them. When a segment is old is age.rs's to say; what must be read for that is age_read.rs's.
+//! Expiry: whole sealed segments leave the log, oldest first. Their files are unlinked; a fetch
+//! that holds one goes on reading it. age.rs decides when a segment is old, age_read.rs reads what
+//! that takes.
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -15,8 +16,8 @@ use crate::{
     units::Offset,
 };
 
-/// What may belong to a segment. The log goes first: indexes without a log are swept at the next
-/// start, a log without indexes would be indexed again.
+/// The files that may belong to a segment. The log goes first: the next start removes indexes
+/// without a log, but would rebuild the indexes of a log without any.
 const SUFFIXES: [&str; 5] = ["log", "index", "timeindex", "snapshot", "txnindex"];
 
 /// A segment that is no longer part of its log.
@@ -27,7 +28,7 @@ pub struct ExpiredSegment {
     pub base_offset: Offset,
     /// Bytes of its log file.
     pub size_bytes: u64,
-    /// Why it goes.
+    /// Why it expired.
     pub why: Expiry,
 }
 
@@ -48,10 +49,10 @@ impl ExpiredSegment {
         ExpiredSegment { dir: dir.clone(), base_offset, size_bytes, why }
     }
 
-    /// Removes its files. Blocks. Fetches that hold the file go on reading it.
+    /// Removes the segment's files. Blocks. Fetches that hold the file go on reading it.
     ///
-    /// Unlink the segments of one log in the order in which they were given: a crash must not leave
-    /// a hole.
+    /// Unlink the segments of one log in the order in which `expire` returned them: a crash must
+    /// not leave a hole.
     pub fn unlink(self) -> io::Result<()> {
         SUFFIXES.iter().try_for_each(|suffix| self.remove(suffix))
     }
@@ -69,8 +70,9 @@ impl ExpiredSegment {
 }
 
 impl Log {
-    /// Takes out what retention no longer keeps, and moves the log start. The active segment stays,
-    /// and so does what follows a segment whose age is not known: `unread_age` says so.
+    /// Takes out the segments that retention no longer keeps, and moves the log start. The active
+    /// segment stays. A segment of unknown age, and all that follow it, stay too: `unread_age`
+    /// returns what to read first.
     pub fn expire(&mut self, now_ms: i64) -> Vec<ExpiredSegment> {
         let mut expired = Vec::new();
         let mut size_bytes = self.size_bytes();
@@ -87,9 +89,9 @@ impl Log {
         expired
     }
 
-    /// What has to be read to tell whether the oldest segment, or the active one if there is no
-    /// other, is past `retention.ms`; `None`: it is known. Almost always some KiB; all of a
-    /// segment, once, where its records alone can tell.
+    /// What to read to know whether the oldest segment is past `retention.ms` (the active one, if
+    /// there is no other). `None`: it is known. The job reads some KiB, or once all of a segment
+    /// where only the records can tell.
     pub fn unread_age(&self, now_ms: i64) -> Option<AgeRead> {
         let retention_ms = self.config.retention_ms?;
         let first = self.sealed.front().unwrap_or(&self.active.segment);
@@ -107,8 +109,8 @@ impl Log {
         }
     }
 
-    /// Other times are believed from here on. As after a start the files say how old they are: they
-    /// know when they were last appended to.
+    /// Forgets all ages, because other timestamps are believed from here on. As after a start, they
+    /// are read from the files, whose last write bounds them.
     pub(crate) fn forget_ages(&mut self) {
         let segments = self.sealed.iter_mut().chain([&mut self.active.segment]);
         let with_records = segments.filter(|segment| segment.size_bytes > 0);

@@ -1,5 +1,5 @@
-//! Moving the recovery point: everything up to the log end goes to the disk, and is known to be
-//! there.
+//! Moving the recovery point: everything up to the log end is synced, and then known to be on the
+//! disk.
 //!
 //! ```text
 //!   begin_flush ──▶ LogFlush ──run, where blocking is allowed──▶ finish_flush     the point has moved
@@ -8,9 +8,10 @@
 //!                              3. the producers' snapshot, the directory
 //! ```
 //!
-//! The snapshot comes after the batches it knows of: one that is there is true. Appends and rolls
-//! go on meanwhile; segments must not be unlinked. A flush that is dropped leaves the point where
-//! it was. A close is a flush too: `begin_close`. Where all is on the disk it has nothing to sync.
+//! The snapshot is written after the batches that it covers, so a snapshot that exists is true.
+//! Appends and rolls go on meanwhile; segments must not be unlinked. A flush that is dropped leaves
+//! the point where it was. A close is a flush, too (`begin_close`). It has nothing to sync where
+//! all is on the disk.
 
 use std::{io, sync::Arc};
 
@@ -26,39 +27,39 @@ use crate::{
     units::Offset,
 };
 
-/// All that is not yet known to be on the disk.
+/// A flush: all that is not yet known to be on the disk.
 #[derive(Debug)]
 pub struct LogFlush {
     dir: Arc<Directory>,
-    /// The log end when it began.
+    /// The log end when the flush began.
     point: Offset,
-    /// Of a close: what is to be cut first.
+    /// The tail that a close cuts first.
     cut: Option<TailCut>,
-    /// What recovery found no room to keep. Below the point nobody would find it again.
+    /// Damage that found no room in its file. Below the new point it would not be found again.
     damage: Option<DamageFlush>,
     entries: Vec<IndexFlush>,
     segments: Vec<Arc<SegmentFiles>>,
-    /// What had touched files when it began: `Log::changes`.
+    /// `Log::changes` when the flush began.
     changes: u64,
-    /// Only index entries are new: no more than their files is synced.
+    /// Only index entries are new, so only their files are synced.
     is_of_entries: bool,
-    /// Of the producers at `point`; `None` when there is one already.
+    /// The snapshot of the producers at `point`; `None` when the file exists already.
     snapshot: Option<Vec<u8>>,
-    /// A snapshot that this one makes needless.
+    /// The older snapshot that this one replaces.
     superseded: Option<Offset>,
 }
 
 /// Why the recovery point does not move.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
-    /// A file beside the batches could not be written, or none could be opened for a sync in a
-    /// shortage. A later flush may do better.
+    /// A file beside the batches could not be written, or a shortage kept a file from being opened
+    /// for its sync. A later flush may succeed.
     #[error("cannot write what belongs to the batches: {0}")]
     Write(#[source] io::Error),
-    /// Nobody knows what is on the disk.
+    /// A sync failed, so what is on the disk is not known.
     #[error("cannot sync: {0}")]
     Sync(#[source] io::Error),
-    /// Who asked for it did not wait for its end.
+    /// The caller gave the flush up before its end.
     #[error("given up")]
     GivenUp,
 }
@@ -67,13 +68,14 @@ impl LogFlush {
     /// Writes and syncs. Blocks, for as long as the disk takes for what was appended since the last
     /// time.
     ///
-    /// Must not be run again after an error: a second sync may succeed for what the first one lost.
+    /// Must not be run again after an error: a second sync may succeed although the first one lost
+    /// data.
     pub fn run(&self) -> Result<(), FlushError> {
         self.run_while(&|| true)
     }
 
-    /// The same while `goes_on`, which is asked before each segment, and before each of the other
-    /// files. Blocks.
+    /// Like `run`, but gives up once `goes_on` returns false. It is asked before each segment and
+    /// each other file. Blocks.
     pub fn run_while(&self, goes_on: &dyn Fn() -> bool) -> Result<(), FlushError> {
         let ask = || goes_on().then_some(()).ok_or(FlushError::GivenUp);
         self.cut.iter().try_for_each(TailCut::run).map_err(FlushError::Write)?;
@@ -99,8 +101,8 @@ impl LogFlush {
         self.remove_superseded().map_err(FlushError::Write)
     }
 
-    /// Writes the batches of it to the disk, which is what takes time; `run` then finds little left
-    /// to do. Unlike that it touches no file by name. Blocks.
+    /// Syncs the batches alone, which takes most of the time; `run` then has little left to do.
+    /// Unlike `run` it touches no file by name. Blocks.
     pub fn sync_batches(&self) -> Result<(), FlushError> {
         self.segments.iter().try_for_each(|files| files.log.sync_data()).map_err(FlushError::Sync)
     }
@@ -110,7 +112,7 @@ impl LogFlush {
         self.dir.put_file(&format!("{:020}.{SNAPSHOT}", self.point.0), bytes)
     }
 
-    /// Not before the new one has its name on the disk.
+    /// Called only once the new snapshot's name is on the disk.
     fn remove_superseded(&self) -> io::Result<()> {
         let Some(old) = self.superseded else { return Ok(()) };
         match self.dir.disk().remove_file(&segment_file(&self.dir, old, SNAPSHOT)) {
@@ -120,8 +122,7 @@ impl LogFlush {
     }
 }
 
-/// A sync that could not even be asked for, in a shortage, has not failed: the next flush asks
-/// again.
+/// A shortage that kept a sync from being asked for is no failed sync: the next flush asks again.
 fn unsynced(error: io::Error) -> FlushError {
     match is_shortage(&error) {
         true => FlushError::Write(error),
@@ -129,24 +130,25 @@ fn unsynced(error: io::Error) -> FlushError {
     }
 }
 
-/// What a failed sync may have lost, to be written again: the kernel has marked its pages clean, so
-/// that a flush of the next life would find nothing to do and take for durable what is not.
+/// The bytes that a failed sync may have lost, to be written again. The kernel has marked their
+/// pages clean. Without this, a flush after a restart would find nothing to sync, and count them as
+/// durable.
 #[derive(Debug)]
 pub struct WriteAgain {
-    /// Each with its committed bytes, which never change.
+    /// Each segment with its committed bytes, which never change.
     segments: Vec<(Arc<SegmentFiles>, u64)>,
 }
 
 impl WriteAgain {
-    /// Writes the same bytes to the same places; nobody who reads them notices. Blocks.
+    /// Writes the same bytes to the same places, which no reader notices. Blocks.
     pub fn run(self) -> io::Result<()> {
         self.segments.iter().try_for_each(|(files, len_bytes)| files.write_again(*len_bytes))
     }
 }
 
 impl Log {
-    /// What brings the recovery point to the log end; `None` when it is there, or the log is
-    /// offline. One at a time: the next begins when this one is finished.
+    /// The flush that brings the recovery point to the log end. `None`: the point is there, or the
+    /// log is offline. One flush at a time: the next begins when this one has finished.
     pub fn begin_flush(&mut self) -> Option<LogFlush> {
         let is_new = self.log_end > self.recovery_point || self.has_unkept_damage;
         if !is_new || self.is_offline() {
@@ -156,7 +158,7 @@ impl Log {
         Some(self.flush(entries))
     }
 
-    /// All of it is on the disk.
+    /// The flush succeeded: all of it is on the disk.
     pub fn finish_flush(&mut self, flush: LogFlush) {
         self.recovery_point = self.recovery_point.max(flush.point);
         self.synced_changes = Some(flush.changes);
@@ -167,8 +169,8 @@ impl Log {
         self.has_unkept_damage &= flush.damage.is_none();
     }
 
-    /// It is not, or nobody knows. After a failed sync the log goes offline: what is committed can
-    /// still be read, nothing is appended until it is opened anew. Run the job that is given then.
+    /// The flush failed. After a failed sync the log goes offline: committed records can still be
+    /// read, nothing is appended until the log is opened again. Run the job that is returned then.
     pub fn fail_flush(&mut self, flush: LogFlush, error: FlushError) -> Option<WriteAgain> {
         let (dir, point) = (self.dir.display(), flush.point.0);
         match error {
@@ -188,24 +190,24 @@ impl Log {
         }
     }
 
-    /// For whoever syncs the log's files himself, when such a sync has failed and the log is
-    /// offline.
+    /// The same job for a caller that syncs the log's files itself, after such a sync has failed
+    /// and the log is offline.
     pub fn write_again(&self) -> WriteAgain {
         let of = |segment: &Segment| (segment.files.clone(), segment.size_bytes);
         WriteAgain { segments: self.unflushed().map(of).collect() }
     }
 
-    /// Below its offset everything is on the disk. The caller keeps it over restarts
-    /// (`DataDir::write_recovery_points`).
+    /// The recovery point: everything below its offset is on the disk. The caller keeps it over
+    /// restarts (`DataDir::write_recovery_points`).
     pub fn recovery_point(&self) -> RecoveryPoint {
         RecoveryPoint { topic_id: self.topic_id, offset: self.recovery_point }
     }
 
-    /// What completes every file and brings the recovery point to the log end; `None`: all of it is
-    /// on the disk. Nothing is appended any more. What is committed can still be read.
+    /// The flush that completes every file and brings the recovery point to the log end. `None`:
+    /// all of it is on the disk. Nothing is appended any more; committed records can still be read.
     ///
-    /// Only if all logs of a directory closed without error may the caller write the marker of a
-    /// clean stop. A log that is offline, or has an append under way, does not close cleanly.
+    /// The caller may write the marker of a clean stop only if all logs of a directory closed
+    /// without error. A log that is offline, or has an append under way, does not close cleanly.
     pub fn begin_close(&mut self) -> io::Result<Option<LogFlush>> {
         if self.is_offline() {
             return Err(io::Error::other("the log is offline"));
@@ -223,7 +225,7 @@ impl Log {
         Ok(Some(LogFlush { is_of_entries, cut, ..self.flush(entries) }))
     }
 
-    /// All of a close. Blocks.
+    /// Begins, runs and finishes a close. Blocks.
     pub fn close(&mut self) -> io::Result<()> {
         let Some(flush) = self.begin_close()? else { return Ok(()) };
         match flush.run() {
@@ -237,7 +239,7 @@ impl Log {
         Ok(())
     }
 
-    /// Whether all but entries of the active segment's indexes is on the disk.
+    /// Whether everything is on the disk, save entries of the active segment's indexes.
     fn is_synced(&self) -> bool {
         self.log_end == self.recovery_point
             && self.log_end <= self.snapshot
@@ -248,9 +250,9 @@ impl Log {
             && self.epochs.flush().is_none()
     }
 
-    /// The segments of which something is perhaps not on the disk.
+    /// The segments that may not be on the disk whole.
     fn unflushed(&self) -> impl Iterator<Item = &Segment> {
-        // A segment that ends at the point has perhaps got its last index entries since.
+        // A segment that ends at the point may have got its last index entries since.
         let first = self.sealed.partition_point(|segment| segment.base() < self.recovery_point);
         let sealed = self.sealed.range(first.saturating_sub(1)..);
         sealed.chain([&self.active.segment])

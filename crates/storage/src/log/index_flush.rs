@@ -1,11 +1,12 @@
-//! A small file write that the log has decided on and somebody else carries out.
+//! A write of index entries or leader epochs that the log has decided on. The caller runs it where
+//! it may block.
 
 use std::io;
 
 use crate::{checkpoint::leader_epochs::EpochsFlush, segment::index_file::EntriesFlush};
 
 /// Index entries, or leader epochs, on their way into their file. Dropping it loses nothing: the
-/// next call of `Log::unflushed_indexes` gives the same again.
+/// next call of `Log::unflushed_indexes` returns them again.
 #[derive(Debug)]
 pub struct IndexFlush(Job);
 
@@ -24,7 +25,7 @@ impl IndexFlush {
         IndexFlush(Job::Epochs(flush))
     }
 
-    /// Blocks. An error leaves the index behind, which a later flush or the next start makes good.
+    /// Blocks. After an error the file lacks entries, which a later flush or the next start adds.
     pub fn write(&self) -> io::Result<()> {
         match &self.0 {
             Job::Entries(flush) => flush.write(),

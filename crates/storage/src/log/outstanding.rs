@@ -1,4 +1,4 @@
-//! The appends that have begun and not yet ended: what one write carries.
+//! The appends that have begun and not yet ended. One write carries them.
 //!
 //! ```text
 //!   committed            outstanding
@@ -16,10 +16,10 @@ use crate::{
 /// Appends planned one behind the other, in one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outstanding {
-    /// Where the next one begins: position in the segment, and offset.
+    /// Where the next append begins: position in the segment, and offset.
     pub(crate) end: (Position, Offset),
-    /// The idempotent producers among them: whether a second request of one is in sequence depends
-    /// on the first, which may fail.
+    /// Their idempotent producers. Each may have one append in a write: whether a second is in
+    /// sequence depends on the first, which may fail.
     producer_ids: Vec<i64>,
 }
 

@@ -6,9 +6,9 @@
 //!                                                         by check_decompressed
 //! ```
 //!
-//! A batch that consumers cannot read stops each of them at it for ever, so what can be known is
-//! checked. The broker says what the greatest timestamp and the timestamp type are, whatever the
-//! producer's header says; `header` is what will be stored.
+//! A batch that consumers cannot read stops each of them at it for ever, so everything that can be
+//! known is checked. The greatest timestamp and the timestamp type are the broker's to set,
+//! whatever the producer's header claims; `header` is the one that will be stored.
 
 use bytes::Bytes;
 use penstock_batch::{
@@ -21,7 +21,7 @@ use crate::{log::compressed, log_config::LogConfig};
 #[cfg(test)]
 mod tests;
 
-/// What a log takes at one moment.
+/// What a log accepts at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     /// The largest batch, in bytes with its header.
@@ -42,7 +42,7 @@ pub struct Terms {
 #[derive(Debug)]
 pub struct ProducedBatch {
     pub(crate) bytes: Bytes,
-    /// As it will be stored, but for its place.
+    /// The header as it will be stored, except for its place in the log.
     pub(crate) header: BatchHeader,
     /// `header` has another greatest timestamp or timestamp type than `bytes`.
     pub(crate) is_restamped: bool,
@@ -50,7 +50,7 @@ pub struct ProducedBatch {
     pub(crate) is_checked: bool,
 }
 
-/// Why what a producer sent is not appended.
+/// Why a producer's batch is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProduceError {
     /// Kafka's CORRUPT_MESSAGE.
@@ -67,7 +67,7 @@ pub enum ProduceError {
     /// Kafka's INVALID_RECORD.
     #[error("{0}")]
     Invalid(&'static str),
-    /// Kafka's INVALID_RECORD: the records are not what the header says, or cannot be read.
+    /// Kafka's INVALID_RECORD: the records contradict the header, or cannot be read.
     #[error(transparent)]
     Record(BatchError),
     /// Kafka's INVALID_TIMESTAMP.
@@ -76,11 +76,11 @@ pub enum ProduceError {
         .moment.index, .moment.timestamp_ms
     )]
     Timestamp {
-        /// The record, the first of a compressed batch, and its timestamp.
+        /// The record and its timestamp; of a compressed batch, the first record.
         moment: Moment,
-        /// The first timestamp taken.
+        /// The earliest timestamp accepted.
         earliest_ms: i64,
-        /// The last timestamp taken.
+        /// The latest timestamp accepted.
         latest_ms: i64,
     },
     /// Kafka's INVALID_TIMESTAMP.
@@ -112,7 +112,7 @@ impl ProduceError {
 }
 
 impl LogConfig {
-    /// What a log with this configuration takes from a producer.
+    /// What a log with this configuration accepts from a producer.
     pub fn terms(&self, now_ms: i64, takes_zstd: bool) -> Terms {
         Terms {
             max_message_bytes: self.max_message_bytes,
@@ -156,14 +156,14 @@ impl ProducedBatch {
         Ok(batch)
     }
 
-    /// Its records as they came, and how they are compressed; `None`: they are not, and have been
+    /// The records as they came, and their codec. `None`: they are not compressed, and have been
     /// checked.
     pub fn compressed(&self) -> Option<(Codec, Bytes)> {
         let codec = self.header.codec().filter(|codec| *codec != Codec::None)?;
         Some((codec, self.bytes.slice(HEADER_LEN..)))
     }
 
-    /// Checks the records that a caller has decompressed as if they had come so.
+    /// Checks records that the caller has decompressed, as if they had come uncompressed.
     pub fn check_decompressed(
         &mut self,
         records: &[u8],
@@ -182,7 +182,7 @@ impl ProducedBatch {
         self.header.record_count.into()
     }
 
-    /// Of an idempotent producer.
+    /// The producer's id; `None` if it is not idempotent.
     pub(crate) fn producer_id(&self) -> Option<i64> {
         Some(self.header.producer_id).filter(|id| *id >= 0)
     }
@@ -199,8 +199,8 @@ impl ProducedBatch {
         Ok(())
     }
 
-    /// Of compressed records, the header's claims are all there is. One that cannot be becomes the
-    /// time of the append: a look-up by time then finds too much rather than too little, and
+    /// Compressed records are known by the header's claims alone. An impossible timestamp becomes
+    /// the time of the append. A look-up by time then finds too much rather than too little, and
     /// nothing expires early.
     fn take_unread(&mut self, codec: Codec, terms: &Terms) -> Result<(), ProduceError> {
         if !compressed::begins_as(codec, &self.bytes[HEADER_LEN..]) {
@@ -223,7 +223,8 @@ impl ProducedBatch {
         Ok(())
     }
 
-    /// Sets what is stored in the header. With LogAppendTime the append itself overrides it.
+    /// Sets the greatest timestamp and the type in the stored header. With LogAppendTime the append
+    /// itself overrides them.
     fn stamp(&mut self, max_timestamp: i64) {
         let stamped = BatchHeader { max_timestamp, ..self.header };
         let stamped = stamped.with_timestamp_type(TimestampType::CreateTime);
@@ -232,12 +233,12 @@ impl ProducedBatch {
     }
 }
 
-/// Kafka's for "this record has none".
+/// Kafka's value for "this record has no timestamp".
 const NO_TIMESTAMP: i64 = -1;
 
 impl Terms {
-    /// Kafka overrides a wrong type where producers' timestamps count, and refuses it where they do
-    /// not.
+    /// As Kafka: a wrong type is overridden where producers' timestamps count, and refused where
+    /// they do not.
     fn check_type(&self, header: &BatchHeader) -> Result<(), ProduceError> {
         let is_broker_time = self.timestamp_type == TimestampType::LogAppendTime;
         match header.timestamp_type() {
@@ -279,7 +280,7 @@ fn the_only_batch(bytes: &[u8]) -> Result<BatchHeader, ProduceError> {
     Ok(header)
 }
 
-/// What Kafka calls an invalid record.
+/// Why Kafka would call the batch an invalid record.
 fn complaint(header: &BatchHeader) -> Option<&'static str> {
     let count = header.record_count;
     let numbered = header.producer_epoch >= 0 && header.base_sequence >= 0;

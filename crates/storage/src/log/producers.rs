@@ -1,8 +1,8 @@
 //! What idempotent producers have appended lately, so that a batch sent twice is kept once
 //! (KIP-98).
 //!
-//! Pure. Known from appends, and at start from a snapshot (producer_snapshot.rs) and the batches
-//! behind it. A producer that is not known may begin with any sequence, as in Kafka.
+//! Pure. Appends fill it; at start a snapshot (producer_snapshot.rs) and the batches behind it do.
+//! An unknown producer may begin with any sequence, as in Kafka.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,13 +10,14 @@ use penstock_batch::BatchHeader;
 
 use crate::{checkpoint::producer_snapshot::SnapshotEntry, error::AppendError, units::Offset};
 
-/// Batches remembered a producer: it may have so many requests in flight.
+/// Batches remembered for each producer: it may have so many requests in flight.
 const BATCHES: usize = 5;
 
-/// Producers remembered a partition; the one that has been silent longest is forgotten first.
+/// Producers remembered for each partition. The one that has been silent longest is forgotten
+/// first.
 const PRODUCERS: usize = 4096;
 
-/// Kafka's for an offset that is none.
+/// Kafka's value for "no offset".
 const NONE: i64 = -1;
 
 /// By producer id.
@@ -28,9 +29,9 @@ pub(crate) struct Producers {
 #[derive(Debug)]
 struct Producer {
     epoch: i16,
-    /// The latest ones of this epoch, oldest first.
+    /// The latest batches of this epoch, oldest first.
     batches: VecDeque<Numbered>,
-    /// What Kafka keeps of transactions, for the day it gets the log back.
+    /// Kafka's state of transactions, kept for a Kafka that gets the log back.
     coordinator_epoch: i32,
     transaction_start: i64,
 }
@@ -45,7 +46,7 @@ struct Numbered {
 }
 
 impl Producers {
-    /// Takes what a snapshot says, the latest batches first.
+    /// Adds the batches of a snapshot, the latest first.
     pub(crate) fn load(&mut self, mut entries: Vec<SnapshotEntry>) {
         entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.last_offset));
         for entry in &entries {
@@ -56,12 +57,12 @@ impl Producers {
         }
     }
 
-    /// Those whose transaction has not ended.
+    /// How many producers have a transaction that has not ended.
     pub(crate) fn open_transactions(&self) -> u64 {
         self.by_id.values().filter(|producer| producer.transaction_start != NONE).count() as u64
     }
 
-    /// Whether a transaction of any has ended.
+    /// Whether a transaction of any producer has ended.
     pub(crate) fn has_ended_transactions(&self) -> bool {
         self.by_id.values().any(|producer| producer.coordinator_epoch >= 0)
     }
@@ -70,7 +71,7 @@ impl Producers {
         self.by_id.keys().max().copied()
     }
 
-    /// What a snapshot keeps: an entry a batch, a producer's oldest first.
+    /// The entries of a snapshot: one for each batch, a producer's oldest first.
     pub(crate) fn snapshot(&self) -> Vec<SnapshotEntry> {
         self.by_id.iter().flat_map(|(id, producer)| producer.snapshot(*id)).collect()
     }
@@ -98,7 +99,7 @@ impl Producers {
         }
     }
 
-    /// The batch is in the log at `base_offset`.
+    /// Records that the batch is in the log at `base_offset`.
     pub(crate) fn note(&mut self, header: &BatchHeader, base_offset: Offset) {
         if header.producer_id < 0 {
             return;
@@ -146,13 +147,13 @@ impl Producer {
         Producer { epoch, batches: VecDeque::new(), coordinator_epoch, transaction_start }
     }
 
-    /// What the latest entry says of it, but for the batch.
+    /// A producer as its latest entry describes it, without the batch.
     fn of(entry: &SnapshotEntry) -> Producer {
         let SnapshotEntry { epoch, coordinator_epoch, transaction_start, .. } = *entry;
         Producer { epoch, batches: VecDeque::new(), coordinator_epoch, transaction_start }
     }
 
-    /// Takes a batch older than those it has.
+    /// Adds a batch older than those it has.
     fn load(&mut self, entry: &SnapshotEntry) {
         if entry.epoch == self.epoch && self.batches.len() < BATCHES {
             let batch = entry.batch();
@@ -231,7 +232,7 @@ mod tests {
         }
         let again = AppendError::Duplicate { base_offset: Offset(106), last_offset: Offset(107) };
         assert_eq!(producers.check(&header(0, 6, 2)), Err(again));
-        // The sixth from the end is forgotten: all that is known is that it is not next.
+        // The sixth from the end is forgotten. It is only known not to be the next one.
         let error = producers.check(&header(0, 0, 2)).unwrap_err();
         assert_eq!(error, AppendError::OutOfOrderSequence { producer_id: 7, expected: 12, got: 0 });
     }
@@ -259,8 +260,8 @@ mod tests {
         assert_eq!(producers.check(&header(0, 1, 1)), Ok(()));
     }
 
-    /// It had only the last one, as Kafka's has: after a clean stop, a producer with several
-    /// requests in flight that had not heard of the first was told that it was out of order.
+    /// Snapshots had only the last batch, as Kafka's have. After a clean stop, a producer with
+    /// several unanswered requests in flight was refused as out of order.
     #[test]
     fn what_a_snapshot_brings_back_knows_the_last_batches_and_what_follows_them() {
         let mut before = Producers::default();

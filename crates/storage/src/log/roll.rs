@@ -1,12 +1,13 @@
 //! Rolling: the active segment is sealed and an empty one takes its place.
 //!
-//! `needs_roll` decides, `Roll::create` does (where blocking is allowed), `install_roll` makes it
-//! so. The append lock is held over all three, so that nothing is appended in between. The files of
-//! the old segment are completed before those of the new one exist: a segment that is followed by
-//! another one has whole indexes. That is what recovery relies on.
+//! `needs_roll` decides, `Roll::create` makes the files (where blocking is allowed), `install_roll`
+//! puts them to use. The append lock is held over all three, so that nothing is appended in
+//! between. The files of the old segment are completed before those of the new one exist. So a
+//! segment that is followed by another one has whole indexes, which recovery relies on.
 //!
-//! A roll that found no room is begun again by the next append, whatever its size: the new
-//! segment's files may be there, and an offset appended to the old one would then be in both.
+//! A roll that found no room is begun again by the next append, whatever its size. The new
+//! segment's files may exist already, and an offset appended to the old segment would then be in
+//! both.
 
 use std::{io, sync::Arc};
 
@@ -37,15 +38,15 @@ pub struct NewSegment {
 impl Roll {
     /// Makes the records of the old segment survive a power cut. Blocks.
     ///
-    /// After an error (`Log::fail_roll`), which is never of no room or a shortage, the log is
-    /// offline: nobody knows what is on the disk.
+    /// After an error (`Log::fail_roll`) the log is offline, because what is on the disk is not
+    /// known. The error is never one of `is_no_room` or `is_shortage`.
     pub fn sync_sealed(&self) -> io::Result<()> {
         self.sealed.log.sync_data().map_err(sync_error)
     }
 
     /// Completes the indexes of the old segment and makes the files of the new one. Blocks.
     ///
-    /// After an error (`Log::fail_roll`) all that is committed can be read as before.
+    /// After an error (`Log::fail_roll`) committed records can be read as before.
     pub fn create(self) -> io::Result<NewSegment> {
         self.flushes.iter().try_for_each(IndexFlush::write)?;
         let files = SegmentFiles::create(&self.dir, self.base)?;
@@ -54,9 +55,9 @@ impl Roll {
 }
 
 impl Log {
-    /// Whether this batch must begin a new segment, for one of Kafka's reasons: the segment would
-    /// outgrow `segment.bytes`, has been filled for `segment.ms`, has a full index, or lies too far
-    /// back for offsets relative to its base.
+    /// The roll that must come before this batch, if it must begin a new segment. The reasons are
+    /// Kafka's: the segment would outgrow `segment.bytes`, has been filled for `segment.ms`, has a
+    /// full index, or lies too far back for offsets relative to its base.
     pub fn needs_roll(&mut self, incoming: &ProducedBatch, now_ms: i64) -> Option<Roll> {
         let segment = &self.active.segment;
         if segment.size_bytes == 0 || self.is_offline() {
@@ -66,7 +67,7 @@ impl Log {
         due.then(|| self.roll(now_ms))
     }
 
-    /// Whether the active segment, behind what is outstanding, is the place for this batch.
+    /// Whether this batch may go into the active segment, behind the outstanding appends.
     pub(crate) fn fits(&self, incoming: &ProducedBatch, now_ms: i64) -> bool {
         let size_limit = self.config.segment_bytes.min(MAX_SEGMENT_BYTES);
         let (position, next_offset) = self.append_point();
@@ -77,8 +78,8 @@ impl Log {
             && self.active.segment.files.relative(last).is_some()
     }
 
-    /// Whether all that the active segment holds is past `retention.ms`, so that it must be sealed
-    /// for `expire` to reach it. For the housekeeping of partitions nobody writes to.
+    /// The roll of an active segment that is past `retention.ms` as a whole: it must be sealed for
+    /// `expire` to reach it. For partitions without producers, called periodically.
     pub fn needs_expiry_roll(&mut self, now_ms: i64) -> Option<Roll> {
         self.active_has_expired(now_ms).then(|| self.roll(now_ms))
     }
@@ -95,11 +96,11 @@ impl Log {
     /// Seals the active segment. From here on appends go to the new one.
     ///
     /// # Panics
-    /// If something was appended since the roll was decided: a bug of the caller.
+    /// If there was an append since the roll was decided: a bug of the caller.
     pub fn install_roll(&mut self, new: NewSegment) {
         assert!(
             new.active.segment.base() == self.log_end,
-            "an append went between decision and roll"
+            "an append came between decision and roll"
         );
         let old = std::mem::replace(&mut self.active, new.active);
         self.sealed.push_back(old.segment);
@@ -107,8 +108,8 @@ impl Log {
         self.writing = Writing::Idle;
     }
 
-    /// The roll came to nothing. Without room, or in a shortage, the next append tries again; after
-    /// any other error nobody knows what is on the disk, and the log goes offline.
+    /// The roll failed. For want of room, or in a shortage, the next append tries again. After any
+    /// other error the log goes offline, because what is on the disk is not known.
     pub fn fail_roll(&mut self, error: &io::Error) {
         if !is_no_room(error) && !is_shortage(error) {
             self.writing = Writing::Offline;
@@ -128,7 +129,8 @@ impl Log {
         Roll { dir: self.dir.clone(), base: self.log_end, now_ms, flushes, sealed }
     }
 
-    /// By the clock of the records, as far as their times are checked; else by ours.
+    /// How long the segment has been filled: by the timestamps of records if they are checked, else
+    /// by our clock.
     fn filled_for_ms(&self, incoming: &ProducedBatch, now_ms: i64) -> i64 {
         match self.active.first_timestamp_ms {
             Some(first_ms) if first_ms >= 0 => {

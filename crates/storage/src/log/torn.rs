@@ -1,6 +1,6 @@
-//! What lies behind the log end in the active segment's file and is no part of the log: an append
-//! found no room, and what had come in of it could not be cut off again. Btrfs over its quota
-//! refuses to shrink a file, too.
+//! Bytes behind the log end in the active segment's file, which are no part of the log: an append
+//! found no room, and its bytes could not be cut off again. Btrfs over its quota even refuses to
+//! shrink a file.
 //!
 //! ```text
 //!                    log end
@@ -9,9 +9,9 @@
 //!                          └ cut before the next append, before a roll, and by a clean stop
 //! ```
 //!
-//! Readers never see it. Until it is cut there is nothing to append behind it: an append that finds
-//! it asks for the cut first, and is refused for want of room where the cut is. A start after a
-//! kill takes whole batches of it for what a killed server had written and not yet acknowledged.
+//! Readers never see these bytes. Nothing is appended behind them: an append asks for the cut
+//! first, and is refused for want of room if the cut is. A start after a kill keeps whole batches
+//! among them, like any batch that a killed server had written and not yet acknowledged.
 
 use std::{io, sync::Arc};
 
@@ -29,29 +29,29 @@ pub struct TailCut {
 }
 
 impl TailCut {
-    /// Blocks. May be tried again. Nobody appends meanwhile.
+    /// Blocks. May be tried again. Nothing may be appended meanwhile.
     pub fn run(&self) -> io::Result<()> {
         self.files.log.set_len(self.len_bytes)
     }
 }
 
 impl Log {
-    /// As `cancel_append`, but something of it may still be in the file, since the cut found no
-    /// room.
+    /// Like `cancel_append`, but bytes of the append may still be in the file, because the cut
+    /// found no room.
     pub fn leave_append(&mut self, append: Append) {
         self.cancel_append(append);
         self.is_torn = true;
     }
 
-    /// What must be run before the next append, and before anything rolls.
+    /// The cut that must run before the next append, and before a roll.
     pub fn needs_cut(&self) -> Option<TailCut> {
         let segment = &self.active.segment;
         let cut = || TailCut { files: segment.files.clone(), len_bytes: segment.size_bytes };
         (self.is_torn && !self.is_offline()).then(cut)
     }
 
-    /// How the cut went. Without room it is tried again; after any other error the log goes
-    /// offline.
+    /// Takes the outcome of a cut. For want of room it is tried again; after any other error the
+    /// log goes offline.
     pub fn finish_cut(&mut self, outcome: &io::Result<()>) {
         match outcome {
             Ok(()) => {
@@ -63,7 +63,7 @@ impl Log {
                 self.writing = Writing::Offline;
                 tracing::error!(
                     dir = %self.dir.display(), %error,
-                    "what was refused cannot be cut off; the partition takes no more appends until the server is restarted"
+                    "a refused append cannot be cut off; the partition takes no more appends until the server is restarted"
                 );
             }
         }

@@ -1,5 +1,5 @@
-//! Index entries that a log has in memory: those of the active segment that no flush has written
-//! yet, and those of sealed segments whose files found no room when the log was opened.
+//! Index entries that a log has in memory: entries of the active segment that no flush has written
+//! yet, and all entries of sealed segments whose index files found no room at start.
 //!
 //! ```text
 //!   [ sealed ][ sealed, index files found no room ][ sealed ] … [ active ]
@@ -14,14 +14,15 @@ use crate::{
 };
 
 impl Log {
-    /// What the index files have yet to learn. One job at a time is best; order does not matter.
+    /// The jobs that bring the index files up to date. Run one at a time; their order does not
+    /// matter.
     pub fn unflushed_indexes(&mut self) -> Vec<IndexFlush> {
         self.forget_indexed();
         let entries = self.active.indexer.flush();
         self.with_those_of_others(entries)
     }
 
-    /// What makes all indexes complete.
+    /// The jobs that complete all indexes.
     pub(crate) fn finish_indexes(&mut self) -> Vec<IndexFlush> {
         self.forget_indexed();
         let entries = self.active.indexer.finish();
@@ -34,13 +35,13 @@ impl Log {
         entries.chain(self.epochs.flush().map(IndexFlush::epochs)).collect()
     }
 
-    /// Indexes that have found room since are looked for in their files.
+    /// Drops entries that flushes have written: look-ups find them in the files.
     fn forget_indexed(&mut self) {
         self.unindexed.iter_mut().for_each(Indexer::forget_flushed);
         self.unindexed.retain(|indexer| indexer.finish().next().is_some());
     }
 
-    /// What is in memory of a segment's indexes.
+    /// The index entries of a segment that are in memory.
     pub(crate) fn indexer_of(&self, segment: &Segment, sealed: bool) -> Option<&Indexer> {
         let mut unindexed = self.unindexed.iter();
         match sealed {

@@ -1,5 +1,5 @@
-//! What is derived from batches and kept beside them: leader epochs, and what idempotent producers
-//! have appended. Where the files do not say, opening asks the batches' headers.
+//! State that is derived from batches and kept beside them: leader epochs, and the latest batches
+//! of idempotent producers. Where the files lack it, opening reads the batches' headers.
 //!
 //! ```text
 //!   latest sound <offset>.snapshot              log end
@@ -7,8 +7,8 @@
 //!   [ … ][ … ]─────┼── headers, into `Producers` ──┤
 //! ```
 //!
-//! Without any snapshot the active segment is read: producers that were silent for longer begin
-//! anew.
+//! Without any snapshot the active segment is read. Producers without a batch in it may begin with
+//! any sequence.
 
 use std::{collections::BTreeSet, io};
 
@@ -29,7 +29,7 @@ use crate::{
     units::Offset,
 };
 
-/// Completes what a log knows of epochs and producers. Blocks.
+/// Completes a log's epochs and producers. Blocks.
 pub(crate) fn restore(log: &mut Log, recovery: &mut Recovery) -> Result<(), LogError> {
     let dir = log.dir.clone();
     if !log.epochs.was_read() {
@@ -45,8 +45,7 @@ pub(crate) fn restore(log: &mut Log, recovery: &mut Recovery) -> Result<(), LogE
     Ok(())
 }
 
-/// Epochs ascend: a segment that begins in the epoch that the next one begins in is all of that
-/// one.
+/// Epochs ascend. So a segment that begins in the same epoch as the next segment has only this one.
 fn epochs_of_batches(log: &Log) -> io::Result<Epochs> {
     let mut epochs = Epochs::unread(&log.dir);
     let mut segments = Vec::new();
@@ -78,8 +77,8 @@ fn first_epoch(segment: &Segment, from: Offset) -> io::Result<Option<i32>> {
     Ok(epoch)
 }
 
-/// Takes the latest snapshot that is sound and says from where on batches have to be read. Removes
-/// those that are of no use: Kafka keeps one at each segment's base, and those stay.
+/// Loads the latest sound snapshot, and returns the offset from which batches have to be read.
+/// Removes useless snapshots. Kafka keeps one at each segment's base, and those stay.
 fn load_snapshot(log: &mut Log, snapshots: &BTreeSet<Offset>) -> io::Result<Offset> {
     let mut from = None;
     let mut removed = false;
@@ -96,12 +95,12 @@ fn load_snapshot(log: &mut Log, snapshots: &BTreeSet<Offset>) -> io::Result<Offs
         }
     }
     if removed {
-        // One that comes back after a power cut could lie within the log by then.
+        // A snapshot that comes back after a power cut could lie within the log by then.
         log.dir.sync()?;
     }
     log.snapshot = from.unwrap_or(Offset(0));
-    // Without one, what was proved tells as well: before the first checkpoint that is all of the
-    // log.
+    // Without a snapshot, the proved batches are read, too: before the first checkpoint they are
+    // all of the log.
     Ok(from.unwrap_or(log.active.segment.base().min(log.recovery_point)))
 }
 
@@ -121,7 +120,7 @@ fn note_producers(log: &mut Log, from: Offset, seen: &mut Transactions) -> io::R
     Ok(())
 }
 
-/// Visits headers from the batch that holds `from` on, as long as `visit` says so.
+/// Visits headers from the batch that holds `from` on, until `visit` returns false.
 fn visit(
     segment: &Segment,
     from: Offset,

@@ -1,5 +1,5 @@
-//! A log while it is being opened: what is known so far, and what recovery.rs and prove.rs do to it
-//! alike. Blocks.
+//! The state of a log that is being opened, and the steps that recovery.rs and prove.rs share.
+//! Blocks.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -23,24 +23,23 @@ use crate::{
 pub(crate) struct Opening<'a> {
     pub(crate) dir: &'a Arc<Directory>,
     pub(crate) config: &'a LogConfig,
-    /// Below it the files are believed.
+    /// The files are believed below it.
     pub(crate) proven: Offset,
-    /// Where it was written that the files are on the disk, believed or not: so far the log has
-    /// been.
+    /// The recovery point that was written, believed or not. The log once reached up to it.
     pub(crate) written: Offset,
     pub(crate) epochs: Epochs,
     pub(crate) recent: RecentBatches,
     pub(crate) recovery: &'a mut Recovery,
-    /// What the file says of damage.
+    /// The ranges in the damage file.
     pub(crate) known: Vec<Damage>,
-    /// What found no room, and is done later.
+    /// Writes that found no room, to be done later.
     pub(crate) left: Left,
 }
 
-/// What opening a log would have written, had there been room.
+/// Writes of an opening that found no room.
 #[derive(Default)]
 pub(crate) struct Left {
-    /// The last segment's file goes on behind the log end.
+    /// The last segment's file could not be cut at the log end.
     pub(crate) is_torn: bool,
     pub(crate) has_unkept_damage: bool,
     pub(crate) unindexed: Vec<Indexer>,
@@ -62,8 +61,8 @@ impl<'a> Opening<'a> {
         Ok(Opening { dir, config, proven, written, epochs, recent, recovery, known, left })
     }
 
-    /// Makes both index files what they should be, unless they are. Whether there was room; else
-    /// the entries stay in memory until a flush finds some.
+    /// Completes both index files, unless they are complete. Returns whether there was room.
+    /// Without room the entries stay in memory until a flush finds some.
     pub(crate) fn complete_indexes(&mut self, indexer: &Indexer) -> Result<bool, LogError> {
         let io = || self.io(indexer.base(), OffsetEntry::SUFFIX);
         match indexer.complete() {
@@ -82,7 +81,7 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// The same of a segment that others follow.
+    /// Like `complete_indexes`, for a segment that others follow.
     pub(crate) fn complete_sealed(&mut self, mut indexer: Indexer) -> Result<bool, LogError> {
         indexer.seal();
         let is_complete = self.complete_indexes(&indexer)?;
@@ -92,8 +91,8 @@ impl<'a> Opening<'a> {
         Ok(is_complete)
     }
 
-    /// What the file says of a segment, as far as it can be: below the point, and within the
-    /// segment.
+    /// The ranges of a segment in the damage file, as far as they are possible: below the point,
+    /// and within the segment.
     pub(crate) fn known_damage(&self, base: Offset, size_bytes: u64) -> DamagedRanges {
         let mut ranges = DamagedRanges::default();
         let here = |range: &&Damage| {
@@ -110,14 +109,14 @@ impl<'a> Opening<'a> {
         tracing::error!(
             dir = %self.dir.display(), segment = segment.0, position = position.0, len_bytes,
             first_offset = first.0, end_offset = end.0,
-            "damaged: what is before and behind is served, this is not"
+            "a damaged range is not served; the batches before and behind it are"
         );
         self.recovery.damaged_ranges += 1;
         self.recovery.damaged_bytes += len_bytes;
         ranges.add(found);
     }
 
-    /// What is unsound at the end of a segment that others follow is damage, too.
+    /// Adds the unsound end of a segment that others follow as damage.
     pub(crate) fn add_tail(
         &mut self,
         segment: &mut Segment,

@@ -1,14 +1,15 @@
-//! Reading a segment again at start, from where it is not believed: every batch against its CRC.
+//! Reading the part of a segment that is not believed at start: every batch is compared with its
+//! CRC.
 //!
 //! ```text
 //!   last index entry below the point
 //!       ▼    recovery point
 //!   … ─[ headers ]─┼─[ CRC ][ CRC ][ damage ][ CRC ]│ tail: cut if no segment follows, damage if one does
-//!                  └ index entries anew ───────────┘
+//!                  └ index entries rebuilt ────────┘
 //! ```
 //!
-//! A log does not end before its point, nor before the name of its last segment: behind what was
-//! lost there an empty batch keeps offsets from being used again.
+//! A log does not end before its point, nor before the name of its last segment. Where batches are
+//! lost there, an empty batch behind them keeps their offsets from being used again.
 //!
 //! After a clean stop the point is the log end, and nothing is compared with its CRC.
 
@@ -35,10 +36,10 @@ use crate::{
     units::{Offset, Position},
 };
 
-/// A segment that was read, and may become the active one.
+/// A segment that was read. It may become the active one.
 pub(crate) struct Proved {
     active: Active,
-    /// The offset behind all that is sound, or is known to be lost.
+    /// The offset behind all batches that are sound, or known to be lost.
     pub(crate) end: Offset,
     end_position: Position,
     pub(crate) file_bytes: u64,
@@ -55,7 +56,7 @@ impl Proved {
         &self.active.segment
     }
 
-    /// Something sound is in it.
+    /// Whether it has a sound batch.
     pub(crate) fn holds_batches(&self) -> bool {
         self.batches > 0
     }
@@ -64,7 +65,7 @@ impl Proved {
         self.end_position.0 < self.file_bytes
     }
 
-    /// Whether an empty batch with that offset may stand at its end.
+    /// Whether an empty batch with that offset may be appended.
     pub(crate) fn has_room_for(&self, offset: Offset) -> bool {
         self.segment().files.relative(offset).is_some()
             && offset < ALL
@@ -73,8 +74,8 @@ impl Proved {
 }
 
 impl Opening<'_> {
-    /// Reads a segment, which may be followed by `next`, from the last index entry below the point
-    /// on.
+    /// Reads a segment, from the last index entry below the point on. `next` is the segment behind
+    /// it.
     pub(crate) fn prove(&mut self, base: Offset, next: Option<Offset>) -> Result<Proved, LogError> {
         let (files, file_bytes) = self.files(base)?;
         let known = self.known_damage(base, file_bytes);
@@ -115,7 +116,7 @@ impl Opening<'_> {
         Ok(Proved { active, end, end_position, file_bytes, batches, found_damage })
     }
 
-    /// It is followed by the segment `next`: what is unsound at its end is damage.
+    /// Finishes a segment that `next` follows. An unsound end is damage.
     pub(crate) fn finish_sealed(
         &mut self,
         proved: Proved,
@@ -131,8 +132,8 @@ impl Opening<'_> {
         Ok(segment)
     }
 
-    /// Nothing follows it: what is unsound at its end is cut, unless it was synced. Gives the log
-    /// end, too.
+    /// Finishes the last segment. An unsound end is cut, unless it was synced. Returns the log end,
+    /// too.
     pub(crate) fn finish_active(
         &mut self,
         mut proved: Proved,
@@ -155,14 +156,13 @@ impl Opening<'_> {
         Ok((active, end))
     }
 
-    /// The log was longer once: the offsets up to the point have been used. A point that the
-    /// segment has no room for is not of this log.
+    /// Whether the log was longer once, so that the offsets up to the point have been used. A point
+    /// that the segment has no room for belongs to another log.
     pub(crate) fn reached_beyond(&self, last: &Proved) -> bool {
         last.end < self.written && last.has_room_for(self.written)
     }
 
-    /// Takes off what is unsound at its end. Whether nothing of it is left: it may find no room, on
-    /// btrfs.
+    /// Cuts an unsound end. Returns whether nothing of it is left: on btrfs a cut may find no room.
     pub(crate) fn cut(&mut self, proved: &mut Proved) -> Result<bool, LogError> {
         if !proved.has_unsound_end() {
             return Ok(true);
@@ -173,7 +173,7 @@ impl Opening<'_> {
             Err(error) if is_no_room(&error) => {
                 tracing::warn!(
                     dir = %self.dir.display(), segment = base.0, position, truncated_bytes, %error,
-                    "cannot cut what was not wholly written; it is not served"
+                    "cannot cut a tail that was not wholly written; it is not served"
                 );
                 return Ok(false);
             }
@@ -181,15 +181,15 @@ impl Opening<'_> {
         }
         tracing::warn!(
             dir = %self.dir.display(), segment = base.0, position, truncated_bytes,
-            "cut what was not wholly written"
+            "cut a tail that was not wholly written"
         );
         proved.file_bytes = position;
         self.recovery.truncated_bytes += truncated_bytes;
         Ok(true)
     }
 
-    /// Of the offsets from its end to `used`, which are gone, the last one becomes an empty batch:
-    /// they are not used again, and who reads up to the log end gets there.
+    /// The offsets from its end up to `used` are lost. An empty batch takes the last of them, so
+    /// that none is used again and a consumer gets to the log end.
     pub(crate) fn fill(&mut self, proved: &mut Proved, used: Offset) -> Result<(), LogError> {
         let last = Offset(used.0 - 1);
         if proved.end < used && proved.has_room_for(last) {
@@ -199,8 +199,8 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// What is unsound at its end was synced, up to the point. An empty batch behind it makes it
-    /// damage like any.
+    /// The unsound tail lies below the recovery point, so it was once durable. An empty batch
+    /// behind it makes it ordinary damage.
     fn fill_behind_damage(&mut self, proved: &mut Proved) -> Result<(), LogError> {
         let (end_position, end, written) = (proved.end_position, proved.end, self.written);
         let segment = &mut proved.active.segment;
@@ -209,7 +209,7 @@ impl Opening<'_> {
         self.append_empty(proved, written)
     }
 
-    /// A batch without records, as a compaction leaves them.
+    /// Appends a batch without records, as a compaction leaves them.
     fn append_empty(&mut self, proved: &mut Proved, offset: Offset) -> Result<(), LogError> {
         let leader_epoch = self.epochs.starts().last().map_or(0, |epoch| epoch.leader_epoch);
         let mut bytes = BatchBuilder::new().finish();
@@ -227,20 +227,21 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Says and counts the offsets from its end to `next`, if there are any.
+    /// Logs and counts the offsets that are missing between its end and `next`, if any.
     fn miss(&mut self, proved: &Proved, next: Offset) {
         let missing_offsets = (next.0 - proved.end.0).max(0) as u64;
         if missing_offsets > 0 {
             tracing::warn!(
                 dir = %self.dir.display(), segment = proved.base().0, missing_offsets,
                 first_offset = proved.end.0, end_offset = next.0,
-                "offsets are missing: they never reached the disk, or a Kafka has compacted"
+                "offsets are missing: their batches never reached the disk, or a Kafka has compacted them"
             );
         }
         self.recovery.missing_offsets += missing_offsets;
     }
 
-    /// Bytes that are no batch are damaged, or cut, unless they are an old message: that has worth.
+    /// Bytes that are no batch are damage, or cut. An old message is neither, because its data is
+    /// sound: it refuses the log.
     fn refuse_old_message(
         &self,
         files: &SegmentFiles,

@@ -1,5 +1,5 @@
-//! Finishing, or taking back, what a Kafka was doing with whole segments when it was killed. Called
-//! when a log is opened, before anything of it is read.
+//! Finishes, or takes back, an exchange of whole segments in which a Kafka was killed. Called when
+//! a log is opened, before any batch is read.
 //!
 //! ```text
 //!   a cleaner, or a split, writes   170.log.cleaned    and its indexes; syncs them
@@ -8,12 +8,13 @@
 //!   renames file by file            170.log            unlinks .deleted a minute later
 //! ```
 //!
-//! So a `.cleaned` says that nothing has been replaced yet: it goes, with every `.swap` at or above
-//! the lowest of them. Any other `.swap` is complete: it takes the place of the segments whose
-//! offsets it has.
+//! So a `.cleaned` shows that nothing has been replaced yet. It is removed, and so is every `.swap`
+//! at or above the lowest `.cleaned`. Any other `.swap` is complete: it takes the place of the
+//! segments whose offsets it has.
 //!
-//! This may be killed itself, or lose what was not synced: from any of the states in between, it
-//! arrives at the same end. Nothing is removed before what replaces it is proved, and on the disk.
+//! This server may be killed meanwhile, or lose writes that were not synced. The next start gets to
+//! the same end from any state in between. Nothing is removed before its replacement is proved, and
+//! on the disk.
 
 use std::{collections::BTreeSet, io, ops::Range, path::Path};
 
@@ -30,18 +31,19 @@ use crate::{
     units::{Offset, Position},
 };
 
-/// What is to be done with the staged files. Pure.
+/// What to do with each staged file. Pure.
 #[derive(Debug, Default)]
 struct Plan<'a> {
-    /// Of exchanges that had not begun: first the `.swap`s, since the `.cleaned`s say so.
+    /// `.swap`s of exchanges that had not begun. They go before the `.cleaned`s, which show that.
     taken_back: Vec<&'a StagedFile>,
     cleaned: Vec<&'a StagedFile>,
-    /// Of exchanges to be finished, by base offset, the `.log` first.
+    /// `.swap`s of exchanges to be finished, by base offset, the `.log` first.
     swaps: Vec<&'a StagedFile>,
     deleted: Vec<&'a StagedFile>,
 }
 
-/// Does it. Gives what is in the directory then, and how many files have got their names. Blocks.
+/// Carries out the plan. Returns the listing afterwards, and how many files have got their names.
+/// Blocks.
 pub(crate) fn finish(dir: &Directory) -> Result<(Listing, u64), LogError> {
     let before = list_segments(dir)?;
     if before.staged.is_empty() {
@@ -63,7 +65,7 @@ pub(crate) fn finish(dir: &Directory) -> Result<(Listing, u64), LogError> {
     for range in &replaced {
         tracing::warn!(
             dir = %dir.display(), segment = range.start.0, end_offset = range.end.0,
-            "finished what a killed Kafka had begun: this segment takes the place of those before it"
+            "finished an exchange of segments that a killed Kafka had begun: this one replaces the others in its offsets"
         );
     }
     Ok((list_segments(dir)?, plan.swaps.len() as u64))
@@ -88,11 +90,11 @@ impl<'a> Plan<'a> {
         plan
     }
 
-    /// The offsets that each complete `.log.swap` has, its base always among them. Blocks: reads
-    /// all of it.
+    /// The offsets that each complete `.log.swap` has, at least its base. Blocks: reads the whole
+    /// file.
     ///
-    /// One range for each, where Kafka makes one of all: if some have got their names already,
-    /// those stay.
+    /// Kafka makes one range of all. Here each file has its own, so that files that have got their
+    /// names already stay.
     fn replaced(&self, dir: &Directory) -> Result<Vec<Range<Offset>>, LogError> {
         let logs = self.swaps.iter().filter(|file| file.kind == LOG);
         logs.map(|file| {
@@ -103,8 +105,8 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// The offset behind a segment that is about to replace others, which it may only if all of it is
-/// sound. Blocks.
+/// The offset behind a segment that is to replace others. It may do so only if all of it is sound.
+/// Blocks.
 fn proved_end(dir: &Directory, swap: &StagedFile) -> Result<Offset, LogError> {
     let io = || LogError::io(&swap.path);
     let log = dir.disk().open(&swap.path).map_err(io())?;
@@ -135,15 +137,15 @@ fn unsound(swap: &StagedFile, position: Position) -> LogError {
 }
 
 /// Removes all files of the segments that begin within one of the ranges. Snapshots of producers
-/// stay: what was appended below an offset is not changed by an exchange.
+/// stay: an exchange does not change what producers appended below an offset.
 fn remove_replaced(
     dir: &Directory,
     listing: &Listing,
     ranges: &[Range<Offset>],
 ) -> Result<(), LogError> {
     for range in ranges {
-        // The first may have lost its log already and have its indexes still. Those of others are
-        // orphans.
+        // The first segment may have lost its log already, and still have its indexes. Indexes of
+        // other segments without a log are orphans.
         let begun = listing.segments.range(range.clone()).copied();
         let bases = BTreeSet::from_iter(begun.chain([range.start]));
         for (base, kind) in bases.iter().flat_map(|base| OF_SEGMENTS.map(|kind| (*base, kind))) {

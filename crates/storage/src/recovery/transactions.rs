@@ -1,9 +1,9 @@
 //! Signs that a log from a Kafka has transactions. They are not served as such: a consumer gets the
-//! records of aborted and of open ones like any other, whatever its isolation level. So opening
-//! says what it has seen.
+//! records of aborted and open transactions like any other, whatever its isolation level. So
+//! opening reports the signs it has seen.
 //!
 //! ```text
-//!   <base>.txnindex     an entry an aborted transaction; no file without one
+//!   <base>.txnindex     an entry for each aborted transaction; no file if there is none
 //!   <offset>.snapshot   where a producer's open transaction began; the batches behind it tell the rest
 //!   control batches     an end, good or bad, as far as batches are read anyway
 //! ```
@@ -22,19 +22,19 @@ use crate::{
 /// Version, producer id, first and last offset, last stable offset.
 const ENTRY_LEN: u64 = 2 + 8 + 8 + 8 + 8;
 
-/// What opening saw of transactions.
+/// The signs of transactions that opening saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transactions {
-    /// Aborted ones whose records may still be there.
+    /// Aborted transactions whose records may still be there.
     pub aborted: u64,
     /// Producers whose transaction has not ended.
     pub open: u64,
-    /// Some have ended.
+    /// Some transactions have ended.
     pub has_ended: bool,
 }
 
 impl Transactions {
-    /// There are, or were, some.
+    /// Whether there are, or were, transactions.
     pub fn any(&self) -> bool {
         *self != Transactions::default()
     }
@@ -44,7 +44,7 @@ impl Transactions {
     }
 }
 
-/// How many aborted ones those segments list. A torn entry counts, too. Blocks.
+/// How many aborted transactions the segments list. A torn entry counts, too. Blocks.
 pub(crate) fn aborted(dir: &Directory, segments: &BTreeSet<Offset>) -> Result<u64, LogError> {
     let mut aborted = 0;
     for base in segments {

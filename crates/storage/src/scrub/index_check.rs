@@ -1,13 +1,13 @@
-//! Holds a segment's two indexes against its batches, as they go by. Pure, but for reading the
-//! files.
+//! Compares a segment's two indexes with its batches, one batch after the other. Pure, except that
+//! it reads the index files.
 //!
 //! ```text
 //!   .index      each entry: a batch begins there, and ends at or before the offset it names
 //!   .timeindex  each entry: the batch with that offset has that greatest timestamp; the last: no batch is later
 //! ```
 //!
-//! Kafka 3 names the last offset of a whole append, which may be behind the batch. Entries that
-//! lead into damage are older than it, and no fault of theirs.
+//! Kafka 3 names the last offset of a whole append, which may lie behind the batch. An entry that
+//! leads into damage is older than the damage, and counts as right.
 
 use std::{collections::VecDeque, io};
 
@@ -22,7 +22,7 @@ use crate::{
     units::Offset,
 };
 
-/// The entries that have not gone by yet.
+/// The entries that no batch has reached yet.
 #[derive(Debug)]
 pub(crate) struct IndexCheck {
     base: Offset,
@@ -71,7 +71,7 @@ impl IndexCheck {
     pub(crate) fn damage(&mut self, range: &Damage) {
         self.offsets
             .retain(|entry| !(range.position..range.end_position()).contains(&entry.position()));
-        // What was lost may have been the latest.
+        // The lost batches may have been the latest.
         let base = self.base.0;
         let lost = |entry: &TimeEntry| {
             (range.first.0..range.end.0).contains(&(base + i64::from(entry.relative_offset)))
@@ -79,7 +79,7 @@ impl IndexCheck {
         self.times.retain(|entry| !lost(entry));
     }
 
-    /// Wrong entries, when all batches have gone by. `is_complete`: the files have their last
+    /// How many entries are wrong, after the last batch. `is_complete`: the files have their last
     /// entries.
     pub(crate) fn wrong(&self, is_complete: bool) -> u64 {
         let claims_too_little = self.newest_ms > self.last_time_ms.unwrap_or(-1);
@@ -96,8 +96,8 @@ fn pop_if<E: Copy>(entries: &mut VecDeque<E>, takes: impl Fn(&E) -> bool) -> Opt
     entries.front().is_some_and(takes).then(|| entries.pop_front()).flatten()
 }
 
-/// The entries of a file, without the room that Kafka reserves; and what is wrong with it as a
-/// whole.
+/// The entries of a file, without the room that Kafka reserves, and how many are wrong because the
+/// file is missing or torn.
 fn read<E: Entry>(file: &IndexFile<E>) -> io::Result<(VecDeque<E>, u64)> {
     let Some(bytes) = file.read_all()? else { return Ok((VecDeque::new(), 1)) };
     let chunks = bytes.chunks_exact(E::LEN);

@@ -1,4 +1,4 @@
-//! From when on a segment is old: what is known of it, and what has yet to be read. Pure.
+//! How old a segment is: what is known of it, and what has yet to be read. Pure.
 //!
 //! ```text
 //!   │◀─── there when the log was opened ───▶│◀── appended since ──▶│
@@ -6,29 +6,31 @@
 //!         claims     records
 //! ```
 //!
-//! A segment expires by the greatest timestamp of its records. Of what is appended that is known,
-//! or the moment of the append counts, which bounds it. Of what was there before, the headers'
-//! claims may be too small (an earlier Penstock stored what producers claimed; compressed batches
-//! are not looked into), and the last write of the file may be too late (it was copied; its records
-//! were old when they came). Between the two nothing expires; only when they disagree on whether
-//! the segment is old, the records are read. Kept by `Segment`, asked by expiry.rs and roll.rs.
+//! A segment expires by the greatest timestamp of its records. It is known for batches appended
+//! since the log was opened, or bounded by the time of their append. For older batches there are
+//! two bounds. The headers' claims may be too early: an earlier Penstock stored the producers'
+//! claims, and compressed batches are not looked into. The last write of the file may be too late:
+//! the file may be a copy, or its records were old when they came. A segment does not expire
+//! between the two. Its records are read only if the two bounds disagree on whether it is old.
+//! `Segment` keeps it; expiry.rs and roll.rs ask it.
 
 /// What is known of a segment's age. Times are milliseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentAge {
     before: Before,
-    /// From then on `before` counts for nothing: our clock was behind the file's when it was read.
+    /// From then on `before` does not count, because our clock was behind the file's when it was
+    /// read.
     doubted_from_ms: i64,
-    /// The latest of what was appended since the log was opened.
+    /// The latest timestamp appended since the log was opened.
     since_ms: Option<i64>,
 }
 
-/// What was there when the log was opened.
+/// The age of the batches that were there when the log was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Before {
     Nothing,
     Unread,
-    /// By the headers it is at least of the one time, by the last write at most of the other.
+    /// Bounded: by the headers below, by the last write above.
     Between {
         least_ms: i64,
         most_ms: i64,
@@ -36,7 +38,7 @@ pub(crate) enum Before {
     Known(i64),
 }
 
-/// What has to be read to go on.
+/// What has to be read to know more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AgeNeeds {
     /// The greatest timestamp that headers claim, and the time of the last write.
@@ -46,24 +48,24 @@ pub(crate) enum AgeNeeds {
 }
 
 impl SegmentAge {
-    /// Of a segment that has just been made.
+    /// The age of a segment that has just been made.
     pub(crate) const NEW: SegmentAge = SegmentAge::with(Before::Nothing);
 
-    /// Of a segment that was found.
+    /// The age of a segment that was found.
     pub(crate) const UNREAD: SegmentAge = SegmentAge::with(Before::Unread);
 
     const fn with(before: Before) -> SegmentAge {
         SegmentAge { before, doubted_from_ms: i64::MAX, since_ms: None }
     }
 
-    /// A batch was appended. `is_checked`: its greatest timestamp is that of its records.
+    /// Takes an appended batch. `is_checked`: its greatest timestamp is that of its records.
     pub(crate) fn append(&mut self, max_timestamp_ms: i64, is_checked: bool, now_ms: i64) {
         let has_time = max_timestamp_ms >= 0 && is_checked;
         let latest_ms = if has_time { max_timestamp_ms } else { max_timestamp_ms.max(now_ms) };
         self.since_ms = self.since_ms.max(Some(latest_ms));
     }
 
-    /// Takes what was read, and when it has to be read again.
+    /// Takes an age that was read, and when it has to be read again.
     pub(crate) fn learn(&mut self, before: Before, doubted_from_ms: i64) {
         (self.before, self.doubted_from_ms) = (before, doubted_from_ms);
     }
@@ -72,7 +74,7 @@ impl SegmentAge {
         if now_ms >= self.doubted_from_ms { Before::Unread } else { self.before }
     }
 
-    /// Whether all of it is known to be older than that.
+    /// Whether all records are known to be older than that.
     pub(crate) fn is_older(&self, than_ms: i64, now_ms: i64) -> bool {
         let before_ms = match self.before(now_ms) {
             Before::Nothing => None,
@@ -83,7 +85,7 @@ impl SegmentAge {
         before_ms.max(self.since_ms).is_some_and(|ms| now_ms.saturating_sub(ms) > than_ms)
     }
 
-    /// What must be read to tell whether it is older than that; `None`: it is known.
+    /// What must be read to know whether all records are older than that. `None`: it is known.
     pub(crate) fn needs(&self, than_ms: i64, now_ms: i64) -> Option<AgeNeeds> {
         let is_older = |ms: i64| now_ms.saturating_sub(ms) > than_ms;
         if self.since_ms.is_some_and(|ms| !is_older(ms)) {

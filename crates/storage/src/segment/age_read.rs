@@ -1,16 +1,15 @@
-//! Reading how old a segment is that was there when its log was opened. Called by retention;
-//! blocks.
+//! Reads the age of a segment that was there when its log was opened. Called by retention; blocks.
 //!
 //! ```text
 //!   Claims    last entry of .timeindex, headers from there on, time of the last write
 //!   Records   every header; of batches that are not compressed the records
 //! ```
 //!
-//! A timestamp too far ahead is believed of nothing: one record in microseconds must not keep a
-//! segment for ever. The last write stands for it, as it does for a compressed batch, of which it
-//! is the latest that can be. A file that was last written well ahead of our clock counts as
-//! written now. Either clock may have been wrong then: should ours get there, the age is read
-//! again, since timestamps that lay ahead of it can be believed by then.
+//! A timestamp too far ahead is not believed: one record in microseconds must not keep a segment
+//! for ever. The file's last write stands in for it. It also stands in for a compressed batch,
+//! whose records cannot be later. A file that was last written well ahead of our clock counts as
+//! written now. Either clock may have been wrong. So the age is read again once our clock has
+//! caught up: timestamps that lay ahead of it can be believed then.
 
 use std::{io, sync::Arc, time::UNIX_EPOCH};
 
@@ -30,22 +29,22 @@ use crate::{
     units::{Offset, Position},
 };
 
-/// A last write so far ahead of the clock is taken as it is: a clock that is set by so much is no
-/// wonder, and what keeps a segment for so much longer no harm.
+/// A last write so far ahead of the clock is taken as it is. Clocks get set by so much, and a
+/// segment that is kept for so much longer does no harm.
 const CLOCK_SLACK_MS: i64 = 60 * 60 * 1000;
 
-/// The age of a segment, to be read.
+/// A job that reads the age of a segment.
 #[derive(Debug)]
 pub struct AgeRead {
     dir: Arc<Directory>,
     segment: Segment,
     needs: AgeNeeds,
     now_ms: i64,
-    /// No timestamp beyond it counts.
+    /// Later timestamps do not count.
     believed_until_ms: i64,
 }
 
-/// What was read.
+/// The age that was read.
 #[derive(Debug)]
 pub struct Age {
     pub(crate) segment: Offset,
@@ -86,7 +85,7 @@ impl AgeRead {
         Ok(Age { segment: files.base, newest, before, doubted_from_ms })
     }
 
-    /// When the file was written, and from when on that is to be read again.
+    /// When the file was written, and when that has to be read again.
     fn believed_write(&self, written_ms: i64) -> (i64, i64) {
         let believable_from_ms = written_ms.saturating_sub(CLOCK_SLACK_MS);
         match believable_from_ms <= self.now_ms {
@@ -99,7 +98,8 @@ impl AgeRead {
         timestamp_ms <= self.believed_until_ms
     }
 
-    /// The greatest timestamp that is believed; the last write if one is not known and it is later.
+    /// The greatest timestamp that is believed; the last write, if it is later and not all
+    /// timestamps are known.
     fn of_records(&self, claimed_ms: i64, written_ms: i64) -> io::Result<i64> {
         let Segment { files, size_bytes, damage, .. } = &self.segment;
         let quiet = QuietFile::new(SegmentFiles::open(&self.dir, files.base)?.log);
@@ -127,8 +127,8 @@ impl AgeRead {
     }
 }
 
-/// The greatest timestamp of a batch's records, `Some(None)` if it has no records; `None`: it is
-/// not known, or they have none, for which the moment of their append stands.
+/// The greatest timestamp of a batch's records; `Some(None)` if it has no records. `None`: it is
+/// not known, or the records have none, so that the time of their append counts.
 fn times_of(
     header: &BatchHeader,
     place: &BatchPlace,
@@ -155,7 +155,7 @@ fn last_write_ms(log: &dyn DiskFile) -> io::Result<i64> {
     Ok(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// The first of them if they are the same.
+/// The later entry; the first if they are the same.
 fn newest_of(entries: [Option<TimeEntry>; 2]) -> Option<TimeEntry> {
     let later = |one: TimeEntry, other: TimeEntry| {
         if other.timestamp_ms > one.timestamp_ms { other } else { one }
@@ -163,8 +163,8 @@ fn newest_of(entries: [Option<TimeEntry>; 2]) -> Option<TimeEntry> {
     entries.into_iter().flatten().reduce(later)
 }
 
-/// The greatest timestamp of the batches from the last index entries on. It is the segment's unless
-/// time went backwards, and holds a time index that is wrong from making records expire early.
+/// The greatest timestamp of the batches from the last index entries on. It is the segment's,
+/// unless time went backwards. A wrong time index cannot make records expire early because of it.
 fn newest_at_end(segment: &Segment) -> io::Result<Option<TimeEntry>> {
     let Segment { files, size_bytes, damage, .. } = segment;
     let begin = Begin::below(ALL, files, damage, *size_bytes)?;

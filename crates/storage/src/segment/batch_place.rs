@@ -1,4 +1,4 @@
-//! What storage remembers of a batch, and when it believes a header. Pure.
+//! The place of a batch, and the rules by which a header is believed. Pure.
 
 use penstock_batch::{BatchHeader, Codec, HEADER_LEN, Records, TimestampType};
 
@@ -7,10 +7,10 @@ use crate::{
     units::{Offset, Position},
 };
 
-/// No batch is larger: no request that could bring one is.
+/// The largest batch: no request that could bring a larger one is accepted.
 pub(crate) const LARGEST_BATCH_BYTES: u64 = 128 << 20;
 
-/// Read at a batch when it is not known what follows it.
+/// Bytes to read at a batch if its length is not known.
 pub(crate) const WINDOW_BYTES: u64 = 4096 + HEADER_LEN as u64;
 
 /// A batch and where it stands in its segment.
@@ -20,19 +20,19 @@ pub(crate) struct BatchPlace {
     pub(crate) last: Offset,
     pub(crate) position: Position,
     pub(crate) len_bytes: u64,
-    /// As the header says; where it says what cannot be, the base timestamp, which is that of a
-    /// record.
+    /// The header's greatest timestamp. If that is impossible, the base timestamp, which is that of
+    /// a record.
     pub(crate) max_timestamp_ms: i64,
 }
 
-/// Whether the records must be asked for the greatest timestamp, and can be. Producers that never
-/// set it are put right when they append; an earlier Penstock stored what they claimed.
+/// Whether the greatest timestamp must be read from the records, and can be. An append corrects
+/// producers that never set it; an earlier Penstock stored their claims.
 pub(crate) fn hides_max_timestamp(header: &BatchHeader) -> bool {
     !header.is_max_timestamp_plausible() && header.codec() == Some(Codec::None)
 }
 
-/// The greatest timestamp of an uncompressed batch's records, whatever its header says; -1 without
-/// any. `None` if they cannot be read.
+/// The greatest timestamp of an uncompressed batch's records, whatever its header claims; -1
+/// without any. `None` if they cannot be read.
 pub(crate) fn max_timestamp_of_records(batch: &[u8]) -> Option<i64> {
     let header = BatchHeader::parse(batch).ok()?;
     let header = header.with_timestamp_type(TimestampType::CreateTime);
@@ -61,57 +61,58 @@ impl BatchPlace {
     }
 }
 
-/// Reads headers one after the other and believes each only if it can follow the one before. Steps
-/// over the damage it knows of.
+/// Reads headers one after the other. A header is believed only if it can follow the one before.
+/// Steps over known damage.
 #[derive(Clone, Debug)]
 pub(crate) struct HeaderWalk {
     /// Where the next batch starts.
     pub(crate) position: Position,
     /// The lowest offset it may have.
     pub(crate) lowest: Offset,
-    /// The highest offset that any may have.
+    /// The highest offset that any batch may have.
     highest: Offset,
     pub(crate) end: Position,
     damage: DamagedRanges,
 }
 
 impl HeaderWalk {
-    /// From a batch start in the segment with base offset `segment`, whose bytes end at `end`.
+    /// A walk from the start of a batch, in the segment with base offset `segment`, whose bytes end
+    /// at `end`.
     pub(crate) fn new(segment: Offset, position: Position, end: Position) -> HeaderWalk {
-        // The offset after the last must be one, too.
+        // The offset after the last must be a valid one, too.
         let highest = Offset(segment.0.saturating_add(i32::MAX.into()).min(i64::MAX - 1));
         HeaderWalk { position, lowest: segment, highest, end, damage: DamagedRanges::default() }
     }
 
-    /// The same walk, whose first batch has this offset or a higher one.
+    /// The same walk, with this lowest offset for the first batch.
     pub(crate) fn not_below(self, lowest: Offset) -> HeaderWalk {
         HeaderWalk { lowest, ..self }
     }
 
-    /// The same walk, in a segment that is followed by one with this base offset.
+    /// The same walk, in a segment with this next base offset behind it.
     pub(crate) fn before(self, next: Option<Offset>) -> HeaderWalk {
         let last = next.map_or(self.highest, |next| Offset(next.0 - 1));
         HeaderWalk { highest: self.highest.min(last), ..self }
     }
 
-    /// The same walk, in a segment with this damage.
+    /// The same walk, stepping over this damage.
     pub(crate) fn over(self, damage: &DamagedRanges) -> HeaderWalk {
         let mut walk = HeaderWalk { damage: damage.clone(), ..self };
         walk.skip_damage();
         walk
     }
 
-    /// The same walk, gone on to `position` without having seen what lies between.
+    /// The same walk, moved to `position` without seeing the bytes between.
     pub(crate) fn moved_to(&self, position: Position) -> HeaderWalk {
         HeaderWalk { position, ..self.clone() }
     }
 
-    /// All batches have been walked over.
+    /// Whether all batches have been walked over.
     pub(crate) fn is_over(&self) -> bool {
         self.position >= self.end
     }
 
-    /// How much to read at the next batch: its header, and with luck some that follow.
+    /// How many bytes to read at the next batch: its header, and perhaps those of some that follow.
     pub(crate) fn window_bytes(&self) -> usize {
         self.at_most(WINDOW_BYTES)
     }
@@ -137,7 +138,7 @@ impl HeaderWalk {
         if sound { Seen::Batch(header, place) } else { Seen::Unsound }
     }
 
-    /// Goes on behind a batch that `look` gave.
+    /// Goes on behind a batch that `look` returned.
     pub(crate) fn step(&mut self, place: &BatchPlace) {
         self.position = place.end();
         self.lowest = Offset(place.last.0.saturating_add(1));
@@ -152,11 +153,11 @@ impl HeaderWalk {
     }
 }
 
-/// What stands where the next batch should start.
+/// What stands at the place where the next batch should start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Seen {
     Batch(BatchHeader, BatchPlace),
-    /// It lies behind the bytes that were read.
+    /// The place lies behind the bytes that were read.
     EndOfWindow,
     /// Nothing that can be the next batch.
     Unsound,

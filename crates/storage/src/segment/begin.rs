@@ -1,6 +1,5 @@
-//! Where in a segment to begin reading for what lies at or behind an offset: at the last index
-//! entry below it, if that leads to a batch. Called by recovery and by the reading of a segment's
-//! age; blocks.
+//! The place in a segment at which to begin reading for an offset: the last index entry below it,
+//! if that leads to a batch. Called by recovery and by the reading of a segment's age; blocks.
 
 use std::{io, sync::Arc};
 
@@ -16,18 +15,18 @@ use crate::{
     units::{Offset, Position},
 };
 
-/// Everything is believed, to the end.
+/// The recovery point of a log that is believed to its end.
 pub(crate) const ALL: Offset = Offset(i64::MAX);
 
-/// Where in a segment to begin, and the index entries that lead there.
+/// The place at which to begin, and the index entries that lead there.
 pub(crate) struct Begin {
-    /// From there to the end of the segment.
+    /// From the place to the end of the segment.
     pub(crate) walk: HeaderWalk,
     pub(crate) indexer: Indexer,
 }
 
 impl Begin {
-    /// At the last index entry below an offset, if that leads to a batch; else at the start.
+    /// Begins at the last index entry below an offset, if that leads to a batch, else at the start.
     /// Blocks.
     pub(crate) fn below(
         offset: Offset,
@@ -55,8 +54,8 @@ impl Begin {
     }
 }
 
-/// The batch that an entry leads to, if it is one that the entry can name. Kafka 3 names the last
-/// offset of a whole append.
+/// The batch that an entry leads to, if the entry can name it. Kafka 3 names the last offset of a
+/// whole append.
 fn named_batch(
     entry: OffsetEntry,
     files: &SegmentFiles,

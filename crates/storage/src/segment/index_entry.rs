@@ -6,12 +6,12 @@
 //! ```
 //!
 //! Relative offsets count from the segment's base offset. An offset entry names the *last* offset
-//! of the batch that starts at its position. A time entry names the greatest timestamp up to there
-//! and the last offset of the batch that brought it.
+//! of the batch that starts at its position. A time entry names the greatest timestamp up to its
+//! place, and the last offset of the batch that has it.
 
 use crate::units::Position;
 
-/// What both kinds of entry have in common.
+/// Both kinds of entry.
 pub(crate) trait Entry: Copy {
     /// Bytes of one entry.
     const LEN: usize;
@@ -23,24 +23,24 @@ pub(crate) trait Entry: Copy {
     fn relative_offset(self) -> u32;
 }
 
-/// Of `.index`.
+/// An entry of `.index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OffsetEntry {
     pub(crate) relative_offset: u32,
     pub(crate) position: u32,
 }
 
-/// Of `.timeindex`.
+/// An entry of `.timeindex`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeEntry {
     pub(crate) timestamp_ms: i64,
     pub(crate) relative_offset: u32,
 }
 
-/// The two entries that what is sought lies between.
+/// The two entries between which the target lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bracket<E> {
-    /// The last entry that is not beyond; `None`: all are.
+    /// The last entry that is not beyond the target; `None`: all are.
     pub(crate) floor: Option<E>,
     /// The entry after it; `None`: there is none, or it is not known.
     pub(crate) next: Option<E>,
@@ -90,12 +90,12 @@ impl Entry for TimeEntry {
 }
 
 impl<E> Bracket<E> {
-    /// Nothing is known: begin at the segment's start.
+    /// No entry is known. Begin at the segment's start.
     pub(crate) const NONE: Bracket<E> = Bracket { floor: None, next: None };
 }
 
 impl<E: Entry> Bracket<E> {
-    /// In sorted entries. `beyond` says whether an entry lies past what is sought.
+    /// The bracket in sorted entries. `beyond`: whether an entry lies past the target.
     pub(crate) fn of(entries: &[E], beyond: impl Fn(E) -> bool) -> Bracket<E> {
         let (floors, nexts) = entries.split_at(entries.partition_point(|entry| !beyond(*entry)));
         Bracket { floor: floors.last().copied(), next: nexts.first().copied() }

@@ -31,7 +31,7 @@ use crate::{
     units::Offset,
 };
 
-/// One index file by name. Costs no descriptor while nobody looks into it.
+/// One index file by name. It takes a descriptor only while it is used.
 #[derive(Debug)]
 pub(crate) struct IndexFile<E> {
     dir: Arc<Directory>,
@@ -48,7 +48,8 @@ impl<E: Entry> IndexFile<E> {
         segment_file(&self.dir, self.base, E::SUFFIX)
     }
 
-    /// What look-ups search, and the bytes of its whole entries; `None` when it is missing.
+    /// The file for look-ups to search, and the bytes of its whole entries; `None` if it is
+    /// missing.
     pub(crate) fn open(&self) -> io::Result<Option<(Arc<File>, u64)>> {
         Ok(self.open_file()?.map(|(file, len_bytes)| (file.handle().clone(), len_bytes)))
     }
@@ -84,7 +85,7 @@ impl<E: Entry> IndexFile<E> {
         Ok((entries.start * E::LEN as u64, floor))
     }
 
-    /// The last entry, if there is one and it is not room that Kafka reserved. Blocks.
+    /// The last entry, unless that is room which Kafka reserved. Blocks.
     pub(crate) fn read_last(&self) -> io::Result<Option<E>> {
         let Some((file, len_bytes)) = self.open_file()? else { return Ok(None) };
         let Some(at) = len_bytes.checked_sub(E::LEN as u64) else { return Ok(None) };
@@ -94,7 +95,7 @@ impl<E: Entry> IndexFile<E> {
         Ok((at == 0 || entry.relative_offset() > 0).then_some(entry))
     }
 
-    /// Whether the file exists and is made of whole entries, and how many.
+    /// The file's bytes, if it exists and has whole entries only.
     pub(crate) fn sound_len(&self) -> io::Result<Option<u64>> {
         match self.dir.disk().open(&self.path()).and_then(|file| file.len_bytes()) {
             Ok(len_bytes) => Ok((len_bytes % E::LEN as u64 == 0).then_some(len_bytes)),
@@ -103,7 +104,7 @@ impl<E: Entry> IndexFile<E> {
         }
     }
 
-    /// Whether it ends with these bytes, which begin at that place. Blocks.
+    /// Whether the file ends with these bytes, at that place. Blocks.
     fn ends_with(&self, bytes: &[u8], at_bytes: u64) -> io::Result<bool> {
         let file = match self.dir.disk().open(&self.path()) {
             Ok(file) => file,
@@ -118,7 +119,7 @@ impl<E: Entry> IndexFile<E> {
         Ok(there == bytes)
     }
 
-    /// Takes it away; one that is not there is no error. Blocks.
+    /// Removes the file. A missing one is no error. Blocks.
     pub(crate) fn remove(&self) -> io::Result<()> {
         match self.dir.disk().remove_file(&self.path()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -126,7 +127,7 @@ impl<E: Entry> IndexFile<E> {
         }
     }
 
-    /// All of it; `None` when it is missing. Blocks.
+    /// The whole file; `None` if it is missing. Blocks.
     pub(crate) fn read_all(&self) -> io::Result<Option<Vec<u8>>> {
         match self.dir.read(&self.name()) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -135,7 +136,7 @@ impl<E: Entry> IndexFile<E> {
         }
     }
 
-    /// Puts another in its place. Blocks.
+    /// Replaces the file. Blocks.
     pub(crate) fn replace(&self, bytes: &[u8]) -> io::Result<()> {
         self.dir.replace_file(&self.name(), bytes)
     }
@@ -144,8 +145,7 @@ impl<E: Entry> IndexFile<E> {
         format!("{:020}.{}", self.base.0, E::SUFFIX)
     }
 
-    /// Makes its content survive a power cut, if it is still there. Blocks.
-    /// See `SegmentFiles::write_again`.
+    /// See `SegmentFiles::write_again`. Blocks.
     pub(crate) fn write_again(&self) -> io::Result<()> {
         match self.open_file()? {
             Some((file, len_bytes)) => write_again(&*file, len_bytes),
@@ -161,7 +161,7 @@ impl<E: Entry> IndexFile<E> {
         }
     }
 
-    /// Makes it exist and be empty. Blocks.
+    /// Makes the file, or empties it. Blocks.
     pub(crate) fn create(&self) -> io::Result<()> {
         self.dir.disk().create(&self.path())?.set_len(0)
     }
@@ -171,10 +171,10 @@ impl<E: Entry> IndexFile<E> {
 #[derive(Debug)]
 pub(crate) struct IndexTail<E> {
     file: Arc<IndexFile<E>>,
-    /// Bytes that flushes have written. They raise it, the log reads it.
+    /// Bytes that flushes have written. Flushes raise it, the log reads it.
     flushed_bytes: Arc<AtomicU64>,
-    /// The file may be missing, or go on behind what it is counted on for. The first flush to run
-    /// mends that.
+    /// The file may be missing, or have bytes behind its flushed entries. The first flush corrects
+    /// that.
     is_stale: Arc<AtomicBool>,
     pending: Vec<E>,
     /// Bytes in the file before `pending[0]`.
@@ -183,7 +183,7 @@ pub(crate) struct IndexTail<E> {
 }
 
 impl<E: Entry> IndexTail<E> {
-    /// Goes on after `flushed_bytes` of the file, which end with `last`.
+    /// A tail behind the first `flushed_bytes` of the file, which end with `last`.
     pub(crate) fn new(file: Arc<IndexFile<E>>, flushed_bytes: u64, last: Option<E>) -> Self {
         let flushed = Arc::new(AtomicU64::new(flushed_bytes));
         let (pending, pending_at_bytes, is_stale) = (Vec::new(), flushed_bytes, Arc::default());
@@ -200,7 +200,7 @@ impl<E: Entry> IndexTail<E> {
         self.flush(closing).map_or(Ok(()), |flush| flush.write())
     }
 
-    /// Takes the file away if it is not complete.
+    /// Removes the file if it is not complete.
     pub(crate) fn remove_stale(&self) -> io::Result<()> {
         if self.is_stale.load(Ordering::Acquire) { self.file.remove() } else { Ok(()) }
     }
@@ -220,31 +220,31 @@ impl<E: Entry> IndexTail<E> {
         self.last
     }
 
-    /// Bytes the file will have once all is flushed.
+    /// Bytes that the file has once all entries are flushed.
     pub(crate) fn len_bytes(&self) -> u64 {
         self.pending_at_bytes + (self.pending.len() * E::LEN) as u64
     }
 
-    /// What of the index can be read from the file now.
+    /// Bytes of the index that can be read from the file now.
     pub(crate) fn searchable_bytes(&self) -> u64 {
         self.pending_at_bytes
     }
 
-    /// The pending entries around what is sought. Without a floor, the file may have one.
+    /// The pending entries around the target. Without a floor, the file may have one.
     pub(crate) fn find_pending(&self, beyond: impl Fn(E) -> bool) -> Bracket<E> {
         Bracket::of(&self.pending, beyond)
     }
 
-    /// The pending entries, and a `closing` one if there is one, as their bytes.
+    /// The bytes of the pending entries, and of a `closing` one if given.
     pub(crate) fn encoded(&self, closing: Option<E>) -> Vec<u8> {
         let mut bytes = Vec::with_capacity((self.pending.len() + 1) * E::LEN);
         self.pending.iter().chain(&closing).for_each(|entry| entry.encode(&mut bytes));
         bytes
     }
 
-    /// The job that brings the file up to date, and adds a `closing` entry if there is one; `None`
-    /// when there is nothing to write. The tail does not count on the closing entry: should the
-    /// segment go on growing after all, the next entry takes its place.
+    /// The job that brings the file up to date, and adds a `closing` entry if given. `None`: there
+    /// is nothing to write. The tail does not count the closing entry as flushed: if the segment
+    /// goes on growing, the next entry takes its place.
     pub(crate) fn flush(&self, closing: Option<E>) -> Option<EntriesFlush> {
         let is_stale = self.is_stale.load(Ordering::Acquire);
         if self.pending.is_empty() && closing.is_none() && !is_stale {
@@ -261,7 +261,7 @@ impl<E: Entry> IndexTail<E> {
         })
     }
 
-    /// Gives back the memory of entries that flushes have written.
+    /// Frees the entries that flushes have written.
     pub(crate) fn forget_flushed(&mut self) {
         let flushed = self.flushed_bytes.load(Ordering::Acquire);
         if flushed > self.pending_at_bytes {
@@ -279,17 +279,17 @@ pub(crate) struct EntriesFlush {
     path: PathBuf,
     at_bytes: u64,
     bytes: Vec<u8>,
-    /// How far the tail may count on the file afterwards.
+    /// The bytes that count as flushed afterwards.
     end_bytes: u64,
     flushed_bytes: Arc<AtomicU64>,
     is_stale: Arc<AtomicBool>,
 }
 
 impl EntriesFlush {
-    /// Blocks. A file that is gone is not created again, unless it was missing from the start: its
-    /// segment may have expired.
+    /// Blocks. A file that is gone is not made again, because its segment may have expired. One
+    /// that was missing from the start is.
     pub(crate) fn write(&self) -> io::Result<()> {
-        // No other has written yet where it is stale, so that there is nothing of theirs to cut.
+        // In a stale file no other flush has written yet, so the cut takes nothing of theirs.
         let is_stale = self.is_stale.swap(false, Ordering::AcqRel);
         let written = self.write_to(is_stale);
         if is_stale && written.is_err() {

@@ -1,12 +1,12 @@
-//! The names in a partition's directory that belong to segments. Called by whatever opens or reads
-//! a log.
+//! The names of files in a partition's directory that belong to segments. Called when a log is
+//! opened, scrubbed or read.
 //!
 //! ```text
 //!   00000000000000000170 . timeindex . swap
-//!   base offset            kind        stage: none when in use, else what a Kafka had in mind
+//!   base offset            kind        stage: none when in use, else what a Kafka planned
 //! ```
 //!
-//! Files of other names are passed over. Nothing is opened here, and nothing changed.
+//! Files of other names are passed over. Nothing here opens or changes a file.
 
 use std::{
     collections::BTreeSet,
@@ -22,22 +22,22 @@ use crate::{
 
 /// Ending of a segment's batches.
 pub(crate) const LOG: &str = "log";
-/// Ending of Kafka's list of a segment's aborted transactions.
+/// Ending of Kafka's file of a segment's aborted transactions.
 pub(crate) const TXN_INDEX: &str = "txnindex";
-/// Ending of a list of idempotent producers, whose name is an offset.
+/// Ending of a snapshot of idempotent producers. Its name is an offset.
 pub(crate) const SNAPSHOT: &str = "snapshot";
-/// What belongs to a segment and nothing else.
+/// Endings of the files that belong to one segment.
 pub(crate) const OF_SEGMENTS: [&str; 4] = [LOG, OffsetEntry::SUFFIX, TimeEntry::SUFFIX, TXN_INDEX];
 
-/// What is in a partition's directory, by base offset.
+/// The files in a partition's directory, by base offset.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     pub(crate) segments: BTreeSet<Offset>,
     pub(crate) snapshots: BTreeSet<Offset>,
     pub(crate) txn_indexes: BTreeSet<Offset>,
-    /// Indexes without a log: what an interrupted expiry or roll left behind.
+    /// Indexes without a log, which an interrupted expiry or roll leaves behind.
     pub(crate) orphans: Vec<PathBuf>,
-    /// What a Kafka had not finished, or not yet removed.
+    /// Files that a Kafka had not finished, or not yet removed.
     pub(crate) staged: Vec<StagedFile>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) enum Stage {
     Deleted,
 }
 
-/// Lists segments and what is beside them. Blocks.
+/// Lists a partition's directory. Blocks.
 pub(crate) fn list_segments(dir: &Directory) -> Result<Listing, LogError> {
     let mut listing = Listing::default();
     let mut companions = Vec::new();
@@ -88,12 +88,12 @@ pub(crate) fn list_segments(dir: &Directory) -> Result<Listing, LogError> {
     Ok(listing)
 }
 
-/// `<dir>/<20 digits>.<suffix>`.
+/// The path `<dir>/<20 digits>.<suffix>`.
 pub(crate) fn segment_file(dir: &Path, base: Offset, suffix: &str) -> PathBuf {
     dir.join(format!("{:020}.{suffix}", base.0))
 }
 
-/// `<20 digits>.<kind>`, and a stage behind it or none.
+/// Parses `<20 digits>.<kind>`, with or without a stage behind it.
 fn segment_name(name: &str) -> Option<(Offset, &'static str, Option<Stage>)> {
     let mut parts = name.split('.');
     let digits = parts.next()?;

@@ -1,17 +1,17 @@
-//! Messages of before 2017 (Kafka 0.11), which are not served: what of a log they are. Called by
-//! recovery, by the scrubber and by `penstock dump`.
+//! Recognises messages of before 2017 (Kafka 0.11), which are not served. Called by recovery, by
+//! the scrubber and by `penstock dump`.
 //!
 //! ```text
 //!   offset 8 │ length 4 │ crc 4 │ magic 1 │ attributes 1 │ timestamp 8, magic 1 only │ key │ value
 //! ```
 //!
-//! Key and value are a length of four bytes, -1 for null, and as many bytes. A batch of which only
-//! the first bytes reached the disk has a length and a magic of 0, too; it is only an old message
-//! if all its lengths agree.
+//! Key and value are a length of four bytes, -1 for null, and as many bytes. A torn batch, of which
+//! only the first bytes reached the disk, has a length and a magic of 0, too. So bytes are an old
+//! message only if all its lengths agree.
 //!
-//! Formats follow one another as Kafkas did: the old segments are the oldest ones, up to the last
-//! that begins with an old message. The others are served. Of the old ones some bytes are read, and
-//! nothing is changed or removed.
+//! Old formats come first in a log, as old Kafkas did: the old segments are the oldest ones, up to
+//! the last that begins with an old message. The others are served. Of the old segments some bytes
+//! are read; nothing is changed or removed.
 
 use std::{collections::BTreeSet, io};
 
@@ -26,25 +26,25 @@ use crate::{
 
 const LENGTH_AT: u64 = 8;
 const MAGIC_AT: u64 = 16;
-/// Of a batch of format 2.
+/// The place in a batch of format 2.
 const LAST_OFFSET_DELTA_AT: u64 = 23;
 
 /// The oldest segments of a log, if they are of an old format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OldSegments {
-    /// The format of the first of them: 0 or 1.
+    /// The format of the first one: 0 or 1.
     pub magic: i8,
     /// How many there are.
     pub segments: u64,
-    /// Their first offset; of a log that begins behind it, the log start.
+    /// Their first offset, or the log start if that is higher.
     pub first: Offset,
-    /// Where the segments begin that are served. `None`: there are no others.
+    /// The base offset of the first segment that is served. `None`: there is none.
     pub served_from: Option<Offset>,
 }
 
 impl OldSegments {
-    /// Those of a directory. Blocks: reads the first bytes of the oldest segment, of all only if
-    /// that one is old.
+    /// The old segments of a directory. Blocks: reads the first bytes of the oldest segment, and of
+    /// all only if that one is old.
     pub fn of(dir: impl Into<Directory>) -> Result<Option<OldSegments>, LogError> {
         let dir = dir.into();
         OldSegments::among(&dir, &list_segments(&dir)?.segments)
@@ -74,18 +74,18 @@ impl OldSegments {
         Ok(old.map(|old| OldSegments { served_from: served_from(&old), ..old }))
     }
 
-    /// Whether the segment with that base offset is one of them.
+    /// Whether the segment with that base offset is an old one.
     pub fn holds(&self, base: Offset) -> bool {
         self.served_from.is_none_or(|served| base < served)
     }
 
-    /// Whether a message in them may have the offset.
+    /// Whether a message in the old segments may have the offset.
     pub(crate) fn has(&self, offset: Offset) -> bool {
         self.first <= offset && self.holds(offset)
     }
 }
 
-/// The magic of the old message that begins there, if one does. Blocks.
+/// The magic of the old message that begins at `at`, if one does. Blocks.
 pub(crate) fn magic(log: &dyn DiskFile, at: u64, file_bytes: u64) -> io::Result<Option<i8>> {
     let message = Message { log, at, file_bytes };
     let Some(length) = message.number(LENGTH_AT)? else { return Ok(None) };
@@ -100,8 +100,8 @@ pub(crate) fn magic(log: &dyn DiskFile, at: u64, file_bytes: u64) -> io::Result<
     Ok(magic.filter(|_| end.is_some_and(fits)))
 }
 
-/// The offset behind the last message of a file that begins with an old one, if messages, or
-/// batches, fill it to its last byte. Blocks, for some reads a message.
+/// The offset behind the last message of a file that begins with an old message. `None` unless
+/// messages, or batches, fill the file to its last byte. Blocks for some reads a message.
 pub(crate) fn end(log: &dyn DiskFile, base: Offset, file_bytes: u64) -> io::Result<Option<Offset>> {
     if magic(log, 0, file_bytes)?.is_none() {
         return Ok(None);
@@ -126,7 +126,7 @@ pub(crate) fn end(log: &dyn DiskFile, base: Offset, file_bytes: u64) -> io::Resu
     Ok((at == file_bytes).then_some(Offset(lowest)))
 }
 
-/// What begins at a place. Its fields are counted from there.
+/// The message that begins at `at`. Places of its fields count from there.
 struct Message<'a> {
     log: &'a dyn DiskFile,
     at: u64,
@@ -144,7 +144,7 @@ impl Message<'_> {
         Ok(high.zip(low).map(whole))
     }
 
-    /// Where key and value, of which the first begins there, end.
+    /// The end of key and value, of which the key begins at `key_at`.
     fn end_of_fields(&self, key_at: u64) -> io::Result<Option<u64>> {
         match self.end_of_field(key_at)? {
             Some(value_at) => self.end_of_field(value_at),

@@ -1,11 +1,11 @@
-//! Reading a file whole without leaving a trace in the page cache: what was cached stays, what was
-//! not goes.
+//! Reads a whole file and leaves the page cache as it was: cached pages stay, other pages are
+//! dropped again.
 //!
-//! A scrubber reads everything. Did it leave all that there, it would push out what others read;
-//! did it drop all that, it would take theirs away. So each piece is first read by a call that
-//! refuses to wait for the disk; only a piece that it does not get whole is read from there, and
-//! dropped again. Where there are no such calls (tmpfs, overlayfs, FUSE) nothing is dropped: it
-//! could be what others read.
+//! A scrubber reads everything. If it left all pages in the cache, it would push out those of
+//! consumers; if it dropped all, it would drop theirs. So each piece is first read by a call that
+//! refuses to wait for the disk. A piece that this call does not read whole is read from the disk,
+//! and dropped again. Where there is no such call (tmpfs, overlayfs, FUSE) nothing is dropped: it
+//! could be a consumer's.
 
 use std::{fs::File, io, io::IoSliceMut, num::NonZeroU64, sync::Arc};
 
@@ -16,7 +16,8 @@ use rustix::{
 
 use crate::disk::DiskFile;
 
-/// Cached wholly or not: so much of others' is dropped at most beside what they have not cached.
+/// A piece counts as cached wholly or not at all. So at most so many bytes of a consumer's pages
+/// are dropped with pages that were not cached.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// A file that is only read.
@@ -24,9 +25,9 @@ const PIECE_BYTES: usize = 64 << 10;
 pub(crate) struct QuietFile(Box<dyn DiskFile>);
 
 impl QuietFile {
-    /// The file must not be read by others through the same handle.
+    /// No one else may read the file through the same handle.
     pub(crate) fn new(file: Box<dyn DiskFile>) -> QuietFile {
-        // Or the kernel would read ahead, and what it did would pass for cached by others.
+        // Otherwise the kernel would read ahead, and those pages would pass for a consumer's.
         let _ = fadvise(&**file.handle(), 0, None, Advice::Random);
         QuietFile(file)
     }
@@ -39,7 +40,7 @@ impl QuietFile {
         }
         self.0.read_exact_at(piece, position)?;
         if matches!(read, Ok(_) | Err(Errno::AGAIN)) {
-            // Advice: where it is not taken, pages stay.
+            // This is advice. Where it is not taken, pages stay.
             let _ = fadvise(file, position, NonZeroU64::new(len_bytes as u64), Advice::DontNeed);
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! A segment file on its own, batch by batch, for those who show it: `penstock dump`.
+//! Reads a segment file on its own, batch by batch, for `penstock dump`.
 
 use std::{io, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
     units::{Offset, Position},
 };
 
-/// Goes on behind damage.
+/// A reader of one segment file. It goes on behind damage.
 #[derive(Debug)]
 pub struct SegmentReader {
     file: Box<dyn DiskFile>,
@@ -22,25 +22,24 @@ pub struct SegmentReader {
     scan: Scan,
 }
 
-/// What stands in a segment.
+/// A piece of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SegmentPiece {
     /// A whole batch whose CRC is right.
     Batch {
         /// Its first byte.
         position: Position,
-        /// All of it.
+        /// All its bytes.
         bytes: Vec<u8>,
     },
     /// No sound batch, but one follows.
     Damage(Damage),
-    /// To the end of the file nothing is sound. Its `end` is not known, and says the same as
-    /// `first`.
+    /// Nothing is sound up to the end of the file. Its `end` is not known, and equals `first`.
     End(Damage),
 }
 
 impl SegmentReader {
-    /// The name says the base offset; one that does not counts as 0. Blocks.
+    /// Opens a file. Its name gives the base offset, or 0 if it has none. Blocks.
     pub fn open(path: &Path) -> io::Result<SegmentReader> {
         let file = Files.open(path)?;
         let size_bytes = file.len_bytes()?;
@@ -50,8 +49,8 @@ impl SegmentReader {
         Ok(SegmentReader { file, base, size_bytes, scan: Scan::new(base, walk, Offset(0)) })
     }
 
-    /// The magic of the old message that it begins with, if it does: such segments cannot be read.
-    /// Blocks.
+    /// The magic of the old message that the file begins with, if it does. Such segments cannot be
+    /// read. Blocks.
     pub fn old_magic(&self) -> io::Result<Option<i8>> {
         old_format::magic(&*self.file, 0, self.size_bytes)
     }

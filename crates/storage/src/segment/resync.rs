@@ -1,19 +1,19 @@
-//! Where sound batches begin again behind unsound bytes.
+//! Finds the first sound batch behind unsound bytes.
 //!
 //! ```text
 //!   [ unsound: its length may be right ][ unsound, too ][ sound ]     first: from length to length
 //!   [ unsound: its length is wrong … . . . . . . . . . .][ sound ]     else: byte by byte
 //! ```
 //!
-//! Lengths go first because a record may hold a whole batch as its value, which a search by bytes
-//! would take for one of the log's. What is found by bytes must have an offset near enough to what
-//! is missing, or be followed by what can follow it. No batch is without an offset, so the unsound
-//! ones had one at least: what has the first that is missing is no batch behind them, but one whose
-//! offset was lost with them.
+//! The search by lengths goes first. A record may hold a whole batch as its value, which the search
+//! by bytes would take for one of the log's. A batch found by bytes must have an offset near the
+//! missing ones, or be followed by a batch that can follow it. Every batch has at least one offset,
+//! so the unsound ones had one, too. A batch that has the first missing offset is therefore not
+//! behind them: its base offset was torn with them.
 //!
-//! The work is bounded whatever the bytes are: the magic byte, a header that can be one and an
-//! offset that may follow come before a CRC, and all CRCs that turn out wrong together are of at
-//! most 128 MiB and 4 times the bytes searched.
+//! The work is bounded whatever the bytes are. A CRC is computed only behind the magic byte, a
+//! possible header and an offset that may follow. All wrong CRCs together cover at most 128 MiB and
+//! 4 times the bytes searched.
 
 use std::io;
 
@@ -27,19 +27,18 @@ use crate::{
     units::{Offset, Position},
 };
 
-/// Base offset and length, which the length does not count.
+/// Bytes of base offset and length, which the length does not count.
 const PREFIX_LEN: u64 = 12;
 const MAGIC_AT: usize = 16;
 const MAGIC: u8 = 2;
 
-/// Attribute bits that mean something: codec, timestamp type, transactional, control, delete
-/// horizon.
+/// Attribute bits with a meaning: codec, timestamp type, transactional, control, delete horizon.
 const KNOWN_ATTRIBUTES: i16 = 0x7f;
 
-/// Searched at once.
+/// Bytes searched at once.
 const STRETCH_BYTES: u64 = 64 << 10;
 
-/// The first sound batch behind the walk's place, where there is none.
+/// The first sound batch behind the walk's place, which has none.
 pub(crate) fn next_sound(
     window: &mut WindowOn<'_>,
     walk: &HeaderWalk,
@@ -51,9 +50,9 @@ pub(crate) fn next_sound(
     }
 }
 
-/// A wrong length may lead past sound batches to another one: where all are of one size, one bit is
-/// enough. So if the offset there is not the one that the unsound header leads to, that one is
-/// searched for on the way.
+/// A wrong length may lead past sound batches to a later one; where all have one size, one flipped
+/// bit is enough. If the offset found is not the one that follows the unsound header, the bytes
+/// between are searched for that one.
 fn passed_over(
     window: &mut WindowOn<'_>,
     walk: &HeaderWalk,
@@ -71,7 +70,7 @@ fn passed_over(
     Ok(by_bytes(window, &way)?.filter(|passed| Some(passed.base) == follows))
 }
 
-/// Believes the length of what is unsound, as long as there is one that could be.
+/// Follows the lengths of unsound batches, as long as they are possible.
 fn by_lengths(window: &mut WindowOn<'_>, walk: &HeaderWalk) -> io::Result<Option<BatchPlace>> {
     let mut walk = walk.clone();
     while let Some(len_bytes) = claimed_len(window.at(walk.position, PREFIX_LEN)?) {
@@ -86,14 +85,14 @@ fn by_lengths(window: &mut WindowOn<'_>, walk: &HeaderWalk) -> io::Result<Option
     Ok(None)
 }
 
-/// Bytes of the batch that begins with `prefix`, if it says how many.
+/// The bytes of the batch that begins with `prefix`, if its length is possible.
 fn claimed_len(prefix: &[u8]) -> Option<u64> {
     let length = u32::from_be_bytes(*prefix.get(8..)?.first_chunk()?);
     let len_bytes = PREFIX_LEN + u64::from(length);
     (HEADER_LEN as u64..=LARGEST_BATCH_BYTES).contains(&len_bytes).then_some(len_bytes)
 }
 
-/// Tries every place where the magic byte stands.
+/// Tries every place that has the magic byte.
 fn by_bytes(window: &mut WindowOn<'_>, walk: &HeaderWalk) -> io::Result<Option<BatchPlace>> {
     let mut at = Position(walk.position.0 + 1);
     let mut wasted_bytes = 0;
@@ -123,12 +122,13 @@ fn by_bytes(window: &mut WindowOn<'_>, walk: &HeaderWalk) -> io::Result<Option<B
     Ok(None)
 }
 
-/// How far ahead a batch could begin, by its magic byte alone.
+/// How far ahead a batch may begin, by the magic byte alone.
 fn next_magic(bytes: &[u8]) -> Option<usize> {
     bytes.get(MAGIC_AT..)?.iter().position(|byte| *byte == MAGIC)
 }
 
-/// A header as this server or a Kafka writes it, with an offset that may follow.
+/// The place of a batch, if its header is one that this server or a Kafka writes, with an offset
+/// that may follow.
 fn plausible(window: &mut WindowOn<'_>, candidate: &HeaderWalk) -> io::Result<Option<BatchPlace>> {
     let bytes = window.at(candidate.position, HEADER_LEN as u64)?;
     let Seen::Batch(header, place) = candidate.look(bytes, candidate.position) else {
@@ -139,7 +139,7 @@ fn plausible(window: &mut WindowOn<'_>, candidate: &HeaderWalk) -> io::Result<Op
     Ok((counts_fit && known).then_some(place))
 }
 
-/// Whether the bytes end behind the batch, or go on with a header that can follow.
+/// Whether the batch ends the bytes, or a header that can follow it stands behind it.
 fn is_followed(
     window: &mut WindowOn<'_>,
     mut walk: HeaderWalk,

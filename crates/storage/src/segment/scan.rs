@@ -1,5 +1,5 @@
-//! Reads the batches of a segment with plain blocking reads, and finds the sound ones behind
-//! unsound bytes: the eyes of recovery, of rebuilding and of the scrubber.
+//! Reads the batches of a segment with plain blocking reads, and finds sound batches behind unsound
+//! bytes. Called by recovery, by the rebuilding of indexes and by the scrubber.
 //!
 //! ```text
 //!   [ sound ][ sound ][ unsound ……… ][ sound ][ unsound ……… end of the file
@@ -21,7 +21,7 @@ use crate::{
     units::{Offset, Position},
 };
 
-/// Read at once where every byte is looked at.
+/// Bytes read at once if every byte is looked at.
 const CHUNK_BYTES: u64 = 1 << 20;
 
 /// Goes through a segment, batch by batch.
@@ -29,29 +29,29 @@ const CHUNK_BYTES: u64 = 1 << 20;
 pub(crate) struct Scan {
     segment: Offset,
     walk: HeaderWalk,
-    /// Batches that end below this offset are believed by their headers.
+    /// Headers of batches that end below this offset are believed.
     proven: Offset,
     window: Window,
 }
 
-/// What comes next in a segment.
+/// The next piece of a segment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Scanned {
     Batch(BatchHeader, BatchPlace),
-    /// Not a sound batch, but one follows.
+    /// No sound batch, but one follows.
     Damage(Damage),
-    /// From here to the end of the bytes nothing is sound. There may be no bytes.
+    /// Nothing is sound from here to the end. There may be no bytes left.
     Tail,
 }
 
 impl Scan {
-    /// Of the segment with this base offset, all that lies before `walk`'s end. What ends below
-    /// `proven` is not compared with its CRC.
+    /// A scan of the segment with this base offset, up to `walk`'s end. Batches that end below
+    /// `proven` are not compared with their CRC.
     pub(crate) fn new(segment: Offset, walk: HeaderWalk, proven: Offset) -> Scan {
         Scan { segment, walk, proven, window: Window::default() }
     }
 
-    /// The next batch, or what stands in its place.
+    /// The next batch, or what stands in its place. Blocks.
     pub(crate) fn next(&mut self, file: &dyn DiskFile) -> io::Result<Scanned> {
         if self.walk.is_over() {
             return Ok(Scanned::Tail);
@@ -91,7 +91,7 @@ impl Scan {
         self.walk.position
     }
 
-    /// The lowest offset that what follows may have.
+    /// The lowest offset that the next batch may have.
     pub(crate) fn lowest(&self) -> Offset {
         self.walk.lowest
     }
@@ -102,8 +102,8 @@ impl Scan {
     }
 }
 
-/// The CRC does not cover the base offset. One that leaps, so that what follows it could follow
-/// what comes before it but not itself, is wrong. (Leaps alone are not: Kafka compacts.)
+/// Whether a batch's base offset is wrong, which its CRC does not cover. A leap alone is not: Kafka
+/// compacts. It is wrong if the following batch could follow the one before, but not this one.
 fn is_displaced(
     view: &mut WindowOn<'_>,
     walk: &HeaderWalk,

@@ -1,5 +1,5 @@
-//! A stretch of a segment's file, read ahead in chunks: what a scan looks through. Called by
-//! scan.rs and resync.rs; blocks.
+//! A stretch of a segment's file, read ahead in chunks. scan.rs and resync.rs look through it;
+//! blocks.
 
 use std::io;
 
@@ -18,9 +18,9 @@ use crate::{
 pub(crate) struct Window {
     bytes: Vec<u8>,
     at: u64,
-    /// Read at once.
+    /// Bytes read at once.
     pub(crate) chunk_bytes: u64,
-    /// Read so far.
+    /// Bytes read so far.
     pub(crate) read_bytes: u64,
 }
 
@@ -30,7 +30,7 @@ impl Window {
     }
 }
 
-/// The file whose stretch it is, up to `end`.
+/// A stretch with its file, up to `end`.
 pub(crate) struct WindowOn<'a> {
     window: &'a mut Window,
     file: &'a dyn DiskFile,
@@ -38,7 +38,7 @@ pub(crate) struct WindowOn<'a> {
 }
 
 impl WindowOn<'_> {
-    /// `len_bytes` from `position` on, or what there is of them before the end.
+    /// `len_bytes` from `position` on, or as many as there are before the end.
     pub(crate) fn at(&mut self, position: Position, len_bytes: u64) -> io::Result<&[u8]> {
         let Window { bytes, at, chunk_bytes, read_bytes } = &mut *self.window;
         let end = self.end.0.max(position.0);
@@ -53,7 +53,8 @@ impl WindowOn<'_> {
         Ok(&bytes[(position.0 - *at) as usize..(until - *at) as usize])
     }
 
-    /// The batch with the greatest timestamp of its records, where the header's cannot be.
+    /// The place of a batch, with the greatest timestamp of its records if the header's is
+    /// impossible.
     pub(crate) fn with_true_time(
         &mut self,
         header: &BatchHeader,
@@ -66,7 +67,8 @@ impl WindowOn<'_> {
         Ok(BatchPlace { max_timestamp_ms: newest_ms.unwrap_or(place.max_timestamp_ms), ..place })
     }
 
-    /// The batch at the walk's place, if it can follow and its CRC is right, or need not be.
+    /// The batch at the walk's place, if it can follow and its CRC is right. A proven batch needs
+    /// no CRC.
     pub(crate) fn sound(
         &mut self,
         walk: &HeaderWalk,

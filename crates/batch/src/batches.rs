@@ -6,7 +6,7 @@ use crate::{BatchError, BatchHeader};
 /// Iterates over the whole batches that follow one another in a slice.
 ///
 /// Ends after the last whole batch, or after one error. [`BatchError::Incomplete`] is the cut last
-/// batch that a fetch may bring; everything else is corruption. CRCs are not looked at.
+/// batch that a fetch may end with; every other error is corruption. CRCs are not compared.
 #[derive(Debug, Clone)]
 pub struct Batches<'a> {
     rest: &'a [u8],

@@ -1,6 +1,6 @@
 //! Builds a batch from records: the producer's side, used by the load generator and by tests.
 //!
-//! Compression is the caller's: this crate shall not grow codecs.
+//! The caller compresses: this crate has no codecs.
 
 use std::convert::Infallible;
 
@@ -21,7 +21,7 @@ pub struct NewRecord<'a> {
     pub headers: &'a [(&'a str, Option<&'a [u8]>)],
 }
 
-/// Collects records and turns them into batches; its memory is used again from batch to batch.
+/// Collects records and turns them into batches. Its memory is reused from batch to batch.
 #[derive(Debug, Clone)]
 pub struct BatchBuilder {
     body: Vec<u8>,
@@ -87,12 +87,12 @@ impl BatchBuilder {
         self.count
     }
 
-    /// Bytes the batch would have uncompressed.
+    /// Bytes that the batch would have uncompressed.
     pub fn len_bytes(&self) -> usize {
         HEADER_LEN + self.body.len()
     }
 
-    /// The batch, uncompressed; the builder is empty again.
+    /// Returns the batch, uncompressed, and empties the builder.
     pub fn finish(&mut self) -> Vec<u8> {
         let copy = |body: &[u8], out: &mut Vec<u8>| {
             out.extend_from_slice(body);
@@ -104,8 +104,8 @@ impl BatchBuilder {
         }
     }
 
-    /// The batch with its body compressed: `compress(body, out)` appends to `out`, in the form that
-    /// `codec` promises. When it fails the records stay in the builder.
+    /// Returns the batch with its body compressed: `compress(body, out)` appends to `out` in the
+    /// form of `codec`. If it fails, the records stay in the builder.
     pub fn finish_with<E>(
         &mut self,
         codec: Codec,

@@ -1,5 +1,5 @@
-//! One pass over the records of a batch that a producer sent: do they fill it, do they parse, and
-//! what times do they have? Called by storage for what is to be appended; nothing is allocated.
+//! One pass over the records of a producer's batch: whether they fill it and parse, and their
+//! timestamps. Called by storage before an append. Nothing is allocated.
 //!
 //! ```text
 //!   header:   count n, base timestamp t
@@ -26,12 +26,12 @@ pub struct Moment {
     pub index: i32,
 }
 
-/// What a record without a timestamp has in its place.
+/// The value of a record without a timestamp.
 const NO_TIMESTAMP: i64 = -1;
 
-/// Looks at every record in `body`, the decompressed rest of a batch with this header.
+/// Checks every record in `body`, the decompressed rest of a batch with this header.
 ///
-/// The timestamps are the records' own, whatever the header says of their type.
+/// The timestamps are the records' own, whatever the header's timestamp type is.
 pub fn check_records(header: &BatchHeader, body: &[u8]) -> Result<CheckedRecords, BatchError> {
     let own = BatchHeader { base_offset: 0, ..*header };
     let mut checked = CheckedRecords::default();
@@ -63,7 +63,7 @@ impl CheckedRecords {
         }
     }
 
-    /// The greatest timestamp, -1 without any: what belongs into the header.
+    /// The greatest timestamp, -1 without any, for the header.
     pub fn max_timestamp_ms(&self) -> i64 {
         self.latest.map_or(NO_TIMESTAMP, |latest| latest.timestamp_ms)
     }

@@ -1,4 +1,4 @@
-//! CRC-32C of a batch, and the two ways its bytes are changed in place on append.
+//! CRC-32C of a batch, and the two changes that an append makes to its bytes.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
@@ -8,7 +8,7 @@ use crate::header::{
     with_timestamp_type,
 };
 
-/// Base offset, length and leader epoch: what comes before the bytes that never change.
+/// Bytes of base offset, length and leader epoch, which come before those that never change.
 pub const PLACE_LEN: usize = LEADER_EPOCH_AT + 4;
 
 /// Compares the CRC in the header with the bytes of `batch`, which is exactly one whole batch.
@@ -21,7 +21,7 @@ pub fn check_crc(batch: &[u8]) -> Result<(), BatchError> {
     if stored == computed { Ok(()) } else { Err(BatchError::Crc { stored, computed }) }
 }
 
-/// [`check_crc`] for those who need no numbers.
+/// Like [`check_crc`], without the numbers.
 pub fn crc_is_valid(batch: &[u8]) -> bool {
     check_crc(batch).is_ok()
 }
@@ -29,16 +29,16 @@ pub fn crc_is_valid(batch: &[u8]) -> bool {
 /// Gives a batch its place in the log: 12 of its first [`PLACE_LEN`] bytes, which the CRC does not
 /// cover.
 ///
-/// `batch` may be cut behind those; a shorter slice is a bug.
+/// `batch` may be cut behind these bytes. A shorter slice is a bug.
 pub fn assign(batch: &mut [u8], base_offset: i64, leader_epoch: i32) {
     assert!(batch.len() >= PLACE_LEN, "{} bytes are no batch", batch.len());
     batch[..8].copy_from_slice(&base_offset.to_be_bytes());
     batch[LEADER_EPOCH_AT..][..4].copy_from_slice(&leader_epoch.to_be_bytes());
 }
 
-/// Writes the timestamp type and the greatest timestamp, which are the broker's to say. With
-/// LogAppendTime they override the records' own, which stay as they are. Costs a new CRC of the
-/// whole batch.
+/// Writes the timestamp type and the greatest timestamp, which are the broker's to set. With
+/// LogAppendTime they override the records' own, which stay as they are. Computes the CRC of the
+/// whole batch again.
 ///
 /// `header` is the first [`HEADER_LEN`] bytes of a parsed batch and `records` the rest of it.
 pub fn set_max_timestamp(
@@ -59,7 +59,7 @@ pub fn set_max_timestamp(
     header[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
 }
 
-/// Writes the CRC of what the batch holds now.
+/// Writes the CRC of the batch's present bytes.
 pub(crate) fn seal(batch: &mut [u8]) {
     let crc = compute(batch);
     batch[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());

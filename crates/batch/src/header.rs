@@ -1,4 +1,4 @@
-//! The 61 bytes before the records, and everything that can be wrong with a batch.
+//! The 61 bytes before the records, and the errors of a batch.
 //!
 //! Parsing needs these bytes only: storage looks at headers without reading the records.
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 /// Bytes before the first record.
 pub const HEADER_LEN: usize = 61;
 
-/// The only format version spoken here; 0 and 1 are the message sets of before 2017.
+/// The only format version supported; 0 and 1 are the message sets of before 2017.
 pub const MAGIC: i8 = 2;
 
 /// `base_offset` and `length`, which `length` does not count.
@@ -25,7 +25,7 @@ const TRANSACTIONAL_BIT: i16 = 1 << 4;
 const CONTROL_BIT: i16 = 1 << 5;
 const DELETE_HORIZON_BIT: i16 = 1 << 6;
 
-/// The attributes, with bit 3 saying whose clock the timestamps show.
+/// The attributes with this timestamp type in bit 3.
 pub(crate) fn with_timestamp_type(attributes: i16, timestamp_type: TimestampType) -> i16 {
     match timestamp_type {
         TimestampType::CreateTime => attributes & !LOG_APPEND_TIME_BIT,
@@ -33,10 +33,10 @@ pub(crate) fn with_timestamp_type(attributes: i16, timestamp_type: TimestampType
     }
 }
 
-/// The header of one batch, as it stands in the bytes.
+/// The header of one batch, as it is in the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchHeader {
-    /// Offset of the first record. What a producer writes here is replaced on append.
+    /// Offset of the first record. An append replaces the producer's value.
     pub base_offset: i64,
     /// Bytes after this field: at least 49.
     pub length: i32,
@@ -48,7 +48,7 @@ pub struct BatchHeader {
     pub attributes: i16,
     /// Last offset minus base offset; compaction may leave it larger than `record_count` - 1.
     pub last_offset_delta: i32,
-    /// Milliseconds since 1970 that the records' timestamps are relative to.
+    /// Milliseconds since 1970. The records' timestamps are relative to it.
     pub base_timestamp: i64,
     /// The largest timestamp among the records, in milliseconds since 1970.
     pub max_timestamp: i64,
@@ -63,9 +63,9 @@ pub struct BatchHeader {
 }
 
 impl BatchHeader {
-    /// Reads the header that `bytes` begin with; the records need not be there.
+    /// Parses the header at the start of `bytes`. The records need not be there.
     ///
-    /// [`BatchError::Incomplete`] means that more bytes may make it sound; the other errors are
+    /// [`BatchError::Incomplete`] means that more bytes may make it sound. The other errors are
     /// final.
     pub fn parse(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
         if let Some(&magic) = bytes.get(MAGIC_AT)
@@ -131,17 +131,17 @@ impl BatchHeader {
         Ok(())
     }
 
-    /// The whole batch, the 12 leading bytes included.
+    /// Bytes of the whole batch, with the first 12.
     pub fn len_bytes(&self) -> usize {
         PREFIX_LEN + self.length as usize
     }
 
-    /// Offset of the last record (or of the last one there was, after compaction).
+    /// Offset of the last record. After compaction, that record may be gone.
     pub fn last_offset(&self) -> i64 {
         self.base_offset.saturating_add(i64::from(self.last_offset_delta))
     }
 
-    /// How the records are compressed; `None` for the three codes that mean nothing yet.
+    /// The codec of the records; `None` for the three codes without a meaning.
     pub fn codec(&self) -> Option<Codec> {
         Codec::from_attributes(self.attributes)
     }
@@ -160,9 +160,9 @@ impl BatchHeader {
         BatchHeader { attributes: with_timestamp_type(self.attributes, timestamp_type), ..self }
     }
 
-    /// Whether the greatest timestamp can be what it claims to be. The base timestamp is that of a
-    /// record, so a smaller one was never set, or set wrongly. (In what Kafka has compacted, the
-    /// base may be a deadline.)
+    /// Whether the greatest timestamp is possible. The base timestamp is that of a record, so a
+    /// smaller greatest timestamp was never set, or set wrongly. (In a batch that Kafka has
+    /// compacted, the base may be a deadline.)
     pub fn is_max_timestamp_plausible(&self) -> bool {
         self.timestamp_type() == TimestampType::LogAppendTime
             || self.attributes & DELETE_HORIZON_BIT != 0
@@ -174,7 +174,7 @@ impl BatchHeader {
         self.attributes & TRANSACTIONAL_BIT != 0
     }
 
-    /// Whether the batch holds a broker's markers, which consumers do not see.
+    /// Whether the batch has a broker's markers, which consumers do not see.
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL_BIT != 0
     }
@@ -184,10 +184,10 @@ fn field<const N: usize>(bytes: &[u8; HEADER_LEN], at: usize) -> [u8; N] {
     std::array::from_fn(|i| bytes[at + i])
 }
 
-/// How a batch's records are compressed (attribute bits 0-2).
+/// The codec of a batch's records (attribute bits 0-2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Codec {
-    /// As they are.
+    /// Not compressed.
     #[default]
     None = 0,
     /// RFC 1952.
@@ -222,30 +222,30 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
-/// What is wrong with a batch.
+/// Why a batch is not sound.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BatchError {
-    /// The bytes end before the batch does. Expected at the end of a fetch and of a torn segment.
+    /// The bytes end before the batch does, as at the end of a fetch or of a torn segment.
     #[error("the batch needs {need_bytes} bytes, {have_bytes} are there")]
     Incomplete {
-        /// Bytes there are.
+        /// The bytes that are there.
         have_bytes: usize,
-        /// Bytes the header, or once that is known the whole batch, needs.
+        /// The bytes that the header needs, or the whole batch once its length is known.
         need_bytes: usize,
     },
-    /// Not format v2.
+    /// The format is not v2.
     #[error("magic is {magic}, only {MAGIC} is supported")]
     Magic {
         /// The byte found.
         magic: i8,
     },
-    /// Shorter than a header.
+    /// The batch is shorter than a header.
     #[error("length is {length}, at least 49 is needed")]
     Length {
         /// The field's value.
         length: i32,
     },
-    /// A count below zero.
+    /// A count is below zero.
     #[error("{field} is {value}")]
     Negative {
         /// The header's field.
@@ -253,28 +253,28 @@ pub enum BatchError {
         /// Its value.
         value: i32,
     },
-    /// The bytes are not those that were written.
+    /// The bytes have changed since they were written.
     #[error("the CRC-32C is {computed:#010x}, the header says {stored:#010x}")]
     Crc {
-        /// What the header says.
+        /// The header's CRC.
         stored: u32,
-        /// What the bytes give.
+        /// The CRC of the bytes.
         computed: u32,
     },
-    /// Its records cannot be read before they are decompressed.
+    /// The records cannot be read before they are decompressed.
     #[error("the records are compressed (attributes {attributes:#06x})")]
     Compressed {
         /// The header's attributes.
         attributes: i16,
     },
-    /// A record that cannot be.
+    /// A record is impossible.
     #[error("record {index}, {at} bytes after the header: {problem}")]
     Record {
         /// Counted from 0.
         index: i32,
         /// Where the record begins, in bytes of the (decompressed) body.
         at: usize,
-        /// What is wrong with it.
+        /// Why it is impossible.
         problem: &'static str,
     },
 }

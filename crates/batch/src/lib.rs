@@ -1,8 +1,8 @@
-//! The record batch, format v2: the one thing that disk and wire share.
+//! The record batch, format v2, which disk and wire share.
 //!
-//! Storage parses headers when it recovers and appends, the server when it validates what was
-//! produced, the load generator builds batches and checks the ones it fetches. Nothing here does
-//! I/O, knows a codec, or trusts a length that came from outside.
+//! Storage parses headers when it recovers and appends. The server parses them when it validates
+//! what producers send. The load generator builds batches and checks those it fetches. Nothing here
+//! does I/O, knows a codec, or trusts a length that came from outside.
 //!
 //! ```text
 //!  0          8       12            16     17   21          23                 27

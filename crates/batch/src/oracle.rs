@@ -1,4 +1,4 @@
-//! Our batches against those of the `kafka-protocol` crate, and against bytes that mean nothing.
+//! Tests that compare this crate with the `kafka-protocol` crate, and feed it random bytes.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::StrBytes;
@@ -22,7 +22,7 @@ struct Sample {
 
 fn samples() -> impl Strategy<Value = Vec<Sample>> {
     let blob = || option::of(vec(any::<u8>(), 0..40));
-    // Their header map keeps one value a key, so the keys differ.
+    // Its header map keeps one value for each key, so the keys differ.
     let headers = vec(blob(), 0..4).prop_map(|values| {
         values.into_iter().enumerate().map(|(i, value)| (format!("key-{i}"), value)).collect()
     });

@@ -6,7 +6,7 @@
 //! header:  key length · key · value length · value             -1 as a length is null)
 //! ```
 //!
-//! A record borrows from the body. Everything in it has been checked when it is handed out.
+//! A record borrows from the body. It is checked before it is returned.
 
 use crate::varint::{take_i32, take_i64};
 use crate::{BatchError, BatchHeader, Codec, HEADER_LEN, TimestampType};
@@ -35,7 +35,7 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     /// `None` is Kafka's null, a tombstone in compacted topics.
     pub value: Option<&'a [u8]>,
-    /// In the order they were written.
+    /// Headers in the order in which they were written.
     pub headers: Headers<'a>,
 }
 
@@ -61,7 +61,7 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// `body` is what follows the header, decompressed.
+    /// `body` is the decompressed rest of the batch behind the header.
     pub fn new(header: &BatchHeader, body: &'a [u8]) -> Records<'a> {
         let append_time = (header.timestamp_type() == TimestampType::LogAppendTime)
             .then_some(header.max_timestamp);
@@ -76,7 +76,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Bytes of the records so far: where the next one begins in the body.
+    /// Bytes of the records so far, which is where the next one begins in the body.
     pub(crate) fn read_bytes(&self) -> usize {
         self.body.len() - self.rest.len()
     }
@@ -144,7 +144,7 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
-    /// Takes the headers off the record and has seen every one, so that iterating cannot fail.
+    /// Takes the headers off the record, and checks each, so that iterating cannot fail.
     #[inline]
     fn take(record: &mut &'a [u8]) -> Option<Headers<'a>> {
         let left = usize::try_from(take_i32(record)?).ok()?;
@@ -177,7 +177,7 @@ fn take_header<'a>(input: &mut &'a [u8]) -> Option<Header<'a>> {
     Some(Header { key, value })
 }
 
-/// `None` when cut, `Some(None)` when null.
+/// `None`: cut. `Some(None)`: null.
 #[inline]
 fn take_nullable<'a>(input: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     match take_i32(input)? {

@@ -1,12 +1,13 @@
-//! Variable-length integers: seven bits a byte, least significant first, the top bit says "more".
-//! Signed ones are zigzagged first (0, -1, 1, -2, … become 0, 1, 2, 3, …).
+//! Variable-length integers: seven bits a byte, least significant first. A set top bit means that
+//! more bytes follow. Signed numbers are zigzagged first (0, -1, 1, -2, … become 0, 1, 2, 3, …).
 //!
 //! Records use the signed forms, flexible messages the unsigned one. The `take` functions move the
-//! slice past what they read; `None` means it ended early or the number is too long for its type.
+//! slice past the bytes they read. `None`: the slice ended early, or the number is too long for its
+//! type.
 
 use bytes::BufMut;
 
-/// The longest form of 32 bits.
+/// Bytes of the longest form of 32 bits.
 pub const MAX_LEN: usize = 5;
 
 /// Reads up to 5 bytes.
@@ -42,7 +43,7 @@ pub fn put_i64(output: &mut impl BufMut, value: i64) {
     put(output, ((value << 1) ^ (value >> 63)) as u64);
 }
 
-/// Almost every number of a record has one byte or two: those take the short way.
+/// Almost every number of a record has one byte or two, which this reads without a loop.
 #[inline]
 fn take(input: &mut &[u8], bits: u32) -> Option<u64> {
     match **input {

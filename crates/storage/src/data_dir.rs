@@ -64,12 +64,12 @@ pub enum DataDirError {
         /// The directory.
         path: PathBuf,
     },
-    /// The system said no.
+    /// The system returned an error.
     #[error("{path}: {source}")]
     Io {
-        /// What was touched.
+        /// The file or directory.
         path: PathBuf,
-        /// What it said.
+        /// The system's error.
         source: io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! What a start makes of damage that sound batches follow: nothing is cut, all else is served.
+//! A start that finds damage with sound batches behind it cuts nothing, and serves all else.
 #![allow(missing_docs)]
 
 mod harness;
@@ -40,7 +40,7 @@ fn flip(path: &Path, place: &(i64, u64, BatchHeader), at: u64) {
     fs::write(file, bytes).unwrap();
 }
 
-/// The offsets at which batches begin, read as a consumer does that jumps over damage.
+/// The offsets at which batches begin, as a consumer that jumps over damage reads them.
 fn offsets_served(log: &Log) -> Vec<i64> {
     let mut served = Vec::new();
     let mut offset = log.log_start();
@@ -178,8 +178,8 @@ fn a_batch_inside_of_a_damaged_payload_is_not_taken_for_one_of_the_log() {
     let mut builder = BatchBuilder::new();
     builder.push(NewRecord { timestamp_ms: NOW_MS, value: Some(&inner), ..Default::default() });
     let outer = builder.finish();
-    // In the records: lengths lead past the payload. In the length: the offset of the inner one is
-    // too low.
+    // In the records: lengths lead past the payload. In the length: the inner batch's offset is too
+    // low.
     for at in [70, 10] {
         let dir = tempfile::tempdir().unwrap();
         let mut log = Log::create(dir.path(), TopicId::random(), small_segments()).unwrap();
@@ -196,8 +196,8 @@ fn a_batch_inside_of_a_damaged_payload_is_not_taken_for_one_of_the_log() {
     }
 }
 
-/// Batches of 1024 bytes: one bit more in a length leads exactly to the batch after the next, and
-/// the sound ones between were called damaged, too.
+/// Batches of 1024 bytes: one flipped bit in a length leads exactly to the batch after the next.
+/// The sound batches between counted as damaged, too.
 #[test]
 fn a_length_that_leads_past_sound_batches_to_another_one_costs_its_own_batch_alone() {
     let value_len = (0..1024).find(|len| batch(1, *len, NOW_MS).len() == 1024).unwrap();
@@ -220,8 +220,8 @@ fn a_length_that_leads_past_sound_batches_to_another_one_costs_its_own_batch_alo
     }
 }
 
-/// Where a group is torn between a batch's offset and the rest of it, the CRC is right and the
-/// offset is zero: that may be just the one expected, and what was lost would have had none.
+/// A commit is torn between a batch's offset and the rest of it. The CRC is right and the offset is
+/// zero, which may be just the one expected. The lost batch would have had no offset.
 #[test]
 fn a_batch_that_begins_in_a_lost_sector_is_not_believed_to_have_the_lost_offsets() {
     let dir = tempfile::tempdir().unwrap();
@@ -242,7 +242,8 @@ fn a_batch_that_begins_in_a_lost_sector_is_not_believed_to_have_the_lost_offsets
     assert_eq!(find(&log, 2).base_offset, Offset(2));
 }
 
-/// Thousands of records may be in a few bytes: the next offset is far, but what follows it fits.
+/// Thousands of records may be in a few bytes: the next offset is far, but the batch behind it
+/// fits.
 #[test]
 fn batches_behind_a_damaged_one_that_was_highly_compressed_are_found() {
     let (dir, all) = killed(6);
@@ -279,8 +280,8 @@ fn a_list_of_damage_that_is_torn_or_of_another_log_harms_nothing() {
     assert_eq!((log.damage().count(), offsets_served(&log).len()), (0, 2));
 }
 
-/// A header that claims as much as there is, at every place: the search must not take the square of
-/// it.
+/// Every place has a header that claims all bytes up to the end. The search must not take quadratic
+/// time.
 #[test]
 fn a_payload_of_false_headers_is_searched_in_bounded_time() {
     let dir = tempfile::tempdir().unwrap();
@@ -313,7 +314,7 @@ proptest! {
         let (dir, all) = killed(40);
         let mut hit = std::collections::BTreeSet::new();
         for (n, at) in flips {
-            // The leader epoch is not covered by anything.
+            // Nothing covers the leader epoch.
             let at = at.index(all[n].2.len_bytes() - 4) as u64;
             let at = if at >= 12 { at + 4 } else { at };
             if hit.insert(all[n].2.base_offset) {

@@ -1,5 +1,5 @@
-//! What a partition from a Kafka may hold that is not served as Kafka serves it: messages of before
-//! 2017, and transactions. And what compaction leaves, which is served like anything else.
+//! Contents of a Kafka's partition that are not served as Kafka serves them: messages of before
+//! 2017, and transactions. Compacted logs, which are served like any other.
 #![allow(missing_docs)]
 
 mod harness;
@@ -105,7 +105,7 @@ fn a_fetch_of_old_messages_is_an_error_that_says_where_the_log_is_served_from() 
         };
     }
     assert!(matches!(log.find(Offset(-1)), Err(FindError::OutOfRange { .. })));
-    // Records that were deleted are out of range, whatever their format was.
+    // Deleted records are out of range, whatever their format was.
     log.raise_log_start(Offset(12));
     assert!(matches!(log.find(Offset(11)), Err(FindError::OutOfRange { .. })));
     assert!(matches!(log.find(Offset(12)), Err(FindError::OldFormat { .. })));
@@ -213,7 +213,7 @@ fn aborted_transactions_are_seen_in_the_index_whatever_the_stop() {
         let (mut log, recovery) = open(&path, stop);
         assert_eq!(recovery.transactions.aborted, 3);
         assert_eq!(read_offsets(&log).len(), 20);
-        // It is Kafka's, and stays until its segment goes.
+        // The file is Kafka's, and stays until its segment is removed.
         log.close().unwrap();
         assert!(file(&path, 0, "txnindex").exists());
     }
@@ -238,8 +238,7 @@ fn ended_and_open_transactions_are_seen_in_batches_and_later_in_the_snapshot() {
     assert_eq!(recovery.transactions.open, 1, "it is far behind what a clean start reads");
 }
 
-/// What compaction leaves: offsets that lead nowhere, within segments and between them, and
-/// segments of nothing.
+/// Compaction leaves gaps in the offsets, within segments and between them, and empty segments.
 #[test]
 fn a_compacted_log_is_served_after_a_kill_with_nothing_cut_and_nothing_damaged() {
     let odd = |offsets: std::ops::Range<i64>| batches(offsets.filter(|offset| offset % 3 == 1));
@@ -275,7 +274,7 @@ fn a_directory_that_a_kafka_has_had_since_has_no_recovery_points_of_ours() {
     data.write_recovery_points(&[(name, point)].into()).unwrap();
     assert_eq!(data.take_last_stop().unwrap(), LastStop::Unclean);
     assert_eq!(data.recovery_points().unwrap().len(), 1);
-    // A Kafka makes it when it starts, empty.
+    // A Kafka makes the file when it starts, empty.
     fs::write(dir.path().join("recovery-point-offset-checkpoint"), b"").unwrap();
     assert_eq!(data.take_last_stop().unwrap(), LastStop::Unclean);
     assert!(data.recovery_points().unwrap().is_empty());

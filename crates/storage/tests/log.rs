@@ -195,7 +195,8 @@ fn retention_by_time_looks_at_the_youngest_record_and_survives_a_restart() {
     assert_eq!((log.log_start(), log.log_end(), log.size_bytes()), (Offset(100), Offset(100), 0));
 }
 
-/// A flipped bit in its last entry, or an older one put back: records went whose time had not come.
+/// A bit of its last entry is flipped, or an older file is put back. Records were deleted before
+/// their time.
 #[test]
 fn a_time_index_that_claims_too_little_expires_nothing() {
     let config = LogConfig { retention_ms: Some(1_000_000), ..small_segments() };
@@ -284,7 +285,7 @@ fn a_log_closes_cleanly_once_and_never_with_an_append_under_way() {
 fn index_entries_are_where_kafka_puts_them() {
     let (dir, mut log) = created(LogConfig::default());
     for n in 0..300 {
-        // Times go forth and back, sizes vary.
+        // Times go forward and back, sizes vary.
         append(
             &mut log,
             batch(1 + n % 3, (n as usize * 37) % 700, NOW_MS + i64::from(n * 7 % 50 + n)),
@@ -344,7 +345,7 @@ fn appends_of_one_write_lie_one_behind_the_other_and_become_visible_in_turn() {
     assert_eq!((log.log_end(), fetch_all(&log).len()), (Offset(3), 2));
     assert_eq!(log.finish_append(second).base_offset, Offset(3));
     assert_eq!(fetch_all(&log).len(), 3);
-    // Refused ones leave no gap in the write.
+    // Refused batches leave no gap in the write.
     let third = begin(&mut log, 9, 0).unwrap();
     assert!(matches!(begin(&mut log, 8, 0), Err(AppendError::Duplicate { .. })));
     assert!(matches!(begin(&mut log, 7, 5), Err(AppendError::OutOfOrderSequence { .. })));

@@ -1,4 +1,4 @@
-//! Look-ups answer what a naive reading of the files answers, whatever the indexes say.
+//! Look-ups give the same answers as a naive reading of the files, whatever is in the indexes.
 #![allow(missing_docs)]
 
 mod harness;
@@ -13,17 +13,17 @@ use proptest::prelude::*;
 /// One batch of a generated log: records, bytes a value, offsets missing before it, time step.
 type Shape = (i32, usize, i64, i64);
 
-/// What becomes of the index files before the log is opened.
+/// A change to the index files before the log is opened.
 #[derive(Clone, Debug)]
 enum Indexes {
     Intact,
     Missing,
     Emptied,
     Random(Vec<u8>),
-    /// Entries that could be, in order, but are not: relative offset, position.
+    /// Possible entries, in order, but wrong: relative offset, position.
     Wrong(Vec<(u32, u32)>),
-    /// An entry for every so many batches, each with the last offset of a batch so much later (as
-    /// Kafka 3 wrote for appends of several batches) or earlier (as nobody does).
+    /// An entry for every so many batches, with the last offset of a later batch (as Kafka 3 wrote
+    /// for appends of several batches) or of an earlier one (as no server does).
     Shifted(usize, isize),
 }
 
@@ -65,13 +65,13 @@ fn write_log(dir: &Path, shapes: &[Shape]) {
     }
 }
 
-/// Opens it once so that it has indexes, then does to them what is asked.
+/// Opens the log once so that it has indexes, changes them, and opens it again.
 fn open_with(dir: &Path, indexes: &Indexes) -> Log {
     let config =
         LogConfig { index_interval_bytes: 300, retention_ms: None, ..LogConfig::default() };
     Log::open(dir, config.clone(), LastStop::Unclean).unwrap().0.close().unwrap();
     let log = Log::open(dir, config, LastStop::Clean).unwrap().0;
-    // Behind its back, so that opening does not mend them.
+    // Changed while the log is open, so that opening does not correct them.
     for index in files(dir, "index") {
         match indexes {
             Indexes::Intact => {}
@@ -139,7 +139,7 @@ proptest! {
         write_log(dir.path(), &shapes);
         let all = naive_scan(dir.path());
         for stride in [1, -1, 7] {
-            // Opened anew, so that it has learned nothing of the offsets of the last round.
+            // Opened again, so that it has learned nothing of the offsets of the last round.
             let log = open_with(dir.path(), &indexes);
             let end = log.log_end().0;
             for offset in (0..end).map(|n| (n * stride).rem_euclid(end)) {
@@ -217,8 +217,8 @@ fn an_old_offset_in_a_large_segment_takes_few_small_reads() {
     }
 }
 
-/// Batches of two records and a little over so many bytes, in a log that has just been started. All
-/// but the last lie in a segment that is sealed, if asked for.
+/// A log that has just been started, with batches of two records and a little over `len_bytes`.
+/// `sealed`: all but the last lie in a sealed segment.
 fn restarted_log(dir: &Path, batches: i64, len_bytes: usize, sealed: bool) -> Log {
     let mut log = Log::create(dir, TopicId::random(), LogConfig::default()).unwrap();
     for n in 0..batches {
@@ -232,7 +232,7 @@ fn restarted_log(dir: &Path, batches: i64, len_bytes: usize, sealed: bool) -> Lo
     Log::open(dir, LogConfig::default(), LastStop::Clean).unwrap().0
 }
 
-/// From here on to open an index is an error: each is a link to itself.
+/// Makes each index a link to itself, so that opening it is an error.
 fn forbid_indexes(dir: &Path) {
     for index in files(dir, "index") {
         fs::remove_file(&index).unwrap();
@@ -361,7 +361,7 @@ fn an_entry_that_leads_past_the_offset_sought_is_not_followed() {
     assign(&mut next, 12, 0);
     fs::write(dir.path().join(format!("{:020}.log", 12)), next).unwrap();
     open_with(dir.path(), &Indexes::Intact);
-    // Says that offset 1 is where offset 6 is.
+    // The entry claims that offset 1 is where offset 6 is.
     let sixth = naive_scan(dir.path())[6].1 as u32;
     let entry = [1u32.to_be_bytes(), sixth.to_be_bytes()].concat();
     fs::write(&files(dir.path(), "index")[0], entry).unwrap();

@@ -1,5 +1,5 @@
-//! Logs on a disk without room that does nothing but unlink, as a btrfs over its quota: they are
-//! opened, served, and made whole once there is room.
+//! Logs on a disk without room, which does nothing but unlink, like a btrfs over its quota. They
+//! are opened, served, and completed once there is room.
 #![allow(missing_docs)]
 
 mod harness;
@@ -18,7 +18,7 @@ use std::{
 use harness::*;
 use penstock_storage::*;
 
-/// The real files; while it is full only what needs no room goes well.
+/// The real files. While the disk is full, only calls that need no room succeed.
 #[derive(Debug, Clone, Default)]
 struct SmallDisk(Arc<AtomicBool>);
 
@@ -128,7 +128,7 @@ fn open(dir: &Path, disk: &SmallDisk, stop: LastStop, point: RecoveryPoint) -> L
     Log::open_from(dir, small_segments(), stop, point).unwrap().0
 }
 
-/// Goes on behind what is there.
+/// Appends to a file.
 fn spoil(path: &Path, bytes: &[u8]) {
     let file = File::options().write(true).open(path).unwrap();
     file.write_all_at(bytes, file.metadata().unwrap().len()).unwrap();
@@ -153,7 +153,7 @@ fn assert_serves_all(log: &Log) {
     assert_eq!(newest.offset, Offset(2 * BATCHES - 1));
 }
 
-/// Torn ends, indexes that are missing, cut, too long or of another time: in every segment.
+/// Torn ends, and indexes that are missing, cut, too long or older, in every segment.
 #[test]
 fn whatever_was_torn_a_log_is_served_without_room_and_whole_with_it() {
     let expected = {
@@ -182,7 +182,7 @@ fn whatever_was_torn_a_log_is_served_without_room_and_whole_with_it() {
         let (dir, disk) = (killed(), SmallDisk::default());
         harm(dir.path());
         disk.set_full(true);
-        // Opened again and again meanwhile.
+        // The log is opened again and again meanwhile.
         for _ in 0..2 {
             let mut log = open(dir.path(), &disk, LastStop::Unclean, RecoveryPoint::NONE);
             assert_serves_all(&log);
@@ -205,7 +205,7 @@ fn whatever_was_torn_a_log_is_served_without_room_and_whole_with_it() {
     }
 }
 
-/// Below the recovery point nothing is read but an index that is missing.
+/// Below the recovery point nothing is read, except for a missing index.
 #[test]
 fn an_index_below_the_recovery_point_that_finds_no_room_is_not_left_half() {
     let (dir, disk) = (killed(), SmallDisk::default());
@@ -284,7 +284,7 @@ fn damage_that_a_scrub_finds_without_room_is_kept_by_the_next_flush() {
     }
 }
 
-/// A group of two batches of which one and a half came into the file.
+/// A commit of two batches, of which one and a half got into the file.
 #[test]
 fn what_was_refused_and_cannot_be_cut_is_not_served_and_goes_before_the_next_append() {
     let (dir, disk) = (killed(), SmallDisk::default());
@@ -300,7 +300,7 @@ fn what_was_refused_and_cannot_be_cut_is_not_served_and_goes_before_the_next_app
     assert!(log.needs_cut().is_some() && !log.is_offline(), "it is tried again");
     assert!(log.close().is_err(), "a start must look");
 
-    // A killed server may have written the same and not come to acknowledge it.
+    // A killed server may have written the same bytes, and not yet acknowledged them.
     let log = open(dir.path(), &disk, LastStop::Unclean, RecoveryPoint::NONE);
     assert_eq!(log.log_end(), Offset(2 * BATCHES + 2));
     kill(log);

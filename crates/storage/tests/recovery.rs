@@ -1,4 +1,4 @@
-//! What a start makes of a directory whose server was killed, or whose files were tampered with.
+//! Starts on a directory whose server was killed, or whose files were tampered with.
 #![allow(missing_docs)]
 
 mod harness;
@@ -29,7 +29,7 @@ fn open(path: &Path, stop: LastStop) -> (Log, Recovery) {
     Log::open(path, small_segments(), stop).unwrap()
 }
 
-/// The files of a directory and what is in them.
+/// The files of a directory and their contents.
 fn contents(path: &Path, suffix: &str) -> Vec<(PathBuf, Vec<u8>)> {
     files(path, suffix).into_iter().map(|file| (file.clone(), fs::read(file).unwrap())).collect()
 }
@@ -201,7 +201,8 @@ fn leader_epochs_come_back_from_the_batches() {
     assert_eq!(text, "0\n1\n0 0\n");
 }
 
-/// Opens and asks for everything; what comes of it is of no interest, that it ends well is.
+/// Opens the log and looks everything up. The answers do not matter, only that none panics or
+/// hangs.
 fn open_and_look_around(path: &Path, stop: LastStop) {
     let Ok((mut log, _)) = Log::open(path, small_segments(), stop) else { return };
     let (start, end) = (log.log_start().0, log.log_end().0);

@@ -1,4 +1,5 @@
-//! What a start reads when a recovery point is known, and what it makes of a point that cannot be.
+//! The bytes that a start reads when a recovery point is known, and starts with an impossible
+//! point.
 #![allow(missing_docs)]
 
 mod harness;
@@ -8,7 +9,7 @@ use std::{fs, path::Path};
 use harness::*;
 use penstock_storage::*;
 
-/// Moves the point to the log end, as housekeeping does.
+/// Moves the point to the log end, as a checkpoint does.
 fn flush(log: &mut Log) {
     let flush = log.begin_flush().unwrap();
     flush.run().unwrap();
@@ -43,13 +44,13 @@ fn only_what_was_appended_since_the_last_flush_is_read() {
     let end = log.log_end();
     kill(log);
     let (log, recovery) = reopen(dir.path(), point);
-    // From the last index entry before the point: the index interval, a batch, and what is read
+    // From the last index entry before the point: the index interval, a batch, and the bytes read
     // ahead.
     let (least, most) = (written, written + 3 * 4096);
     assert!((least..=most).contains(&recovery.bytes_scanned), "{recovery:?} of {written}");
     assert_eq!((log.log_end(), recovery.segments_scanned), (end, 1));
     assert_eq!(fetch_all(&log).len(), 103);
-    assert_eq!(log.recovery_point(), point, "nobody has synced since");
+    assert_eq!(log.recovery_point(), point, "nothing has been synced since");
 }
 
 #[test]
@@ -118,7 +119,7 @@ fn a_point_that_cannot_be_is_none() {
 }
 
 #[test]
-fn indexes_below_the_point_that_are_gone_or_torn_are_made_anew() {
+fn indexes_below_the_point_that_are_gone_or_torn_are_rebuilt() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = created(dir.path());
     fill(&mut log, 60);
@@ -161,9 +162,8 @@ fn after_a_clean_stop_the_point_is_the_log_end_and_next_to_nothing_is_read() {
     assert_eq!(log.recovery_point(), point);
 }
 
-/// What a power cut leaves of a roll whose names were synced: the old segment torn, the new one
-/// empty. Its name says which offsets were given away; it was taken back, and they were given away
-/// again.
+/// A power cut after a roll whose names were synced: the old segment is torn, the new one empty.
+/// Its name shows which offsets were used. It was removed, and the offsets were used again.
 #[test]
 fn a_segment_that_was_begun_behind_a_torn_one_keeps_its_offsets_from_being_used_again() {
     for lost_bytes in [10, batch(2, 400, NOW_MS).len()] {
@@ -214,8 +214,8 @@ fn offsets_missing_between_segments_are_counted_and_stepped_over() {
     }
 }
 
-/// A flipped bit in the last batches that were synced: the log ended before them, and their offsets
-/// were used again.
+/// A bit is flipped in the last synced batches. The log ended before them, and their offsets were
+/// used again.
 #[test]
 fn what_is_unsound_below_the_point_is_damage_even_at_the_end() {
     for (stop, rotten) in [(LastStop::Unclean, 1), (LastStop::Unclean, 3), (LastStop::Clean, 1)] {
@@ -238,13 +238,13 @@ fn what_is_unsound_below_the_point_is_damage_even_at_the_end() {
         let (log, recovery) = open(stop);
         let first = Offset(end.0 - 2 * rotten as i64);
         let found: Vec<_> = log.damage().map(|d| (d.first, d.end)).collect();
-        // An empty batch marks where it ends.
+        // An empty batch marks its end.
         let behind = Offset(end.0 + 1);
         assert_eq!((found, log.log_end()), (vec![(first, end)], behind), "{stop:?}");
         assert_eq!((recovery.damaged_ranges, recovery.truncated_bytes), (1, 0));
         assert!(fs::read(&path).unwrap().starts_with(&bytes), "it stays as it is");
         kill(log);
-        // Before a point is written down anew, and after a clean stop.
+        // Before a point is written again, and after a clean stop.
         let (mut log, _) = reopen(dir.path(), RecoveryPoint::NONE);
         assert_eq!((log.log_end(), log.damage().count()), (behind, 1));
         assert_eq!(append(&mut log, batch(2, 10, NOW_MS)).base_offset, behind);

@@ -1,4 +1,4 @@
-//! What the scrubber finds, and what becomes of it.
+//! Damage and wrong indexes that the scrubber finds, and what follows from them.
 #![allow(missing_docs)]
 
 mod harness;
@@ -64,7 +64,7 @@ fn what_is_found_offline_is_known_to_the_next_clean_start() {
     for offset in [6, 7] {
         assert!(matches!(log.find(Offset(offset)), Err(FindError::Damaged { .. })));
     }
-    // The index is older than the damage and leads into it.
+    // The index is older than the damage, and leads into it.
     for offset in [0, 5, 8, 9, 20] {
         assert!(find(&log, offset).base_offset.0 <= offset);
     }
@@ -97,7 +97,7 @@ fn what_is_found_in_a_log_that_is_served_is_not_served_any_more() {
     let (mut log, _) = Log::open(dir.path(), small_segments(), LastStop::Clean).unwrap();
     let third = naive_scan(dir.path()).into_iter().nth(3).unwrap();
     flip(&files(dir.path(), "log")[0], third.1 as usize + 200);
-    assert_eq!(find(&log, 6).base_offset, Offset(6), "nobody knows yet");
+    assert_eq!(find(&log, 6).base_offset, Offset(6), "it is not known yet");
     let report = scrub_all(dir.path()).remove(0);
     log.note_scrubbed(&report).unwrap().write().unwrap();
     assert!(log.note_scrubbed(&report).is_none(), "it is no news");
@@ -111,7 +111,7 @@ fn what_is_found_in_a_log_that_is_served_is_not_served_any_more() {
 }
 
 #[test]
-fn wrong_indexes_are_found_and_made_anew() {
+fn wrong_indexes_are_found_and_rebuilt() {
     type Harm = fn(&Path);
     let harms: [Harm; 5] = [
         |file| fs::remove_file(file).unwrap(),
@@ -122,7 +122,7 @@ fn wrong_indexes_are_found_and_made_anew() {
     ];
     for (n, harm) in harms.into_iter().enumerate() {
         for suffix in ["index", "timeindex"] {
-            // An empty index leads nowhere wrong.
+            // An empty index leads to no wrong place.
             if (n, suffix) == (1, "index") {
                 continue;
             }
@@ -136,7 +136,7 @@ fn wrong_indexes_are_found_and_made_anew() {
             while scrub.step().unwrap().is_some() {}
             assert!(scrub.report().wrong_index_entries > 0, "{suffix} {n}");
             scrub.repair_indexes().unwrap();
-            // Made with the default interval, small segments may have another.
+            // Rebuilt with the default interval, which small segments may not have.
             let reports = scrub_all(dir.path());
             assert_eq!(reports[0].wrong_index_entries, 0, "{suffix} {n}");
             assert!(file.exists() && !sound.is_empty());
@@ -145,7 +145,7 @@ fn wrong_indexes_are_found_and_made_anew() {
 }
 
 #[test]
-fn an_end_torn_by_a_crash_is_told_apart_from_damage() {
+fn an_end_torn_by_a_crash_does_not_count_as_damage() {
     let dir = closed();
     let file = files(dir.path(), "log").pop().unwrap();
     fs::write(&file, [fs::read(&file).unwrap(), b"torn".to_vec()].concat()).unwrap();

@@ -1,6 +1,6 @@
-//! A system that is short of something when a file is opened: nothing goes offline for it, and it
-//! works again as soon as there is enough. A sync that failed is another matter, whatever the
-//! kernel calls the reason.
+//! A system that is short of something when a file is opened. No log goes offline for it, and all
+//! works again once there is enough. A failed sync is different, whatever the kernel calls the
+//! reason.
 #![allow(missing_docs)]
 
 mod harness;
@@ -18,14 +18,14 @@ use rustix::io::Errno;
 
 const SHORTAGES: [Errno; 5] = [Errno::AGAIN, Errno::NOMEM, Errno::INTR, Errno::MFILE, Errno::NFILE];
 
-/// What fails, once so many of its kind have gone well.
+/// The call that fails, once so many of its kind have succeeded.
 #[derive(Clone, Copy, Debug)]
 enum Plan {
     Open(usize, Errno),
     Sync(usize, Errno),
 }
 
-/// The files of the system, of which one opening or sync fails.
+/// The real files, with one opening or sync that fails.
 #[derive(Clone, Debug)]
 struct ScarceDisk(Arc<Mutex<Option<Plan>>>);
 
@@ -34,7 +34,7 @@ impl ScarceDisk {
         *self.0.lock().unwrap() = Some(plan);
     }
 
-    /// Whether what was planned has come to pass.
+    /// Whether the planned failure has happened.
     fn is_over(&self) -> bool {
         self.0.lock().unwrap().take().is_none()
     }
@@ -88,8 +88,8 @@ impl Disk for ScarceDisk {
         Files.rename(from, to)
     }
 
-    /// Opens the directory, then syncs it. As on the real disk, an error of the second is none of
-    /// the first.
+    /// Opens the directory, then syncs it. As on the real disk, a failed sync does not look like a
+    /// failed opening.
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.count(false)?;
         self.count(true).map_err(io::Error::other)?;
@@ -134,7 +134,7 @@ fn log_on_scarce_disk() -> (tempfile::TempDir, ScarceDisk, Log) {
     (dir, disk, log)
 }
 
-/// Batches until the next one must begin a segment; and that one.
+/// Appends batches until the next one must begin a segment. Returns that one.
 fn fill(log: &mut Log) -> ProducedBatch {
     let incoming = || produced(batch(2, 400, NOW_MS));
     while log.needs_roll(&incoming(), NOW_MS).is_none() {
@@ -198,7 +198,7 @@ fn a_flush_that_can_open_no_file_leaves_the_recovery_point_and_the_next_one_move
     }
 }
 
-/// The kernel may call the reason ENOMEM: the pages that were not written count as clean all the
+/// The kernel may call the reason ENOMEM. The pages that were not written count as clean all the
 /// same.
 #[test]
 fn a_sync_that_failed_takes_the_log_offline_whatever_the_error_is_called() {
@@ -211,7 +211,7 @@ fn a_sync_that_failed_takes_the_log_offline_whatever_the_error_is_called() {
             let flush = log.begin_flush().unwrap();
             match flush.run() {
                 Ok(()) => break,
-                // Small files beside the batches are written whole again by the next flush.
+                // The next flush writes the small files beside the batches again.
                 Err(error @ FlushError::Write(_)) => drop(log.fail_flush(flush, error)),
                 Err(error) => {
                     assert!(log.fail_flush(flush, error).is_some());

@@ -1,6 +1,6 @@
-//! Times that producers got wrong: in headers that an earlier build stored as they came, in
-//! compressed batches that nobody looks into, in microseconds. Nothing fresh may expire for them,
-//! nothing may stay for ever, and what can be found by its time is found.
+//! Wrong timestamps of producers: in headers that an earlier build stored as they came, in
+//! compressed batches that are not looked into, in microseconds. No fresh record may expire because
+//! of them, none may stay for ever, and records are found by their time where that is possible.
 #![allow(missing_docs)]
 
 mod harness;
@@ -22,7 +22,7 @@ fn config() -> LogConfig {
     LogConfig { retention_ms: Some(HOUR_MS), segment_ms: i64::MAX, ..small_segments() }
 }
 
-/// The real time: files are dated by it.
+/// The real time, which dates files.
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     i64::try_from(since.as_millis()).unwrap()
@@ -62,7 +62,7 @@ impl Old {
         Log::open(&self.path(), config(), stop).unwrap().0
     }
 
-    /// As if nothing had been written since, or as `cp -a` keeps it.
+    /// Dates the files as if nothing had been written since, or as `cp -a` keeps them.
     fn last_written(&self, at_ms: i64) {
         for path in files(&self.path(), "log") {
             let at = UNIX_EPOCH + Duration::from_millis(at_ms as u64);
@@ -75,11 +75,11 @@ impl Old {
 enum Claim {
     Right,
     Max(i64),
-    /// Of a batch that says it is compressed.
+    /// A batch that claims to be compressed.
     Compressed(i64),
 }
 
-/// Gives the greatest claim and the offset that has it, relative to the segment.
+/// Returns the greatest claim and its offset, relative to the segment.
 fn rewrite(path: &Path, n: &mut usize, claim: impl Fn(usize) -> Claim) -> Option<(i64, u32)> {
     let base: i64 = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
     let bytes = fs::read(path).unwrap();
@@ -125,7 +125,7 @@ fn roll_if_expired(log: &mut Log, now_ms: i64) -> bool {
     rolls
 }
 
-/// Everything goes, the active segment too.
+/// Everything expires, the active segment, too.
 fn assert_all_expires(log: &mut Log, now_ms: i64, what: &str) {
     expire(log, now_ms);
     assert!(roll_if_expired(log, now_ms), "{what}: the active segment is old");
@@ -214,7 +214,7 @@ fn records_whose_headers_claim_nothing_are_found_by_their_time() {
     let now = now_ms() - MINUTE_MS;
     for claim in [0, -1] {
         for stop in STOPS {
-            // One segment is not sealed; what is sealed may have an index that says nothing.
+            // One segment is not sealed. Sealed segments may have an empty index.
             let old = Old::with((0..60).map(|n| now + 10 * n), |_| Claim::Max(claim));
             for path in files(&old.path(), "timeindex") {
                 fs::write(path, []).unwrap();
@@ -281,7 +281,7 @@ fn what_this_build_stores_has_the_right_time_in_header_index_and_look_ups() {
     assert_all_expires(&mut log, now + HOUR_MS + 593, "to the millisecond");
 }
 
-/// Two records that say they are gzip's, which nobody unwraps here.
+/// Two records that claim to be gzip's. Nothing unwraps them here.
 fn compressed(base_ms: i64, max_ms: i64) -> bytes::Bytes {
     let mut bytes = batch(1, 1000, base_ms).to_vec();
     bytes[22] |= 1;
@@ -372,7 +372,7 @@ fn records_without_a_time_stay_for_their_time_beside_old_ones_also_over_a_start(
     assert_all_expires(&mut log, now_ms() + HOUR_MS + MINUTE_MS, "by the last write");
 }
 
-/// A record of that time in a batch whose base timestamp is that of no record.
+/// A record of that time, in a batch whose base timestamp is that of no record.
 fn based_elsewhere(base_ms: i64, timestamp_ms: i64) -> bytes::Bytes {
     let mut record = vec![0];
     varint::put_i64(&mut record, timestamp_ms.wrapping_sub(base_ms));

@@ -17,7 +17,7 @@ use crate::segment::index_entry::{Bracket, Entry};
 /// Bytes of a page without the entry it shares with the next one.
 const PAGE_LEN_BYTES: usize = 4096;
 
-/// A search for the entries around what is sought.
+/// A search for the entries around a target.
 #[derive(Debug)]
 pub(crate) struct IndexSearch<E> {
     entries: u64,
@@ -48,7 +48,7 @@ impl<E: Entry> IndexSearch<E> {
         Some((first * E::LEN as u64, count as usize * E::LEN))
     }
 
-    /// Takes the page asked for. `beyond` says whether an entry lies past what is sought.
+    /// Takes the page that `need` returned. `beyond`: whether an entry lies past the target.
     pub(crate) fn feed(&mut self, page: &[u8], beyond: impl Fn(E) -> bool) {
         let middle = self.middle();
         self.guess = None;

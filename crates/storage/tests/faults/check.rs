@@ -1,4 +1,4 @@
-//! What must be true of a log whatever has happened. Reads it as consumers do.
+//! Invariants of a log, whatever has happened. Reads it as consumers do.
 
 use std::{collections::BTreeMap, ops::Range, os::unix::fs::FileExt};
 
@@ -10,10 +10,10 @@ use crate::{
     random::Random,
 };
 
-/// Which batch begins at which offset.
+/// The batch that begins at each offset.
 pub type Batches = BTreeMap<Offset, Number>;
 
-/// What a reader of a whole log gets.
+/// The result of reading a whole log.
 #[derive(Debug, Default)]
 pub struct Content {
     pub batches: Batches,
@@ -30,8 +30,8 @@ impl Content {
     }
 }
 
-/// Reads everything from `from` on. Batches ascend, each is what somebody sent, none is there more
-/// often than it was sent.
+/// Reads everything from `from` on. Batches ascend, each is one that a producer sent, and none is
+/// there more often than it was sent.
 pub fn content(log: &Log, from: Offset, producers: &Producers, random: &mut Random) -> Content {
     let mut content = Content::default();
     let mut next = from.max(log.log_start());
@@ -60,7 +60,7 @@ pub fn content(log: &Log, from: Offset, producers: &Producers, random: &mut Rand
             if base > next {
                 content.miss(next..base);
             }
-            // Recovery marks with an empty one what is not to be used again.
+            // Recovery puts an empty batch behind offsets that must not be used again.
             if header.record_count > 0 {
                 content.batches.insert(base, producers.recognise(batch));
             }

@@ -1,4 +1,4 @@
-//! What a close costs: each sync of a slow disk is time that a stop takes.
+//! The syncs of a close: on a slow disk each one makes a stop longer.
 
 use penstock_storage::FlushError;
 
@@ -54,7 +54,7 @@ fn what_a_killed_server_left_is_synced_once_more() {
     assert!(syncs_of_close(&mut world) >= 4);
 }
 
-/// Else a power cut behind the marker of a clean stop could bring it back, with any part of it.
+/// Otherwise a power cut after the marker of a clean stop could bring it back, in part or whole.
 #[test]
 fn that_something_was_cut_off_is_synced_by_a_close() {
     for (seed, is_cut_at_once) in (0..20).flat_map(|seed| [(seed, true), (seed, false)]) {

@@ -1,4 +1,4 @@
-//! Damage done to the files of a server that is down, and what its next start makes of it.
+//! Damage done to the files of a server that is down, and its next start.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::{
     world::{DATA_DIR, Durability, End, LOG_DIR, World},
 };
 
-/// A batch and where it is.
+/// A batch and its place.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     first: Offset,
@@ -64,20 +64,19 @@ fn a_flipped_bit_costs_its_batch_alone() {
         let mut world = world.fork(seed);
         let (path, content, places) = &segments[world.random.below(segments.len())];
         let place = places[world.random.below(places.len())];
-        // An offset is not covered by the batch's checksum, save by its neighbours' offsets.
+        // The batch's checksum does not cover its offset; only the neighbours' offsets hold it.
         let byte = place.from + 8 + world.random.below(place.until - place.from - 8);
         let mut flipped = content.clone();
         flipped[byte] ^= 1 << world.random.below(8);
         world.disk.put(path, &flipped);
         world.forgive(place.first..place.end);
-        // Nothing is known to have been flushed: all is proved.
+        // Nothing is known to have been flushed, so all is proved.
         world.lose_recovery_points();
         live_on(world);
     });
 }
 
-/// All was flushed, then the end of it rots, or the file loses it: what was given away is not given
-/// away again.
+/// All was flushed. Then the end rots, or the file loses it. Used offsets are not used again.
 #[test]
 fn a_log_never_ends_before_its_recovery_point_whatever_rots_there() {
     for rolled in [false, true] {
@@ -95,7 +94,8 @@ fn a_log_never_ends_before_its_recovery_point_whatever_rots_there() {
             let from = places.len().saturating_sub(1 + world.random.below(3));
             let mut rotten = content.clone();
             for place in &places[from..] {
-                // The magic byte: what only the CRC tells is not looked for below the point.
+                // The magic byte: below the point, damage that only the CRC shows is not looked
+                // for.
                 rotten[place.from + 16] ^= 1 << world.random.below(8);
                 world.forgive(place.first..place.end);
             }
@@ -155,7 +155,7 @@ fn lived(seed: u64, steps: usize) -> World {
     world
 }
 
-/// The start finds all that was not forgiven, and what comes after is a life like any other.
+/// The start finds everything that was not forgiven, and the server goes on as usual.
 fn live_on(mut world: World) {
     world.start_and_check(Offset(i64::MAX));
     world.steps(10);
@@ -181,7 +181,7 @@ fn segments(world: &World) -> Vec<(PathBuf, Vec<u8>, Vec<Place>)> {
     .collect()
 }
 
-/// What a start can do without.
+/// Whether a start can do without the file.
 fn is_derived(path: &Path) -> bool {
     let name = path.file_name().unwrap().to_str().unwrap();
     !name.ends_with(".log") && ![".lock", "partition.metadata"].contains(&name)

@@ -1,14 +1,14 @@
-//! What a Kafka leaves of a partition when it is killed while it exchanges, splits or deletes
-//! segments: each moment is a row of the table in docs/FORMAT.md, and each row a test here.
+//! A partition whose Kafka was killed while it exchanged, split or deleted segments. Each moment is
+//! a row of the table in docs/FORMAT.md, and each row a test here.
 //!
 //! ```text
 //!   write .cleaned │ rename each to .swap │ old ones to .deleted │ .swap to its name │ unlink
 //!   └─ killed here: the old log ─────────┴─ here: the new one ────────────────────────────────┘
 //! ```
 //!
-//! The steps are those of Kafka 4.4: of a segment's files the log first, of new segments the
-//! highest first, of old ones the lowest. Every start is tried on the disk that the kill left, and
-//! again with each of its own calls failing, and with the power cut at each.
+//! The steps are those of Kafka 4.4. Of a segment's files the log comes first, of new segments the
+//! highest, of old ones the lowest. Every start is tried on the disk that the kill left, then with
+//! each of its own calls failing, then with a power cut at each.
 
 use std::{collections::BTreeMap, os::unix::fs::FileExt, path::Path, sync::Arc};
 
@@ -31,7 +31,7 @@ const KINDS: [&str; 4] = ["log", "index", "timeindex", "txnindex"];
 /// Files of a partition, by name.
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// What Kafka does to a name.
+/// One step of Kafka with a name.
 #[derive(Clone, Debug)]
 enum Act {
     Write(String, Vec<u8>),
@@ -39,7 +39,7 @@ enum Act {
     Unlink(String),
 }
 
-/// A log of four segments, and what is to take the place of some of them.
+/// A log of four segments, and the segments that are to replace some of them.
 struct Exchange {
     old: Files,
     replaced: Vec<i64>,
@@ -57,7 +57,7 @@ fn compaction_to_nothing() -> Exchange {
     Exchange { old: log_of(&[0, 10, 20, 30]), replaced: vec![0], new: vec![segment(0, 0..0)] }
 }
 
-/// A segment is taken apart in three. Nothing of what it holds changes.
+/// A segment is split in three. Its batches do not change.
 fn split() -> Exchange {
     let new = [20..23, 23..26, 26..30].map(|offsets| segment(offsets.start, offsets));
     Exchange { old: log_of(&[0, 10, 20, 30]), replaced: vec![20], new: new.into() }
@@ -97,7 +97,7 @@ impl Exchange {
         after(&self.old, &[self.write_cleaned(), self.cleaned_to_swap()].concat())
     }
 
-    /// As if it had never been killed.
+    /// The files as if Kafka had not been killed.
     fn done(&self) -> Files {
         let acts = [self.old_to_deleted(), self.swap_to_name(), self.unlink_deleted()];
         after(&self.prepared(), &acts.concat())
@@ -177,8 +177,8 @@ fn deleted_files_that_wait_to_be_unlinked_go_whether_the_stop_was_clean_or_not()
     }
 }
 
-/// Kafka's own start deletes what is replaced and renames what replaces it, in the order of a
-/// listing: any.
+/// Kafka's own start deletes the replaced files and renames their replacements, in the order of a
+/// listing, which may be any.
 #[test]
 fn a_start_of_kafka_that_was_killed_itself_is_finished() {
     for exchange in [compaction(), split()] {
@@ -197,8 +197,8 @@ fn a_start_of_kafka_that_was_killed_itself_is_finished() {
             let mut random = Random::new(seed);
             shuffle(&mut unlinks, &mut random);
             shuffle(&mut renames, &mut random);
-            // An index that has got its name before its log is taken for the old one's, and made
-            // again.
+            // An index that gets its name before its log does counts as the old log's, and is
+            // rebuilt.
             for files in moments(&prepared, &[unlinks.clone(), renames.clone()].concat()) {
                 assert_eq!(content(&disk_of(&files)), done, "{:?}", files.keys());
             }
@@ -250,8 +250,7 @@ fn a_swap_that_is_not_sound_replaces_nothing_and_nothing_is_removed() {
     }
 }
 
-/// The point was written when the log had other bytes: what it says is on the disk is no longer
-/// there.
+/// The point was written when the log had other bytes. Those are no longer there.
 #[test]
 fn nothing_is_believed_of_a_log_of_which_segments_were_exchanged() {
     let exchange = compaction();
@@ -261,7 +260,7 @@ fn nothing_is_believed_of_a_log_of_which_segments_were_exchanged() {
         "partition.metadata".into(),
         format!("version: 0\ntopic_id: {}\n", TopicId([7; 16])).into(),
     );
-    // The point's offsets are used, and of the new log not all are there.
+    // The point's offsets are used, but the new log does not have all of them.
     let point = RecoveryPoint { topic_id, offset: Offset(35) };
     for stop in [LastStop::Clean, LastStop::Unclean] {
         let directory = Directory::on(Arc::new(disk_of(&files)), LOG_DIR);
@@ -283,8 +282,8 @@ fn a_file_of_another_name_is_left_alone() {
     assert!(others.iter().all(|name| left.contains_key(*name)));
 }
 
-/// Whatever is opened from `files` is what is opened from `expected`; also when a call of the start
-/// fails, or the power goes with it, and another start follows.
+/// A start on `files` ends with the log that a start on `expected` opens. So does a second start,
+/// if a call of the first fails, or the power fails with it.
 fn starts_as(files: &Files, expected: &Files) {
     let expected = content(&disk_of(expected));
     let disk = disk_of(files);
@@ -292,7 +291,7 @@ fn starts_as(files: &Files, expected: &Files) {
     assert_eq!(content(&disk), expected, "{:?}", names());
     assert!(staged(&disk).is_empty());
     for kind in Kind::ALL {
-        // Reads change nothing: some of them are enough.
+        // Reads change nothing, so some of them are enough.
         for nth in (0..).step_by(if kind == Kind::Read { 9 } else { 1 }) {
             let disk = disk_of(files);
             disk.fail(kind, nth, Errno::IO);
@@ -301,7 +300,7 @@ fn starts_as(files: &Files, expected: &Files) {
             if disk.failed() == 0 {
                 break;
             }
-            // Of the names that were not synced, any may have got to the disk.
+            // Any of the names that were not synced may have got to the disk.
             let cuts = if kind == Kind::Sync { 12 } else { 1 };
             let mut random = Random::new(nth);
             let found = (0..cuts).map(|_| disk.after_power_cut(&mut random)).collect::<Vec<_>>();
@@ -312,7 +311,7 @@ fn starts_as(files: &Files, expected: &Files) {
     }
 }
 
-/// What consumers get: the segments, and each batch's first offset and place.
+/// What consumers see: the segments, and each batch's first offset and place.
 fn content(disk: &SimulatedDisk) -> (Vec<i64>, Vec<(i64, u64)>) {
     let (log, _) = open(disk, LastStop::Unclean).unwrap();
     let (mut batches, mut next) = (Vec::new(), log.log_start());
@@ -357,7 +356,7 @@ fn log_of(begins: &[i64]) -> Files {
     files
 }
 
-/// A segment with batches of one record at those offsets, and the indexes that a start makes of it.
+/// A segment with batches of one record at those offsets, and the indexes that a start builds.
 fn segment(base: i64, offsets: impl IntoIterator<Item = i64>) -> (i64, Files) {
     let mut log = Vec::new();
     for offset in offsets {
@@ -384,14 +383,14 @@ fn without(files: &Files, base: i64) -> Files {
         .collect()
 }
 
-/// Of a segment's files one after the other, as far as there are any.
+/// Renames a segment's files one after the other, as far as there are any.
 fn renames(base: i64, files: &Files, from: &str, to: &str) -> Vec<Act> {
     let names =
         KINDS.map(|kind| name(base, kind)).into_iter().filter(|name| files.contains_key(name));
     names.map(|name| Act::Rename(format!("{name}{from}"), format!("{name}{to}"))).collect()
 }
 
-/// What is there before the first act, and after each.
+/// The files before the first act, and after each.
 fn moments(files: &Files, acts: &[Act]) -> Vec<Files> {
     (0..=acts.len()).map(|done| after(files, &acts[..done])).collect()
 }
@@ -435,7 +434,7 @@ fn files_of(disk: &SimulatedDisk) -> Files {
     entries.iter().map(|entry| (name(&entry.path), disk.content(&entry.path).unwrap())).collect()
 }
 
-/// Files whose time is over.
+/// Names of files that are not in use.
 fn staged(disk: &SimulatedDisk) -> Vec<String> {
     let endings = [".cleaned", ".swap", ".deleted"];
     let names = files_of(disk).into_keys();

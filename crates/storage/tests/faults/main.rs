@@ -1,7 +1,7 @@
 //! Storage's fault harness: the real log, data directory and recovery on a simulated disk.
 //!
-//! Every run follows from its seed, which is printed when it fails: `PENSTOCK_SEED=… cargo test`
-//! runs that one alone, `PENSTOCK_SEEDS=…` runs so many.
+//! A run follows from its seed, which is printed when it fails. `PENSTOCK_SEED=… cargo test` runs
+//! that seed alone, `PENSTOCK_SEEDS=…` runs so many.
 
 #![allow(missing_docs, unreachable_pub)]
 
@@ -114,7 +114,7 @@ fn in_parallel(numbers: Range<u64>, run: impl Fn(u64) + Sync) {
                     if number >= numbers.end {
                         return;
                     }
-                    let _said = SeedOf(number);
+                    let _printed = SeedOf(number);
                     run(number);
                 }
             });
@@ -126,7 +126,7 @@ fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// Says the seed of a run that fails.
+/// Prints the seed of a run that fails.
 struct SeedOf(u64);
 
 impl Drop for SeedOf {

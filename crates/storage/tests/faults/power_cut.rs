@@ -1,4 +1,4 @@
-//! What a power cut leaves of a file and of a directory. Pure.
+//! The effect of a power cut on a file and a directory. Pure.
 //!
 //! ```text
 //!   durable    │████████████│
@@ -10,22 +10,22 @@ use std::{collections::BTreeMap, ffi::OsString};
 
 use crate::random::Random;
 
-/// What happened to a file since it was last synced.
+/// A change to a file since it was last synced.
 #[derive(Clone, Debug)]
 pub enum Change {
     Write { at: usize, bytes: Vec<u8> },
     SetLen(usize),
 }
 
-/// What happened to a directory's names since it was last synced. A rename is one change: it takes
-/// one name away and gives another.
+/// A change to a directory's names since it was last synced. A rename is one change: it takes one
+/// name away and gives another.
 #[derive(Clone, Debug)]
 pub struct Renaming<N> {
     pub takes: Option<OsString>,
     pub gives: Option<(OsString, N)>,
 }
 
-/// What becomes of the changes of one file.
+/// Which changes of one file survive.
 #[derive(Clone, Copy)]
 enum Fate {
     Kept,
@@ -44,7 +44,7 @@ impl Change {
         }
     }
 
-    /// Carries it out on what the disk has.
+    /// Applies the change to the content on the disk.
     pub fn apply(&self, image: &mut Vec<u8>) {
         match self {
             Change::Write { at, bytes } => put(image, *at, bytes),
@@ -71,7 +71,7 @@ pub fn found_content(durable: &[u8], pending: &[Change], random: &mut Random) ->
             Fate::Lost | Fate::Until(_) => {}
         }
     }
-    // The length may be there although what fills it is not.
+    // The length may survive although the bytes do not.
     let longest = pending.iter().map(Change::end).max().unwrap_or(0);
     if longest > image.len() && random.one_in(2) {
         let extra = random.below(longest - image.len() + 1);
@@ -90,7 +90,7 @@ pub fn found_names<N: Copy>(
     let (all, any) = (random.one_in(3), random.one_in(2));
     let upto = random.below(pending.len() + 1);
     for (n, change) in pending.iter().enumerate() {
-        // As a journal has it, up to some moment; or as little as the standard promises.
+        // Either a journal's changes up to some moment, or any, as the standard allows.
         if all || if any { random.one_in(2) } else { n < upto } {
             change.apply(&mut names);
         }

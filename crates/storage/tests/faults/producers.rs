@@ -1,7 +1,6 @@
-//! Producers that remember what they sent and what they were told, outside of the log.
+//! Producers that remember their batches and the answers, outside of the log.
 //!
-//! A producer has one batch on its way. It sends it again, unchanged, until it hears what became of
-//! it.
+//! A producer has one batch under way. It sends it again, unchanged, until it is answered.
 
 use bytes::Bytes;
 use penstock_batch::{BatchBuilder, NewRecord, records};
@@ -13,14 +12,14 @@ use crate::random::Random;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Number(pub u32);
 
-/// What was sent.
+/// A batch that was sent.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub bytes: Bytes,
     pub first_ms: i64,
     pub records: i32,
     pub is_idempotent: bool,
-    /// How often the log may have taken it.
+    /// How often the log may have appended it.
     pub sends: usize,
     pub acked: Option<Offset>,
 }
@@ -31,11 +30,11 @@ pub struct Producer {
     id: Option<i64>,
     epoch: i16,
     next_sequence: i32,
-    /// Sent, and nothing heard.
+    /// The batch that was sent and not answered.
     pub waiting: Option<Number>,
 }
 
-/// All producers and all they have sent.
+/// All producers and all their batches.
 #[derive(Clone, Debug)]
 pub struct Producers {
     pub sent: Vec<Sent>,
@@ -54,7 +53,7 @@ impl Producers {
         Producers { sent: Vec::new(), all: (0..count).map(producer).collect() }
     }
 
-    /// What a producer sends now: what it waits for, else something new.
+    /// The batch that a producer sends now: the one that was not answered, else a new one.
     pub fn send(&mut self, who: usize, now_ms: i64, random: &mut Random) -> Number {
         let number = match self.all[who].waiting {
             Some(number) => number,
@@ -74,8 +73,8 @@ impl Producers {
         producer.next_sequence += sent.records;
     }
 
-    /// The log has forgotten some of what it was told: idempotent producers begin anew.
-    pub fn begin_anew(&mut self) {
+    /// The log has forgotten batches, so idempotent producers begin again in a new epoch.
+    pub fn begin_again(&mut self) {
         for producer in &mut self.all {
             producer.epoch += 1;
             producer.next_sequence = 0;
@@ -87,13 +86,13 @@ impl Producers {
         &self.sent[number.0 as usize]
     }
 
-    /// Which batch this is. It must be, byte for byte, what was sent, but for the offset and epoch
-    /// that the log has written over its first 16 bytes.
+    /// Which batch this is. It must equal one that was sent, byte for byte, except for the offset
+    /// and epoch that the log has written into its first 16 bytes.
     pub fn recognise(&self, batch: &[u8]) -> Number {
         let first = records(batch).expect("it is not compressed").next().expect("it has a record");
         let value = first.expect("the record is sound").value.expect("it has a value");
         let number = Number(u32::from_be_bytes(value[..4].try_into().expect("four bytes")));
-        let sent = self.sent.get(number.0 as usize).expect("somebody sent it");
+        let sent = self.sent.get(number.0 as usize).expect("a producer sent it");
         assert!(batch[16..] == sent.bytes[16..], "{number:?} is not what was sent");
         assert_eq!(batch.len(), sent.bytes.len());
         number

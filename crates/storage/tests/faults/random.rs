@@ -1,4 +1,4 @@
-//! Chance that can be repeated: all that a test run does follows from one number.
+//! Random numbers that can be repeated: a whole test run follows from one number.
 
 /// Sebastiano Vigna's splitmix64.
 #[derive(Clone, Debug)]
@@ -9,7 +9,7 @@ impl Random {
         Random(seed)
     }
 
-    /// Another source, which goes its own way from here.
+    /// Another source, independent from here on.
     pub fn split(&mut self) -> Random {
         Random(self.next())
     }

@@ -1,14 +1,14 @@
-//! A disk in memory that loses what was not synced, and fails when it is told to.
+//! A disk in memory that loses writes which were not synced, and fails on demand.
 //!
 //! ```text
-//!   file   handle: what everybody reads (the page cache)      durable + pending: what a power cut finds
-//!   dir    names: what everybody sees                         durable + pending
+//!   file   handle: what all reads see (the page cache)        durable + pending: what a power cut finds
+//!   dir    names: what all look-ups see                       durable + pending
 //!                                     sync: pending becomes durable
 //! ```
 //!
-//! A file's handle is an anonymous file of the kernel, so that the log hands out the same
-//! `Arc<File>` as on a real disk. Whoever writes by handle, as the server's ring does, calls
-//! `write` and `sync` here.
+//! A file's handle is an anonymous file of the kernel, so that the log hands out an `Arc<File>` as
+//! on a real disk. A test that writes by handle, as the server's ring does, calls `write` and
+//! `sync` here.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -32,13 +32,13 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct SimulatedDisk(Arc<Mutex<State>>);
 
-/// What can be told to fail.
+/// Kinds of calls that can fail on demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     Read,
     /// Writing, cutting and extending.
     Write,
-    /// Of files and directories.
+    /// Syncs of files and directories.
     Sync,
     /// Making, renaming and unlinking.
     Name,
@@ -100,7 +100,7 @@ impl SimulatedDisk {
         state.failures.push((kind, at, error));
     }
 
-    /// Failures that have not come to pass are called off.
+    /// Cancels failures that have not happened yet.
     pub fn stop_failing(&self) {
         self.lock().failures.clear();
     }
@@ -132,21 +132,21 @@ impl SimulatedDisk {
         Ok(())
     }
 
-    /// Takes back what a failed append has left.
+    /// Cuts off the bytes of a failed append.
     pub fn cut(&self, handle: &Arc<File>, len_bytes: u64) -> io::Result<()> {
         let mut state = self.lock();
         let id = state.by_descriptor[&handle.as_raw_fd()];
         state.set_len(id, len_bytes)
     }
 
-    /// What the ring asks for in `fsync` mode.
+    /// The sync of the ring in `fsync` mode.
     pub fn sync(&self, handle: &Arc<File>) -> io::Result<()> {
         let mut state = self.lock();
         let id = state.by_descriptor[&handle.as_raw_fd()];
         state.sync_file(id)
     }
 
-    /// The disk that is found when the power is back. The old one must not be used any more.
+    /// The disk as it is when the power is back. The old one must not be used any more.
     pub fn after_power_cut(&self, random: &mut Random) -> SimulatedDisk {
         let old = self.lock();
         let new = SimulatedDisk::new(random.split());
@@ -163,7 +163,7 @@ impl SimulatedDisk {
         new
     }
 
-    /// A copy of all that is seen now, all of it synced: for damage done by a test's own hand.
+    /// A copy of all files as they are seen now, all synced, for a test to damage.
     pub fn copy(&self, random: Random) -> SimulatedDisk {
         let old = self.lock();
         let new = SimulatedDisk::new(random);
@@ -181,14 +181,14 @@ impl SimulatedDisk {
         new
     }
 
-    /// What a file holds; `None` when there is no such file.
+    /// A file's content; `None` if there is no such file.
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.lock();
         let id = state.file(path).ok()?;
         Some(content_of(&state.files[id].handle))
     }
 
-    /// Puts this into a file, durably, whatever was there.
+    /// Replaces a file's content, durably.
     pub fn put(&self, path: &Path, content: &[u8]) {
         let mut state = self.lock();
         let id = state.add_file(content.to_vec()).expect("an anonymous file can be made");
@@ -287,7 +287,7 @@ impl Disk for SimulatedDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.lock();
         let id = state.dir(dir)?;
-        // Names are journalled: those whose sync failed wait for the next.
+        // Names are journalled. Those whose sync failed wait for the next.
         state.call(Kind::Sync)?;
         let DirNode { durable, pending, .. } = &mut state.dirs[id];
         std::mem::take(pending).iter().for_each(|change| change.apply(durable));
@@ -331,7 +331,7 @@ impl DiskFile for SimulatedFile {
 }
 
 impl State {
-    /// Counts, and fails if it was told to.
+    /// Counts the call, and fails it on demand.
     fn call(&mut self, kind: Kind) -> io::Result<()> {
         let calls = self.calls.entry(kind).or_default();
         let now = *calls;
@@ -345,7 +345,7 @@ impl State {
         }
     }
 
-    /// A write that fails has perhaps written a part.
+    /// A write that fails may have written a part.
     fn write(&mut self, id: usize, bytes: &[u8], position: u64) -> io::Result<()> {
         let outcome = self.call(Kind::Write);
         let written = match outcome {
@@ -365,8 +365,8 @@ impl State {
         file.handle.set_len(len_bytes)
     }
 
-    /// After a failure what was written may be on the disk or not, and no later sync says which:
-    /// the kernel has marked the pages clean.
+    /// After a failure the bytes may be on the disk or not. No later sync tells, because the kernel
+    /// has marked the pages clean.
     fn sync_file(&mut self, id: usize) -> io::Result<()> {
         let outcome = self.call(Kind::Sync);
         let FileNode { durable, pending, .. } = &mut self.files[id];

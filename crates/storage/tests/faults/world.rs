@@ -1,5 +1,5 @@
-//! A server's life in one thread: producers, a log on a simulated disk, the clock, and what has
-//! been shown.
+//! A server's life in one thread: producers, a log on a simulated disk, the clock, and the batches
+//! that consumers have seen.
 //!
 //! ```text
 //!   step step step … (a call fails) … step │ end │ start │ check │ step step …
@@ -39,8 +39,8 @@ pub enum End {
     PowerCut,
 }
 
-/// Appends that one write carries, and whose they are.
-type Group = Vec<(usize, Number, Append)>;
+/// The appends that one write carries, with their producers.
+type Commit = Vec<(usize, Number, Append)>;
 
 #[derive(Debug)]
 pub struct World {
@@ -50,23 +50,22 @@ pub struct World {
     durability: Durability,
     running: Option<(DataDir, Log)>,
     now_ms: i64,
-    /// What consumers have seen: none of it may change or vanish.
+    /// Batches that consumers have seen. None may change or vanish.
     shown: Batches,
-    /// Where the log ended at the last check. Of an append that died behind it, torn or with its
-    /// sync failed, the last batch may be sound on the disk and one before it not: damage, of what
-    /// nobody was told.
+    /// The log end at the last check. An append that died behind it, torn or with a failed sync,
+    /// may leave its last batch sound and an earlier one not: damage that no producer was answered
+    /// for.
     shown_end: Offset,
-    /// Nobody has damaged a time index, of which the last entry is believed.
+    /// No time index was damaged. Its last entry is believed.
     pub times_are_sound: bool,
-    /// What was lost where losing was allowed.
+    /// Offsets that were lost where losing was allowed.
     missing: Vec<Range<Offset>>,
     /// The log start at its highest.
     log_start: Offset,
-    /// Where the log ended when all of it was last flushed. It never ends before, whatever becomes
-    /// of it.
+    /// The log end when all of it was last flushed. The log never ends before it, whatever happens.
     flushed: Offset,
-    /// Offsets that the last start found missing. `None` if one before it failed, and nobody heard
-    /// what it found.
+    /// Offsets that the last start found missing. `None` if the start before it failed, so that its
+    /// finds are not known.
     found_missing: Option<u64>,
 }
 
@@ -93,7 +92,7 @@ impl World {
         }
     }
 
-    /// The same world beside this one: the server is down, all that was seen is on the disk.
+    /// A copy of this world: the server is down, and all that was seen is on the disk.
     pub fn fork(&self, seed: u64) -> World {
         let mut random = Random::new(seed);
         World {
@@ -107,11 +106,11 @@ impl World {
         }
     }
 
-    /// Somebody has damaged the files: this much of what was shown may be gone.
+    /// The files were damaged: these offsets may be gone, although they were shown.
     pub fn forgive(&mut self, lost: Range<Offset>) {
         self.shown.retain(|at, _| !lost.contains(at));
         self.missing.push(lost);
-        self.producers.begin_anew();
+        self.producers.begin_again();
     }
 
     pub fn lose_recovery_points(&mut self) {
@@ -123,7 +122,7 @@ impl World {
         &mut self.running.as_mut().expect("the server runs").1
     }
 
-    /// What servers do all day.
+    /// So many random steps of a server.
     pub fn steps(&mut self, count: usize) {
         for _ in 0..count {
             self.now_ms += self.random.below(50) as i64;
@@ -136,8 +135,7 @@ impl World {
         }
     }
 
-    /// Some send batches, which go into the log with one write; perhaps they hear what became of
-    /// it.
+    /// Some producers send batches, which one write appends. They may be answered.
     pub fn produce(&mut self) {
         let now_ms = self.now_ms;
         let who = self.random.below(self.producers.all.len());
@@ -150,20 +148,20 @@ impl World {
         {
             return;
         }
-        let mut group = Vec::new();
-        self.begin(who, number, batches, &mut group);
+        let mut commit = Vec::new();
+        self.begin(who, number, batches, &mut commit);
         for joins in (0..self.producers.all.len()).filter(|joins| *joins != who) {
-            if !group.is_empty() && self.random.one_in(4) {
+            if !commit.is_empty() && self.random.one_in(4) {
                 let (number, batches) = self.send(joins);
                 if self.log().may_join(&batches, now_ms) {
-                    self.begin(joins, number, batches, &mut group);
+                    self.begin(joins, number, batches, &mut commit);
                 }
             }
         }
-        self.settle(group);
+        self.settle(commit);
     }
 
-    /// A batch that the disk took whole, and no more of its group: it is cut off, at once or before
+    /// The disk takes one whole batch of a commit, and no more. It is cut off, at once or before
     /// the next append.
     pub fn refuse(&mut self, is_cut_at_once: bool) {
         let (_, batches) = self.send(0);
@@ -191,8 +189,8 @@ impl World {
         self.start_and_check(bound);
     }
 
-    /// The process ends, and perhaps the power is cut. What was shown below the bound given must
-    /// come back.
+    /// The process ends, and the power may be cut. Batches shown below the bound that is returned
+    /// must come back.
     pub fn end(&mut self, end: End) -> Offset {
         self.check(Offset(i64::MAX));
         match end {
@@ -210,8 +208,8 @@ impl World {
         self.start().expect("a log can be opened after any end");
     }
 
-    /// A start of which one call fails. If it comes to nothing, the process ends. `None` when it
-    /// had fewer calls.
+    /// A start with one failing call. If the start fails, the process ends. `None` if it had fewer
+    /// calls.
     pub fn start_failing(&mut self, kind: Kind, nth: u64) -> Option<Offset> {
         let failed_before = self.disk.failed();
         self.disk.fail(kind, nth, Errno::IO);
@@ -233,7 +231,7 @@ impl World {
         let known = self.missing.clone();
         self.check(bound);
         self.check_files();
-        self.check_what_was_said(&known);
+        self.check_what_was_reported(&known);
     }
 
     fn send(&mut self, who: usize) -> (Number, ProducedBatch) {
@@ -243,10 +241,10 @@ impl World {
         (number, ProducedBatch::validate(bytes, &terms).expect("producers are sane"))
     }
 
-    fn begin(&mut self, who: usize, number: Number, batches: ProducedBatch, group: &mut Group) {
+    fn begin(&mut self, who: usize, number: Number, batches: ProducedBatch, commit: &mut Commit) {
         let now_ms = self.now_ms;
         match self.log().begin_append(batches, 0, now_ms) {
-            Ok(append) => group.push((who, number, append)),
+            Ok(append) => commit.push((who, number, append)),
             Err(AppendError::Duplicate { base_offset, .. }) => {
                 self.producers.acknowledge(who, number, base_offset);
             }
@@ -255,12 +253,11 @@ impl World {
         }
     }
 
-    /// What the server does with a group: writes, syncs, and takes back what nobody has seen if
-    /// that fails.
-    fn settle(&mut self, group: Group) {
-        let Some((_, _, first)) = group.first() else { return };
+    /// Ends a commit as the server does: writes, syncs, and takes back unseen bytes if that fails.
+    fn settle(&mut self, commit: Commit) {
+        let Some((_, _, first)) = commit.first() else { return };
         let (file, at) = (first.file.clone(), first.position.0);
-        let pieces: Vec<_> = group.iter().flat_map(|(.., append)| append.pieces.clone()).collect();
+        let pieces: Vec<_> = commit.iter().flat_map(|(.., append)| append.pieces.clone()).collect();
         let written = self.disk.write(&file, at, &pieces);
         let is_full =
             written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull);
@@ -268,13 +265,13 @@ impl World {
             Durability::Os => Ok(()),
             Durability::Fsync => self.disk.sync(&file),
         });
-        // Btrfs over its quota refuses that, too.
+        // Btrfs over its quota refuses a cut, too.
         let cannot_cut = is_full && self.random.one_in(2);
         let cut = outcome.is_err().then(|| match cannot_cut {
             true => Err(io::ErrorKind::StorageFull.into()),
             false => self.disk.cut(&file, at),
         });
-        for (who, number, append) in group {
+        for (who, number, append) in commit {
             let at = match &outcome {
                 Ok(()) => self.log().finish_append(append).base_offset,
                 Err(_) if is_full && matches!(cut, Some(Ok(()))) => {
@@ -312,12 +309,12 @@ impl World {
 
     fn flush_indexes(&mut self) {
         for flush in self.log().unflushed_indexes() {
-            // One that fails is given again by the next call.
+            // The next call returns a failed one again.
             let _ = flush.write();
         }
     }
 
-    /// Moves the recovery point, as housekeeping does, while producers go on.
+    /// Moves the recovery point, as a checkpoint does, while producers go on.
     pub fn flush(&mut self) {
         let Some(flush) = self.log().begin_flush() else { return };
         (0..self.random.below(3)).for_each(|_| self.produce());
@@ -332,7 +329,7 @@ impl World {
         let (data, log) = self.running.as_ref().expect("the server runs");
         self.flushed = log.recovery_point().offset;
         assert!(self.flushed <= end);
-        // A point that is not written down costs time at the next start.
+        // A point that is not written costs time at the next start.
         let _ = data.write_recovery_points(&[(partition(), log.recovery_point())].into());
     }
 
@@ -342,7 +339,7 @@ impl World {
             let reads = self.disk.calls(Kind::Read);
             let expired = self.log().expire(now_ms);
             let is_free = self.disk.calls(Kind::Read) == reads;
-            assert!(is_free, "the log is locked: nobody may wait for the disk");
+            assert!(is_free, "the log is locked, so nothing may wait for the disk");
             self.log_start = self.log().log_start();
             self.shown = self.shown.split_off(&self.log_start);
             let unlinked = expired.into_iter().try_for_each(|segment| segment.unlink());
@@ -362,12 +359,12 @@ impl World {
         self.flushed = log.log_end();
         let points = [(partition(), log.recovery_point())].into();
         if data.write_recovery_points(&points).is_ok() {
-            // Without the marker the next start looks at more.
+            // Without the marker the next start reads more.
             let _ = data.write_clean_shutdown();
         }
     }
 
-    /// Begins an append that nobody will finish.
+    /// Begins an append that is never finished.
     fn die_writing(&mut self) {
         let (_, batches) = self.send(0);
         let now_ms = self.now_ms;
@@ -404,7 +401,7 @@ impl World {
         if self.durability == Durability::Fsync
             && let Some(flush) = log.begin_flush()
         {
-            // Nobody may see what is not on the disk.
+            // No consumer may see records that are not on the disk.
             if let Err(error) = flush.run() {
                 let reported = error.to_string();
                 log.fail_flush(flush, error).map_or(Ok(()), WriteAgain::run)?;
@@ -412,7 +409,7 @@ impl World {
             }
             log.finish_flush(flush);
         }
-        // Segments whose unlinking a power cut has undone are to go again.
+        // Segments whose unlinking a power cut has undone must go again.
         log.raise_log_start(self.log_start);
         match data.write_recovery_points(&[(partition(), log.recovery_point())].into()) {
             Err(_) if point.holds(&log.recovery_point()) => {}
@@ -423,8 +420,7 @@ impl World {
         Ok(())
     }
 
-    /// What was shown below the bound is where it was. If some of the rest is gone, nobody counts
-    /// on it.
+    /// Batches shown below the bound are in their places. Others may be gone from here on.
     fn check(&mut self, bound: Offset) {
         let log = &self.running.as_ref().expect("the server runs").1;
         let content = check::content(log, self.log_start, &self.producers, &mut self.random);
@@ -442,31 +438,35 @@ impl World {
             assert_eq!(content.batches.get(at), Some(number), "what was shown at {at} is gone");
         }
         if free.iter().any(|(at, number)| content.batches.get(at) != Some(number)) {
-            self.producers.begin_anew();
+            self.producers.begin_again();
         }
         self.shown_end = log.log_end();
         (self.shown, self.missing) = (content.batches, content.gaps);
     }
 
-    /// Of a log that was just opened: what is newly gone is damaged, or was counted. No offset
-    /// below the flushed ones, or below a segment that is there, is used again.
-    fn check_what_was_said(&mut self, known: &[Range<Offset>]) {
+    /// Checks a log that was just opened. Offsets newly gone are damaged, or were counted. No
+    /// flushed offset, and none below an existing segment, is used again.
+    fn check_what_was_reported(&mut self, known: &[Range<Offset>]) {
         let log = &self.running.as_ref().expect("the server runs").1;
-        let is_said = |offset: &i64| {
+        let is_reported = |offset: &i64| {
             let holds = |range: Range<Offset>| range.contains(&Offset(*offset));
             log.damage().any(|range| holds(range.first..range.end))
                 || known.iter().any(|old| holds(old.clone()))
         };
         let missing = self.missing.iter().flat_map(|gap| gap.start.0..gap.end.0);
-        let unsaid = missing.filter(|offset| !is_said(offset)).count() as u64;
+        let unreported = missing.filter(|offset| !is_reported(offset)).count() as u64;
         let found = self.found_missing.unwrap_or(u64::MAX);
-        assert!(unsaid <= found, "{unsaid} offsets are gone, {found} said: {:?}", self.missing);
+        assert!(
+            unreported <= found,
+            "{unreported} offsets are gone, {found} reported: {:?}",
+            self.missing
+        );
         assert!(log.log_end() >= self.flushed, "the log ends before what was flushed");
         self.found_missing = Some(0);
     }
 
-    /// Of a log that was just opened: no file reaches past what is committed, and where all was
-    /// synced and nothing is missing, nothing is called damaged.
+    /// Checks a log that was just opened. No file reaches past the committed bytes. Where all was
+    /// synced and nothing is missing, nothing counts as damaged.
     fn check_files(&self) {
         let log = &self.running.as_ref().expect("the server runs").1;
         for segment in log.segments() {

@@ -1,4 +1,4 @@
-//! What the tests share: batches, a pread that drives look-ups, a naive reading of segment files.
+//! Shared by the tests: batches, a pread that drives look-ups, a naive reading of segment files.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 use std::{fs, os::unix::fs::FileExt, path::Path};
@@ -20,7 +20,7 @@ pub fn batch(records: i32, value_len: usize, first_ms: i64) -> Bytes {
     builder.finish().into()
 }
 
-/// What a producer sends, taken whatever its size and its time.
+/// A producer's batch, accepted whatever its size and its time.
 pub fn produced(bytes: Bytes) -> ProducedBatch {
     let config = LogConfig {
         max_message_bytes: usize::MAX,
@@ -30,7 +30,7 @@ pub fn produced(bytes: Bytes) -> ProducedBatch {
     ProducedBatch::validate(bytes, &config.terms(NOW_MS, true)).unwrap()
 }
 
-/// Lets all expire that may, reading what that takes.
+/// Expires all segments that may go, and reads the ages that this takes.
 pub fn expire(log: &mut Log, now_ms: i64) -> Vec<ExpiredSegment> {
     let mut expired = log.expire(now_ms);
     while let Some(unread) = log.unread_age(now_ms) {
@@ -40,7 +40,7 @@ pub fn expire(log: &mut Log, now_ms: i64) -> Vec<ExpiredSegment> {
     expired
 }
 
-/// Does what the server does: rolls if need be, begins, writes, finishes.
+/// Appends as the server does: rolls if need be, begins, writes, finishes.
 pub fn append(log: &mut Log, bytes: Bytes) -> Appended {
     append_at(log, bytes, NOW_MS)
 }
@@ -49,7 +49,7 @@ pub fn append_at(log: &mut Log, bytes: Bytes, now_ms: i64) -> Appended {
     append_as(log, bytes, now_ms, 0)
 }
 
-/// Under another leader epoch.
+/// Appends under another leader epoch.
 pub fn append_in(log: &mut Log, bytes: Bytes, leader_epoch: i32) -> Appended {
     append_as(log, bytes, NOW_MS, leader_epoch)
 }
@@ -70,7 +70,7 @@ pub fn read(need: &Need) -> Vec<u8> {
     bytes
 }
 
-/// Drives a look-up with pread; also says how many bytes each of its reads took.
+/// Drives a look-up with pread. Also returns the bytes of each read.
 pub fn drive(mut lookup: Lookup) -> Result<(Found, Vec<usize>), FindError> {
     let mut reads = Vec::new();
     loop {
@@ -97,7 +97,7 @@ pub fn find(log: &Log, offset: i64) -> Found {
     find_noting(log, offset).0
 }
 
-/// Also the bytes of each read.
+/// Finds an offset. Also returns the bytes of each read.
 pub fn find_noting(log: &Log, offset: i64) -> (Found, Vec<usize>) {
     match log.find(Offset(offset)).unwrap() {
         Find::Lookup(lookup) => drive(lookup).unwrap(),
@@ -148,7 +148,7 @@ pub fn files(dir: &Path, suffix: &str) -> Vec<std::path::PathBuf> {
     paths
 }
 
-/// Drops a log the way a killed server does: nothing is flushed.
+/// Drops a log as a killed server does: nothing is flushed.
 pub fn kill(log: Log) {
     drop(log);
 }

@@ -1,4 +1,4 @@
-//! What is taken of producers, and what is made of it.
+//! Which batches are accepted from producers, and how they are stored.
 
 use penstock_batch::{BatchBuilder, NewRecord};
 
@@ -161,7 +161,7 @@ fn times_too_far_ahead_or_back_are_refused_unless_the_broker_stamps() {
     assert_eq!(max_timestamp_of(timed(&[0, 1], 61, &[])), 1, "1970 is no time too far back");
 }
 
-/// One record in gzip's wrapping, which nobody unwraps here.
+/// One record that claims to be gzip's. Nothing unwraps it here.
 fn compressed(base_ms: i64, max_ms: i64) -> Bytes {
     let bytes = [&batch()[..HEADER_LEN], &[0x1f, 0x8b, 8, 0, 0]].concat();
     let length = (bytes.len() - 12) as i32;

@@ -1,6 +1,5 @@
-//! Prints what looking at the records of a batch costs, beside its CRC: `cargo run --release -p
-//! penstock-batch
-//! --example check_cost`.
+//! Prints the time that a check of a batch's records takes, beside that of its CRC:
+//! `cargo run --release -p penstock-batch --example check_cost`.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,5 +1,6 @@
 //! Small files beside the segments that hold what else is known of a log. Each is replaced whole.
-//! Each may be missing: recovery then reads more of the log.
+//! Each may be missing: recovery then reads more of the log, and without `partition.metadata` the
+//! topic has no id.
 //!
 //! | module | file | whose format |
 //! |---|---|---|

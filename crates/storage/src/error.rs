@@ -38,7 +38,7 @@ pub enum LogError {
     Metadata {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Why it is refused.
         what: String,
     },
 }
@@ -68,7 +68,7 @@ pub enum AppendError {
     OutOfOrderSequence {
         /// Who.
         producer_id: i64,
-        /// The sequence that follows what is in the log.
+        /// The sequence that follows the producer's last batch.
         expected: i32,
         /// The sequence sent.
         got: i32,

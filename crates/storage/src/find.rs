@@ -2,9 +2,9 @@
 //! bytes (step.rs), and the server feeds them to it.
 //!
 //! ```text
-//!   Log::find ──▶ offset.rs ────▶ index_search.rs     pages of an index, kept in learned.rs
-//!   Log::find_timestamp           headers of batches, kept in recent.rs and learned.rs
-//!          └────▶ timestamp.rs ─▶ timestamp_source.rs, then offset.rs
+//!   Log::find ───────────▶ offset.rs ────▶ index_search.rs         a page of an index at a time
+//!                              ▲   └─────▶ recent.rs, learned.rs   places that are remembered
+//!   Log::find_timestamp ─▶ timestamp.rs ─▶ timestamp_source.rs     a segment and its times
 //! ```
 
 mod index_search;

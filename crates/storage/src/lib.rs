@@ -24,12 +24,12 @@
 //! more). Each of its fetches in between reads one batch header, or none if another consumer was
 //! there just before.
 //!
-//! | room | what is in it |
+//! | room | contents |
 //! |---|---|
 //! | `log` | appending, rolling, expiring, flushing; producers and what they send |
 //! | `find` | look-ups by offset and by time |
 //! | `segment` | a segment's files: batches, indexes, age; scanning them, and names of files |
-//! | `recovery` | opening a log: what is believed, what is proved |
+//! | `recovery` | opening a log: believing its files, or proving them |
 //! | `scrub` | reading everything again, and comparing it |
 //! | `checkpoint` | the small files beside the segments |
 //! | `data_dir` | the directory that holds the partitions |

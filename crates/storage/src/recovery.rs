@@ -105,8 +105,8 @@ impl Log {
     }
 }
 
-/// Finishes exchanges and deletions of whole files. Returns the listing of what is left, and finds
-/// the segments that are too old.
+/// Finishes exchanges and deletions of whole files. Returns the listing afterwards, and finds the
+/// segments that are too old.
 fn tidied(dir: &Directory, recovery: &mut Recovery) -> Result<Listing, LogError> {
     let (listing, swapped_files) = swap::finish(dir)?;
     recovery.swapped_files = swapped_files;

@@ -80,7 +80,7 @@ fn indexes_completed_from_the_point_on_are_those_of_one_run() {
             point = log.recovery_point();
         }
         fill(&mut log, 30);
-        // Beside what the flush wrote: torn, and stale.
+        // Torn and stale bytes behind the flushed entries.
         for suffix in ["index", "timeindex"] {
             let last = files(dir.path(), suffix).pop().unwrap();
             fs::write(&last, [fs::read(&last).unwrap(), vec![0xee; 17]].concat()).unwrap();

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A file that is written by rename is the old or the new one after a power cut. The checksum finds
-//! what a rename does not help against: a flipped bit, an edit, half a copy.
+//! changes that a rename does not help against: a flipped bit, an edit, half a copy.
 
 const LAST_LINE: &str = "crc32c ";
 

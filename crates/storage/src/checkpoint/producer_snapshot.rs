@@ -1,5 +1,5 @@
-//! Kafka's `<offset>.snapshot`: what the idempotent producers of a log have appended below an
-//! offset. Pure.
+//! Kafka's `<offset>.snapshot`: the latest batches of a log's idempotent producers below an offset.
+//! Pure.
 //!
 //! ```text
 //!   version i16 = 1 │ crc u32 │ count i32 │ entry … │        big-endian; the CRC-32C is of what follows it

@@ -54,7 +54,7 @@ pub struct Lookup {
     next: Option<SegmentView>,
     state: State,
     failed: Option<FindError>,
-    /// The cache of what was read before, which gets what is read now.
+    /// The cache of earlier reads, which gets this look-up's, too.
     learned: Option<Arc<Learned>>,
 }
 

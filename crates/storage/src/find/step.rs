@@ -41,7 +41,7 @@ pub struct Extent {
     pub file: Arc<File>,
     /// Start of the first batch.
     pub position: Position,
-    /// Never reaches past what was committed when the look-up was made.
+    /// Never reaches past the end that was committed when the look-up was made.
     pub len_bytes: u64,
     /// The segment gets no further bytes, so waiting makes a short answer no longer.
     pub sealed: bool,

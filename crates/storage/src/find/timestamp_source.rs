@@ -31,7 +31,7 @@ impl TimestampSource {
         TimestampSource { view, newest, mark: None, times_bytes, offsets_bytes }
     }
 
-    /// Adds what the log has in memory of the segment's indexes.
+    /// Adds the segment's index entries that the log has in memory.
     pub(crate) fn know(&mut self, indexer: &Indexer, mark: Option<TimeEntry>) {
         self.newest = indexer.newest;
         self.times_bytes = indexer.times.searchable_bytes();

@@ -51,7 +51,7 @@ pub struct Append {
     log_append_time_ms: i64,
 }
 
-/// What became of an append.
+/// The place that an append has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// Offset of the first record.

@@ -65,8 +65,8 @@ pub enum FlushError {
 }
 
 impl LogFlush {
-    /// Writes and syncs. Blocks, for as long as the disk takes for what was appended since the last
-    /// time.
+    /// Writes and syncs. Blocks for as long as the disk takes for the records appended since the
+    /// last flush.
     ///
     /// Must not be run again after an error: a second sync may succeed although the first one lost
     /// data.

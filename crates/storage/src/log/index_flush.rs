@@ -33,7 +33,7 @@ impl IndexFlush {
         }
     }
 
-    /// Makes what was written survive a power cut. Blocks.
+    /// Makes the written bytes survive a power cut. Blocks.
     pub(crate) fn sync(&self) -> io::Result<()> {
         match &self.0 {
             Job::Entries(flush) => flush.sync(),

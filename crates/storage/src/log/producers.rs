@@ -1,5 +1,4 @@
-//! What idempotent producers have appended lately, so that a batch sent twice is kept once
-//! (KIP-98).
+//! The latest batches of idempotent producers, so that a batch sent twice is kept once (KIP-98).
 //!
 //! Pure. Appends fill it; at start a snapshot (producer_snapshot.rs) and the batches behind it do.
 //! An unknown producer may begin with any sequence, as in Kafka.

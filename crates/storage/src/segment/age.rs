@@ -1,4 +1,4 @@
-//! How old a segment is: what is known of it, and what has yet to be read. Pure.
+//! The age of a segment, as far as it is known, and the reading that it still needs. Pure.
 //!
 //! ```text
 //!   │◀─── there when the log was opened ───▶│◀── appended since ──▶│
@@ -14,7 +14,7 @@
 //! between the two. Its records are read only if the two bounds disagree on whether it is old.
 //! `Segment` keeps it; expiry.rs and roll.rs ask it.
 
-/// What is known of a segment's age. Times are milliseconds since 1970.
+/// A segment's age, as far as it is known. Times are milliseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentAge {
     before: Before,

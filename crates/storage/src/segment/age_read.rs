@@ -117,7 +117,7 @@ impl AgeRead {
                 Some(None) => {}
                 _ => is_known = false,
             }
-            // What follows could only be earlier.
+            // The last write counts, and records of later batches cannot be later than it.
             if !is_known && self.is_believed(claimed_ms) {
                 return Ok(written_ms.max(claimed_ms));
             }

@@ -117,7 +117,7 @@ impl HeaderWalk {
         self.at_most(WINDOW_BYTES)
     }
 
-    /// So many bytes, or what is left.
+    /// So many bytes, or as many as are left.
     pub(crate) fn at_most(&self, len_bytes: u64) -> usize {
         self.end.0.saturating_sub(self.position.0).min(len_bytes) as usize
     }

@@ -309,7 +309,7 @@ impl EntriesFlush {
         Ok(())
     }
 
-    /// Makes what was written survive a power cut. Blocks.
+    /// Makes the written bytes survive a power cut. Blocks.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.dir.disk().open(&self.path)?.sync_data().map_err(sync_error)
     }

@@ -8,8 +8,8 @@
 //! The search by lengths goes first. A record may hold a whole batch as its value, which the search
 //! by bytes would take for one of the log's. A batch found by bytes must have an offset near the
 //! missing ones, or be followed by a batch that can follow it. Every batch has at least one offset,
-//! so the unsound ones had one, too. A batch that has the first missing offset is therefore not
-//! behind them: its base offset was torn with them.
+//! so the unsound ones had one, too. A batch behind them that claims the first missing offset is
+//! therefore not believed: its base offset was torn along with them.
 //!
 //! The work is bounded whatever the bytes are. A CRC is computed only behind the magic byte, a
 //! possible header and an offset that may follow. All wrong CRCs together cover at most 128 MiB and

@@ -24,7 +24,7 @@ use crate::{
 pub const DATA_DIR: &str = "/data";
 pub const LOG_DIR: &str = "/data/t-0";
 
-/// What an acknowledgement promises.
+/// The promise of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     Os,

@@ -265,7 +265,7 @@ impl DataDir {
         };
         let points = recovery_points::parse(&bytes);
         if points.is_none() {
-            tracing::warn!(path = %path.display(), "recovery points cannot be read; every log is read from its start");
+            tracing::warn!(path = %path.display(), "recovery points cannot be read; all count as 0");
         }
         Ok(points.unwrap_or_default())
     }

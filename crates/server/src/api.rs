@@ -11,6 +11,8 @@ pub(crate) mod described;
 pub(crate) mod doubles;
 pub(crate) mod error_codes;
 pub(crate) mod fetch;
+pub(crate) mod group_offsets;
+pub(crate) mod groups;
 pub(crate) mod init_producer_id;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
@@ -28,7 +30,6 @@ use penstock_wire::{
 };
 
 use crate::api::fetch::Range;
-use crate::broker::groups;
 use context::RequestContext;
 
 /// A laid-out answer and the file ranges its slots stand for.

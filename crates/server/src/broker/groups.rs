@@ -1,8 +1,8 @@
 //! The coordinator of all consumer groups: this server.
 //!
 //! ```text
-//! api ──> answers ─────────┐            ┌──> coordinator's Table     who is a member (pure)
-//!    └──> offset_answers ──┴──> Groups ─┴──> offset_store ──> coordinator's Offsets, journal
+//! api/groups.rs ────────┐            ┌──> coordinator's Table     who is a member (pure)
+//! api/group_offsets.rs ─┴──> Groups ─┴──> offset_store ──> coordinator's Offsets, journal
 //! ```
 //!
 //! All workers share one [`Groups`]. Its lock is held for decisions; a member that must wait does
@@ -10,12 +10,8 @@
 //! so what is idle costs nothing. Membership is in memory: after a restart members are unknown,
 //! join anew, and go on from the offsets they had committed.
 
-mod answers;
 mod journal;
-mod offset_answers;
 mod offset_store;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,9 +25,8 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::broker::Broker;
 use crate::stop::{Stop, wait_for};
-pub(crate) use answers::find_coordinator;
-pub(crate) use offset_store::OffsetStore;
-use offset_store::{CommitError, OnItsWay};
+use offset_store::CommitError;
+pub(crate) use offset_store::{OffsetStore, OnItsWay};
 
 /// The coordinator's table; joins and syncs that wait are tasks of some worker.
 type Table = penstock_coordinator::Table<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>;
@@ -43,7 +38,7 @@ pub(crate) struct Groups {
     /// The first due time has come nearer.
     sooner: Notify,
     started: Instant,
-    offsets: Arc<OffsetStore>,
+    pub(crate) offsets: Arc<OffsetStore>,
 }
 
 impl Groups {
@@ -73,13 +68,13 @@ impl Groups {
     }
 
     /// Lets everyone go who waits: the server stops. From here on there is no coordinator.
-    fn close(&self) {
+    pub(crate) fn close(&self) {
         self.table.lock().close();
     }
 
     /// Waits until the rebalance that the join belongs to is complete. Dropped, the member stays a
     /// member until its session ends.
-    async fn join(&self, group_id: &str, join: Join) -> JoinAnswer {
+    pub(crate) async fn join(&self, group_id: &str, join: Join) -> JoinAnswer {
         let member_id = join.member_id.clone();
         let refuse = |error| Refused { error, member_id };
         let (waiter, answer) = oneshot::channel();
@@ -95,7 +90,7 @@ impl Groups {
     }
 
     /// Waits until the leader has assigned. Dropped: as [`Groups::join`].
-    async fn sync(&self, group_id: &str, sync: SyncUp) -> SyncAnswer {
+    pub(crate) async fn sync(&self, group_id: &str, sync: SyncUp) -> SyncAnswer {
         let (waiter, answer) = oneshot::channel();
         self.locked(|table, now_ms| {
             let assigned_bytes = sync.assignments.iter().map(|(_, assigned)| assigned.len()).sum();
@@ -108,13 +103,13 @@ impl Groups {
         answer.await.unwrap_or(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
     }
 
-    fn heartbeat(&self, group_id: &str, caller: &Caller) -> Result<(), ErrorCode> {
+    pub(crate) fn heartbeat(&self, group_id: &str, caller: &Caller) -> Result<(), ErrorCode> {
         self.locked(|table, now_ms| {
             known(table, group_id, |group| group.heartbeat(caller, now_ms))
         })?
     }
 
-    fn leave(
+    pub(crate) fn leave(
         &self,
         group_id: &str,
         member_id: &str,
@@ -126,7 +121,11 @@ impl Groups {
     }
 
     /// Puts a commit on its way to the journal; `None`: there is nothing to commit.
-    fn commit(&self, caller: &Caller, commit: Commit) -> Result<Option<OnItsWay>, ErrorCode> {
+    pub(crate) fn commit(
+        &self,
+        caller: &Caller,
+        commit: Commit,
+    ) -> Result<Option<OnItsWay>, ErrorCode> {
         self.locked(|table, now_ms| {
             table.check_open()?;
             let told = table.tell(&commit.group, |group| group.may_commit(caller, now_ms));
@@ -171,7 +170,7 @@ pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<Stop>) {
     }
 }
 
-fn refusal(error: CommitError) -> ErrorCode {
+pub(crate) fn refusal(error: CommitError) -> ErrorCode {
     match error {
         CommitError::Full => ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
         // Clients look for the coordinator and try again: the disk may have room then.
@@ -200,6 +199,6 @@ fn known<R>(
 }
 
 /// A copy that does not keep the frame it came in.
-fn owned(text: &Str) -> Str {
+pub(crate) fn owned(text: &Str) -> Str {
     Str::from(&**text)
 }

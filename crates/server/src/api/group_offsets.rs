@@ -5,9 +5,8 @@
 use penstock_wire::ErrorCode;
 use penstock_wire::messages::*;
 
-use super::answers::{caller, code};
-use super::offset_store::OnItsWay;
-use super::{Groups, owned, refusal};
+use crate::api::groups::{caller, code};
+use crate::broker::groups::{Groups, OnItsWay, owned, refusal};
 use penstock_coordinator::{Commit, Committed};
 
 /// A client's own words with an offset: Kafka's `offset.metadata.max.bytes`.

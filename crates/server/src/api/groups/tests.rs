@@ -3,13 +3,13 @@
 use penstock_wire::ErrorCode;
 use penstock_wire::messages::*;
 
-use super::answers::MEMBER_ID_REQUIRED_SINCE;
-use super::offset_answers::OFFSET_METADATA_MAX_BYTES;
 use std::sync::Arc;
 
+use super::MEMBER_ID_REQUIRED_SINCE;
+use crate::api::group_offsets::OFFSET_METADATA_MAX_BYTES;
+use crate::broker::groups::{Groups, OffsetStore};
 use crate::config::limits::ANSWER_MAX_BYTES;
 
-use super::{Groups, OffsetStore};
 use crate::config::durability::Durability;
 use penstock_coordinator::GroupLimits;
 

@@ -3,11 +3,14 @@
 //!
 //! Called by api, one method an API. What is kept of a request is copied out of its frame.
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 use penstock_wire::messages::*;
 use penstock_wire::{ErrorCode, Str};
 
-use super::{Groups, owned};
+use crate::broker::groups::{Groups, owned};
 use crate::broker::meta_properties::Cluster;
 use crate::pace::Pace;
 use penstock_coordinator::{Caller, Join, Joined, Protocol, SyncUp};

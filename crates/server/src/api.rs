@@ -11,6 +11,7 @@ pub(crate) mod described;
 pub(crate) mod doubles;
 pub(crate) mod error_codes;
 pub(crate) mod fetch;
+pub(crate) mod find_coordinator;
 pub(crate) mod group_offsets;
 pub(crate) mod groups;
 pub(crate) mod init_producer_id;
@@ -122,7 +123,8 @@ async fn respond(
         Request::FindCoordinator(request) => {
             let (cluster, left_bytes) =
                 (&context.broker.cluster, context.broker.settings.answer_max_bytes);
-            let found = groups::find_coordinator(cluster, api_version, request, left_bytes);
+            let found =
+                find_coordinator::find_coordinator(cluster, api_version, request, left_bytes);
             Response::FindCoordinator(found.await)
         }
         Request::JoinGroup(request) => {

@@ -11,108 +11,16 @@ use penstock_wire::messages::*;
 use penstock_wire::{ErrorCode, Str};
 
 use crate::broker::groups::{Groups, owned};
-use crate::broker::meta_properties::Cluster;
-use crate::pace::Pace;
 use penstock_coordinator::{Caller, Join, Joined, Protocol, SyncUp};
 
 /// Ways to assign partitions that one member may name; clients name one to three.
 const PROTOCOLS_MAX: usize = 32;
-
-const KEY_IS_A_GROUP: i8 = 0;
-const KEY_IS_A_TRANSACTION: i8 = 1;
-
-/// From this version on, FindCoordinator asks for several keys at once (KIP-699).
-const KEYS_SINCE: i16 = 4;
-
-const NOBODY: i32 = -1;
-
-const NO_TRANSACTIONS: &str = "transactions are not supported by this server";
 
 /// From this version on, a member must come back with the id it was given (KIP-394).
 pub(super) const MEMBER_ID_REQUIRED_SINCE: i16 = 4;
 
 /// From this version on, a leader can be told not to assign (KIP-814).
 const SKIP_ASSIGNMENT_SINCE: i16 = 9;
-
-/// Who coordinates a group: this server, all of them. The answer takes `left_bytes` at most.
-pub(crate) async fn find_coordinator(
-    cluster: &Cluster,
-    api_version: i16,
-    request: FindCoordinatorRequest,
-    mut left_bytes: usize,
-) -> FindCoordinatorResponse {
-    if request.key_type != KEY_IS_A_GROUP {
-        return nobody(api_version, request).await;
-    }
-    let (node_id, (host, port)) = (cluster.node_id, &cluster.advertised);
-    let (host, port) = (Str::from(host.as_str()), i32::from(*port));
-    let coordinator = |key: Str| {
-        let key_bytes = size_of::<Coordinator>() + 2 * key.len() + host.len();
-        match left_bytes.checked_sub(key_bytes) {
-            Some(left) => {
-                left_bytes = left;
-                Coordinator { key, node_id, host: host.clone(), port, ..Coordinator::default() }
-            }
-            None => Coordinator {
-                key,
-                node_id: NOBODY,
-                port: NOBODY,
-                error_code: ErrorCode::INVALID_REQUEST,
-                ..Coordinator::default()
-            },
-        }
-    };
-    FindCoordinatorResponse {
-        coordinators: of_each(request.coordinator_keys, coordinator).await,
-        node_id,
-        host: host.clone(),
-        port,
-        ..FindCoordinatorResponse::default()
-    }
-}
-
-/// Refuses at once, and for good: a producer must not look for what there is not until its time is
-/// over.
-async fn nobody(api_version: i16, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
-    let (error_code, words) = match request.key_type {
-        // The only code on which librdkafka gives up at once. It asks key by key, and shows the
-        // message.
-        KEY_IS_A_TRANSACTION if api_version < KEYS_SINCE => {
-            (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, NO_TRANSACTIONS)
-        }
-        // Java gives up on any code that promises no better, and shows the message unless it is the
-        // one above.
-        KEY_IS_A_TRANSACTION => (ErrorCode::UNSUPPORTED_VERSION, NO_TRANSACTIONS),
-        _ => (ErrorCode::INVALID_REQUEST, "only groups have a coordinator here"),
-    };
-    let error_message = Some(Str::from_static(words));
-    let coordinator = |key| Coordinator {
-        key,
-        node_id: NOBODY,
-        port: NOBODY,
-        error_code,
-        error_message: error_message.clone(),
-        ..Coordinator::default()
-    };
-    FindCoordinatorResponse {
-        error_code,
-        error_message: error_message.clone(),
-        node_id: NOBODY,
-        port: NOBODY,
-        coordinators: of_each(request.coordinator_keys, coordinator).await,
-        ..FindCoordinatorResponse::default()
-    }
-}
-
-/// One for each key, letting other connections in between.
-async fn of_each(keys: Vec<Str>, mut of: impl FnMut(Str) -> Coordinator) -> Vec<Coordinator> {
-    let (mut all, mut pace) = (Vec::with_capacity(keys.len()), Pace::default());
-    for key in keys {
-        all.push(of(key));
-        pace.done(1).await;
-    }
-    all
-}
 
 impl Groups {
     /// Answers when the rebalance is complete: up to the longest rebalance time-out of the group's

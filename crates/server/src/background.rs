@@ -4,5 +4,6 @@
 //! Knows `broker`.
 
 pub(crate) mod checkpoints;
+pub(crate) mod group_clock;
 pub(crate) mod retention;
 pub(crate) mod scrubber;

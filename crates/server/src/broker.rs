@@ -46,7 +46,7 @@ pub(crate) struct Broker {
     pub(crate) topics: Topics,
     pub(crate) cluster: Cluster,
     pub(crate) producer_ids: ProducerIds,
-    pub(crate) groups: Groups,
+    pub(crate) groups: Arc<Groups>,
     pub(crate) metrics: Metrics,
     pub(crate) disk: Reserve,
     pub(crate) read_errors: ReadErrors,
@@ -78,7 +78,7 @@ impl Broker {
         let cluster = Cluster::open(&settings, bound)?;
         let offsets = Arc::new(OffsetStore::open(&settings.data_dir, settings.durability)?);
         let topics = Topics::open(&settings, data_dir, &offsets, &metrics)?;
-        let groups = Groups::new(settings.groups, offsets);
+        let groups = Arc::new(Groups::new(settings.groups, offsets));
         let known = topics.greatest_producer_id();
         let producer_ids = ProducerIds::open(&settings.data_dir, known)?;
         Ok(Arc::new(Broker {

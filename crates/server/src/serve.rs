@@ -16,11 +16,11 @@ use penstock_storage::DataDir;
 use tokio::sync::watch;
 
 use crate::background::checkpoints;
+use crate::background::group_clock;
 use crate::background::retention;
 use crate::background::scrubber;
 use crate::broker::Broker;
 use crate::broker::file_system::FileSystem;
-use crate::broker::groups;
 use crate::broker::memory::Memory;
 use crate::broker::read_errors;
 use crate::broker::topics::Patience;
@@ -155,7 +155,11 @@ fn start_helpers(broker: &Arc<Broker>, stop: &watch::Sender<Stop>) -> Vec<Helper
         beside("checkpoints", stop, checkpoints::run(broker(), watching())),
         beside("reading bad places again", stop, read_errors::run(broker(), watching())),
         beside("the scrubber", stop, scrubber::run(broker(), watching())),
-        beside("the groups' coordinator", stop, groups::run(broker(), watching())),
+        beside(
+            "the groups' coordinator",
+            stop,
+            group_clock::run(Arc::clone(&broker().groups), watching()),
+        ),
     ]
 }
 

@@ -5,10 +5,11 @@
 //! api/group_offsets.rs ─┴──> Groups ─┴──> offset_store ──> coordinator's Offsets, journal
 //! ```
 //!
-//! All workers share one [`Groups`]. Its lock is held for decisions; a member that must wait does
-//! so as a task of its worker, on a oneshot channel. [`run`] sleeps until the first group is due,
-//! so what is idle costs nothing. Membership is in memory: after a restart members are unknown,
-//! join anew, and go on from the offsets they had committed.
+//! All workers share one [`Groups`]. Its lock is held for decisions. A member that must wait does
+//! so as a task of its worker, on a oneshot channel. `background/group_clock.rs` runs
+//! [`Groups::keep_time`], which sleeps until the first group is due: idle groups cost nothing.
+//! Membership is in memory. After a restart members are unknown, join again, and go on from the
+//! offsets they had committed.
 
 mod journal;
 mod offset_store;
@@ -21,10 +22,8 @@ use penstock_coordinator::{
     Answers, Caller, Commit, Group, GroupLimits, Join, JoinAnswer, Refused, SyncAnswer, SyncUp,
 };
 use penstock_wire::{ErrorCode, Str};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
-use crate::broker::Broker;
-use crate::stop::{Stop, wait_for};
 use offset_store::CommitError;
 pub(crate) use offset_store::{OffsetStore, OnItsWay};
 
@@ -53,7 +52,7 @@ impl Groups {
     }
 
     /// Ends sessions and rebalances when their time is over. Never returns.
-    async fn keep_time(&self) {
+    pub(crate) async fn keep_time(&self) {
         loop {
             let due_ms = self.table.lock().next_due_ms().unwrap_or(u64::MAX);
             let rest = Duration::from_millis(due_ms.saturating_sub(self.now_ms()));
@@ -157,16 +156,6 @@ impl Groups {
     /// Milliseconds since the start; never goes back.
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
-    }
-}
-
-/// Keeps the groups' time beside the workers until a stop begins; then nobody waits here any more.
-/// Ends by itself if no offset can be committed any more.
-pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<Stop>) {
-    tokio::select! {
-        () = broker.groups.keep_time() => {}
-        () = broker.groups.offsets.ended() => tracing::error!("the thread of offset commits ended"),
-        () = wait_for(&mut stop, Stop::Drain) => broker.groups.close(),
     }
 }
 

@@ -69,3 +69,26 @@ pub(crate) fn of_change(error: &ChangeError) -> ErrorCode {
         ChangeError::Disk(_) => ErrorCode::KAFKA_STORAGE_ERROR,
     }
 }
+
+/// A client that knows the leader's epoch is told when its knowledge is not ours (KIP-320).
+pub(crate) fn check_epoch(asked: i32, ours: i32) -> Result<(), ErrorCode> {
+    match asked {
+        ..0 => Ok(()),
+        _ if asked < ours => Err(ErrorCode::FENCED_LEADER_EPOCH),
+        _ if asked > ours => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_that_is_not_ours_is_told_apart() {
+        assert_eq!(check_epoch(-1, 5), Ok(()));
+        assert_eq!(check_epoch(5, 5), Ok(()));
+        assert_eq!(check_epoch(4, 5), Err(ErrorCode::FENCED_LEADER_EPOCH));
+        assert_eq!(check_epoch(6, 5), Err(ErrorCode::UNKNOWN_LEADER_EPOCH));
+    }
+}

@@ -189,7 +189,9 @@ impl Plan {
         asked: &FetchPartition,
     ) -> PartitionData {
         let bounds = partition.bounds();
-        if let Err(error) = check_epoch(asked.current_leader_epoch, bounds.leader_epoch) {
+        if let Err(error) =
+            error_codes::check_epoch(asked.current_leader_epoch, bounds.leader_epoch)
+        {
             return self.fail(asked, error, Some(bounds));
         }
         match partition.find(context.ring, Offset(asked.fetch_offset)).await {
@@ -305,16 +307,6 @@ fn partition_data(asked: &FetchPartition, bounds: Bounds) -> PartitionData {
     }
 }
 
-/// A client that knows the leader's epoch is told when its knowledge is not ours (KIP-320).
-pub(crate) fn check_epoch(asked: i32, ours: i32) -> Result<(), ErrorCode> {
-    match asked {
-        ..0 => Ok(()),
-        _ if asked < ours => Err(ErrorCode::FENCED_LEADER_EPOCH),
-        _ if asked > ours => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
-        _ => Ok(()),
-    }
-}
-
 impl Fetched {
     fn error(error_code: ErrorCode) -> Self {
         let response = FetchResponse { error_code, ..FetchResponse::default() };
@@ -348,14 +340,6 @@ impl Drop for Waits<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_epoch_that_is_not_ours_is_told_apart() {
-        assert_eq!(check_epoch(-1, 5), Ok(()));
-        assert_eq!(check_epoch(5, 5), Ok(()));
-        assert_eq!(check_epoch(4, 5), Err(ErrorCode::FENCED_LEADER_EPOCH));
-        assert_eq!(check_epoch(6, 5), Err(ErrorCode::UNKNOWN_LEADER_EPOCH));
-    }
 
     #[test]
     fn a_fetch_waits_only_while_waiting_can_make_it_better() {

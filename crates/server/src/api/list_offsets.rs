@@ -11,7 +11,6 @@ use penstock_wire::messages::{
 use crate::api::context::RequestContext;
 use crate::api::doubles::{Doubles, Named};
 use crate::api::error_codes;
-use crate::api::fetch::check_epoch;
 use crate::broker::read::ReadError;
 use crate::broker::read_errors::{self, What};
 use crate::pace::Pace;
@@ -89,7 +88,7 @@ async fn find(
         .partition(topic, asked.partition_index)
         .map_err(error_codes::of_unserved)?;
     let bounds = partition.bounds();
-    check_epoch(asked.current_leader_epoch, bounds.leader_epoch)?;
+    error_codes::check_epoch(asked.current_leader_epoch, bounds.leader_epoch)?;
     let end_of_log = |offset: penstock_storage::Offset| Place {
         offset: offset.0,
         timestamp_ms: NONE,

@@ -1,6 +1,12 @@
-//! One request, one reply: decodes a frame, hands it to who answers it, encodes the answer.
+//! One request, one reply: decodes a frame, calls the API's handler, encodes the answer.
 //!
-//! Called by connection. Adding an API is a row in `wire`'s table and an arm here.
+//! | key | API | versions | KIPs |
+//! |---|---|---|---|
+//! | 18 | ApiVersions | 0-4 | 3: the client's software, version 0 as the answer to an unknown version (KIP-511) |
+//!
+//! Called by connection. Adding an API is a row in `wire`'s table, a file in this folder with a row
+//! like the one above in its head comment, and an arm of [`respond`]. Not done: supported features
+//! in ApiVersions (KIP-584).
 
 pub(crate) mod alter_configs;
 pub(crate) mod answer_budget;
@@ -33,13 +39,13 @@ use penstock_wire::{
 use crate::api::fetch::Range;
 use context::RequestContext;
 
-/// A laid-out answer and the file ranges its slots stand for.
+/// An answer, and the file ranges that its slots stand for.
 pub(crate) struct Reply {
     pub(crate) answer: Answer,
     pub(crate) ranges: Few<Range>,
 }
 
-/// Why a request gets no reply and its connection no second chance.
+/// Why a request gets no reply. Its connection ends.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoReply {
     #[error("not a request that can be answered: {0}")]
@@ -66,8 +72,8 @@ pub(crate) async fn answer(
     let holds_share = frame.len() + PREFIX_LEN > context.broker.settings.receive_free_bytes;
     let (header, request) = match decode_request(frame) {
         Ok(decoded) => decoded,
-        // A client newer than us asks in its newest version what there is: it is told in the
-        // oldest.
+        // A client newer than this server asks in its newest version. It understands an answer in
+        // the oldest.
         Err(RequestError::UnsupportedVersion { api_key, correlation_id, .. })
             if api_key == ApiKey::ApiVersions as i16 =>
         {
@@ -177,7 +183,7 @@ async fn respond(
     Ok(Some((response, Few::new())))
 }
 
-/// Waits for an answer that may take long; a peer that leaves meanwhile needs none.
+/// Waits for an answer that may take long. A peer that leaves meanwhile needs none.
 async fn while_peer_stays<T>(
     context: &RequestContext<'_>,
     answer: impl Future<Output = T>,

@@ -1,4 +1,4 @@
-//! What the server's failures are called in Kafka's protocol. Pure.
+//! Kafka's error codes for this server's failures. Pure.
 
 use penstock_storage::{AppendError, FindError, ProduceError};
 use penstock_wire::ErrorCode;
@@ -70,7 +70,8 @@ pub(crate) fn of_change(error: &ChangeError) -> ErrorCode {
     }
 }
 
-/// A client that knows the leader's epoch is told when its knowledge is not ours (KIP-320).
+/// Checks the leader epoch that a client knows against the partition's (KIP-320). Negative: the
+/// client knows none.
 pub(crate) fn check_epoch(asked: i32, ours: i32) -> Result<(), ErrorCode> {
     match asked {
         ..0 => Ok(()),

@@ -1,11 +1,11 @@
 //! FindCoordinator: which server coordinates a group. This one coordinates all of them.
 //!
-//! | key | versions | KIPs |
-//! |---|---|---|
-//! | 10 | 0-4 | 1: transactional ids as keys (KIP-98), 4: several keys in one request (KIP-699) |
+//! | key | API | versions | KIPs |
+//! |---|---|---|---|
+//! | 10 | FindCoordinator | 0-4 | 1: transactional ids as keys (KIP-98), 4: several keys in one request (KIP-699) |
 //!
-//! Not done: coordinators of transactions. A producer that looks for one is refused at once, with a
-//! code on which it gives up.
+//! Not done: coordinators of transactions. A request for one is refused at once, with a code on
+//! which producers give up.
 
 use penstock_wire::messages::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 use penstock_wire::{ErrorCode, Str};
@@ -16,14 +16,14 @@ use crate::pace::Pace;
 const KEY_IS_A_GROUP: i8 = 0;
 const KEY_IS_A_TRANSACTION: i8 = 1;
 
-/// From this version on, FindCoordinator asks for several keys at once (KIP-699).
+/// From this version on, a request has several keys (KIP-699).
 const KEYS_SINCE: i16 = 4;
 
-const NOBODY: i32 = -1;
+const NO_NODE: i32 = -1;
 
 const NO_TRANSACTIONS: &str = "transactions are not supported by this server";
 
-/// Who coordinates a group: this server, all of them. The answer takes `left_bytes` at most.
+/// Answers a FindCoordinator request. The answer takes `left_bytes` at most.
 pub(crate) async fn find_coordinator(
     cluster: &Cluster,
     api_version: i16,
@@ -31,7 +31,7 @@ pub(crate) async fn find_coordinator(
     mut left_bytes: usize,
 ) -> FindCoordinatorResponse {
     if request.key_type != KEY_IS_A_GROUP {
-        return nobody(api_version, request).await;
+        return refuse_all(api_version, request).await;
     }
     let (node_id, (host, port)) = (cluster.node_id, &cluster.advertised);
     let (host, port) = (Str::from(host.as_str()), i32::from(*port));
@@ -44,8 +44,8 @@ pub(crate) async fn find_coordinator(
             }
             None => Coordinator {
                 key,
-                node_id: NOBODY,
-                port: NOBODY,
+                node_id: NO_NODE,
+                port: NO_NODE,
                 error_code: ErrorCode::INVALID_REQUEST,
                 ..Coordinator::default()
             },
@@ -60,16 +60,15 @@ pub(crate) async fn find_coordinator(
     }
 }
 
-/// Refuses at once, and for good: a producer must not look for what there is not until its time is
-/// over.
-async fn nobody(api_version: i16, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+/// Refuses at once and for good. A producer must not retry for a coordinator that cannot come.
+async fn refuse_all(api_version: i16, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let (error_code, words) = match request.key_type {
-        // The only code on which librdkafka gives up at once. It asks key by key, and shows the
+        // librdkafka gives up at once on this code alone. It asks key by key, and shows the
         // message.
         KEY_IS_A_TRANSACTION if api_version < KEYS_SINCE => {
             (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, NO_TRANSACTIONS)
         }
-        // Java gives up on any code that promises no better, and shows the message unless it is the
+        // Java gives up on any code that is not retriable, and shows the message with any but the
         // one above.
         KEY_IS_A_TRANSACTION => (ErrorCode::UNSUPPORTED_VERSION, NO_TRANSACTIONS),
         _ => (ErrorCode::INVALID_REQUEST, "only groups have a coordinator here"),
@@ -77,8 +76,8 @@ async fn nobody(api_version: i16, request: FindCoordinatorRequest) -> FindCoordi
     let error_message = Some(Str::from_static(words));
     let coordinator = |key| Coordinator {
         key,
-        node_id: NOBODY,
-        port: NOBODY,
+        node_id: NO_NODE,
+        port: NO_NODE,
         error_code,
         error_message: error_message.clone(),
         ..Coordinator::default()
@@ -86,14 +85,14 @@ async fn nobody(api_version: i16, request: FindCoordinatorRequest) -> FindCoordi
     FindCoordinatorResponse {
         error_code,
         error_message: error_message.clone(),
-        node_id: NOBODY,
-        port: NOBODY,
+        node_id: NO_NODE,
+        port: NO_NODE,
         coordinators: of_each(request.coordinator_keys, coordinator).await,
         ..FindCoordinatorResponse::default()
     }
 }
 
-/// One for each key, letting other connections in between.
+/// Makes one entry for each key, letting other connections in between.
 async fn of_each(keys: Vec<Str>, mut of: impl FnMut(Str) -> Coordinator) -> Vec<Coordinator> {
     let (mut all, mut pace) = (Vec::with_capacity(keys.len()), Pace::default());
     for key in keys {

@@ -1,6 +1,12 @@
-//! OffsetCommit and OffsetFetch: how far groups have come, as the protocol has it.
+//! OffsetCommit and OffsetFetch: the committed offsets of consumer groups.
 //!
-//! Called by api. What is kept of a request is copied out of its frame.
+//! | key | API | versions | KIPs |
+//! |---|---|---|---|
+//! | 8 | OffsetCommit | 2-8 | 5: no retention time (KIP-211), 6: leader epoch (KIP-320), 7: static members (KIP-345) |
+//! | 9 | OffsetFetch | 1-8 | 2: all topics (KIP-88), 5: leader epoch (KIP-320), 7: stable offsets (KIP-447), 8: several groups (KIP-709) |
+//!
+//! What outlives a request is copied out of its frame. Not done: expiry of offsets, transactional
+//! commits, the new consumer protocol (9, KIP-848).
 
 use penstock_wire::ErrorCode;
 use penstock_wire::messages::*;
@@ -9,15 +15,15 @@ use crate::api::groups::{caller, code};
 use crate::broker::groups::{Groups, OnItsWay, owned, refusal};
 use penstock_coordinator::{Commit, Committed};
 
-/// A client's own words with an offset: Kafka's `offset.metadata.max.bytes`.
+/// The largest metadata of a commit: Kafka's `offset.metadata.max.bytes`.
 pub(super) const OFFSET_METADATA_MAX_BYTES: usize = 4096;
 
-/// What a partition's answer takes without its metadata, generously.
+/// A partition's answer without its metadata, rounded up.
 const PARTITION_BYTES: usize = 96;
 
 impl Groups {
-    /// Puts what can be committed on its way to the journal. `exists` tells topics' partitions;
-    /// none of them may go before this returns, or the commit would outlive its topic.
+    /// Queues the valid part of a commit for the journal. `exists` looks a partition up. No
+    /// partition may be deleted before this returns, or the commit would outlive its topic.
     pub(crate) fn begin_commit(
         &self,
         request: OffsetCommitRequest,
@@ -57,8 +63,8 @@ impl Groups {
         OffsetFetchResponse { topics, error_code, groups, ..OffsetFetchResponse::default() }
     }
 
-    /// The offsets asked for, or all. A request may name the same ones again and again:
-    /// `left_bytes` is what the answer may still grow by.
+    /// The offsets of the topics asked for, or of all. A request may repeat names, so `left_bytes`
+    /// bounds what the answer may still grow by.
     fn offsets_of(
         &self,
         group: &str,
@@ -90,14 +96,15 @@ impl Groups {
     }
 }
 
-/// A commit on its way to the journal.
+/// A commit that is queued for the journal.
 pub(crate) struct BegunCommit {
     answers: Vec<OffsetCommitResponseTopic>,
     on_its_way: Result<Option<OnItsWay>, ErrorCode>,
 }
 
 impl BegunCommit {
-    /// Answers when it is in the page cache, or on the disk. Dropped, it may be made all the same.
+    /// Answers once the commit is visible and, in `fsync` mode, on the disk. Dropped, the commit
+    /// may still be made.
     pub(crate) async fn answered(self) -> OffsetCommitResponse {
         let BegunCommit { answers: mut topics, on_its_way } = self;
         let made = match on_its_way {
@@ -113,7 +120,7 @@ impl BegunCommit {
     }
 }
 
-/// Puts what can be committed into `commit`, and answers for all.
+/// Sorts valid entries into `commit`, and answers each entry.
 fn sorted(
     commit: &mut Commit,
     asked: Vec<OffsetCommitRequestTopic>,
@@ -154,7 +161,7 @@ fn committed(
     })
 }
 
-/// Offset -1 stands for "nothing committed": the client starts where `auto.offset.reset` says.
+/// Offset -1 means that nothing is committed: the client starts by its `auto.offset.reset`.
 fn fetched(partition_index: i32, at: Option<&Committed>) -> OffsetFetchResponsePartition {
     OffsetFetchResponsePartition {
         partition_index,

@@ -1,7 +1,15 @@
-//! The requests of members as the protocol has them: checked, told to [`Groups`], and its answers
-//! put in words.
+//! JoinGroup, SyncGroup, Heartbeat, LeaveGroup: membership of consumer groups.
 //!
-//! Called by api, one method an API. What is kept of a request is copied out of its frame.
+//! | key | API | versions | KIPs |
+//! |---|---|---|---|
+//! | 11 | JoinGroup | 0-9 | 1: rebalance time-out (KIP-62), 4: member ids first (KIP-394), 5: static members (KIP-345), 7: protocol type (KIP-559), 8: reason (KIP-800), 9: leaders that need not assign (KIP-814) |
+//! | 12 | Heartbeat | 0-4 | 3: static members (KIP-345) |
+//! | 13 | LeaveGroup | 0-5 | 3: several members (KIP-345), 5: reason (KIP-800) |
+//! | 14 | SyncGroup | 0-5 | 3: static members (KIP-345), 5: protocol type (KIP-559) |
+//!
+//! A request becomes an event of [`Groups`], and the coordinator's answer becomes a response. What
+//! outlives a request is copied out of its frame. Not done: the new consumer protocol (KIP-848),
+//! share groups, listing and describing groups.
 
 #[cfg(test)]
 mod tests;
@@ -13,18 +21,18 @@ use penstock_wire::{ErrorCode, Str};
 use crate::broker::groups::{Groups, owned};
 use penstock_coordinator::{Caller, Join, Joined, Protocol, SyncUp};
 
-/// Ways to assign partitions that one member may name; clients name one to three.
+/// Protocols (ways to assign partitions) that one member may name; clients name one to three.
 const PROTOCOLS_MAX: usize = 32;
 
-/// From this version on, a member must come back with the id it was given (KIP-394).
+/// From this version on, a member must join again with the id it was given (KIP-394).
 pub(super) const MEMBER_ID_REQUIRED_SINCE: i16 = 4;
 
-/// From this version on, a leader can be told not to assign (KIP-814).
+/// From this version on, a leader can be asked not to assign (KIP-814).
 const SKIP_ASSIGNMENT_SINCE: i16 = 9;
 
 impl Groups {
-    /// Answers when the rebalance is complete: up to the longest rebalance time-out of the group's
-    /// members.
+    /// Answers when the rebalance is complete, at the latest after the longest rebalance time-out
+    /// of the group's members.
     pub(crate) async fn join_group(
         &self,
         api_version: i16,
@@ -47,7 +55,7 @@ impl Groups {
         }
     }
 
-    /// Answers when the leader has assigned.
+    /// Answers when the leader has brought the assignments.
     pub(crate) async fn sync_group(&self, request: SyncGroupRequest) -> SyncGroupResponse {
         let assignments = request.assignments.iter();
         let sync = SyncUp {
@@ -81,7 +89,7 @@ impl Groups {
     }
 
     pub(crate) fn leave_group(&self, request: LeaveGroupRequest) -> LeaveGroupResponse {
-        // Up to version 2 there is one member and its error is the request's.
+        // Up to version 2 there is one member, and its error is the request's.
         if request.members.is_empty() {
             let error_code = code(self.leave(&request.group_id, &request.member_id, None));
             return LeaveGroupResponse { error_code, ..LeaveGroupResponse::default() };
@@ -118,7 +126,7 @@ fn join_of(api_version: i16, request: &JoinGroupRequest) -> Result<Join, ErrorCo
         new_member_id: format!("member-{}", uuid::Uuid::new_v4()).into(),
         instance_id: request.group_instance_id.as_ref().map(owned),
         session_timeout_ms,
-        // Version 0 has none: the session's stands for it.
+        // Version 0 has none; the session time-out counts instead.
         rebalance_timeout_ms: u64::try_from(request.rebalance_timeout_ms)
             .unwrap_or(session_timeout_ms),
         protocol_type: owned(&request.protocol_type),

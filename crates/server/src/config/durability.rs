@@ -1,5 +1,5 @@
-//! What an operator may choose about acknowledgements: `--durability`. Who keeps the promise is
-//! [`crate::broker::partition`] for records and `groups/offset_store.rs` for committed offsets.
+//! `--durability`: what an acknowledgement promises. [`crate::broker::partition`] keeps the promise
+//! for records, `groups/offset_store.rs` for committed offsets.
 
 /// What holds when a producer is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(crate) enum Durability {
     Fsync,
 }
 
-/// What survives what; the README has the same.
+/// What survives which failure; the README has the same table.
 pub(crate) const TABLE: &str = "\
 What has been acknowledged, and survives:
   acks    --durability  SIGKILL  power cut                      error of the disk

@@ -1,9 +1,9 @@
-//! What an operator may set, and from where: flags over environment over file.
+//! Every setting, from flags over environment over file.
 //!
 //! Every setting has one key. In the file the key stands as it is (`log.segment.bytes = 1048576`,
-//! or in tables, which is the same to TOML); in the environment it is `PENSTOCK_` and the key in
-//! capitals with underscores; on the command line it has a flag of its own or goes by `--set
-//! KEY=VALUE`. Keys that Apache Kafka has bear Kafka's names. A key that nobody knows is an error.
+//! or in tables, which is the same to TOML). In the environment it is `PENSTOCK_` and the key in
+//! capitals with underscores. On the command line it has a flag of its own or goes by `--set
+//! KEY=VALUE`. Keys that Apache Kafka has bear Kafka's names. An unknown key is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -29,11 +29,11 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     /// Where the server listens.
     pub(crate) listen: SocketAddr,
-    /// What clients are told to connect to; the listen address when absent.
+    /// The address that clients connect to; the listen address if absent.
     pub(crate) advertise: Option<(String, u16)>,
     /// Worker threads, each with its own ring.
     pub(crate) workers: usize,
-    /// What an acknowledgement says.
+    /// What an acknowledgement promises.
     pub(crate) durability: Durability,
     /// How record bytes go out.
     pub(crate) fetch_path: FetchPath,
@@ -45,45 +45,45 @@ pub(crate) struct Settings {
     pub(crate) auto_create_topics: bool,
     /// Defaults of every topic.
     pub(crate) log: LogConfig,
-    /// How often what was appended is synced, so that a start after a crash need not read it.
+    /// How often appended records are synced, so that a start after a crash need not read them.
     pub(crate) checkpoint_interval: Duration,
-    /// How much of the sealed segments is read to find damage; 0: nothing.
+    /// How fast sealed segments are read to find damage; 0: never.
     pub(crate) scrub_bytes_per_second: u64,
-    /// How often retention is looked at.
+    /// How often retention runs.
     pub(crate) retention_check_interval: Duration,
     /// The largest frame taken.
     pub(crate) frame_max_bytes: u32,
     /// The largest fetch answer, in record bytes.
     pub(crate) fetch_max_bytes: u64,
-    /// Whether a cold range leaves the page cache when its reader goes on.
+    /// Whether cold ranges leave the page cache behind their reader.
     pub(crate) fetch_drop_behind: bool,
     /// Request bytes of all connections in memory at once.
     pub(crate) requests_in_flight_max_bytes: u32,
     /// Connections at once.
     pub(crate) connections_max: usize,
-    /// Bytes of a frame that are received without asking for a share of those. Not a key.
+    /// The largest frame that is received without a share of those bytes. Not a key.
     pub(crate) receive_free_bytes: usize,
-    /// What answers in the making may take, all together. Not a key.
+    /// Memory of all answers in the making. Not a key.
     pub(crate) answers_in_flight_max_bytes: usize,
-    /// What one answer may take beside records. Not a key.
+    /// Memory of one answer beside its records. Not a key.
     pub(crate) answer_max_bytes: usize,
-    /// A connection that asks nothing for so long is closed.
+    /// A connection without a request for this long is closed.
     pub(crate) connection_idle_max: Duration,
-    /// A frame must be complete so long after its first byte.
+    /// The time from a frame's first byte to its last.
     pub(crate) frame_timeout: Duration,
-    /// An answer must be taken by its peer within this time without any progress.
+    /// A peer must take some of its answer within this time.
     pub(crate) send_timeout: Duration,
-    /// SO_SNDBUF of every connection; none: the kernel's own tuning.
+    /// SO_SNDBUF of every connection; none: the kernel tunes it.
     pub(crate) send_buffer_bytes: Option<usize>,
     /// Free disk space below which produce is refused.
     pub(crate) disk_reserve_bytes: u64,
     /// Free share of the disk, in percent, below which produce is refused.
     pub(crate) disk_reserve_percent: u64,
-    /// What bounds consumer groups.
+    /// Bounds of consumer groups.
     pub(crate) groups: GroupLimits,
-    /// How long a stop waits for requests in flight.
+    /// How long a stop may take.
     pub(crate) drain_timeout: Duration,
-    /// Keys that an operator has set, to their default or not.
+    /// Keys that an operator has set, even if to their default.
     pub(crate) explicit: BTreeSet<&'static str>,
 }
 
@@ -124,7 +124,7 @@ impl Default for Settings {
     }
 }
 
-/// A setting that cannot be taken.
+/// Why a setting is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingError {
     /// No setting has this key.
@@ -168,55 +168,55 @@ pub(crate) enum SettingError {
     NotToml(#[from] Box<toml::de::Error>),
 }
 
-/// Every key, in the order of the documentation: key, default as text, what it is.
+/// Every key in the order of the documentation, with its meaning and [its default].
 pub(crate) const KEYS: &[(&str, &str)] = &[
     ("data-dir", "where the partitions live [./penstock-data]"),
     ("listen", "HOST:PORT to listen on [127.0.0.1:9092]"),
-    ("advertise", "HOST:PORT that clients are told to use [the listen address]"),
+    ("advertise", "HOST:PORT that clients connect to [the listen address]"),
     ("workers", "worker threads [one a core]"),
-    ("durability", "acknowledged when in the page cache (os) or on the disk (fsync) [os]"),
+    ("durability", "acknowledge records in the page cache (os) or on the disk (fsync) [os]"),
     ("fetch-path", "auto, chain, sendfile or copy [auto]"),
     ("metrics", "HOST:PORT for /metrics, /healthz and /readyz [off]"),
-    ("num.partitions", "partitions of a topic created without a number [1]"),
-    ("auto.create.topics.enable", "asking for an unknown topic creates it [true]"),
+    ("num.partitions", "partitions of a topic that is created without a count [1]"),
+    ("auto.create.topics.enable", "a request for an unknown topic creates it [true]"),
     ("log.segment.bytes", "a segment rolls at this size [1 GiB]"),
     ("log.roll.ms", "a segment rolls at this age [7 days]"),
-    ("log.retention.ms", "segments older than this go; -1: never [7 days]"),
-    ("log.retention.bytes", "a partition keeps this much; -1: all [-1]"),
+    ("log.retention.ms", "segments older than this are deleted; -1: none [7 days]"),
+    ("log.retention.bytes", "a larger partition loses its oldest segments; -1: none [-1]"),
     (
         "log.flush.interval.messages",
-        "so many records are synced before they are acknowledged [never]",
+        "the write that completes so many records is synced first [never]",
     ),
-    ("log.flush.interval.ms", "records are synced so long after they came, to the second [never]"),
-    ("log.retention.check.interval.ms", "how often retention is looked at [300000]"),
-    ("flush.checkpoint.interval.ms", "a crash makes a start read what is newer than this [60000]"),
+    ("log.flush.interval.ms", "records are synced at most so long after, to the second [never]"),
+    ("log.retention.check.interval.ms", "how often retention runs [300000]"),
     (
-        "scrub.bytes.per.second",
-        "sealed segments are read so fast to find damage; 0: not at all [0]",
+        "flush.checkpoint.interval.ms",
+        "how often logs are synced; a start after a crash reads the rest [60000]",
     ),
+    ("scrub.bytes.per.second", "how fast sealed segments are read to find damage; 0: never [0]"),
     ("message.max.bytes", "largest record batch [1048588]"),
     ("log.message.timestamp.type", "CreateTime or LogAppendTime [CreateTime]"),
-    ("log.message.timestamp.before.max.ms", "a record may be so much older [no limit]"),
-    ("log.message.timestamp.after.max.ms", "a record's time may lie so far ahead [3600000]"),
-    ("penstock.verify.compressed", "decompress what producers send and check the records [false]"),
+    ("log.message.timestamp.before.max.ms", "how old a record's time may be [no limit]"),
+    ("log.message.timestamp.after.max.ms", "how far ahead a record's time may be [3600000]"),
+    ("penstock.verify.compressed", "decompress produced batches and check their records [false]"),
     ("socket.request.max.bytes", "largest request frame [100 MiB, or queued.max.request.bytes]"),
     ("fetch.max.bytes", "largest fetch answer, in record bytes [55 MiB]"),
-    ("fetch.drop.behind", "what a scan read from disk leaves the page cache behind it [false]"),
+    ("fetch.drop.behind", "pages that a scan read from disk leave the page cache [false]"),
     ("queued.max.request.bytes", "request bytes in memory at once [min(256 MiB, memory / 8)]"),
     ("max.connections", "connections at once [min(10000, open files / 4, memory / 128 KiB)]"),
-    ("connections.max.idle.ms", "a silent connection is closed after this [600000]"),
-    ("frame.timeout.ms", "a request must be complete after its first byte [30000]"),
-    ("send.timeout.ms", "a peer must take something of its answer within this [30000]"),
+    ("connections.max.idle.ms", "a connection without a request is closed after this [600000]"),
+    ("frame.timeout.ms", "time from a request's first byte to its last [30000]"),
+    ("send.timeout.ms", "a peer must take some of its answer within this [30000]"),
     ("socket.send.buffer.bytes", "SO_SNDBUF; -1: the kernel's own tuning [262144]"),
     ("disk.reserve.bytes", "produce is refused below this much free disk [1 GiB]"),
     ("disk.reserve.percent", "produce is refused below this share of free disk [5]"),
-    ("group.initial.rebalance.delay.ms", "a new group waits so long for more members [100]"),
-    ("group.min.session.timeout.ms", "shortest session a member may ask for [6000]"),
-    ("group.max.session.timeout.ms", "longest session a member may ask for [1800000]"),
+    ("group.initial.rebalance.delay.ms", "how long a new group waits for more members [100]"),
+    ("group.min.session.timeout.ms", "shortest session time-out of a member [6000]"),
+    ("group.max.session.timeout.ms", "longest session time-out of a member [1800000]"),
     ("group.max.size", "members of one group [1000]"),
     (
         "drain.timeout.ms",
-        "how long a stop may take: three quarters for requests in flight, the rest for the disk [30000]",
+        "how long a stop may take: 3/4 for requests in flight, the rest for the disk [30000]",
     ),
 ];
 
@@ -273,7 +273,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Looks at what no single key can tell; to be called when all are set.
+    /// Checks relations between settings; called when all are set.
     ///
     /// # Errors
     /// Settings that contradict each other.
@@ -369,16 +369,16 @@ impl Settings {
     pub(crate) fn advertised(&self, bound: SocketAddr) -> (String, u16) {
         match &self.advertise {
             Some((host, port)) => (host.clone(), *port),
-            // A wildcard is where to listen, not where to connect: clients on this host are the
-            // ones for whom a default can be right.
+            // A wildcard is an address to listen on, not one to connect to. The default is right
+            // for clients on this host.
             None if bound.ip().is_unspecified() => ("localhost".to_owned(), bound.port()),
             None => (bound.ip().to_string(), bound.port()),
         }
     }
 }
 
-/// Sets one topic configuration by Kafka's topic-level name. `Ok(None)`: no such name, or none that
-/// a log heeds.
+/// Sets one topic configuration by Kafka's topic-level name. `Ok(None)`: an unknown name, or one
+/// without effect on a log.
 ///
 /// # Errors
 /// Why the value does not fit.
@@ -435,7 +435,7 @@ pub(crate) fn set_log_config(
 
 const ENVIRONMENT_PREFIX: &str = "PENSTOCK_";
 
-/// Names with the prefix that other programs of the project read.
+/// Names with the prefix that are no settings: other programs of the project read them.
 const NOT_SETTINGS: &[&str] = &["CONFIG", "LOG", "LOG_FORMAT", "BIN", "RECORDS"];
 
 fn environment_name(key: &str) -> String {
@@ -484,7 +484,7 @@ fn host_and_port(value: &str) -> Result<(String, u16), String> {
     if host.is_empty() { Err("has no host".to_owned()) } else { Ok((host.to_owned(), port)) }
 }
 
-/// A hint for a key that was misspelt: the known key that shares most of its words.
+/// A hint for a misspelt key: the known key that shares most words with it.
 fn nearest(key: &str) -> String {
     let words = |key: &str| -> Vec<String> {
         key.to_lowercase().split(['.', '-', '_']).map(str::to_owned).collect()

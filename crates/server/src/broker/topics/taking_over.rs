@@ -1,5 +1,5 @@
-//! Topics that came from elsewhere get their entries in the registry: from a Kafka, or from a
-//! Penstock that had no registry.
+//! Makes entries in the registry for topics that came from elsewhere: from a Kafka, or from a
+//! Penstock without a registry.
 //!
 //! ```text
 //!   directory without an entry, or of another topic id     ──► an entry, with the configs that Kafka's metadata
@@ -9,10 +9,9 @@
 //!   either of them                                         ──► offsets that groups committed to the Kafka
 //! ```
 //!
-//! **Nothing expires by a default that was not meant for it.** What a topic's owner set is in the
-//! metadata log; what a broker's configuration file set is not. So a topic whose retention is not
-//! known keeps everything until its operator decides (`penstock adopt`, or `retention.ms` of the
-//! topic).
+//! **Nothing expires by a default that was not meant for it.** The metadata log has what a topic's
+//! owner set, but not what a broker's configuration file set. So a topic of unknown retention keeps
+//! everything until its operator decides (`penstock adopt`, or `retention.ms` of the topic).
 //!
 //! Called by opening and by the command `adopt`, before any log is opened. Blocks.
 
@@ -33,37 +32,37 @@ use crate::broker::groups::OffsetStore;
 use crate::broker::overrides::Overrides;
 use crate::broker::registry::{Entry, Registry};
 
-/// What a topic has in the data directory.
+/// A topic's directories.
 #[derive(Debug, Default)]
 struct Directories {
     indexes: BTreeSet<i32>,
-    /// Of the partitions that have one. More than one: some have strayed here.
+    /// The topic ids of its partitions. More than one id: some partitions have strayed here.
     ids: Vec<TopicId>,
 }
 
 impl Directories {
-    /// The topic's id: the one that is known if any of them has it, else that of the first.
+    /// The topic's id: `known` if any partition has it, else that of the first partition.
     fn id(&self, known: Option<TopicId>) -> Option<TopicId> {
         known.filter(|known| self.ids.contains(known)).or(self.ids.first().copied())
     }
 }
 
-/// Where the directory came from.
+/// The origin of the data directory.
 #[derive(Debug, Default)]
 struct Origin {
-    /// What its Kafka knew.
+    /// The metadata of its Kafka.
     kafka: Option<Metadata>,
-    /// The node that the directory belongs to there.
+    /// The directory's node id in that Kafka.
     node_id: Option<String>,
-    /// A Penstock without a registry has served it.
+    /// Whether a Penstock without a registry has served it.
     was_ours: bool,
 }
 
-/// Gives every topic that has a directory an entry. Blocks.
+/// Makes an entry for every topic with a directory. Blocks.
 ///
 /// # Errors
-/// The data directory cannot be listed, or the registry cannot be written for another reason than a
-/// lack of room.
+/// The data directory cannot be listed, or the registry cannot be written for another reason than
+/// want of room.
 pub(crate) fn take_over(
     registry: &mut Registry,
     data_dir: &DataDir,
@@ -86,8 +85,8 @@ pub(crate) fn take_over(
     }
     let origin = Origin::of(data_dir, registry);
     if let Err(error) = offsets.begin_taking_over() {
-        // A full disk, say. It matters only if this start is killed as well.
-        tracing::warn!(%error, "cannot write down when committed offsets were written last");
+        // On a full disk, for example. It matters only if this start is killed as well.
+        tracing::warn!(%error, "cannot keep the time of the last committed offset");
     }
     for (topic, directories) in &found {
         let known = registry.get(topic);
@@ -128,7 +127,7 @@ pub(crate) fn take_over(
     }
     keep(registry, entries)?;
     if let Err(error) = offsets.end_taking_over() {
-        tracing::warn!(%error, "cannot remove what was written down for taking offsets over");
+        tracing::warn!(%error, "cannot remove the kept time of the last committed offset");
     }
     Ok(())
 }
@@ -151,7 +150,7 @@ fn directories(data_dir: &DataDir) -> anyhow::Result<BTreeMap<String, Directorie
     let mut found: BTreeMap<String, Directories> = BTreeMap::new();
     for name in data_dir.partitions()? {
         let directories = found.entry(name.topic.clone()).or_default();
-        // One that cannot be read is an error of its partition, found when that is opened.
+        // An unreadable one is an error of its partition, found when that is opened.
         let id = data_dir.topic_id(&name).unwrap_or_default();
         directories.ids.extend(id.filter(|id| !directories.ids.contains(id)));
         directories.indexes.insert(name.partition);
@@ -170,7 +169,7 @@ impl Origin {
         Origin { kafka, node_id, was_ours }
     }
 
-    /// The entry of a topic: what is known of it here, overridden by what its Kafka knows.
+    /// The entry of a topic: known values, overridden by those of its Kafka.
     fn entry(
         &self,
         topic: &str,
@@ -195,8 +194,8 @@ impl Origin {
         for (key, value) in former.into_iter().flat_map(Overrides::iter) {
             config.adopt(key, value);
         }
-        // Also where it sets a retention.ms: it may set no retention.bytes, and take back what it
-        // set.
+        // Also with a retention.ms of its own: it may lack a retention.bytes, and may lose its
+        // values again.
         let retention_held =
             known.map_or(!self.was_ours || in_kafka.is_some(), |entry| entry.retention_held);
         let id = id.unwrap_or_else(TopicId::random);
@@ -208,21 +207,21 @@ impl Origin {
         self.kafka.as_ref().map(|kafka| config_in(kafka, node_id, there)).unwrap_or_default()
     }
 
-    /// Whether what the Kafka's groups committed of a topic can be about the one of this id.
+    /// Whether commits to that Kafka can be about the topic of this id.
     fn may_know(&self, topic: &str, id: TopicId) -> bool {
         let known = self.kafka.as_ref().map(|kafka| kafka.topics.get(topic));
         known.is_none_or(|there| there.is_some_and(|there| there.id == id))
     }
 }
 
-/// A topic's own configs in a Kafka, and what decides on its records in those of the brokers that
-/// can be known.
+/// A topic's own configs in a Kafka, with those broker configs that decide on its records, as far
+/// as they are known.
 pub(crate) fn config_in(
     kafka: &Metadata,
     node_id: Option<&str>,
     there: &TopicMetadata,
 ) -> Overrides {
-    // By rising weight, as in Kafka; with the milliseconds of their units.
+    // By rising precedence, as in Kafka, with the milliseconds of each unit.
     const RETENTION: [(&str, i64); 3] = [
         ("log.retention.hours", 3_600_000),
         ("log.retention.minutes", 60_000),
@@ -249,8 +248,7 @@ pub(crate) fn config_in(
     config
 }
 
-/// What was set for all brokers of the Kafka, overridden by what was set for the one of this
-/// directory.
+/// Configs of all brokers of the Kafka, overridden by those of this directory's broker.
 fn broker_config(kafka: &Metadata, node_id: Option<&str>) -> BTreeMap<String, String> {
     let of_node = |node: &str| kafka.broker_configs.get(node).cloned().unwrap_or_default();
     let mut config = of_node("");
@@ -258,7 +256,7 @@ fn broker_config(kafka: &Metadata, node_id: Option<&str>) -> BTreeMap<String, St
     config
 }
 
-/// Another topic has the name of one that was here: what groups had committed was about that one.
+/// Another topic has taken the name: committed offsets of the name were about the former one.
 fn forget_former(
     topic: &str,
     former: TopicId,
@@ -272,7 +270,7 @@ fn forget_former(
     offsets.forget(topic).context("cannot forget the offsets of a topic that was replaced")
 }
 
-/// Whether a topic without directories was deleted by the Kafka that used the directory.
+/// Whether the Kafka that used the directory deleted a topic that has no directories now.
 fn is_gone(topic: &str, origin: &Origin, data_dir: &DataDir) -> bool {
     let Some(kafka) = &origin.kafka else { return false };
     if kafka.topics.contains_key(topic) {
@@ -295,7 +293,7 @@ fn is_gone(topic: &str, origin: &Origin, data_dir: &DataDir) -> bool {
     true
 }
 
-/// Kafka shortens a long name so that the directory's new one fits.
+/// Kafka shortens long names so that the directory's new name fits.
 fn is_name_of(set_aside: &str, topic: &str) -> bool {
     const NEVER_SHORTER_THAN: usize = 180;
     set_aside == topic || (set_aside.len() >= NEVER_SHORTER_THAN && topic.starts_with(set_aside))
@@ -333,7 +331,7 @@ fn take_offsets_over(
     Ok(())
 }
 
-/// What groups had committed to the Kafka that used the directory. Blocks.
+/// The offsets that groups committed to the Kafka that used the directory. Blocks.
 ///
 /// # Errors
 /// The file system's.
@@ -344,7 +342,7 @@ pub(crate) fn committed_in(
     Ok(committed_offsets::read(data_dir, &decompress, topic_ids, crate::clock::now_ms())?)
 }
 
-/// A group's metadata beside the commits may be large; a batch is no larger than this in any Kafka.
+/// A batch may hold large metadata of groups beside commits; in no Kafka is it larger than this.
 fn decompress(codec: Codec, body: &[u8]) -> Result<Vec<u8>, String> {
     const RECORDS_MAX_BYTES: usize = 128 << 20;
     decompressed(codec, body, RECORDS_MAX_BYTES).map_err(|error| error.to_string())
@@ -366,7 +364,7 @@ fn report(topic: &str, entry: &Entry) {
     );
 }
 
-/// A disk without room does not keep a server from starting: the next start takes over again.
+/// A disk without room does not refuse a start: the next start takes over again.
 fn keep(registry: &mut Registry, entries: BTreeMap<String, Entry>) -> anyhow::Result<()> {
     if *registry.entries() == entries && registry.lists_topics() {
         return Ok(());

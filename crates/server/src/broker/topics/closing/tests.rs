@@ -1,4 +1,4 @@
-//! Stops on a disk whose syncs take their time.
+//! Stops on a disk with slow syncs.
 
 use std::fs::File;
 use std::io;
@@ -20,8 +20,8 @@ use crate::config::settings::Settings;
 
 const COUNT: i32 = 32;
 
-/// Its syncs are counted: all of them, those that run now, and the most that ever ran. None ends
-/// while its gate is held, nor before its time is over.
+/// A disk that counts syncs: all, those that run now, and the most at once. No sync ends while the
+/// gate is held, nor before its time is over.
 #[derive(Debug, Clone, Default)]
 struct SlowDisk(Arc<[AtomicUsize; 3]>, Arc<Mutex<()>>, Arc<AtomicUsize>);
 
@@ -109,7 +109,7 @@ impl DiskFile for SlowFile {
     }
 }
 
-/// A server with a topic, whose syncs are counted from then on.
+/// A server with a topic, on a disk that counts syncs from then on.
 fn made(dir: &Path) -> (Topics, SlowDisk) {
     let settings = Settings { data_dir: dir.to_owned(), ..Settings::default() };
     let disk = SlowDisk::default();
@@ -180,7 +180,7 @@ fn a_stop_whose_time_is_over_leaves_what_is_new_to_the_next_start() {
     }
 }
 
-/// It took 74 s, whatever drain.timeout.ms was.
+/// It once took 74 s, whatever drain.timeout.ms was.
 #[test]
 fn a_stop_on_a_disk_with_syncs_of_100_ms_ends_in_its_time() {
     let dir = tempfile::tempdir().unwrap();

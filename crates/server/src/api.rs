@@ -127,36 +127,28 @@ async fn respond(
             Response::DescribeCluster(metadata::describe_cluster(context))
         }
         Request::FindCoordinator(request) => {
-            let (cluster, left_bytes) =
-                (&context.broker.cluster, context.broker.settings.answer_max_bytes);
-            let found =
-                find_coordinator::find_coordinator(cluster, api_version, request, left_bytes);
+            let found = find_coordinator::find_coordinator(context, api_version, request);
             Response::FindCoordinator(found.await)
         }
         Request::JoinGroup(request) => {
-            let joined = context.broker.groups.join_group(api_version, request);
+            let joined = groups::join_group(&context.broker.groups, api_version, request);
             Response::JoinGroup(while_peer_stays(context, joined).await?)
         }
         Request::SyncGroup(request) => {
-            let synced = context.broker.groups.sync_group(request);
+            let synced = groups::sync_group(&context.broker.groups, request);
             Response::SyncGroup(while_peer_stays(context, synced).await?)
         }
         Request::Heartbeat(request) => {
-            Response::Heartbeat(context.broker.groups.heartbeat_group(&request))
+            Response::Heartbeat(groups::heartbeat_group(&context.broker.groups, &request))
         }
         Request::LeaveGroup(request) => {
-            Response::LeaveGroup(context.broker.groups.leave_group(request))
+            Response::LeaveGroup(groups::leave_group(&context.broker.groups, request))
         }
         Request::OffsetCommit(request) => {
-            let begin = |exists: &dyn Fn(&str, i32) -> bool| {
-                context.broker.groups.begin_commit(request, exists)
-            };
-            let begun = context.broker.topics.while_none_goes(begin);
-            Response::OffsetCommit(begun.answered().await)
+            Response::OffsetCommit(group_offsets::commit(context, request).await)
         }
         Request::OffsetFetch(request) => {
-            let left_bytes = context.broker.settings.answer_max_bytes;
-            Response::OffsetFetch(context.broker.groups.fetch_offsets(request, left_bytes))
+            Response::OffsetFetch(group_offsets::fetch(context, request))
         }
         Request::ApiVersions(_) => {
             Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::NONE))

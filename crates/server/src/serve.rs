@@ -25,7 +25,7 @@ use crate::broker::Broker;
 use crate::broker::file_system::FileSystem;
 use crate::broker::memory::Memory;
 use crate::broker::read_errors;
-use crate::broker::topics::Patience;
+use crate::broker::topics::Deadline;
 use crate::config::limits;
 use crate::config::memory_limit::MemoryLimit;
 use crate::config::settings::Settings;
@@ -90,8 +90,8 @@ pub(crate) async fn run(
     for helper in helpers {
         helper.await??;
     }
-    let patience = Patience { until: time.logs_until, stop: stop.subscribe() };
-    blocking::run(move || broker.topics.close(&patience)).await?
+    let deadline = Deadline { until: time.logs_until, stop: stop.subscribe() };
+    blocking::run(move || broker.topics.close(&deadline)).await?
 }
 
 /// Reads the memory limit and makes the settings fit it.

@@ -10,7 +10,7 @@
 use penstock_wire::messages::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 use penstock_wire::{ErrorCode, Str};
 
-use crate::broker::meta_properties::Cluster;
+use crate::api::context::RequestContext;
 use crate::pace::Pace;
 
 const KEY_IS_A_GROUP: i8 = 0;
@@ -23,16 +23,17 @@ const NO_NODE: i32 = -1;
 
 const NO_TRANSACTIONS: &str = "transactions are not supported by this server";
 
-/// Answers a FindCoordinator request. The answer takes `left_bytes` at most.
+/// Answers a FindCoordinator request. Keys beyond the memory that an answer may take are refused.
 pub(crate) async fn find_coordinator(
-    cluster: &Cluster,
+    context: &RequestContext<'_>,
     api_version: i16,
     request: FindCoordinatorRequest,
-    mut left_bytes: usize,
 ) -> FindCoordinatorResponse {
     if request.key_type != KEY_IS_A_GROUP {
         return refuse_all(api_version, request).await;
     }
+    let cluster = &context.broker.cluster;
+    let mut left_bytes = context.broker.settings.answer_max_bytes;
     let (node_id, (host, port)) = (cluster.node_id, &cluster.advertised);
     let (host, port) = (Str::from(host.as_str()), i32::from(*port));
     let coordinator = |key: Str| {

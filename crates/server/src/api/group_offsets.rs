@@ -11,8 +11,9 @@
 use penstock_wire::ErrorCode;
 use penstock_wire::messages::*;
 
-use crate::api::groups::{caller, code};
-use crate::broker::groups::{Groups, OnItsWay, owned, refusal};
+use crate::api::context::RequestContext;
+use crate::api::groups::{caller, code, owned};
+use crate::broker::groups::{CommitError, Groups, OnItsWay};
 use penstock_coordinator::{Commit, Committed};
 
 /// The largest metadata of a commit: Kafka's `offset.metadata.max.bytes`.
@@ -21,83 +22,97 @@ pub(super) const OFFSET_METADATA_MAX_BYTES: usize = 4096;
 /// A partition's answer without its metadata, rounded up.
 const PARTITION_BYTES: usize = 96;
 
-impl Groups {
-    /// Queues the valid part of a commit for the journal. `exists` looks a partition up. No
-    /// partition may be deleted before this returns, or the commit would outlive its topic.
-    pub(crate) fn begin_commit(
-        &self,
-        request: OffsetCommitRequest,
-        exists: &dyn Fn(&str, i32) -> bool,
-    ) -> BegunCommit {
-        let caller = caller(
-            &request.member_id,
-            request.group_instance_id.as_ref(),
-            request.generation_id_or_member_epoch,
-        );
-        let mut commit = Commit { group: owned(&request.group_id), entries: Vec::new() };
-        let answers = sorted(&mut commit, request.topics, exists);
-        let on_its_way = match commit.group.is_empty() {
-            true => Err(ErrorCode::INVALID_GROUP_ID),
-            false => self.commit(&caller, commit),
-        };
-        BegunCommit { answers, on_its_way }
-    }
+/// Answers an OffsetCommit request once its offsets are in the journal.
+pub(crate) async fn commit(
+    context: &RequestContext<'_>,
+    request: OffsetCommitRequest,
+) -> OffsetCommitResponse {
+    let begin =
+        |exists: &dyn Fn(&str, i32) -> bool| begin_commit(&context.broker.groups, request, exists);
+    context.broker.topics.while_none_goes(begin).answered().await
+}
 
-    pub(crate) fn fetch_offsets(
-        &self,
-        request: OffsetFetchRequest,
-        mut left_bytes: usize,
-    ) -> OffsetFetchResponse {
-        let mut of_group =
-            |group: &str, topics| match self.offsets_of(group, topics, &mut left_bytes) {
-                Ok(topics) => (topics, ErrorCode::NONE),
-                Err(error_code) => (Vec::new(), error_code),
-            };
-        let (topics, error_code) = of_group(&request.group_id, request.topics);
-        let groups =
-            request.groups.into_iter().map(|OffsetFetchRequestGroup { group_id, topics }| {
-                let (topics, error_code) = of_group(&group_id, topics);
-                OffsetFetchResponseGroup { group_id, topics, error_code }
-            });
-        let groups = groups.collect();
-        OffsetFetchResponse { topics, error_code, groups, ..OffsetFetchResponse::default() }
-    }
+/// Answers an OffsetFetch request.
+pub(crate) fn fetch(
+    context: &RequestContext<'_>,
+    request: OffsetFetchRequest,
+) -> OffsetFetchResponse {
+    fetch_offsets(&context.broker.groups, request, context.broker.settings.answer_max_bytes)
+}
 
-    /// The offsets of the topics asked for, or of all. A request may repeat names, so `left_bytes`
-    /// bounds what the answer may still grow by.
-    fn offsets_of(
-        &self,
-        group: &str,
-        asked: Option<Vec<OffsetFetchRequestTopic>>,
-        left_bytes: &mut usize,
-    ) -> Result<Vec<OffsetFetchResponseTopic>, ErrorCode> {
-        let offsets = self.offsets.read();
-        let mut fetch = |index: i32, at: Option<&Committed>| {
-            let partition_bytes = PARTITION_BYTES + at.map_or(0, |at| at.metadata.len());
-            *left_bytes =
-                left_bytes.checked_sub(partition_bytes).ok_or(ErrorCode::INVALID_REQUEST)?;
-            Ok(fetched(index, at))
+/// Queues the valid part of a commit for the journal. `exists` looks a partition up. No
+/// partition may be deleted before this returns, or the commit would outlive its topic.
+pub(super) fn begin_commit(
+    groups: &Groups,
+    request: OffsetCommitRequest,
+    exists: &dyn Fn(&str, i32) -> bool,
+) -> BegunCommit {
+    let caller = caller(
+        &request.member_id,
+        request.group_instance_id.as_ref(),
+        request.generation_id_or_member_epoch,
+    );
+    let mut commit = Commit { group: owned(&request.group_id), entries: Vec::new() };
+    let answers = sorted(&mut commit, request.topics, exists);
+    let on_its_way = match commit.group.is_empty() {
+        true => Err(ErrorCode::INVALID_GROUP_ID),
+        false => groups.commit(&caller, commit),
+    };
+    BegunCommit { answers, on_its_way }
+}
+
+pub(super) fn fetch_offsets(
+    groups: &Groups,
+    request: OffsetFetchRequest,
+    mut left_bytes: usize,
+) -> OffsetFetchResponse {
+    let mut of_group =
+        |group: &str, topics| match offsets_of(groups, group, topics, &mut left_bytes) {
+            Ok(topics) => (topics, ErrorCode::NONE),
+            Err(error_code) => (Vec::new(), error_code),
         };
-        let Some(asked) = asked else {
-            let all = offsets.of_group(group).map(|(name, partitions)| {
-                let partitions = partitions.iter().map(|(index, at)| fetch(*index, Some(at)));
-                let partitions = partitions.collect::<Result<_, _>>()?;
-                Ok(OffsetFetchResponseTopic { name: name.clone(), partitions })
-            });
-            return all.collect();
-        };
-        let some = asked.into_iter().map(|OffsetFetchRequestTopic { name, partition_indexes }| {
-            let at = |index| offsets.get(group, &name, index);
-            let partitions = partition_indexes.iter().map(|index| fetch(*index, at(*index)));
+    let (topics, error_code) = of_group(&request.group_id, request.topics);
+    let answers = request.groups.into_iter().map(|OffsetFetchRequestGroup { group_id, topics }| {
+        let (topics, error_code) = of_group(&group_id, topics);
+        OffsetFetchResponseGroup { group_id, topics, error_code }
+    });
+    let of_groups = answers.collect();
+    OffsetFetchResponse { topics, error_code, groups: of_groups, ..OffsetFetchResponse::default() }
+}
+
+/// The offsets of the topics asked for, or of all. A request may repeat names, so `left_bytes`
+/// bounds what the answer may still grow by.
+fn offsets_of(
+    groups: &Groups,
+    group: &str,
+    asked: Option<Vec<OffsetFetchRequestTopic>>,
+    left_bytes: &mut usize,
+) -> Result<Vec<OffsetFetchResponseTopic>, ErrorCode> {
+    let offsets = groups.offsets.read();
+    let mut fetch = |index: i32, at: Option<&Committed>| {
+        let partition_bytes = PARTITION_BYTES + at.map_or(0, |at| at.metadata.len());
+        *left_bytes = left_bytes.checked_sub(partition_bytes).ok_or(ErrorCode::INVALID_REQUEST)?;
+        Ok(fetched(index, at))
+    };
+    let Some(asked) = asked else {
+        let all = offsets.of_group(group).map(|(name, partitions)| {
+            let partitions = partitions.iter().map(|(index, at)| fetch(*index, Some(at)));
             let partitions = partitions.collect::<Result<_, _>>()?;
-            Ok(OffsetFetchResponseTopic { name, partitions })
+            Ok(OffsetFetchResponseTopic { name: name.clone(), partitions })
         });
-        some.collect()
-    }
+        return all.collect();
+    };
+    let some = asked.into_iter().map(|OffsetFetchRequestTopic { name, partition_indexes }| {
+        let at = |index| offsets.get(group, &name, index);
+        let partitions = partition_indexes.iter().map(|index| fetch(*index, at(*index)));
+        let partitions = partitions.collect::<Result<_, _>>()?;
+        Ok(OffsetFetchResponseTopic { name, partitions })
+    });
+    some.collect()
 }
 
 /// A commit that is queued for the journal.
-pub(crate) struct BegunCommit {
+pub(super) struct BegunCommit {
     answers: Vec<OffsetCommitResponseTopic>,
     on_its_way: Result<Option<OnItsWay>, ErrorCode>,
 }
@@ -105,10 +120,10 @@ pub(crate) struct BegunCommit {
 impl BegunCommit {
     /// Answers once the commit is visible and, in `fsync` mode, on the disk. Dropped, the commit
     /// may still be made.
-    pub(crate) async fn answered(self) -> OffsetCommitResponse {
+    pub(super) async fn answered(self) -> OffsetCommitResponse {
         let BegunCommit { answers: mut topics, on_its_way } = self;
         let made = match on_its_way {
-            Ok(Some(on_its_way)) => on_its_way.done().await.map_err(refusal),
+            Ok(Some(on_its_way)) => on_its_way.done().await.map_err(CommitError::code),
             Ok(None) => Ok(()),
             Err(error_code) => Err(error_code),
         };

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use penstock_wire::messages::*;
 use penstock_wire::{ErrorCode, Str};
 
-use crate::broker::groups::{Groups, owned};
+use crate::broker::groups::Groups;
 use penstock_coordinator::{Caller, Join, Joined, Protocol, SyncUp};
 
 /// Protocols (ways to assign partitions) that one member may name; clients name one to three.
@@ -30,82 +30,80 @@ pub(super) const MEMBER_ID_REQUIRED_SINCE: i16 = 4;
 /// From this version on, a leader can be asked not to assign (KIP-814).
 const SKIP_ASSIGNMENT_SINCE: i16 = 9;
 
-impl Groups {
-    /// Answers when the rebalance is complete, at the latest after the longest rebalance time-out
-    /// of the group's members.
-    pub(crate) async fn join_group(
-        &self,
-        api_version: i16,
-        request: JoinGroupRequest,
-    ) -> JoinGroupResponse {
-        let refuse = |error_code, member_id| JoinGroupResponse {
-            error_code,
-            generation_id: -1,
-            protocol_name: Some(Str::new()),
-            member_id,
-            ..JoinGroupResponse::default()
-        };
-        let join = match join_of(api_version, &request) {
-            Ok(join) => join,
-            Err(error) => return refuse(error, request.member_id),
-        };
-        match self.join(&request.group_id, join).await {
-            Ok(joined) => join_response(joined),
-            Err(refused) => refuse(refused.error, refused.member_id),
-        }
+/// Answers when the rebalance is complete, at the latest after the longest rebalance time-out
+/// of the group's members.
+pub(crate) async fn join_group(
+    groups: &Groups,
+    api_version: i16,
+    request: JoinGroupRequest,
+) -> JoinGroupResponse {
+    let refuse = |error_code, member_id| JoinGroupResponse {
+        error_code,
+        generation_id: -1,
+        protocol_name: Some(Str::new()),
+        member_id,
+        ..JoinGroupResponse::default()
+    };
+    let join = match join_of(api_version, &request) {
+        Ok(join) => join,
+        Err(error) => return refuse(error, request.member_id),
+    };
+    match groups.join(&request.group_id, join).await {
+        Ok(joined) => join_response(joined),
+        Err(refused) => refuse(refused.error, refused.member_id),
     }
+}
 
-    /// Answers when the leader has brought the assignments.
-    pub(crate) async fn sync_group(&self, request: SyncGroupRequest) -> SyncGroupResponse {
-        let assignments = request.assignments.iter();
-        let sync = SyncUp {
-            caller: caller(
-                &request.member_id,
-                request.group_instance_id.as_ref(),
-                request.generation_id,
-            ),
-            protocol_type: request.protocol_type.clone(),
-            protocol: request.protocol_name.clone(),
-            assignments: assignments
-                .map(|one| (owned(&one.member_id), Bytes::copy_from_slice(&one.assignment)))
-                .collect(),
-        };
-        match self.sync(&request.group_id, sync).await {
-            Ok(synced) => SyncGroupResponse {
-                protocol_type: Some(synced.protocol_type),
-                protocol_name: Some(synced.protocol),
-                assignment: synced.assignment,
-                ..SyncGroupResponse::default()
-            },
-            Err(error_code) => SyncGroupResponse { error_code, ..SyncGroupResponse::default() },
-        }
+/// Answers when the leader has brought the assignments.
+pub(crate) async fn sync_group(groups: &Groups, request: SyncGroupRequest) -> SyncGroupResponse {
+    let assignments = request.assignments.iter();
+    let sync = SyncUp {
+        caller: caller(
+            &request.member_id,
+            request.group_instance_id.as_ref(),
+            request.generation_id,
+        ),
+        protocol_type: request.protocol_type.clone(),
+        protocol: request.protocol_name.clone(),
+        assignments: assignments
+            .map(|one| (owned(&one.member_id), Bytes::copy_from_slice(&one.assignment)))
+            .collect(),
+    };
+    match groups.sync(&request.group_id, sync).await {
+        Ok(synced) => SyncGroupResponse {
+            protocol_type: Some(synced.protocol_type),
+            protocol_name: Some(synced.protocol),
+            assignment: synced.assignment,
+            ..SyncGroupResponse::default()
+        },
+        Err(error_code) => SyncGroupResponse { error_code, ..SyncGroupResponse::default() },
     }
+}
 
-    pub(crate) fn heartbeat_group(&self, request: &HeartbeatRequest) -> HeartbeatResponse {
-        let caller =
-            caller(&request.member_id, request.group_instance_id.as_ref(), request.generation_id);
-        let error_code = code(self.heartbeat(&request.group_id, &caller));
-        HeartbeatResponse { error_code, ..HeartbeatResponse::default() }
-    }
+pub(crate) fn heartbeat_group(groups: &Groups, request: &HeartbeatRequest) -> HeartbeatResponse {
+    let caller =
+        caller(&request.member_id, request.group_instance_id.as_ref(), request.generation_id);
+    let error_code = code(groups.heartbeat(&request.group_id, &caller));
+    HeartbeatResponse { error_code, ..HeartbeatResponse::default() }
+}
 
-    pub(crate) fn leave_group(&self, request: LeaveGroupRequest) -> LeaveGroupResponse {
-        // Up to version 2 there is one member, and its error is the request's.
-        if request.members.is_empty() {
-            let error_code = code(self.leave(&request.group_id, &request.member_id, None));
-            return LeaveGroupResponse { error_code, ..LeaveGroupResponse::default() };
-        }
-        let leave = |member: MemberIdentity| {
-            let instance_id = member.group_instance_id.as_deref();
-            let left = self.leave(&request.group_id, &member.member_id, instance_id);
-            MemberResponse {
-                error_code: code(left),
-                member_id: member.member_id,
-                group_instance_id: member.group_instance_id,
-            }
-        };
-        let members = request.members.into_iter().map(leave).collect();
-        LeaveGroupResponse { members, ..LeaveGroupResponse::default() }
+pub(crate) fn leave_group(groups: &Groups, request: LeaveGroupRequest) -> LeaveGroupResponse {
+    // Up to version 2 there is one member, and its error is the request's.
+    if request.members.is_empty() {
+        let error_code = code(groups.leave(&request.group_id, &request.member_id, None));
+        return LeaveGroupResponse { error_code, ..LeaveGroupResponse::default() };
     }
+    let leave = |member: MemberIdentity| {
+        let instance_id = member.group_instance_id.as_deref();
+        let left = groups.leave(&request.group_id, &member.member_id, instance_id);
+        MemberResponse {
+            error_code: code(left),
+            member_id: member.member_id,
+            group_instance_id: member.group_instance_id,
+        }
+    };
+    let members = request.members.into_iter().map(leave).collect();
+    LeaveGroupResponse { members, ..LeaveGroupResponse::default() }
 }
 
 fn join_of(api_version: i16, request: &JoinGroupRequest) -> Result<Join, ErrorCode> {
@@ -160,4 +158,9 @@ pub(super) fn caller(member_id: &Str, instance_id: Option<&Str>, generation: i32
 
 pub(super) fn code(outcome: Result<(), ErrorCode>) -> ErrorCode {
     outcome.err().unwrap_or(ErrorCode::NONE)
+}
+
+/// A copy that does not keep the frame it came in.
+pub(super) fn owned(text: &Str) -> Str {
+    Str::from(&**text)
 }

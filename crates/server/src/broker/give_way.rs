@@ -77,7 +77,7 @@ pub(crate) fn slowest(candidates: &[Candidate], idle_min: Duration, wanted: u64)
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const IDLE_MIN: Duration = Duration::from_secs(1);
 
     fn candidates(of: &[(u64, u64)]) -> Vec<Candidate> {
         let one = |&(idle_ms, holds): &(u64, u64)| Candidate {
@@ -90,16 +90,16 @@ mod tests {
     #[test]
     fn the_slowest_go_first_and_no_more_than_needed() {
         let all = candidates(&[(2000, 10), (5000, 10), (3000, 10), (4000, 10)]);
-        assert_eq!(slowest(&all, PATIENCE, 1), [1]);
-        assert_eq!(slowest(&all, PATIENCE, 10), [1]);
-        assert_eq!(slowest(&all, PATIENCE, 11), [1, 3]);
-        assert_eq!(slowest(&all, PATIENCE, 1000), [1, 3, 2, 0]);
-        assert_eq!(slowest(&all, PATIENCE, 0), [] as [usize; 0]);
+        assert_eq!(slowest(&all, IDLE_MIN, 1), [1]);
+        assert_eq!(slowest(&all, IDLE_MIN, 10), [1]);
+        assert_eq!(slowest(&all, IDLE_MIN, 11), [1, 3]);
+        assert_eq!(slowest(&all, IDLE_MIN, 1000), [1, 3, 2, 0]);
+        assert_eq!(slowest(&all, IDLE_MIN, 0), [] as [usize; 0]);
     }
 
     #[test]
     fn one_that_makes_progress_or_holds_nothing_never_goes() {
         let all = candidates(&[(999, 10), (0, 1 << 30), (9000, 0), (1000, 1)]);
-        assert_eq!(slowest(&all, PATIENCE, u64::MAX), [3]);
+        assert_eq!(slowest(&all, IDLE_MIN, u64::MAX), [3]);
     }
 }

@@ -21,20 +21,19 @@ use parking_lot::Mutex;
 use penstock_coordinator::{
     Answers, Caller, Commit, Group, GroupLimits, Join, JoinAnswer, Refused, SyncAnswer, SyncUp,
 };
-use penstock_wire::{ErrorCode, Str};
+use penstock_wire::ErrorCode;
 use tokio::sync::{Notify, oneshot};
 
-use offset_store::CommitError;
-pub(crate) use offset_store::{OffsetStore, OnItsWay};
+pub(crate) use offset_store::{CommitError, OffsetStore, OnItsWay};
 
-/// The coordinator's table; joins and syncs that wait are tasks of some worker.
+/// The coordinator's table. Waiting joins and syncs are tasks of workers.
 type Table = penstock_coordinator::Table<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>;
 type LiveGroup = Group<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>;
 
 #[derive(Debug)]
 pub(crate) struct Groups {
     table: Mutex<Table>,
-    /// The first due time has come nearer.
+    /// Notified when the first due time has come nearer.
     sooner: Notify,
     started: Instant,
     pub(crate) offsets: Arc<OffsetStore>,
@@ -66,7 +65,7 @@ impl Groups {
         }
     }
 
-    /// Lets everyone go who waits: the server stops. From here on there is no coordinator.
+    /// Answers all waiting members: the server stops. From here on there is no coordinator.
     pub(crate) fn close(&self) {
         self.table.lock().close();
     }
@@ -79,16 +78,16 @@ impl Groups {
         let (waiter, answer) = oneshot::channel();
         let metadata = join.protocols.iter().map(|protocol| protocol.metadata.len());
         let added_bytes = metadata.sum();
-        let told = self.locked(|table, now_ms| {
-            table.tell_or_found(group_id, added_bytes, |group| group.join(join, waiter, now_ms))
+        let outcome = self.locked(|table, now_ms| {
+            table.update_or_create(group_id, added_bytes, |group| group.join(join, waiter, now_ms))
         });
-        if let Err(error) = told {
+        if let Err(error) = outcome {
             return Err(refuse(error));
         }
         answer.await.unwrap_or_else(|_| Err(refuse(ErrorCode::COORDINATOR_NOT_AVAILABLE)))
     }
 
-    /// Waits until the leader has assigned. Dropped: as [`Groups::join`].
+    /// Waits until the leader has brought the assignments. Dropped: as [`Groups::join`].
     pub(crate) async fn sync(&self, group_id: &str, sync: SyncUp) -> SyncAnswer {
         let (waiter, answer) = oneshot::channel();
         self.locked(|table, now_ms| {
@@ -119,7 +118,7 @@ impl Groups {
         })?
     }
 
-    /// Puts a commit on its way to the journal; `None`: there is nothing to commit.
+    /// Queues a commit for the journal; `None`: there is nothing to commit.
     pub(crate) fn commit(
         &self,
         caller: &Caller,
@@ -127,8 +126,8 @@ impl Groups {
     ) -> Result<Option<OnItsWay>, ErrorCode> {
         self.locked(|table, now_ms| {
             table.check_open()?;
-            let told = table.tell(&commit.group, |group| group.may_commit(caller, now_ms));
-            told.unwrap_or(if caller.generation < 0 {
+            let outcome = table.update(&commit.group, |group| group.may_commit(caller, now_ms));
+            outcome.unwrap_or(if caller.generation < 0 {
                 Ok(())
             } else {
                 Err(ErrorCode::ILLEGAL_GENERATION)
@@ -137,10 +136,10 @@ impl Groups {
         if commit.entries.is_empty() {
             return Ok(None);
         }
-        self.offsets.commit(commit).map(Some).map_err(refusal)
+        self.offsets.commit(commit).map(Some).map_err(CommitError::code)
     }
 
-    /// Decides something under the lock; wakes the timekeeper if it must come sooner for that.
+    /// Decides under the lock, and wakes [`Groups::keep_time`] if a group is due sooner.
     fn locked<R>(&self, decide: impl FnOnce(&mut Table, u64) -> R) -> R {
         let mut table = self.table.lock();
         let before_ms = table.next_due_ms();
@@ -159,15 +158,8 @@ impl Groups {
     }
 }
 
-pub(crate) fn refusal(error: CommitError) -> ErrorCode {
-    match error {
-        CommitError::Full => ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
-        // Clients look for the coordinator and try again: the disk may have room then.
-        CommitError::Disk(_) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
-    }
-}
-
-/// A task that is gone (its connection closed) leaves its membership to the session.
+/// Sends answers. A task that has gone (its connection closed) stays a member until its session
+/// ends.
 fn send(answers: Answers<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>) {
     for (waiter, answer) in answers.joins {
         let _ = waiter.send(answer);
@@ -177,17 +169,12 @@ fn send(answers: Answers<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer
     }
 }
 
-/// Passes an event to a group that should be there.
+/// Passes an event to a group that must exist.
 fn known<R>(
     table: &mut Table,
     group_id: &str,
     event: impl FnOnce(&mut LiveGroup) -> R,
 ) -> Result<R, ErrorCode> {
     table.check_open()?;
-    table.tell(group_id, event).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)
-}
-
-/// A copy that does not keep the frame it came in.
-pub(crate) fn owned(text: &Str) -> Str {
-    Str::from(&**text)
+    table.update(group_id, event).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)
 }

@@ -71,7 +71,7 @@ pub(crate) struct Metrics {
     pub(crate) produced_bytes: Counter,
     /// Requests, writes and syncs of group commit; counted where the writes happen.
     pub(crate) appends: Counter,
-    pub(crate) append_groups: Counter,
+    pub(crate) append_writes: Counter,
     pub(crate) log_syncs: Counter,
     /// Partitions served.
     pub(crate) partitions: Gauge,
@@ -121,7 +121,7 @@ impl Metrics {
             fetches_waiting: Gauge::default(),
             produced_bytes: Counter::default(),
             appends: Counter::default(),
-            append_groups: Counter::default(),
+            append_writes: Counter::default(),
             log_syncs: Counter::default(),
             partitions: Gauge::default(),
             partitions_offline: Gauge::default(),
@@ -150,9 +150,9 @@ impl Metrics {
             "Record bytes taken from producers",
             metrics.produced_bytes.clone(),
         );
-        let groups = "Writes to logs that carried produce requests";
+        let writes = "Writes to logs that carried produce requests";
         registry.register("appends", "Produce requests written to logs", metrics.appends.clone());
-        registry.register("append_groups", groups, metrics.append_groups.clone());
+        registry.register("append_groups", writes, metrics.append_writes.clone());
         registry.register("log_syncs", "Syncs of logs for producers", metrics.log_syncs.clone());
         registry.register("partitions", "Partitions served", metrics.partitions.clone());
         registry.register(

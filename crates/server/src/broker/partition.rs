@@ -173,7 +173,7 @@ impl Partition {
         // The kernel reports a file's error to one sync only, and that must be the commit's own.
         // Appends are held up while the rest is synced: nothing if each commit is synced, else less
         // than `flush.messages`.
-        let _no_group = self.promises_syncs().then(|| self.appending.blocking_lock());
+        let _no_commit = self.promises_syncs().then(|| self.appending.blocking_lock());
         let begin = || self.log().begin_flush();
         // Before the directory is locked: a roll, and so an append, waits for that lock.
         if let Some(flush) = begin()
@@ -241,7 +241,7 @@ impl Partition {
     async fn write_again_what_was_not_synced(&self) {
         let again = {
             let log = self.log();
-            if self.syncs_every_group(&log) {
+            if self.syncs_every_commit(&log) {
                 return;
             }
             log.write_again()

@@ -24,7 +24,7 @@ mod taking_over;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use closing::Patience;
+pub(crate) use closing::Deadline;
 pub(crate) use taking_over::{committed_in, config_in, take_over};
 
 /// Kafka's own topics, which clients leave out of subscriptions by pattern.

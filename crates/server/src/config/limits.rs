@@ -52,11 +52,11 @@ pub(crate) const PIPES: usize = 16_384 / penstock_ring::DEFAULT_PIPE_SLOTS as us
 /// The least number of pipes of a ring, however many workers there are.
 pub(crate) const PIPES_PER_RING_MIN: usize = 8;
 
-/// Record bytes of a partition that one write carries, unless a single request has more.
-pub(crate) const GROUP_MAX_BYTES: u64 = 8 * MIB as u64;
+/// Record bytes of a partition that one commit writes, unless a single request has more.
+pub(crate) const COMMIT_MAX_BYTES: u64 = 8 * MIB as u64;
 
-/// Produce requests of a partition that one write carries.
-pub(crate) const GROUP_MAX_REQUESTS: usize = 256;
+/// Produce requests of a partition that one commit writes.
+pub(crate) const COMMIT_MAX_REQUESTS: usize = 256;
 
 /// Partitions that one CreateTopics or CreatePartitions request may ask for.
 pub(crate) const PARTITIONS_PER_REQUEST_MAX: i32 = 10_000;

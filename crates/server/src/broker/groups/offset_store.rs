@@ -15,7 +15,7 @@ use std::time::{Instant, UNIX_EPOCH};
 use anyhow::Context;
 use parking_lot::{Mutex, MutexGuard};
 use penstock_ring::RAISE_THREADS;
-use penstock_wire::Str;
+use penstock_wire::{ErrorCode, Str};
 use tokio::sync::{oneshot, watch};
 
 use super::journal::{self, Journal};
@@ -54,6 +54,17 @@ pub(crate) enum CommitError {
     Full,
     #[error("the journal cannot be written: {0}")]
     Disk(ErrorKind),
+}
+
+impl CommitError {
+    /// Kafka's code for it.
+    pub(crate) fn code(self) -> ErrorCode {
+        match self {
+            CommitError::Full => ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
+            // Clients look for the coordinator and try again: the disk may have room then.
+            CommitError::Disk(_) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        }
+    }
 }
 
 impl From<CommitError> for std::io::Error {

@@ -2,7 +2,7 @@
 //! `flush.ms`.
 //!
 //! ```text
-//!   ── on the disk ──────┬── in the page cache ──┬── a group being written ──►
+//!   ── on the disk ──────┬── in the page cache ──┬── a commit being written ──►
 //!                     `below`                 log end                   its end
 //!                        └── as many as flush.messages: synced, then acknowledged
 //! ```

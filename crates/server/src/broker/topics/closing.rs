@@ -29,13 +29,13 @@ const THREADS: usize = 16;
 
 /// How long closing may take.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct Deadline {
     /// When syncing ends.
     pub(crate) until: Instant,
     pub(crate) stop: watch::Receiver<Stop>,
 }
 
-impl Patience {
+impl Deadline {
     fn is_over(&self) -> bool {
         Instant::now() >= self.until || self.is_urgent()
     }
@@ -61,8 +61,8 @@ impl Topics {
     /// # Errors
     /// The first log that cannot be closed, was not even opened, or would have taken too long. The
     /// others are closed all the same.
-    pub(crate) fn close(&self, patience: &Patience) -> anyhow::Result<()> {
-        let Outcome { mut closed, given_up, no_room } = self.close_logs(patience);
+    pub(crate) fn close(&self, deadline: &Deadline) -> anyhow::Result<()> {
+        let Outcome { mut closed, given_up, no_room } = self.close_logs(deadline);
         for topic in self.all() {
             if let Some((index, _)) = topic.unopened().next() {
                 // Whether it was left cleanly is not known any more, so its next opening must
@@ -76,7 +76,7 @@ impl Topics {
                 "the stop does not wait for the disk any longer: the records of {given_up} partitions are left to the system, and \
                 the next start reads what is new in them"
             )));
-            if patience.is_urgent() {
+            if deadline.is_urgent() {
                 return closed;
             }
         }
@@ -98,12 +98,12 @@ impl Topics {
         }
     }
 
-    fn close_logs(&self, patience: &Patience) -> Outcome {
+    fn close_logs(&self, deadline: &Deadline) -> Outcome {
         let (partitions, next) = (self.partitions(), AtomicUsize::new(0));
         let outcome = Mutex::new(Outcome { closed: Ok(()), given_up: 0, no_room: 0 });
         let close_some = || {
             while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
-                match partition.close(&|| !patience.is_over()) {
+                match partition.close(&|| !deadline.is_over()) {
                     Ok(Closed::Whole) => {}
                     Ok(Closed::GivenUp) => outcome.lock().given_up += 1,
                     Ok(Closed::NoRoom) => outcome.lock().no_room += 1,

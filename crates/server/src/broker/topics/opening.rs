@@ -113,7 +113,7 @@ impl Topics {
         let commits = Arc::new(Commits {
             durability: settings.durability,
             appends: metrics.appends.clone(),
-            groups: metrics.append_groups.clone(),
+            writes: metrics.append_writes.clone(),
             syncs: metrics.log_syncs.clone(),
         });
         let is_there = |(name, entry): &(&String, &Entry)| {

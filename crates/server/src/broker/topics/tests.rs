@@ -117,7 +117,7 @@ impl DiskFile for MortalFile {
 fn close(topics: &Topics) -> anyhow::Result<()> {
     let (_sender, stop) = tokio::sync::watch::channel(crate::stop::Stop::Drain);
     let until = std::time::Instant::now() + std::time::Duration::from_secs(600);
-    topics.close(&Patience { until, stop })
+    topics.close(&Deadline { until, stop })
 }
 
 /// A server's start on a disk.

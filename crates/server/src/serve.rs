@@ -238,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn what_ends_by_itself_stops_the_server_and_what_ends_by_a_stop_is_well() {
         let ends: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] =
-            [Box::pin(async {}), Box::pin(async { panic!("half a server helps nobody") })];
+            [Box::pin(async {}), Box::pin(async { panic!("half a server helps no client") })];
         for end in ends {
             let (stop, _) = watch::channel(Stop::No);
             let other = beside("other", &stop, {

@@ -98,23 +98,23 @@ fn defaults(entry: &Entry, server: &LogConfig) -> BTreeMap<String, String> {
         false => (server.retention_ms, server.retention_bytes),
     };
     let or_none = |number: Option<i64>| number.unwrap_or(-1).to_string();
-    let mut told = vec![
+    let mut configs = vec![
         ("retention.ms", or_none(ms)),
         ("retention.bytes", or_none(bytes.and_then(|bytes| i64::try_from(bytes).ok()))),
     ];
     if server.segment_bytes != kafkas.segment_bytes {
-        told.push(("segment.bytes", server.segment_bytes.to_string()));
+        configs.push(("segment.bytes", server.segment_bytes.to_string()));
     }
     if server.segment_ms != kafkas.segment_ms {
-        told.push(("segment.ms", server.segment_ms.to_string()));
+        configs.push(("segment.ms", server.segment_ms.to_string()));
     }
     if server.max_message_bytes != kafkas.max_message_bytes {
-        told.push(("max.message.bytes", server.max_message_bytes.to_string()));
+        configs.push(("max.message.bytes", server.max_message_bytes.to_string()));
     }
     if server.timestamp_type == TimestampType::LogAppendTime {
-        told.push(("message.timestamp.type", "LogAppendTime".to_owned()));
+        configs.push(("message.timestamp.type", "LogAppendTime".to_owned()));
     }
-    told.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    configs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// The topics of the Kafka that used the directory before.

@@ -6,18 +6,25 @@
 //! KEY=VALUE`. Keys that Apache Kafka has bear Kafka's names. An unknown key is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use penstock_storage::{LogConfig, TimestampType};
+use penstock_storage::LogConfig;
 
 use crate::config::durability::Durability;
 use crate::config::fetch_path::FetchPath;
 use crate::config::limits;
 use penstock_coordinator::GroupLimits;
 
+pub(crate) use keys::KEYS;
+use keys::{ENVIRONMENT_PREFIX, NOT_SETTINGS, environment_name, nearest};
+pub(crate) use log_config::set_log_config;
+use parse::{host_and_port, milliseconds, number, socket_address, truth};
+
+mod keys;
+mod log_config;
+mod parse;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -168,58 +175,6 @@ pub(crate) enum SettingError {
     NotToml(#[from] Box<toml::de::Error>),
 }
 
-/// Every key in the order of the documentation, with its meaning and [its default].
-pub(crate) const KEYS: &[(&str, &str)] = &[
-    ("data-dir", "where the partitions live [./penstock-data]"),
-    ("listen", "HOST:PORT to listen on [127.0.0.1:9092]"),
-    ("advertise", "HOST:PORT that clients connect to [the listen address]"),
-    ("workers", "worker threads [one a core]"),
-    ("durability", "acknowledge records in the page cache (os) or on the disk (fsync) [os]"),
-    ("fetch-path", "auto, chain, sendfile or copy [auto]"),
-    ("metrics", "HOST:PORT for /metrics, /healthz and /readyz [off]"),
-    ("num.partitions", "partitions of a topic that is created without a count [1]"),
-    ("auto.create.topics.enable", "a request for an unknown topic creates it [true]"),
-    ("log.segment.bytes", "a segment rolls at this size [1 GiB]"),
-    ("log.roll.ms", "a segment rolls at this age [7 days]"),
-    ("log.retention.ms", "segments older than this are deleted; -1: none [7 days]"),
-    ("log.retention.bytes", "a larger partition loses its oldest segments; -1: none [-1]"),
-    (
-        "log.flush.interval.messages",
-        "the write that completes so many records is synced first [never]",
-    ),
-    ("log.flush.interval.ms", "records are synced at most so long after, to the second [never]"),
-    ("log.retention.check.interval.ms", "how often retention runs [300000]"),
-    (
-        "flush.checkpoint.interval.ms",
-        "how often logs are synced; a start after a crash reads the rest [60000]",
-    ),
-    ("scrub.bytes.per.second", "how fast sealed segments are read to find damage; 0: never [0]"),
-    ("message.max.bytes", "largest record batch [1048588]"),
-    ("log.message.timestamp.type", "CreateTime or LogAppendTime [CreateTime]"),
-    ("log.message.timestamp.before.max.ms", "how old a record's time may be [no limit]"),
-    ("log.message.timestamp.after.max.ms", "how far ahead a record's time may be [3600000]"),
-    ("penstock.verify.compressed", "decompress produced batches and check their records [false]"),
-    ("socket.request.max.bytes", "largest request frame [100 MiB, or queued.max.request.bytes]"),
-    ("fetch.max.bytes", "largest fetch answer, in record bytes [55 MiB]"),
-    ("fetch.drop.behind", "pages that a scan read from disk leave the page cache [false]"),
-    ("queued.max.request.bytes", "request bytes in memory at once [min(256 MiB, memory / 8)]"),
-    ("max.connections", "connections at once [min(10000, open files / 4, memory / 128 KiB)]"),
-    ("connections.max.idle.ms", "a connection without a request is closed after this [600000]"),
-    ("frame.timeout.ms", "time from a request's first byte to its last [30000]"),
-    ("send.timeout.ms", "a peer must take some of its answer within this [30000]"),
-    ("socket.send.buffer.bytes", "SO_SNDBUF; -1: the kernel's own tuning [262144]"),
-    ("disk.reserve.bytes", "produce is refused below this much free disk [1 GiB]"),
-    ("disk.reserve.percent", "produce is refused below this share of free disk [5]"),
-    ("group.initial.rebalance.delay.ms", "how long a new group waits for more members [100]"),
-    ("group.min.session.timeout.ms", "shortest session time-out of a member [6000]"),
-    ("group.max.session.timeout.ms", "longest session time-out of a member [1800000]"),
-    ("group.max.size", "members of one group [1000]"),
-    (
-        "drain.timeout.ms",
-        "how long a stop may take: 3/4 for requests in flight, the rest for the disk [30000]",
-    ),
-];
-
 impl Settings {
     /// Takes every key of a TOML file's text.
     ///
@@ -365,7 +320,7 @@ impl Settings {
         set_log_config(&mut self.log, key, value)
     }
 
-    /// The address clients are told to use.
+    /// The address that clients connect to.
     pub(crate) fn advertised(&self, bound: SocketAddr) -> (String, u16) {
         match &self.advertise {
             Some((host, port)) => (host.clone(), *port),
@@ -375,71 +330,6 @@ impl Settings {
             None => (bound.ip().to_string(), bound.port()),
         }
     }
-}
-
-/// Sets one topic configuration by Kafka's topic-level name. `Ok(None)`: an unknown name, or one
-/// without effect on a log.
-///
-/// # Errors
-/// Why the value does not fit.
-pub(crate) fn set_log_config(
-    config: &mut LogConfig,
-    key: &str,
-    value: &str,
-) -> Result<Option<()>, String> {
-    match key {
-        "segment.bytes" => config.segment_bytes = number(value, 1024..=i32::MAX as u64)?,
-        "segment.ms" => config.segment_ms = number(value, 1..=i64::MAX)?,
-        "retention.ms" => {
-            let ms: i64 = number(value, -1..=i64::MAX)?;
-            config.retention_ms = (ms >= 0).then_some(ms);
-        }
-        "retention.bytes" => {
-            let bytes: i64 = number(value, -1..=i64::MAX)?;
-            config.retention_bytes = u64::try_from(bytes).ok();
-        }
-        "max.message.bytes" => {
-            let bytes: usize = number(value, 0..=i32::MAX as usize)?;
-            config.max_message_bytes = bytes.min(limits::FRAME_MAX_BYTES as usize / 2);
-        }
-        "message.timestamp.type" => {
-            config.timestamp_type = match value {
-                "CreateTime" => TimestampType::CreateTime,
-                "LogAppendTime" => TimestampType::LogAppendTime,
-                _ => return Err("is neither CreateTime nor LogAppendTime".to_owned()),
-            };
-        }
-        "index.interval.bytes" => {
-            config.index_interval_bytes = number(value, 0..=i32::MAX as u64)?;
-        }
-        "segment.index.bytes" => config.index_max_bytes = number(value, 4..=i32::MAX as u64)?,
-        "flush.messages" => {
-            let messages: i64 = number(value, 1..=i64::MAX)?;
-            config.flush_messages = (messages < i64::MAX).then_some(messages);
-        }
-        "flush.ms" => {
-            let ms: i64 = number(value, 0..=i64::MAX)?;
-            config.flush_ms = (ms < i64::MAX).then_some(ms);
-        }
-        "message.timestamp.before.max.ms" => {
-            config.timestamp_before_max_ms = number(value, 0..=i64::MAX)?;
-        }
-        "message.timestamp.after.max.ms" => {
-            config.timestamp_after_max_ms = number(value, 0..=i64::MAX)?;
-        }
-        "penstock.verify.compressed" => config.verify_compressed = truth(value)?,
-        _ => return Ok(None),
-    }
-    Ok(Some(()))
-}
-
-const ENVIRONMENT_PREFIX: &str = "PENSTOCK_";
-
-/// Names with the prefix that are no settings: other programs of the project read them.
-const NOT_SETTINGS: &[&str] = &["CONFIG", "LOG", "LOG_FORMAT", "BIN", "RECORDS"];
-
-fn environment_name(key: &str) -> String {
-    key.to_uppercase().replace(['.', '-'], "_")
 }
 
 fn flatten(prefix: &str, value: &toml::Value, into: &mut BTreeMap<String, String>) {
@@ -452,47 +342,5 @@ fn flatten(prefix: &str, value: &toml::Value, into: &mut BTreeMap<String, String
         }
         toml::Value::String(text) => drop(into.insert(prefix.to_owned(), text.clone())),
         other => drop(into.insert(prefix.to_owned(), other.to_string())),
-    }
-}
-
-fn number<T>(value: &str, range: std::ops::RangeInclusive<T>) -> Result<T, String>
-where
-    T: FromStr + PartialOrd + std::fmt::Display,
-{
-    let (low, high) = (range.start(), range.end());
-    let number = value.trim().replace('_', "").parse::<T>().ok().filter(|n| range.contains(n));
-    number.ok_or_else(|| format!("is not a whole number from {low} to {high}"))
-}
-
-fn milliseconds(value: &str, least: u64) -> Result<Duration, String> {
-    number(value, least..=u64::MAX / 2).map(Duration::from_millis)
-}
-
-fn truth(value: &str) -> Result<bool, String> {
-    value.parse().map_err(|_| "is neither true nor false".to_owned())
-}
-
-fn socket_address(value: &str) -> Result<SocketAddr, String> {
-    let mut found = value.to_socket_addrs().map_err(|e| format!("is no HOST:PORT: {e}"))?;
-    found.next().ok_or_else(|| "names no address".to_owned())
-}
-
-fn host_and_port(value: &str) -> Result<(String, u16), String> {
-    let (host, port) = value.rsplit_once(':').ok_or("is no HOST:PORT")?;
-    let port = port.parse().map_err(|_| "has no port from 0 to 65535".to_owned())?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() { Err("has no host".to_owned()) } else { Ok((host.to_owned(), port)) }
-}
-
-/// A hint for a misspelt key: the known key that shares most words with it.
-fn nearest(key: &str) -> String {
-    let words = |key: &str| -> Vec<String> {
-        key.to_lowercase().split(['.', '-', '_']).map(str::to_owned).collect()
-    };
-    let written = words(key);
-    let shared = |candidate: &str| words(candidate).iter().filter(|w| written.contains(w)).count();
-    match KEYS.iter().map(|(key, _)| (shared(key), *key)).max_by_key(|(shared, _)| *shared) {
-        Some((shared, key)) if shared > 0 => format!(" (did you mean `{key}`?)"),
-        _ => String::new(),
     }
 }

@@ -11,8 +11,8 @@
 //! A record is in the page cache before its commit is acknowledged; with `--durability fsync` it is
 //! on the disk. A failed sync takes the journal offline until the next start. A later record
 //! overrides an earlier one. When most of the file is overridden, a new file is written beside it
-//! and renamed over it. reading.rs reads the file. Plain blocking I/O: called by the offset store's
-//! thread only.
+//! and renamed over it. record.rs has one record, reading.rs the whole file. Plain blocking I/O:
+//! called by the offset store's thread only.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -20,19 +20,16 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use penstock_storage::is_no_room;
-use penstock_wire::Str;
 
 use crate::config::durability::Durability;
-use penstock_coordinator::{Change, Commit, Committed, Offsets};
+use penstock_coordinator::{Commit, Offsets};
 
 mod reading;
+mod record;
 
 use reading::{Record, Records};
-
-const COMMIT: u8 = 1;
-const FORGET: u8 = 2;
-const KINDS: [u8; 2] = [COMMIT, FORGET];
-const PREFIX_BYTES: usize = 8;
+pub(super) use record::encode;
+use record::{decode, encode_commit};
 
 /// Smaller files are not compacted.
 const COMPACT_MIN_BYTES: u64 = 4 * 1024 * 1024;
@@ -220,93 +217,12 @@ fn directory_of(path: &Path) -> io::Result<File> {
     File::open(path.parent().unwrap_or(Path::new(".")))
 }
 
-/// Encodes a whole record. Strings come from frames or from this file, so their length fits 16
-/// bits.
-pub(crate) fn encode(change: &Change) -> Vec<u8> {
-    match change {
-        Change::Commit(commit) => encode_commit(commit),
-        Change::Forget { topic } => framed(|record| {
-            record.push(FORGET);
-            put_str(record, topic);
-        }),
-    }
-}
-
-fn encode_commit(commit: &Commit) -> Vec<u8> {
-    framed(|record| {
-        record.push(COMMIT);
-        put_str(record, &commit.group);
-        record.extend((commit.entries.len() as u32).to_be_bytes());
-        for (topic, partition, at) in &commit.entries {
-            put_str(record, topic);
-            record.extend(partition.to_be_bytes());
-            record.extend(at.offset.to_be_bytes());
-            record.extend(at.leader_epoch.to_be_bytes());
-            put_str(record, &at.metadata);
-        }
-    })
-}
-
-fn framed(put_body: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut record = vec![0; PREFIX_BYTES];
-    put_body(&mut record);
-    let body = &record[PREFIX_BYTES..];
-    let (len_bytes, crc) = (body.len() as u32, crc_fast::crc32_iscsi(body));
-    record[..4].copy_from_slice(&len_bytes.to_be_bytes());
-    record[4..PREFIX_BYTES].copy_from_slice(&crc.to_be_bytes());
-    record
-}
-
-fn put_str(record: &mut Vec<u8>, text: &str) {
-    let len_bytes = u16::try_from(text.len()).expect("the protocol's strings are below 32 KiB");
-    record.extend(len_bytes.to_be_bytes());
-    record.extend(text.as_bytes());
-}
-
-/// `None`: no body of a known kind.
-fn decode(body: &[u8]) -> Option<Change> {
-    let mut rest = body;
-    let [kind] = take(&mut rest)?;
-    let change = match kind {
-        COMMIT => Change::Commit(decode_commit(&mut rest)?),
-        FORGET => Change::Forget { topic: take_str(&mut rest)? },
-        _ => return None,
-    };
-    rest.is_empty().then_some(change)
-}
-
-fn decode_commit(rest: &mut &[u8]) -> Option<Commit> {
-    let group = take_str(rest)?;
-    let count = u32::from_be_bytes(take(rest)?);
-    let mut entries = Vec::new();
-    for _ in 0..count {
-        let topic = take_str(rest)?;
-        let partition = i32::from_be_bytes(take(rest)?);
-        let offset = i64::from_be_bytes(take(rest)?);
-        let leader_epoch = i32::from_be_bytes(take(rest)?);
-        let metadata = take_str(rest)?;
-        entries.push((topic, partition, Committed { offset, leader_epoch, metadata }));
-    }
-    Some(Commit { group, entries })
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, left) = rest.split_first_chunk()?;
-    *rest = left;
-    Some(*taken)
-}
-
-fn take_str(rest: &mut &[u8]) -> Option<Str> {
-    let len_bytes = u16::from_be_bytes(take(rest)?);
-    let (text, left) = rest.split_at_checked(usize::from(len_bytes))?;
-    *rest = left;
-    Some(std::str::from_utf8(text).ok()?.into())
-}
-
 #[cfg(test)]
 mod tests {
+    use penstock_coordinator::{Change, Committed};
     use proptest::prelude::*;
 
+    use super::record::{KINDS, PREFIX_BYTES};
     use super::*;
 
     fn commit_of(group: &str, partition: i32, offset: i64) -> Commit {
@@ -469,7 +385,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_that_nobody_wrote_never_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn bytes_of_no_journal_never_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&body);
             for kind in KINDS {
                 let _ = decode(&[&[kind], &body[..]].concat());

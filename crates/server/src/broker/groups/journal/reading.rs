@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
-use super::{KINDS, PREFIX_BYTES, decode};
+use super::record::{KINDS, PREFIX_BYTES, decode};
 
 /// The size of one read in a search for the next record.
 const WINDOW_BYTES: usize = 64 * 1024;

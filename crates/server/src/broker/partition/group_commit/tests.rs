@@ -93,24 +93,24 @@ fn producers_of_several_workers_each_hear_the_offset_their_record_has() {
         let dir = tempfile::tempdir().unwrap();
         let partition = partition_in(dir.path(), durability);
         let produce = async |ring: &Ring, name: String| {
-            let mut heard = Vec::new();
+            let mut answered = Vec::new();
             for n in 0..RECORDS {
                 let text = format!("{name} {n}");
                 let appended = partition.append(ring, value(&text)).await.unwrap();
-                heard.push((appended.base_offset.0, text));
+                answered.push((appended.base_offset.0, text));
             }
-            heard
+            answered
         };
         let work = |worker: usize| {
             on_worker(async |ring| {
                 let name = |n| format!("worker {worker} producer {n}");
                 let mut all: Vec<_> =
                     (0..PRODUCERS).map(|n| Box::pin(produce(&ring, name(n)))).collect();
-                let mut heard = Vec::new();
+                let mut answered = Vec::new();
                 std::future::poll_fn(|context| {
                     all.retain_mut(|one| match one.as_mut().poll(context) {
                         Poll::Ready(some) => {
-                            heard.extend(some);
+                            answered.extend(some);
                             false
                         }
                         Poll::Pending => true,
@@ -118,15 +118,15 @@ fn producers_of_several_workers_each_hear_the_offset_their_record_has() {
                     if all.is_empty() { Poll::Ready(()) } else { Poll::Pending }
                 })
                 .await;
-                heard
+                answered
             })
         };
-        let mut heard: Vec<(i64, String)> = std::thread::scope(|scope| {
+        let mut answered: Vec<(i64, String)> = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..WORKERS).map(|n| scope.spawn(move || work(n))).collect();
             workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
         });
-        heard.sort();
-        assert_eq!(heard, written(&dir.path().join(LOG_FILE)));
+        answered.sort();
+        assert_eq!(answered, written(&dir.path().join(LOG_FILE)));
         let commits = &partition.commits;
         let (writes, appends) = (commits.writes.get(), commits.appends.get());
         assert_eq!(appends as usize, WORKERS * PRODUCERS * RECORDS);
@@ -341,7 +341,7 @@ fn the_lead_passes_over_producers_that_have_left() {
         let alone = partition.appending.lock().await;
         let mut leader = Box::pin(partition.append(&ring, value("never begins")));
         begin(&mut leader).await;
-        let mut next = Box::pin(partition.append(&ring, value("heard to lead, leaves")));
+        let mut next = Box::pin(partition.append(&ring, value("leads and leaves")));
         let mut last = Box::pin(partition.append(&ring, value("stays")));
         begin(&mut next).await;
         begin(&mut last).await;

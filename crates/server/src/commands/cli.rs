@@ -239,11 +239,12 @@ pub(crate) fn split_pair(pair: &str) -> anyhow::Result<(&str, &str)> {
 
 fn settings_help() -> String {
     let mut help = format!(
-        "{}\nSettings. The file and --set use these keys; the environment uses PENSTOCK_ and the key in capitals with underscores:\n",
+        "{}\nSettings. The file and --set use these keys; the environment uses PENSTOCK_ and the key in\n\
+        capitals with underscores:\n",
         durability::TABLE
     );
     for (key, what) in KEYS {
-        help += &format!("  {key:<34}{what}\n");
+        help += &format!("  {key:<35} {what}\n");
     }
     help
 }
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_go_over_the_environment_and_that_over_the_file() {
+    fn flags_override_the_environment_which_overrides_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "workers = 1\nnum.partitions = 1\nfetch.max.bytes = 5000")
             .unwrap();
@@ -274,6 +275,14 @@ mod tests {
             (settings.workers, settings.num_partitions, settings.fetch_max_bytes),
             (3, 2, 5000)
         );
+    }
+
+    /// clap breaks longer lines, and with them the columns.
+    #[test]
+    fn the_help_of_settings_fits_a_terminal_of_100_columns() {
+        for line in settings_help().lines() {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
     }
 
     #[test]

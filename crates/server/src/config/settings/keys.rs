@@ -8,7 +8,7 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("listen", "HOST:PORT to listen on [127.0.0.1:9092]"),
     ("advertise", "HOST:PORT that clients connect to [the listen address]"),
     ("workers", "worker threads [one a core]"),
-    ("durability", "acknowledge records in the page cache (os) or on the disk (fsync) [os]"),
+    ("durability", "acknowledge in the page cache (os) or on the disk (fsync) [os]"),
     ("fetch-path", "auto, chain, sendfile or copy [auto]"),
     ("metrics", "HOST:PORT for /metrics, /healthz and /readyz [off]"),
     ("num.partitions", "partitions of a topic that is created without a count [1]"),
@@ -17,16 +17,10 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("log.roll.ms", "a segment rolls at this age [7 days]"),
     ("log.retention.ms", "segments older than this are deleted; -1: none [7 days]"),
     ("log.retention.bytes", "a larger partition loses its oldest segments; -1: none [-1]"),
-    (
-        "log.flush.interval.messages",
-        "the write that completes so many records is synced first [never]",
-    ),
-    ("log.flush.interval.ms", "records are synced at most so long after, to the second [never]"),
+    ("log.flush.interval.messages", "sync with the write that completes so many records [never]"),
+    ("log.flush.interval.ms", "records are synced after this time, to the second [never]"),
     ("log.retention.check.interval.ms", "how often retention runs [300000]"),
-    (
-        "flush.checkpoint.interval.ms",
-        "how often logs are synced; a start after a crash reads the rest [60000]",
-    ),
+    ("flush.checkpoint.interval.ms", "how often logs are synced, to shorten recovery [60000]"),
     ("scrub.bytes.per.second", "how fast sealed segments are read to find damage; 0: never [0]"),
     ("message.max.bytes", "largest record batch [1048588]"),
     ("log.message.timestamp.type", "CreateTime or LogAppendTime [CreateTime]"),
@@ -37,7 +31,7 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("fetch.max.bytes", "largest fetch answer, in record bytes [55 MiB]"),
     ("fetch.drop.behind", "pages that a scan read from disk leave the page cache [false]"),
     ("queued.max.request.bytes", "request bytes in memory at once [min(256 MiB, memory / 8)]"),
-    ("max.connections", "connections at once [min(10000, open files / 4, memory / 128 KiB)]"),
+    ("max.connections", "connections [min(10000, open files / 4, memory / 128 KiB)]"),
     ("connections.max.idle.ms", "a connection without a request is closed after this [600000]"),
     ("frame.timeout.ms", "time from a request's first byte to its last [30000]"),
     ("send.timeout.ms", "a peer must take some of its answer within this [30000]"),
@@ -48,10 +42,7 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("group.min.session.timeout.ms", "shortest session time-out of a member [6000]"),
     ("group.max.session.timeout.ms", "longest session time-out of a member [1800000]"),
     ("group.max.size", "members of one group [1000]"),
-    (
-        "drain.timeout.ms",
-        "how long a stop may take: 3/4 for requests in flight, the rest for the disk [30000]",
-    ),
+    ("drain.timeout.ms", "time of a stop: 3/4 for requests, 1/4 for the disk [30000]"),
 ];
 
 pub(super) const ENVIRONMENT_PREFIX: &str = "PENSTOCK_";

@@ -1,5 +1,4 @@
-//! What runs periodically beside the workers: retention, checkpoints, the scrubber, the groups'
-//! clock.
+//! Periodic work beside the workers: retention, checkpoints, the scrubber, the groups' clock.
 //!
 //! Knows `broker`.
 

@@ -4,7 +4,7 @@
 
 use tokio::sync::watch;
 
-/// How far a stop has come. Everything that runs watches it.
+/// The stages of a stop, in order. Everything that runs watches them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stop {
     /// The server serves.

@@ -189,6 +189,25 @@ fn the_protocol_page_lists_what_is_served() {
     }
 }
 
+/// Each API is found by its row in the head comment of a file of the api room.
+#[test]
+fn every_api_has_a_row_in_the_head_of_its_file() {
+    let server = Path::new(ROOT).join("crates/server/src");
+    let is_of_api =
+        |path: &PathBuf| path == &server.join("api.rs") || path.starts_with(server.join("api"));
+    let heads: Vec<String> = sources()
+        .iter()
+        .filter(|path| is_of_api(path))
+        .map(|path| head_of(&fs::read_to_string(path).unwrap()))
+        .collect();
+    for api in penstock_wire::SUPPORTED {
+        let (key, name) = (api.key as i16, api.key.name());
+        let row = format!("//! | {key} | {name} | {}-{} |", api.min_version, api.max_version);
+        let with_it = heads.iter().filter(|head| head.contains(&row)).count();
+        assert_eq!(with_it, 1, "heads with `{row}`");
+    }
+}
+
 /// Circles of imports that stay, each with its reason.
 const CIRCLES: &[(&str, &[&str], &str)] = &[
     (

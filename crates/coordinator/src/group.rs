@@ -5,7 +5,7 @@
 //!  ┌───────┐ ─────────────> ┌────────────────────┐ ──────────────> ┌─────────────────────┐
 //!  │ Empty │                │ PreparingRebalance │                 │ CompletingRebalance │
 //!  └───────┘ <───────────── └────────────────────┘ <────────────── └─────────────────────┘
-//!      :     nobody is left           ^               join, leave,            │ the leader
+//!      :     no member left           ^               join, leave,            │ the leader
 //!      :                              │ join, leave,  session over,           │ brings the
 //!      v                              │ session over, no sync in time         │ assignments
 //!    Dead                             │ no sync in time  ┌────────┐           │
@@ -13,11 +13,11 @@
 //!                                                        └────────┘
 //! ```
 //!
-//! Every rebalance that completes begins a generation with one leader. Dead is no state here: a
-//! group that [is vacant](Group::is_vacant) is taken out of the table. The table calls with events
-//! and the time (`now_ms`, milliseconds that never go back) and then sends what
-//! [`Group::take_answers`] gives. `J` and `S` are where the answer to a waiting join or sync goes;
-//! the machine only hands them back.
+//! Every rebalance that completes begins a generation with one leader. Dead is no state here: the
+//! table removes a group that [is vacant](Group::is_vacant). The table calls with events and the
+//! time (`now_ms`, milliseconds that never go back), and then sends the answers of
+//! [`Group::take_answers`]. `J` and `S` are the places where a waiting join or sync gets its
+//! answer; the machine only hands them back.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub(crate) enum State {
     Empty,
     PreparingRebalance {
         until_ms: u64,
-        /// The first rebalance of a group waits for more members, each new one extends the wait, at
+        /// The first rebalance of a group waits for more members. Each new one extends the wait, at
         /// most until here.
         gathering_until_ms: Option<u64>,
     },
@@ -42,7 +42,7 @@ pub(crate) enum State {
     Stable,
 }
 
-/// One group. `J` and `S` stand for a join and a sync that wait.
+/// One group. `J` and `S` are a join and a sync that wait.
 #[derive(Debug)]
 pub struct Group<J, S> {
     limits: GroupLimits,
@@ -56,12 +56,12 @@ pub struct Group<J, S> {
     instances: BTreeMap<Str, Str>,
     /// Ids given out to members that have not come back yet, and until when they may.
     pending: BTreeMap<Str, u64>,
-    /// Members that have not asked for their assignment by then must leave.
+    /// Members that have not asked for their assignment by then are removed.
     sync_due_ms: Option<u64>,
     answers: Answers<J, S>,
 }
 
-/// As whom a join is let in.
+/// How a join is admitted.
 enum Entry {
     New {
         member_id: Str,
@@ -69,14 +69,14 @@ enum Entry {
     Known {
         member_id: Str,
     },
-    /// A static member whose process started anew.
+    /// A static member whose process has started again.
     Replaces {
         member_id: Str,
     },
 }
 
 impl<J, S> Group<J, S> {
-    /// Without members.
+    /// A group without members.
     pub fn new(limits: GroupLimits) -> Self {
         Group {
             limits,
@@ -93,7 +93,7 @@ impl<J, S> Group<J, S> {
         }
     }
 
-    /// A member joins. It is answered now or when the rebalance completes.
+    /// A member joins. It is answered now, or when the rebalance completes.
     pub fn join(&mut self, join: Join, waiter: J, now_ms: u64) {
         match self.admit(&join, now_ms) {
             Ok(Entry::New { member_id }) => self.add(member_id, join, waiter, now_ms),
@@ -104,13 +104,14 @@ impl<J, S> Group<J, S> {
         self.complete_join_if_due(now_ms);
     }
 
-    /// A member asks for its assignment. It is answered now or when the leader has brought them.
+    /// A member asks for its assignment. It is answered now, or when the leader has brought the
+    /// assignments.
     pub fn sync(&mut self, sync: SyncUp, waiter: S, now_ms: u64) {
         if let Err(error) = self.check_sync(&sync) {
             return self.answers.syncs.push((waiter, Err(error)));
         }
         let id = sync.caller.member_id;
-        let member = self.hear(&id, now_ms);
+        let member = self.note_alive(&id, now_ms);
         member.has_synced = true;
         if self.state == State::Stable {
             let answer = Ok(self.synced(&id));
@@ -122,13 +123,13 @@ impl<J, S> Group<J, S> {
         }
     }
 
-    /// A member is alive; the answer says whether its generation still holds.
+    /// A member is alive. The answer says whether its generation still holds.
     ///
     /// # Errors
     /// Kafka's code for a caller that is not, or no longer, of this generation.
     pub fn heartbeat(&mut self, caller: &Caller, now_ms: u64) -> Result<(), ErrorCode> {
         self.check_caller(caller)?;
-        self.hear(&caller.member_id, now_ms);
+        self.note_alive(&caller.member_id, now_ms);
         match self.state {
             State::PreparingRebalance { .. } => Err(ErrorCode::REBALANCE_IN_PROGRESS),
             _ => Ok(()),
@@ -158,8 +159,8 @@ impl<J, S> Group<J, S> {
         Ok(())
     }
 
-    /// Whether the caller may commit offsets now. Outside of a group's generations (generation -1,
-    /// no member id: a consumer that assigns itself) only while the group has no members.
+    /// Whether the caller may commit offsets now. A consumer that assigns itself (generation -1, no
+    /// member id) may commit only while the group has no members.
     ///
     /// # Errors
     /// Kafka's code for a caller that may not.
@@ -168,14 +169,14 @@ impl<J, S> Group<J, S> {
             return Ok(());
         }
         self.check_caller(caller)?;
-        self.hear(&caller.member_id, now_ms);
+        self.note_alive(&caller.member_id, now_ms);
         match self.state {
             State::CompletingRebalance => Err(ErrorCode::REBALANCE_IN_PROGRESS),
             _ => Ok(()),
         }
     }
 
-    /// Time has passed: sessions, rebalances and given-out ids may be over.
+    /// Ends sessions, rebalances and given-out ids whose time is over.
     pub fn tick(&mut self, now_ms: u64) {
         self.pending.retain(|_, until_ms| *until_ms > now_ms);
         let sync_is_over = self.sync_due_ms.is_some_and(|due_ms| due_ms <= now_ms);
@@ -192,7 +193,7 @@ impl<J, S> Group<J, S> {
         self.complete_join_if_due(now_ms);
     }
 
-    /// When [`Group::tick`] must come at the latest.
+    /// When [`Group::tick`] must be called at the latest.
     pub fn next_due_ms(&self) -> Option<u64> {
         let rebalance = match self.state {
             State::PreparingRebalance { until_ms, .. } => Some(until_ms),
@@ -203,17 +204,17 @@ impl<J, S> Group<J, S> {
         sessions.chain(pending).chain(rebalance).chain(self.sync_due_ms).min()
     }
 
-    /// What is to be sent now.
+    /// Takes the answers to send now.
     pub fn take_answers(&mut self) -> Answers<J, S> {
         std::mem::take(&mut self.answers)
     }
 
-    /// Nobody is here and nobody is expected.
+    /// Whether there is no member, and none is expected.
     pub fn is_vacant(&self) -> bool {
         self.state == State::Empty && self.pending.is_empty()
     }
 
-    /// What the group takes in memory, about.
+    /// Roughly what the group takes in memory.
     pub fn size_bytes(&self) -> usize {
         let pending: usize = self.pending.keys().map(|id| id.len() + 64).sum();
         pending + self.members.values().map(Member::size_bytes).sum::<usize>()
@@ -224,7 +225,7 @@ impl<J, S> Group<J, S> {
         self.state
     }
 
-    /// As whom the join is let in; gives out an id to come back with where one is needed.
+    /// Admits a join, or refuses it. Gives out an id to come back with where one is needed.
     fn admit(&mut self, join: &Join, now_ms: u64) -> Result<Entry, Refused> {
         let refuse = |error| Refused { error, member_id: join.member_id.clone() };
         let session_is_valid = (self.limits.min_session_ms..=self.limits.max_session_ms)
@@ -267,8 +268,8 @@ impl<J, S> Group<J, S> {
         Ok(Entry::Known { member_id })
     }
 
-    /// Whether there is a protocol that the joining member shares with all others. So there always
-    /// is one that all share.
+    /// Whether the joining member shares a protocol with all others. So all members always share
+    /// one.
     fn agrees(&self, join: &Join, member_id: &str) -> bool {
         let others = || self.members.iter().filter(|(id, _)| **id != member_id);
         let shared = |name: &Str| others().all(|(_, member)| member.metadata(name).is_some());
@@ -291,11 +292,11 @@ impl<J, S> Group<J, S> {
         self.prepare_rebalance(now_ms);
     }
 
-    /// A leader that joins again in a stable group wants a rebalance (it saw new partitions, say);
-    /// any other member that says nothing new has only missed the answer.
+    /// A leader that joins a stable group again wants a rebalance, for new partitions for example.
+    /// Any other member that joins unchanged has only missed its answer.
     fn rejoin(&mut self, member_id: &Str, join: Join, waiter: J, now_ms: u64) {
         let is_leader = self.leader.as_ref() == Some(member_id);
-        let member = self.hear(member_id, now_ms);
+        let member = self.note_alive(member_id, now_ms);
         let says_nothing_new = member.protocols == join.protocols;
         self.protocol_type = join.protocol_type.clone();
         self.member(member_id).update(join, now_ms);
@@ -313,8 +314,8 @@ impl<J, S> Group<J, S> {
         self.prepare_rebalance(now_ms);
     }
 
-    /// A static member's new process takes the place of the old one, which is fenced off. If it
-    /// says what the old one said, the group goes on without a rebalance.
+    /// A static member's new process replaces the old one, which is fenced off. If it joins
+    /// unchanged, the group goes on without a rebalance.
     fn replace(&mut self, old_id: &Str, join: Join, waiter: J, now_ms: u64) {
         let mut member = self.members.remove(old_id).expect("an instance is a member");
         let wait = std::mem::replace(&mut member.wait, Wait::Nothing);
@@ -335,7 +336,8 @@ impl<J, S> Group<J, S> {
             let mut joined = self.joined(&id);
             joined.skip_assignment = leads && may_skip_assignment;
             if leads && !may_skip_assignment {
-                // A client that cannot be told to skip the assignment is told that another leads.
+                // A client that does not understand "skip the assignment" is answered with another
+                // leader.
                 (joined.leader, joined.members) = (old_id.clone(), Vec::new());
             }
             return self.answers.joins.push((waiter, Ok(joined)));
@@ -344,7 +346,7 @@ impl<J, S> Group<J, S> {
         self.prepare_rebalance(now_ms);
     }
 
-    /// The member id of who speaks.
+    /// The member id of the caller.
     fn identify(&self, member_id: &str, instance_id: Option<&str>) -> Result<Str, ErrorCode> {
         if let Some(instance_id) = instance_id {
             let current = self.instances.get(instance_id).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?;
@@ -366,7 +368,8 @@ impl<J, S> Group<J, S> {
 
     fn check_sync(&self, sync: &SyncUp) -> Result<(), ErrorCode> {
         self.check_caller(&sync.caller)?;
-        let fits = |said: &Option<Str>, ours: &Str| said.as_ref().is_none_or(|said| said == ours);
+        let fits =
+            |named: &Option<Str>, ours: &Str| named.as_ref().is_none_or(|named| named == ours);
         if !fits(&sync.protocol_type, &self.protocol_type) || !fits(&sync.protocol, &self.protocol)
         {
             return Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
@@ -377,7 +380,7 @@ impl<J, S> Group<J, S> {
         }
     }
 
-    /// The answer to a join. The leader is told of everyone.
+    /// The answer to a join. The leader's has all members.
     fn joined(&self, member_id: &Str) -> Joined {
         let leader = self.leader.clone().expect("a group with members has a leader");
         let describe = |(id, member): (&Str, &Member<J, S>)| {
@@ -406,9 +409,9 @@ impl<J, S> Group<J, S> {
         }
     }
 
-    fn hear(&mut self, member_id: &Str, now_ms: u64) -> &mut Member<J, S> {
+    fn note_alive(&mut self, member_id: &Str, now_ms: u64) -> &mut Member<J, S> {
         let member = self.member(member_id);
-        member.heard_ms = now_ms;
+        member.last_heard_ms = now_ms;
         member
     }
 

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Nothing here reads a clock, waits, locks or touches a file: the server does, and sends the
-//! answers. This crate may know the wire's error codes and strings, and must never know storage or
-//! sockets.
+//! answers. The limits of groups are here, too ([`GroupLimits`] and the constants of table.rs and
+//! offsets.rs). This crate may know the wire's error codes and strings, and must never know storage
+//! or sockets.
 
 mod group;
 mod member;

@@ -1,30 +1,30 @@
-//! What a group knows of one member, and what passes between a member and its group.
+//! A member's state, and the requests and answers between a member and its group.
 //!
 //! Plain data for the state machine in [`crate::Group`]; nothing here decides.
 
 use bytes::Bytes;
 use penstock_wire::{ErrorCode, Str};
 
-/// What a member's names and numbers take beside its metadata, generously.
+/// A member's names and numbers beside its metadata, rounded up.
 const MEMBER_OVERHEAD_BYTES: usize = 512;
 
-/// The bounds every group keeps.
+/// The bounds of every group.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupLimits {
     /// How long the first rebalance of an empty group waits for more members.
     pub initial_delay_ms: u64,
-    /// The shortest session a member may ask for.
+    /// The shortest session time-out of a member.
     pub min_session_ms: u64,
-    /// The longest one.
+    /// The longest session time-out of a member.
     pub max_session_ms: u64,
     /// Members and given-out member ids of one group.
     pub max_members: usize,
 }
 
 impl Default for GroupLimits {
-    /// Kafka's, but for two. Kafka waits 3 s for more members before it first assigns partitions;
-    /// members that are started together come within some milliseconds, and who starts one should
-    /// not wait. And Kafka sets no bound to a group's size.
+    /// Kafka's values, with two exceptions. Kafka waits 3 s for more members before it first
+    /// assigns partitions; members that start together come within milliseconds, and a member that
+    /// starts alone should not wait. Kafka does not bound a group's size.
     fn default() -> Self {
         GroupLimits {
             initial_delay_ms: 100,
@@ -35,113 +35,113 @@ impl Default for GroupLimits {
     }
 }
 
-/// A way to assign partitions that a member knows, and what it has to say to the leader about it.
+/// A protocol (a way to assign partitions) that a member knows, with its metadata for the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Protocol {
-    /// Of the assignor.
+    /// The name of the assignor.
     pub name: Str,
-    /// What the leader is given.
+    /// The data for the leader.
     pub metadata: Bytes,
 }
 
-/// A member comes, or comes again.
+/// A member joins, or joins again.
 #[derive(Debug, Clone)]
 pub struct Join {
-    /// Empty: it has none yet.
+    /// Empty if it has none yet.
     pub member_id: Str,
-    /// The id it gets if it needs one. Unique among all that were ever given out.
+    /// The id it gets if it needs one. Unique among all ids ever given out.
     pub new_member_id: Str,
     /// Makes the member a static one (KIP-345): it keeps its place when its process restarts.
     pub instance_id: Option<Str>,
-    /// How long it may be silent, in milliseconds.
+    /// How long it may be silent.
     pub session_timeout_ms: u64,
-    /// How long it takes to join again, in milliseconds.
+    /// How long it may take to join again.
     pub rebalance_timeout_ms: u64,
     /// "consumer" for consumers.
     pub protocol_type: Str,
-    /// The one it likes best first.
+    /// In the order of its preference.
     pub protocols: Vec<Protocol>,
-    /// It must come back with its id before it counts (KIP-394), so that a client that never reads
-    /// the answer leaves no member behind.
+    /// Whether it must join again with its id before it counts (KIP-394), so that a client that
+    /// never reads the answer leaves no member behind.
     pub must_know_id: bool,
-    /// It understands that a leader may be asked not to assign (KIP-814).
+    /// Whether it understands that a leader may be asked not to assign (KIP-814).
     pub may_skip_assignment: bool,
 }
 
-/// Who speaks, and for which generation.
+/// The caller of a request, and its generation.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// As it was given out.
+    /// The id it was given.
     pub member_id: Str,
-    /// Of a static member.
+    /// Its instance id, if it is static.
     pub instance_id: Option<Str>,
     /// -1 outside of a generation.
     pub generation: i32,
 }
 
-/// A member wants its assignment; the leader brings everyone's.
+/// A member asks for its assignment. The leader brings all assignments.
 #[derive(Debug, Clone)]
 pub struct SyncUp {
-    /// Who asks.
+    /// The member.
     pub caller: Caller,
-    /// What it takes the group's to be.
+    /// The group's protocol type, as the member knows it.
     pub protocol_type: Option<Str>,
-    /// What it takes the elected one to be.
+    /// The elected protocol, as the member knows it.
     pub protocol: Option<Str>,
-    /// By member id; of others than the leader, ignored.
+    /// By member id; ignored unless the member leads.
     pub assignments: Vec<(Str, Bytes)>,
 }
 
-/// A member's place in a new generation.
+/// The answer to a join: a place in a new generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// Counts rebalances.
+    /// The number of the generation.
     pub generation: i32,
-    /// The group's.
+    /// The group's protocol type.
     pub protocol_type: Str,
-    /// The elected one.
+    /// The elected protocol.
     pub protocol: Str,
     /// The member id of the leader.
     pub leader: Str,
-    /// Its own.
+    /// The member's own id.
     pub member_id: Str,
-    /// It leads, and the assignment there is still holds (KIP-814).
+    /// Whether the member leads and the current assignment still holds (KIP-814).
     pub skip_assignment: bool,
-    /// For the leader: everyone's id, instance id and metadata.
+    /// For the leader: id, instance id and metadata of each member.
     pub members: Vec<(Str, Option<Str>, Bytes)>,
 }
 
-/// No place, and why.
+/// Why a join was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Kafka's.
+    /// Kafka's code.
     pub error: ErrorCode,
-    /// The member's id; with MEMBER_ID_REQUIRED the one to come back with.
+    /// The member's id; with MEMBER_ID_REQUIRED the id to come back with.
     pub member_id: Str,
 }
 
-/// What a member is to do in this generation.
+/// The answer to a sync: the member's part of this generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Synced {
-    /// The group's.
+    /// The group's protocol type.
     pub protocol_type: Str,
-    /// The elected one.
+    /// The elected protocol.
     pub protocol: Str,
-    /// What the leader made for it.
+    /// The leader's assignment for the member.
     pub assignment: Bytes,
 }
 
-/// What a join comes to.
+/// The answer to a join.
 pub type JoinAnswer = Result<Joined, Refused>;
-/// What a sync comes to.
+/// The answer to a sync.
 pub type SyncAnswer = Result<Synced, ErrorCode>;
 
-/// Which answer goes where.
+/// Answers with their places.
 #[derive(Debug)]
 pub struct Answers<J, S> {
-    /// Of joins.
+    /// Answers to joins.
     pub joins: Vec<(J, JoinAnswer)>,
-    /// Of syncs.
+    /// Answers to syncs.
     pub syncs: Vec<(S, SyncAnswer)>,
 }
 
@@ -151,7 +151,7 @@ impl<J, S> Default for Answers<J, S> {
     }
 }
 
-/// What a member waits for, and where its answer goes.
+/// A member's waiting request, if any.
 #[derive(Debug)]
 pub(crate) enum Wait<J, S> {
     Nothing,
@@ -169,7 +169,7 @@ pub(crate) struct Member<J, S> {
     /// Whether it has asked for its assignment in this generation.
     pub(crate) has_synced: bool,
     /// When it was last heard of.
-    pub(crate) heard_ms: u64,
+    pub(crate) last_heard_ms: u64,
     pub(crate) wait: Wait<J, S>,
 }
 
@@ -182,22 +182,22 @@ impl<J, S> Member<J, S> {
             protocols: join.protocols,
             assignment: Bytes::new(),
             has_synced: false,
-            heard_ms: now_ms,
+            last_heard_ms: now_ms,
             wait: Wait::Nothing,
         }
     }
 
-    /// Takes over what the member says of itself now.
+    /// Takes over the values of a new join.
     pub(crate) fn update(&mut self, join: Join, now_ms: u64) {
         self.session_timeout_ms = join.session_timeout_ms;
         self.rebalance_timeout_ms = join.rebalance_timeout_ms;
         self.protocols = join.protocols;
-        self.heard_ms = now_ms;
+        self.last_heard_ms = now_ms;
     }
 
-    /// When its session ends; a member that waits for us does not owe us a word.
+    /// When its session ends. A member that waits for an answer owes no heartbeat.
     pub(crate) fn session_end_ms(&self) -> Option<u64> {
-        matches!(self.wait, Wait::Nothing).then(|| self.heard_ms + self.session_timeout_ms)
+        matches!(self.wait, Wait::Nothing).then(|| self.last_heard_ms + self.session_timeout_ms)
     }
 
     pub(crate) fn waits_for_join(&self) -> bool {

@@ -1,46 +1,46 @@
-//! How far every group has come: the committed offsets in memory.
+//! The committed offsets of all groups, in memory.
 //!
 //! Pure. Changed by the journal's thread alone, after the change is in the file; read by
-//! OffsetFetch. Offsets stay until their topic is deleted: there is no expiry.
+//! OffsetFetch. Offsets stay until their topic is deleted: they do not expire.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_wire::Str;
 
-/// What all groups' offsets may take in memory; a commit that would go beyond is refused.
+/// All groups' offsets in memory. A commit beyond it is refused.
 pub const OFFSETS_MAX_BYTES: usize = 256 * 1024 * 1024;
 
-/// What an entry of a map takes beside its strings, generously.
+/// An entry of a map beside its strings, rounded up.
 const OVERHEAD_BYTES: usize = 96;
 
-/// Where a group goes on in one partition.
+/// A committed offset of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// The next record to read.
+    /// The offset of the next record to read.
     pub offset: i64,
-    /// Of the last record read; -1: the client did not say.
+    /// The epoch of the last record read; -1: the client sent none.
     pub leader_epoch: i32,
-    /// The client's own words.
+    /// The client's own metadata.
     pub metadata: Str,
 }
 
-/// What one request commits: all of it or nothing.
+/// The offsets of one commit: all of them are made, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
-    /// Its id.
+    /// The group's id.
     pub group: Str,
     /// Topic, partition, offset.
     pub entries: Vec<(Str, i32, Committed)>,
 }
 
-/// What happens to committed offsets, in the journal and in memory.
+/// A change of committed offsets, in the journal and in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A group has come so far.
+    /// A group commits offsets.
     Commit(Commit),
-    /// The topic is deleted, and what all groups have committed of it.
+    /// A topic is deleted, and with it what all groups have committed of it.
     Forget {
-        /// Its name.
+        /// The topic's name.
         topic: Str,
     },
 }
@@ -55,17 +55,17 @@ pub struct Offsets {
 }
 
 impl Offsets {
-    /// Where a group goes on.
+    /// The offset that a group has committed of a partition.
     pub fn get(&self, group: &str, topic: &str, partition: i32) -> Option<&Committed> {
         self.groups.get(group)?.get(topic)?.get(&partition)
     }
 
-    /// All that a group has committed, by topic.
+    /// All offsets of a group, by topic.
     pub fn of_group(&self, group: &str) -> impl Iterator<Item = (&Str, &BTreeMap<i32, Committed>)> {
         self.groups.get(group).into_iter().flatten()
     }
 
-    /// What is there now as one commit a group.
+    /// The current offsets, as one commit for each group.
     pub fn snapshot(&self) -> impl Iterator<Item = Commit> {
         self.groups.iter().map(|(group, topics)| {
             let of_topic = |(topic, partitions): (&Str, &BTreeMap<i32, Committed>)| {
@@ -79,12 +79,12 @@ impl Offsets {
         })
     }
 
-    /// About what it takes in memory, and more than its snapshot takes in the journal.
+    /// Roughly the size in memory; more than a snapshot takes in the journal.
     pub fn size_bytes(&self) -> usize {
         self.size_bytes
     }
 
-    /// Whether there is room for what the commit adds.
+    /// Whether a commit fits into `max_bytes`.
     pub fn has_room_for(&self, commit: &Commit, max_bytes: usize) -> bool {
         let added = |(topic, partition, at): &(Str, i32, Committed)| {
             let known = self.get(&commit.group, topic, *partition);
@@ -105,7 +105,7 @@ impl Offsets {
         self.groups.values().any(|topics| topics.contains_key(topic))
     }
 
-    /// Makes the change, which is in the journal.
+    /// Makes a change that is in the journal.
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::Commit(commit) => self.commit(commit),
@@ -113,7 +113,7 @@ impl Offsets {
         }
     }
 
-    /// A group that has committed nothing else is forgotten, too.
+    /// A group without other commits is forgotten, too.
     fn forget(&mut self, topic: &str) {
         let size_bytes = &mut self.size_bytes;
         self.groups.retain(|group, topics| {
@@ -145,7 +145,7 @@ impl Offsets {
     }
 }
 
-/// The topic's name is counted with every partition: it is there so often in the journal.
+/// Counts the topic's name with every partition: the journal has it as often.
 fn size_of_entry(topic: &str, at: &Committed) -> usize {
     OVERHEAD_BYTES + topic.len() + at.metadata.len()
 }

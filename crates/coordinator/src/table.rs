@@ -1,7 +1,8 @@
-//! All groups with members, and when each must be looked at again.
+//! All groups with members, and when each is due.
 //!
-//! The server calls it under its lock, for decisions, and sends what [`Table::take_answers`] gives.
-//! A group costs what its members bring; one without members is not here.
+//! The server calls it under its lock, for decisions, and sends the answers of
+//! [`Table::take_answers`]. A group costs what its members bring. A group without members is not
+//! here.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,19 +14,19 @@ use crate::member::{Answers, GroupLimits};
 /// Groups with members at once.
 const GROUPS_MAX: usize = 10_000;
 
-/// What the members of one group may bring in metadata and assignments: the leader is told all of
-/// it in one answer. Kafka's bound is its largest record, 1 MiB.
+/// Metadata and assignments of one group's members: the leader gets all of it in one answer.
+/// Kafka's bound is its largest record, 1 MiB.
 const GROUP_MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// What the members of all groups may bring.
+/// Metadata and assignments of all groups' members.
 const MEMBERS_MAX_BYTES: usize = 256 * 1024 * 1024;
 
-/// All groups with members. `J` and `S` stand for a join and a sync that wait.
+/// All groups with members. `J` and `S` are a join and a sync that wait.
 #[derive(Debug)]
 pub struct Table<J, S> {
     limits: GroupLimits,
     groups: HashMap<Str, Entry<J, S>>,
-    /// Every group once, by the time it is due.
+    /// Each group once, by the time it is due.
     due: BTreeSet<(u64, Str)>,
     size_bytes: usize,
     is_closed: bool,
@@ -40,7 +41,7 @@ struct Entry<J, S> {
 }
 
 impl<J, S> Table<J, S> {
-    /// Without groups.
+    /// A table without groups.
     pub fn new(limits: GroupLimits) -> Self {
         Table {
             limits,
@@ -53,21 +54,22 @@ impl<J, S> Table<J, S> {
     }
 
     /// Passes an event to a group. `None`: there is no such group.
-    pub fn tell<R>(
+    pub fn update<R>(
         &mut self,
         group_id: &str,
         event: impl FnOnce(&mut Group<J, S>) -> R,
     ) -> Option<R> {
-        let told = event(&mut self.groups.get_mut(group_id)?.group);
+        let outcome = event(&mut self.groups.get_mut(group_id)?.group);
         self.settle(group_id);
-        Some(told)
+        Some(outcome)
     }
 
-    /// As [`Table::tell`], for a member that brings `added_bytes`: it may found the group.
+    /// Like [`Table::update`], for a member that brings `added_bytes`. Creates the group if it is
+    /// missing.
     ///
     /// # Errors
     /// There is no room, or the server stops.
-    pub fn tell_or_found(
+    pub fn update_or_create(
         &mut self,
         group_id: &str,
         added_bytes: usize,
@@ -84,25 +86,24 @@ impl<J, S> Table<J, S> {
             let group = Group::new(self.limits);
             self.groups.insert(id, Entry { group, due_ms: u64::MAX, size_bytes: 0 });
         }
-        self.tell(group_id, event);
+        self.update(group_id, event);
         Ok(())
     }
 
-    /// Whether members of a group may bring so much more metadata or assignments.
+    /// Whether a group's members may bring so much more metadata or assignments.
     pub fn has_room_for(&self, group_id: &str, added_bytes: usize) -> bool {
         let group_bytes = self.groups.get(group_id).map_or(0, |entry| entry.size_bytes);
         group_bytes.saturating_add(added_bytes) <= GROUP_MAX_BYTES
             && self.size_bytes.saturating_add(added_bytes) <= MEMBERS_MAX_BYTES
     }
 
-    /// Looks at every group that is due.
+    /// Ticks every group that is due.
     pub fn tick(&mut self, now_ms: u64) {
         while let Some((due_ms, group_id)) = self.due.first().cloned()
             && due_ms <= now_ms
         {
-            self.tell(&group_id, |group| group.tick(now_ms));
-            // A group is due at a later time than the one it was told; were it not, we would be
-            // here forever.
+            self.update(&group_id, |group| group.tick(now_ms));
+            // After a tick a group is due later than now. Otherwise this loop would never end.
             let next = self.groups.get(&group_id).map(|entry| entry.due_ms);
             assert!(
                 next.is_none_or(|next_ms| next_ms > now_ms),
@@ -111,17 +112,17 @@ impl<J, S> Table<J, S> {
         }
     }
 
-    /// When [`Table::tick`] must come.
+    /// When [`Table::tick`] must be called.
     pub fn next_due_ms(&self) -> Option<u64> {
         self.due.first().map(|(due_ms, _)| *due_ms)
     }
 
-    /// The answers that came of events since they were last taken, for the caller to send.
+    /// Takes the answers since the last call, for the caller to send.
     pub fn take_answers(&mut self) -> Answers<J, S> {
         std::mem::take(&mut self.answers)
     }
 
-    /// Drops every join and sync that waits, and lets nobody in any more.
+    /// Drops every waiting join and sync, and admits none any more.
     pub fn close(&mut self) {
         self.groups.clear();
         self.due.clear();
@@ -129,7 +130,7 @@ impl<J, S> Table<J, S> {
         self.is_closed = true;
     }
 
-    /// Whether groups may still be used.
+    /// Refuses use after [`Table::close`].
     ///
     /// # Errors
     /// COORDINATOR_NOT_AVAILABLE: the server stops.
@@ -137,8 +138,7 @@ impl<J, S> Table<J, S> {
         if self.is_closed { Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) } else { Ok(()) }
     }
 
-    /// Takes a group's answers, brings its due time and size up to date, forgets it when it is
-    /// vacant.
+    /// Takes a group's answers, updates its due time and size, and removes it when it is vacant.
     fn settle(&mut self, group_id: &str) {
         let Some((id, mut entry)) = self.groups.remove_entry(group_id) else { return };
         let Answers { joins, syncs } = entry.group.take_answers();
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_group_goes_with_its_last_member_and_leaves_nothing() {
         let mut table = Table::<&str, &str>::new(LIMITS);
-        table.tell_or_found("g", 100, |group| group.join(join("m"), "waits", 0)).unwrap();
+        table.update_or_create("g", 100, |group| group.join(join("m"), "waits", 0)).unwrap();
         assert_eq!(table.next_due_ms(), Some(50));
         assert!(table.take_answers().joins.is_empty());
         table.tick(50);
@@ -199,29 +199,30 @@ mod tests {
             instance_id: None,
             generation: joined.generation,
         };
-        assert_eq!(table.tell("g", |group| group.heartbeat(&caller, 60)), Some(Ok(())));
+        assert_eq!(table.update("g", |group| group.heartbeat(&caller, 60)), Some(Ok(())));
         table.tick(5000);
-        assert_eq!(table.tell("g", |group| group.heartbeat(&caller, 5000)), None);
+        assert_eq!(table.update("g", |group| group.heartbeat(&caller, 5000)), None);
         assert_eq!((table.size_bytes, table.next_due_ms()), (0, None));
     }
 
     #[test]
-    fn a_member_that_brings_more_than_a_group_may_hold_is_not_let_in() {
+    fn a_member_that_brings_more_than_a_group_may_hold_is_refused() {
         let mut table = Table::<(), ()>::new(LIMITS);
-        let refused = table.tell_or_found("g", GROUP_MAX_BYTES + 1, |_| panic!("it was let in"));
+        let refused =
+            table.update_or_create("g", GROUP_MAX_BYTES + 1, |_| panic!("it was admitted"));
         assert_eq!(refused, Err(ErrorCode::GROUP_MAX_SIZE_REACHED));
         assert!(table.groups.is_empty());
     }
 
     #[test]
-    fn closing_lets_those_go_who_wait() {
+    fn closing_answers_joins_that_wait() {
         let mut table = Table::<Arc<()>, ()>::new(LIMITS);
         let waiter = Arc::new(());
         let waits = Arc::clone(&waiter);
-        table.tell_or_found("g", 0, |group| group.join(join("m"), waits, 0)).unwrap();
+        table.update_or_create("g", 0, |group| group.join(join("m"), waits, 0)).unwrap();
         table.close();
         assert_eq!(Arc::strong_count(&waiter), 1);
-        let refused = table.tell_or_found("g", 0, |_| panic!("it was let in"));
+        let refused = table.update_or_create("g", 0, |_| panic!("it was admitted"));
         assert_eq!(refused, Err(ErrorCode::COORDINATOR_NOT_AVAILABLE));
     }
 }

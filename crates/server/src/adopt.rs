@@ -1,8 +1,8 @@
-//! What an Apache Kafka left in its data directory beside the logs themselves: the topics with
-//! their configs, and the offsets that groups have committed.
+//! Reads what an Apache Kafka left in its data directory beside the logs: topics with their
+//! configs, and committed offsets.
 //!
-//! Called once at start, before anything is served; reads with blocking calls and never writes.
-//! What is found is plain data: what becomes of it is the caller's decision.
+//! Called once at start, before anything is served. Reads with blocking calls and never writes.
+//! Returns plain data; the caller decides what to do with it.
 //!
 //! ```text
 //!   <data dir>/__cluster_metadata-0/        topics, partitions, configs       metadata_log

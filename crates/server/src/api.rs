@@ -1,7 +1,12 @@
-//! One request, one reply: decodes a frame, hands it to its handler, encodes the answer.
+//! One request, one reply: decodes a frame, calls the API's handler, encodes the answer.
+//!
+//! | key | API | versions | KIPs |
+//! |---|---|---|---|
+//! | 18 | ApiVersions | 0-4 | 3: the client's software, version 0 as the answer to an unknown version (KIP-511) |
 //!
 //! Called by connection, and by the thread of long requests. Adding an API is a row in `wire`'s
-//! table and an arm here.
+//! table, a file in this folder with a row like the one above in its head comment, and an arm of
+//! [`respond`]. Not done: supported features in ApiVersions (KIP-584).
 
 pub(crate) mod alter_configs;
 pub(crate) mod answer_budget;
@@ -12,6 +17,9 @@ pub(crate) mod described;
 pub(crate) mod doubles;
 pub(crate) mod error_codes;
 pub(crate) mod fetch;
+pub(crate) mod find_coordinator;
+pub(crate) mod group_offsets;
+pub(crate) mod groups;
 pub(crate) mod init_producer_id;
 pub(crate) mod list_offsets;
 pub(crate) mod long_requests;
@@ -35,7 +43,6 @@ use penstock_wire::{
 use crate::api::context::RequestContext;
 use crate::api::long_requests::ELEMENTS_AT_ONCE;
 use crate::api::reply::{NoReply, Range, Reply};
-use crate::broker::groups;
 
 /// Answers the request in `frame` (a whole frame without its prefix), encoding into `buffer` (see
 /// [`Response::encode_into`]). `None`: no reply is expected.
@@ -52,8 +59,8 @@ pub(crate) async fn answer(
     let (header, request) = match read(context, &frame).await {
         Ok(Some(decoded)) => decoded,
         Ok(None) => return answered_apart(context, frame).await,
-        // A client newer than us asks in its newest version what there is: the answer is in the
-        // oldest.
+        // A client newer than this server asks in its newest version. It understands an answer in
+        // the oldest.
         Err(NoReply::Request(RequestError::UnsupportedVersion {
             api_key, correlation_id, ..
         })) if api_key == ApiKey::ApiVersions as i16 => {
@@ -152,35 +159,28 @@ async fn respond(
             Response::DescribeCluster(metadata::describe_cluster(context))
         }
         Request::FindCoordinator(request) => {
-            let (cluster, left_bytes) =
-                (&context.broker.cluster, context.broker.settings.answer_max_bytes);
-            let found = groups::find_coordinator(cluster, api_version, request, left_bytes);
+            let found = find_coordinator::find_coordinator(context, api_version, request);
             Response::FindCoordinator(found.await)
         }
         Request::JoinGroup(request) => {
-            let joined = context.broker.groups.join_group(api_version, request);
+            let joined = groups::join_group(&context.broker.groups, api_version, request);
             Response::JoinGroup(while_peer_stays(context, joined).await?)
         }
         Request::SyncGroup(request) => {
-            let synced = context.broker.groups.sync_group(request);
+            let synced = groups::sync_group(&context.broker.groups, request);
             Response::SyncGroup(while_peer_stays(context, synced).await?)
         }
         Request::Heartbeat(request) => {
-            Response::Heartbeat(context.broker.groups.heartbeat_group(&request))
+            Response::Heartbeat(groups::heartbeat_group(&context.broker.groups, &request))
         }
         Request::LeaveGroup(request) => {
-            Response::LeaveGroup(context.broker.groups.leave_group(request))
+            Response::LeaveGroup(groups::leave_group(&context.broker.groups, request))
         }
         Request::OffsetCommit(request) => {
-            let begin = |exists: &dyn Fn(&str, i32) -> bool| {
-                context.broker.groups.begin_commit(request, exists)
-            };
-            let begun = context.broker.topics.while_none_goes(begin);
-            Response::OffsetCommit(begun.answered().await)
+            Response::OffsetCommit(group_offsets::commit(context, request).await)
         }
         Request::OffsetFetch(request) => {
-            let left_bytes = context.broker.settings.answer_max_bytes;
-            Response::OffsetFetch(context.broker.groups.fetch_offsets(request, left_bytes))
+            Response::OffsetFetch(group_offsets::fetch(context, request))
         }
         Request::ApiVersions(_) => {
             Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::NONE))
@@ -207,7 +207,7 @@ async fn respond(
     Ok(Some((response, Few::new())))
 }
 
-/// Waits for an answer that may take long; a peer that leaves meanwhile needs none.
+/// Waits for an answer that may take long. A peer that leaves meanwhile needs none.
 async fn while_peer_stays<T>(
     context: &RequestContext<'_>,
     answer: impl Future<Output = T>,

@@ -1,8 +1,8 @@
-//! What runs periodically beside the workers: retention, checkpoints, the scrubber, the groups'
-//! clock.
+//! Periodic work beside the workers: retention, checkpoints, the scrubber, the groups' clock.
 //!
 //! Knows `broker`.
 
 pub(crate) mod checkpoints;
+pub(crate) mod group_clock;
 pub(crate) mod retention;
 pub(crate) mod scrubber;

@@ -1,6 +1,6 @@
 //! What all workers share: topics, partitions, groups, producer ids, the server's identity.
 //!
-//! Knows `config` and the base modules. Must never know sockets or how Kafka words an answer.
+//! Knows `config` and the base modules. Must never know sockets or Kafka's answers.
 
 pub(crate) mod decompress;
 pub(crate) mod disk_reserve;
@@ -40,32 +40,32 @@ use producer_ids::ProducerIds;
 use read_errors::ReadErrors;
 use topics::Topics;
 
-/// What every worker sees.
+/// What every worker shares.
 pub(crate) struct Broker {
     pub(crate) settings: Settings,
     pub(crate) topics: Topics,
     pub(crate) cluster: Cluster,
     pub(crate) producer_ids: ProducerIds,
-    pub(crate) groups: Groups,
+    pub(crate) groups: Arc<Groups>,
     pub(crate) metrics: Metrics,
     pub(crate) disk: Reserve,
     pub(crate) read_errors: ReadErrors,
-    /// Held while a topic's configuration changes. Such a change waits for appends, on one of a few
-    /// threads, of which they may need another.
+    /// Held while a topic's configuration changes. Such a change waits for appends on one of a few
+    /// threads, and those appends may need another of them.
     pub(crate) altering: tokio::sync::Mutex<()>,
     /// Connections open now, on all workers.
     pub(crate) connections: AtomicUsize,
-    /// What waits for peers, in memory.
+    /// Memory of requests, and of answers until peers have taken them.
     pub(crate) memory: Memory,
     /// Bytes that answers in the making may still take.
     pub(crate) answers_in_flight: Arc<Semaphore>,
 }
 
 impl Broker {
-    /// Opens everything that is in the data directory. Blocks.
+    /// Opens everything in the data directory. Blocks.
     ///
     /// # Errors
-    /// The directory cannot be used, or is not a data directory of ours.
+    /// The directory cannot be used, or is no data directory of Penstock or Kafka.
     pub(crate) fn open(
         settings: Settings,
         memory: Memory,
@@ -78,7 +78,7 @@ impl Broker {
         let cluster = Cluster::open(&settings, bound)?;
         let offsets = Arc::new(OffsetStore::open(&settings.data_dir, settings.durability)?);
         let topics = Topics::open(&settings, data_dir, &offsets, &metrics)?;
-        let groups = Groups::new(settings.groups, offsets);
+        let groups = Arc::new(Groups::new(settings.groups, offsets));
         let known = topics.greatest_producer_id();
         let producer_ids = ProducerIds::open(&settings.data_dir, known)?;
         Ok(Arc::new(Broker {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Both clocks, read one after the other.
+/// Both clocks, read together.
 static START: LazyLock<(Instant, Duration)> = LazyLock::new(|| (Instant::now(), ticks()));
 
 /// Milliseconds since 1970; before it, 0.
@@ -14,8 +14,8 @@ pub(crate) fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The time as of the kernel's last tick, some milliseconds ago at most. A request notes the time
-/// at each of its phases; reading the exact one there would cost it a hundredth of all its time.
+/// The time of the kernel's last tick, some milliseconds ago at most. A request notes the time at
+/// each of its phases; the exact time would cost it a hundredth of its processor time.
 pub(crate) fn coarse_now() -> Instant {
     let (instant, then) = *START;
     instant + ticks().saturating_sub(then)
@@ -32,7 +32,7 @@ mod tests {
 
     #[test]
     fn the_coarse_time_is_no_more_than_a_moment_behind() {
-        // A tick is 10 ms where the kernel has few.
+        // A tick is 10 ms on kernels with the fewest.
         const TICK: Duration = Duration::from_millis(10);
         let first = coarse_now();
         std::thread::sleep(3 * TICK);

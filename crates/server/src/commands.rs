@@ -1,4 +1,4 @@
-//! The subcommands of `penstock` that serve nothing: each a process of its own.
+//! The subcommands of `penstock` that serve no client, each a process of its own.
 //!
 //! `cli.rs` is the command line of all of them, `serve` included.
 

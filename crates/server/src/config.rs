@@ -1,4 +1,4 @@
-//! What an operator may set, and the limits nobody sets.
+//! What an operator may set, and limits that are fixed.
 
 pub(crate) mod durability;
 pub(crate) mod fetch_path;

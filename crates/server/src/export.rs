@@ -1,5 +1,5 @@
-//! How a Kafka takes over the topics of a data directory: what has to be done, and the shell script
-//! that does it.
+//! How a Kafka takes over the topics of a data directory: the plan, and the shell script that
+//! carries it out.
 //!
 //! Called by the command `export`. Pure: plain lists in, text out.
 //!
@@ -9,9 +9,10 @@
 //!   what the Kafka knows ─────┘    and which files it must be given
 //! ```
 //!
-//! A Kafka serves a directory only if its own metadata names the topic with the id in
-//! `partition.metadata`. It renames every other one to `*-stray`. So a topic it does not know is
-//! created by its own command, and gets the segment files afterwards, while that Kafka is stopped.
+//! A Kafka serves a directory only if its own metadata has the topic with the id of
+//! `partition.metadata`. It renames all others to `*-stray`. So Kafka's own command creates a topic
+//! that it does not know, and the topic gets its segment files afterwards, while that Kafka is
+//! stopped.
 
 mod plan;
 mod script;

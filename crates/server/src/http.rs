@@ -1,4 +1,4 @@
-//! /metrics, /healthz and /readyz, for those who watch the server.
+//! /metrics, /healthz and /readyz, for monitoring.
 //!
 //! Runs on the main thread's runtime beside housekeeping, never on a worker.
 
@@ -21,15 +21,15 @@ use tokio::sync::watch;
 use crate::broker::Broker;
 use crate::stop::{Stop, wait_for};
 
-/// A watcher must have asked its question within this time.
+/// The header of a request must be complete within this time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Starts answering, when an address is configured; says which it got.
+/// Starts answering, if an address is configured, and returns the bound address.
 ///
 /// # Errors
-/// The address cannot be had.
+/// The address cannot be bound.
 pub(crate) async fn serve(
     broker: Arc<Broker>,
     stop: watch::Receiver<Stop>,
@@ -99,9 +99,8 @@ fn respond(broker: &Broker, request: &Request<Incoming>) -> Response<Full<Bytes>
     }
 }
 
-/// A server that cannot read some places of its disk is ready all the same: it serves all the rest,
-/// and whoever takes it out of service for it, as Kubernetes does at any other status, loses that
-/// as well.
+/// A server that cannot read some places of its disk is ready: it serves all other places.
+/// Kubernetes takes a server out of service at any other status, and with it those other places.
 fn ready(unreadable: &[PartitionName]) -> String {
     const NAMED: usize = 10;
     let names: Vec<String> = unreadable.iter().take(NAMED).map(ToString::to_string).collect();

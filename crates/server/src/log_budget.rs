@@ -1,7 +1,7 @@
-//! How often one kind of line may be logged, so that strangers cannot fill the log.
+//! How often one kind of line may be logged, so that peers cannot fill the log.
 //!
-//! Called by connection before it logs what a peer caused. Some lines a period are let through; the
-//! next period's first line says how many were not.
+//! Called before a line is logged that a peer caused. A period lets some lines through. The first
+//! line of the next period counts those held back.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

@@ -1,8 +1,9 @@
 //! `penstock`: an async segment server. It keeps partitioned logs in Apache Kafka's on-disk format,
 //! speaks Kafka's protocol and serves fetches by splice chains.
 //!
-//! This file is the program: read the command line, run the command, turn the outcome into an exit
-//! code. A fetch goes through net/connection, api, api/fetch, broker/read and the ring's transfer.
+//! This file is the program: it reads the command line, runs the command, and turns the outcome
+//! into an exit code. A fetch goes through net/connection, api, api/fetch, broker/read and the
+//! ring's transfer.
 
 mod adopt;
 mod api;
@@ -79,7 +80,7 @@ fn serve(arguments: ServeArguments) -> ExitCode {
     }
 }
 
-/// Segments and connections are descriptors: take as many as the system lets us have.
+/// Segments and connections are descriptors, so the process takes as many as the system allows.
 fn raise_open_files_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -99,7 +100,7 @@ async fn run_server(settings: config::settings::Settings) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The first signal drains, a second one does not wait any longer.
+/// The first signal drains; a second one ends all waiting.
 async fn stop_on_signals(stop: watch::Sender<Stop>) {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -122,9 +123,9 @@ fn announce(ready: &serve::Ready) {
     if let Some(metrics) = ready.metrics {
         println!("metrics at http://{metrics}/metrics");
     }
-    // Says nothing where nobody asked for it (NOTIFY_SOCKET is not set).
+    // Does nothing unless systemd asked for it (NOTIFY_SOCKET is set).
     if let Err(error) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {
-        tracing::warn!(%error, "cannot tell systemd that we are ready");
+        tracing::warn!(%error, "cannot report to systemd that the server is ready");
     }
 }
 

@@ -1,9 +1,11 @@
 //! The server as a whole: how it starts, how it stops.
 //!
-//! Called by main with the settings; [`run`] returns when a stop is complete. Start: lock the data
-//! directory, bind, begin all threads, open every log, serve, say where clients must connect. Stop:
-//! workers answer what is in flight, logs are flushed and closed, the clean-shutdown marker is
-//! written.
+//! Called by main with the settings; [`run`] returns when a stop is complete.
+//!
+//! - Start: lock the data directory, bind, begin all threads, open every log, serve, print the
+//!   address that clients must use.
+//! - Stop: answer the requests in flight, flush and close the logs, write the clean-shutdown
+//!   marker.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -16,14 +18,14 @@ use penstock_storage::DataDir;
 use tokio::sync::watch;
 
 use crate::background::checkpoints;
+use crate::background::group_clock;
 use crate::background::retention;
 use crate::background::scrubber;
 use crate::broker::Broker;
 use crate::broker::file_system::FileSystem;
-use crate::broker::groups;
 use crate::broker::memory::Memory;
 use crate::broker::read_errors;
-use crate::broker::topics::Patience;
+use crate::broker::topics::Deadline;
 use crate::config::limits;
 use crate::config::memory_limit::MemoryLimit;
 use crate::config::settings::Settings;
@@ -31,14 +33,14 @@ use crate::http;
 use crate::net::crew::Crew;
 use crate::stop::{Stop, wait_for};
 
-/// A port in use for longer is another server's. The kernel takes a killed server's ring down some
-/// milliseconds after the process is gone, and with it the accept that holds the listener.
+/// A port in use for longer is another server's. The kernel takes down a killed server's ring, and
+/// with it the accept that holds the listener, some milliseconds after the process has gone.
 const PORT_IN_USE_MAX: Duration = Duration::from_secs(1);
 
 /// Between two attempts.
 const PORT_REST: Duration = Duration::from_millis(5);
 
-/// Every worker's ring has the same share of what a user may have in pipes.
+/// Divides the pipes that a user may have among the workers' rings.
 fn ring_config(settings: &Settings, memory: &Memory, lies_on: &FileSystem) -> RingConfig {
     let max_pipes = (limits::PIPES / settings.workers).max(limits::PIPES_PER_RING_MIN);
     let defaults = RingConfig::default();
@@ -52,10 +54,11 @@ fn ring_config(settings: &Settings, memory: &Memory, lies_on: &FileSystem) -> Ri
     }
 }
 
-/// Serves until `stop` has come to its end.
+/// Serves until `stop` is complete.
 ///
 /// # Errors
-/// The data directory, an address or a worker cannot be had, or the logs cannot be closed cleanly.
+/// The data directory, an address or a worker is not available, or the logs cannot be closed
+/// cleanly.
 pub(crate) async fn run(
     mut settings: Settings,
     stop: watch::Sender<Stop>,
@@ -87,11 +90,11 @@ pub(crate) async fn run(
     for helper in helpers {
         helper.await??;
     }
-    let patience = Patience { until: time.logs_until, stop: stop.subscribe() };
-    blocking::run(move || broker.topics.close(&patience)).await?
+    let deadline = Deadline { until: time.logs_until, stop: stop.subscribe() };
+    blocking::run(move || broker.topics.close(&deadline)).await?
 }
 
-/// Finds out how much memory there is, and makes the settings fit it.
+/// Reads the memory limit and makes the settings fit it.
 fn fit_memory(settings: &mut Settings) -> Option<MemoryLimit> {
     let limit = MemoryLimit::read();
     match &limit {
@@ -102,16 +105,18 @@ fn fit_memory(settings: &mut Settings) -> Option<MemoryLimit> {
             tracing::info!(memory_limit_bytes = bytes, source = %source.display(),
                 queued.max.request.bytes = requests, max.connections = connections, "memory");
         }
-        None => tracing::warn!("the memory limit cannot be read: peers that do not read have none"),
+        None => tracing::warn!(
+            "cannot read the memory limit: peers that do not read their answers may use memory without one"
+        ),
     }
     limit
 }
 
-/// How drain.timeout.ms is divided.
+/// How `drain.timeout.ms` is divided.
 struct StopTime {
-    /// When requests in flight are given up: the logs need some of it, too.
+    /// When requests in flight are given up, so that time is left for the logs.
     requests_until: Instant,
-    /// When no log is synced any more: what has been reached is written down in the rest.
+    /// When syncing the logs ends. The rest is for writing down what was reached.
     logs_until: Instant,
 }
 
@@ -121,7 +126,7 @@ impl StopTime {
     }
 }
 
-/// What a start has come to, for people and scripts.
+/// The outcome of a start, for people and scripts.
 #[derive(Debug)]
 pub(crate) struct Ready {
     /// Where the server listens.
@@ -155,13 +160,17 @@ fn start_helpers(broker: &Arc<Broker>, stop: &watch::Sender<Stop>) -> Vec<Helper
         beside("checkpoints", stop, checkpoints::run(broker(), watching())),
         beside("reading bad places again", stop, read_errors::run(broker(), watching())),
         beside("the scrubber", stop, scrubber::run(broker(), watching())),
-        beside("the groups' coordinator", stop, groups::run(broker(), watching())),
+        beside(
+            "the groups' coordinator",
+            stop,
+            group_clock::run(Arc::clone(&broker().groups), watching()),
+        ),
     ]
 }
 
 type Helper = tokio::task::JoinHandle<anyhow::Result<()>>;
 
-/// Runs what ends by a stop only. Should it end by itself, it takes the server with it.
+/// Runs a task that should end by a stop only. One that ends by itself stops the server.
 fn beside(
     name: &'static str,
     stop: &watch::Sender<Stop>,
@@ -179,8 +188,8 @@ fn beside(
     })
 }
 
-/// One listening socket a worker, all on the same address. One in use is asked for again for a
-/// moment.
+/// Binds one listening socket a worker, all on the same address. Tries an address in use again for
+/// a moment.
 async fn listen(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<TcpListener>> {
     let began = Instant::now();
     loop {
@@ -196,7 +205,7 @@ async fn listen(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<TcpLi
 }
 
 fn listen_now(address: SocketAddr, workers: usize) -> std::io::Result<Vec<TcpListener>> {
-    // SO_REUSEPORT would let a second server share the port without a word: ask first without it.
+    // With SO_REUSEPORT alone a second server would silently share the port. Bind once without it.
     drop(TcpListener::bind(address)?);
     let first = listen_one(address)?;
     let bound = first.local_addr()?;
@@ -229,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn what_ends_by_itself_stops_the_server_and_what_ends_by_a_stop_is_well() {
         let ends: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] =
-            [Box::pin(async {}), Box::pin(async { panic!("half a server helps nobody") })];
+            [Box::pin(async {}), Box::pin(async { panic!("half a server helps no client") })];
         for end in ends {
             let (stop, _) = watch::channel(Stop::No);
             let other = beside("other", &stop, {

@@ -4,21 +4,21 @@
 
 use tokio::sync::watch;
 
-/// How far a stop has come. Everything that runs watches it.
+/// The stages of a stop, in order. Everything that runs watches them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stop {
-    /// Serving.
+    /// The server serves.
     No,
-    /// No new requests; those in flight are answered.
+    /// No new request is taken; requests in flight are answered.
     Drain,
-    /// The time for that is over: their connections are closed.
+    /// The time for requests in flight is over: their connections are closed.
     Cut,
-    /// Somebody has asked a second time: nothing is waited for that can be left.
+    /// A second signal came: whatever can be left undone is left.
     Now,
 }
 
 /// Returns when the stop has come as far as `stage`, or when the server is gone.
 pub(crate) async fn wait_for(stop: &mut watch::Receiver<Stop>, stage: Stop) {
-    // An error means that the sender is gone: then there is nobody left to serve for.
+    // The sender has gone, so the server has, too.
     let _ = stop.wait_for(|now| *now >= stage).await;
 }

@@ -1,4 +1,4 @@
-//! An encoded frame in pieces, and the records field that makes the cuts.
+//! An encoded frame in pieces, and the records field that cuts it.
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
@@ -8,14 +8,14 @@ use smallvec::SmallVec;
 /// Decoding always gives `Bytes`, a slice of the frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Records {
-    /// Here they are; `None` is Kafka's null.
+    /// The records themselves; `None` is Kafka's null.
     Bytes(Option<Bytes>),
-    /// They are elsewhere: the encoded frame has a gap of this length that the sender fills.
+    /// A gap of this length in the encoded frame, for the sender to fill.
     Slot(RecordsSlot),
 }
 
 impl Records {
-    /// What is on the wire; 0 for null.
+    /// The length on the wire; 0 for null.
     pub fn len_bytes(&self) -> usize {
         match self {
             Records::Bytes(bytes) => bytes.as_ref().map_or(0, Bytes::len),
@@ -23,7 +23,7 @@ impl Records {
         }
     }
 
-    /// The bytes that are here: `None` when null or elsewhere.
+    /// The bytes; `None` for null and for a slot.
     pub fn bytes(&self) -> Option<&Bytes> {
         match self {
             Records::Bytes(bytes) => bytes.as_ref(),
@@ -33,7 +33,7 @@ impl Records {
 }
 
 impl Default for Records {
-    /// No records. Not null: some clients take null for an error.
+    /// No records. Not null, which some clients take for an error.
     fn default() -> Records {
         Records::Bytes(Some(Bytes::new()))
     }
@@ -48,19 +48,19 @@ impl From<Bytes> for Records {
 /// A gap in an encoded frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RecordsSlot {
-    /// The caller's own number for what goes here.
+    /// The caller's number for the gap's content.
     pub id: u32,
     /// Exactly so many bytes must be sent.
     pub len_bytes: u32,
 }
 
-/// The parts of a frame; those of a fetch of one partition need no memory of their own.
+/// The pieces of a frame. Those of a fetch of one partition need no memory of their own.
 pub type Pieces = SmallVec<[Piece; 3]>;
 
 /// A whole frame: send its pieces in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// None is empty; neighbours may both be bytes.
+    /// No piece is empty; neighbours may both be bytes.
     pub pieces: Pieces,
     /// The sum of the pieces, length prefix included.
     pub len_bytes: u64,
@@ -69,14 +69,14 @@ pub struct Answer {
 /// A part of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// As they are.
+    /// Encoded bytes.
     Bytes(Bytes),
-    /// What the slot stands for.
+    /// The records of a slot.
     Records(RecordsSlot),
 }
 
 impl Piece {
-    /// How much of the frame it is.
+    /// The piece's length in the frame.
     pub fn len_bytes(&self) -> u64 {
         match self {
             Piece::Bytes(bytes) => bytes.len() as u64,
@@ -86,7 +86,7 @@ impl Piece {
 }
 
 impl Answer {
-    /// The frame in one buffer; `fill` gives the bytes of every slot, as many as it says.
+    /// The frame in one buffer. `fill` returns the bytes of each slot, exactly `len_bytes` of them.
     pub fn into_bytes(mut self, mut fill: impl FnMut(RecordsSlot) -> Bytes) -> Bytes {
         if let [Piece::Bytes(only)] = &mut self.pieces[..] {
             return std::mem::take(only);

@@ -1,4 +1,4 @@
-//! The table of APIs: what is advertised, what is decoded, and the dispatch that follows from it.
+//! The table of APIs, from which advertising, decoding and dispatch follow.
 
 use bytes::{Bytes, BytesMut};
 
@@ -12,10 +12,10 @@ use crate::reader::{DecodeError, Reader};
 use crate::schema::{Version, apis};
 use crate::writer::Writer;
 
-/// A request of more array elements is refused: 262 144 partitions are more than anybody fetches.
+/// The most array elements of a request: 262 144 partitions are more than any client fetches.
 const MAX_REQUEST_ELEMENTS: usize = 1 << 18;
 
-/// The metadata of a large cluster has every replica of every partition.
+/// The most of a response: the metadata of a large cluster has every replica of every partition.
 const MAX_RESPONSE_ELEMENTS: usize = 1 << 22;
 
 apis! {
@@ -44,7 +44,7 @@ apis! {
 /// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SupportedApi {
-    /// Which API.
+    /// The API.
     pub key: ApiKey,
     /// The lowest version decoded.
     pub min_version: i16,
@@ -54,9 +54,9 @@ pub struct SupportedApi {
 }
 
 impl SupportedApi {
-    /// The lowest version to tell clients. Produce claims 0 although 3 is the least served, as
-    /// Kafka 4 does: librdkafka up to 2.10 takes any other minimum for a broker that cannot
-    /// decompress gzip, snappy and lz4, and silently sends its data uncompressed.
+    /// The lowest version that is advertised. Produce advertises 0 although 3 is the lowest served,
+    /// as Kafka 4 does. librdkafka up to 2.10 takes any other minimum for a broker that cannot
+    /// decompress gzip, snappy and lz4, and silently sends uncompressed data.
     pub fn advertised_min_version(&self) -> i16 {
         if self.key == ApiKey::Produce { 0 } else { self.min_version }
     }
@@ -69,7 +69,7 @@ impl SupportedApi {
 }
 
 impl ApiKey {
-    /// The API of a number, if it is in the table.
+    /// The API with a number, if it is in the table.
     pub fn from_number(number: i16) -> Option<ApiKey> {
         SUPPORTED.iter().map(|api| api.key).find(|key| *key as i16 == number)
     }
@@ -80,14 +80,14 @@ impl ApiKey {
         row.expect("every key has a row, they are declared together")
     }
 
-    /// How it is encoded in a version that this side chose: one out of the table is a bug.
+    /// The encoding of a version that this side chose. A version outside of the table is a bug.
     fn chosen(self, api_version: i16) -> Version {
         let version = self.supported().version(api_version);
         version.unwrap_or_else(|| panic!("{self:?} has no version {api_version} here"))
     }
 }
 
-/// The highest version of `key` that we and a peer speak, whose range is inclusive.
+/// The highest version of `key` that both sides speak. The peer's range is inclusive.
 pub fn negotiate(key: ApiKey, peer_min: i16, peer_max: i16) -> Option<i16> {
     let ours = key.supported();
     let version = ours.max_version.min(peer_max);
@@ -130,11 +130,11 @@ pub fn decode_request_within(
     Ok((RequestHeader { api_key, api_version, correlation_id, client_id }, request))
 }
 
-/// Decodes a response frame without its length prefix; gives the correlation id with it.
+/// Decodes a response frame without its length prefix. Returns the correlation id, too.
 ///
-/// `api_version` is the one the request was sent in, and so of the table: another one is a bug.
-/// A server that did not know the ApiVersions version asked answers in version 0 with error 35
-/// (KIP-511); that is decoded too.
+/// `api_version` is that of the request; a version outside of the table is a bug. A server that
+/// does not know a version of ApiVersions answers in version 0 with error 35 (KIP-511); such an
+/// answer is decoded, too.
 pub fn decode_response(
     api_key: ApiKey,
     api_version: i16,
@@ -155,7 +155,7 @@ pub fn decode_response(
 }
 
 impl Request {
-    /// The frame, length prefix included. A version out of the table is a bug, and so are slots.
+    /// The frame with its length prefix. A version outside of the table is a bug, and so are slots.
     pub fn encode(&self, api_version: i16, correlation_id: i32, client_id: &str) -> Bytes {
         let api_key = self.api_key();
         let mut writer = Writer::new(api_key.chosen(api_version), BytesMut::new());
@@ -167,16 +167,16 @@ impl Request {
 }
 
 impl Response {
-    /// The frame in pieces, length prefix included, cut where
-    /// [`Records::Slot`](crate::Records::Slot) stands. The version is that of the request (0 for
-    /// ApiVersions in a version not known); one out of the table is a bug.
+    /// The frame in pieces, with its length prefix, cut where
+    /// [`Records::Slot`](crate::Records::Slot) stands. The version is that of the request, or 0 for
+    /// an unknown version of ApiVersions. A version outside of the table is a bug.
     pub fn encode(&self, api_version: i16, correlation_id: i32) -> Answer {
         self.encode_into(api_version, correlation_id, &mut BytesMut::new())
     }
 
-    /// Like [`Response::encode`], in the memory of `buffer`, which must be empty. It is left with
-    /// what can be used again once the answer is dropped: memory is allocated for large answers,
-    /// for the first one and for one behind a large one.
+    /// Like [`Response::encode`], in the memory of `buffer`, which must be empty. The buffer gets
+    /// back the memory that can be used again once the answer is dropped. Memory is allocated for
+    /// large answers, for the first one, and for the next one after a large one.
     pub fn encode_into(
         &self,
         api_version: i16,

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-/// An error code as it stands in responses. Codes without a name here are numbers all the same.
+/// An error code in a response. Codes without a name here are valid numbers, too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ErrorCode(pub i16);
 
 impl ErrorCode {
-    /// Whether nothing went wrong.
+    /// Whether there is no error.
     pub fn is_none(self) -> bool {
         self == ErrorCode::NONE
     }

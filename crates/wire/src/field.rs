@@ -1,4 +1,4 @@
-//! How each type of field stands on the wire, in both directions.
+//! The encoding of each type of field, in both directions.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -10,12 +10,12 @@ use crate::reader::{DecodeError, MAX_STRING_BYTES, Problem, Reader, Width};
 use crate::schema::Version;
 use crate::writer::Writer;
 
-/// A string that is a slice of the frame it came in, and keeps that frame in memory: what is stored
+/// A string that is a slice of its frame, and keeps the frame in memory. A string that is stored
 /// for long should be copied (`Str::from(&*name)`).
 pub type Str = ByteString;
 
-/// Text that is kept or passed on and identifies nothing. Bytes in it that are no UTF-8 are
-/// replaced, as Kafka does: a host name in Latin-1 is no reason to close a connection.
+/// Text that is kept or passed on and identifies nothing. Bytes that are not UTF-8 are replaced, as
+/// in Kafka: a host name in Latin-1 is no reason to close a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Label(Str);
 
@@ -40,16 +40,16 @@ impl<T: Into<Str>> From<T> for Label {
     }
 }
 
-/// An array that mostly has one element, which needs no memory of its own.
+/// An array that mostly has one element; one element needs no memory of its own.
 pub type Few<T> = SmallVec<[T; 1]>;
 
 /// 16 bytes; all zero means none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Uuid(pub [u8; 16]);
 
-/// A type that can stand in a message.
+/// A type of a field.
 pub(crate) trait Field: Sized {
-    /// The least it takes on the wire: what a claimed count is checked against.
+    /// The least bytes on the wire, against which a claimed count is checked.
     fn min_bytes(version: Version) -> usize;
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError>;
     fn encode(&self, writer: &mut Writer);
@@ -127,7 +127,7 @@ impl Field for Uuid {
     }
 }
 
-/// What has its length in front, and can therefore be null when it is wrapped in an `Option`.
+/// A type with its length in front. It can be null, and then is wrapped in an `Option`.
 pub(crate) trait Prefixed: Sized {
     const WIDTH: Width;
     fn length(&self) -> usize;
@@ -183,7 +183,7 @@ impl<T: Prefixed> Field for Option<T> {
     }
 }
 
-/// A nullable field in a version that has no null for it: empty is what comes nearest.
+/// Encodes null in a version without null, as an empty value.
 pub(crate) fn encode_without_null<T: Prefixed + Default>(value: &Option<T>, writer: &mut Writer) {
     match value {
         Some(value) => value.encode(writer),
@@ -217,8 +217,8 @@ impl Prefixed for Label {
     }
     fn decode_content(reader: &mut Reader, len_bytes: usize) -> Result<Self, DecodeError> {
         let bytes = string_bytes(reader, len_bytes)?;
-        // Asked first, because the conversion does not give back what it refuses. Valid text is not
-        // copied.
+        // Checked first, because the conversion does not give back what it refuses. Valid text is
+        // not copied.
         match std::str::from_utf8(&bytes) {
             Ok(_) => Str::try_from(bytes).map(Label).map_err(|_| reader.error(Problem::Utf8)),
             Err(_) => Ok(Label(String::from_utf8_lossy(&bytes).into_owned().into())),
@@ -240,7 +240,7 @@ fn string_bytes(reader: &mut Reader, len_bytes: usize) -> Result<Bytes, DecodeEr
     }
 }
 
-/// What of a string fits: an error message made of a client's own words may be too long.
+/// As much of a string as fits. An error message with a client's text in it may be too long.
 fn cut(string: &str) -> &str {
     let mut end = string.len().min(MAX_STRING_BYTES);
     while !string.is_char_boundary(end) {

@@ -1,7 +1,7 @@
-//! The four bytes before every frame, and the strangers that are recognised by them.
+//! The length prefix of every frame, and peers of other protocols that are recognised by it.
 //!
-//! The connection calls [`length`] on what it has received; it must not reserve memory by the
-//! answer, but grow its buffer with the bytes that come.
+//! The connection calls [`length`] on received bytes. It must not reserve memory by the answer, but
+//! grow its buffer with the bytes that arrive.
 
 use thiserror::Error;
 
@@ -11,7 +11,7 @@ pub const PREFIX_LEN: usize = 4;
 const HTTP_METHODS: [&[u8; 4]; 8] =
     [b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"PATC", b"CONN"];
 
-/// How many bytes follow the prefix; `None` until the prefix is there.
+/// The number of bytes behind the prefix; `None` until the prefix is complete.
 ///
 /// `limit_bytes` is the largest frame accepted, at most 2^31-1.
 pub fn length(received: &[u8], limit_bytes: u32) -> Result<Option<u32>, FrameError> {
@@ -28,7 +28,7 @@ pub fn length(received: &[u8], limit_bytes: u32) -> Result<Option<u32>, FrameErr
     }
 }
 
-/// Why a connection cannot go on: after one of these nothing more can be made of its bytes.
+/// Why a connection must end: its bytes cannot be understood after this.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FrameError {
     /// 22, 3: a handshake record of TLS 1.x.
@@ -37,18 +37,18 @@ pub enum FrameError {
     /// The first letters of an HTTP request.
     #[error("an HTTP request on a port that speaks Kafka's protocol: is this the wrong port?")]
     Http,
-    /// No frame has fewer than no bytes.
+    /// A length below 0.
     #[error("a frame of {length} bytes: the peer does not speak Kafka's protocol")]
     Negative {
-        /// What the prefix says.
+        /// The prefix.
         length: i32,
     },
-    /// More than we accept.
+    /// A longer frame than is accepted.
     #[error("a frame of {length} bytes, the limit is {limit_bytes}")]
     TooLarge {
-        /// What the prefix says.
+        /// The prefix.
         length: u32,
-        /// What was allowed.
+        /// The limit.
         limit_bytes: u32,
     },
 }

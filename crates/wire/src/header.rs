@@ -1,4 +1,4 @@
-//! What stands before a message's body.
+//! Request and response headers.
 
 use thiserror::Error;
 
@@ -8,12 +8,12 @@ use crate::reader::{DecodeError, Problem, Reader};
 use crate::schema::Version;
 use crate::writer::Writer;
 
-/// Who asks for what.
+/// The header of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestHeader {
-    /// Which request it is.
+    /// The API.
     pub api_key: ApiKey,
-    /// In which version; the answer is encoded in the same.
+    /// The version of the request, and so of its answer.
     pub api_version: i16,
     /// The client's number for this request; the answer repeats it.
     pub correlation_id: i32,
@@ -21,7 +21,7 @@ pub struct RequestHeader {
     pub client_id: Option<Str>,
 }
 
-/// The part that has never changed, read before it is known whether the rest can be.
+/// The part that is the same in all versions. It is read before the version is known.
 pub(crate) struct RequestStart {
     pub(crate) api_key: i16,
     pub(crate) api_version: i16,
@@ -69,8 +69,8 @@ pub(crate) fn encode_request_header(
     }
 }
 
-/// ApiVersions answers without tags in every version, so that a client that does not know the
-/// server yet can read them (KIP-511).
+/// ApiVersions answers without tags in every version, so that a client can read the answer before
+/// it knows the server (KIP-511).
 pub(crate) fn response_header_has_tags(api_key: ApiKey, version: Version) -> bool {
     version.flexible && api_key != ApiKey::ApiVersions
 }
@@ -78,30 +78,30 @@ pub(crate) fn response_header_has_tags(api_key: ApiKey, version: Version) -> boo
 /// A request that cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RequestError {
-    /// Not even a request: nothing to answer to, close the connection.
+    /// No request at all: there is nothing to answer to, so the connection is closed.
     #[error("no request header: {0}")]
     Header(DecodeError),
-    /// No such API or version here. ApiVersions (18) is answered with error 35 in version 0, for
-    /// anything else the connection is closed: the client was told what there is.
+    /// An API or version that is not served. ApiVersions (18) is answered with error 35 in version
+    /// 0. For anything else the connection is closed: the client knows which versions there are.
     #[error("API {api_key} version {api_version} is not supported")]
     UnsupportedVersion {
-        /// As it came.
+        /// The number in the frame.
         api_key: i16,
-        /// As it came.
+        /// The number in the frame.
         api_version: i16,
-        /// To answer with.
+        /// For the answer.
         correlation_id: i32,
     },
-    /// A header of a known request, and a body that is none.
+    /// A known request with a wrong body.
     #[error("{} version {api_version} (correlation id {correlation_id}): {error}", api_key.name())]
     Body {
-        /// Which request.
+        /// The API.
         api_key: ApiKey,
-        /// In which version.
+        /// The version.
         api_version: i16,
-        /// As it came.
+        /// The number in the frame.
         correlation_id: i32,
-        /// What is wrong with it.
+        /// The error.
         error: DecodeError,
     },
 }

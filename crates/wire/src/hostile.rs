@@ -1,4 +1,4 @@
-//! What strangers send: nothing may panic, and nothing may be reserved because somebody says so.
+//! Hostile frames: none may panic, and none may reserve memory by its claims.
 
 use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
@@ -8,14 +8,14 @@ use crate::sample::{every_version, pair, unframed, whole};
 use crate::schema::Version;
 use crate::*;
 
-/// Frames are small here, and so must be what their decoding takes.
+/// Frames are small here, and decoding must take as little.
 const FRAME_BYTES: usize = 2_000;
 const MEMORY_BYTES: u64 = 1 << 20;
 
-/// 2^31-1 as a number of four bytes and as a variable-length one (plus one, as lengths are sent).
+/// 2^31-1 as four bytes and as a variable-length integer (plus one, as lengths are encoded).
 const HUGE_COUNTS: [&[u8]; 2] = [&[0x7f, 0xff, 0xff, 0xff], &[0x80, 0x80, 0x80, 0x80, 0x08]];
 
-/// A request and a response frame of every version, each with most fields filled.
+/// A request and a response frame of every version, with most fields filled.
 fn every_frame() -> impl Iterator<Item = (ApiKey, Version, Bytes, Bytes)> {
     every_version().map(|(key, version)| {
         let frames = (0..).map(|seed| {
@@ -72,8 +72,8 @@ fn a_frame_cut_anywhere_is_an_error() {
     }
 }
 
-/// A real client was refused once: librdkafka leaves bytes of a placeholder behind
-/// its Metadata 9, and nobody had noticed since Kafka does not look there.
+/// A real client was refused once: librdkafka leaves a placeholder's bytes behind its Metadata 9.
+/// Kafka does not look there.
 #[test]
 fn what_follows_a_body_is_passed_over() {
     for (key, version, request, response) in every_frame() {

@@ -1,13 +1,13 @@
 //! Kafka's wire protocol: bytes in, bytes out.
 //!
-//! The server decodes requests and encodes responses, clients (the load generator, tests,
-//! `penstock topic`) do the reverse; both use the same declarations in [`messages`]. Nothing here
-//! does I/O, waits, or knows a file: where records come from a file, the caller puts a slot into
-//! the response and gets the answer back in pieces.
+//! The server decodes requests and encodes responses; clients (the load generator, tests, `penstock
+//! topic`) do the reverse. Both use the declarations in [`messages`]. Nothing here does I/O, waits,
+//! or knows a file. Where records come from a file, the caller puts a slot into the response and
+//! gets the answer back in pieces.
 //!
-//! A message is declared once, with the versions of its fields, and gives both directions. Records
-//! are bytes or a slot ([`Records`]); a slot splits the encoded [`Answer`] into pieces. So there is
-//! one encoder, and zero copy is a property of the data.
+//! A message is declared once, with the versions of its fields; the declaration gives both
+//! directions. Records are bytes or a slot ([`Records`]); a slot splits the encoded [`Answer`] into
+//! pieces. So there is one encoder, and zero copy is a property of the data.
 //!
 //! ```text
 //! request frame:   length i32 · api_key i16 · api_version i16 · correlation_id i32 · client_id ·
@@ -15,8 +15,8 @@
 //! response frame:  length i32 · correlation_id i32 · [tags] · body
 //! ```
 //!
-//! What a stranger sent never panics and never reserves memory by what it claims: every length and
-//! count is compared with the bytes that are left first.
+//! Hostile bytes never panic and never reserve memory by their claims: every length and count is
+//! first compared with the bytes left.
 
 mod answer;
 mod api;

@@ -1,6 +1,6 @@
-//! Every message, a file a family of APIs, named as in Kafka's message definitions.
+//! Every message, a file for each family of APIs, named as in Kafka's message definitions.
 //!
-//! To add one: declare its structures with `schema!` in a file here, and its row in `api`.
+//! To add one, declare its structures with `schema!` in a file here, and its row in `api`.
 
 mod admin;
 mod api_versions;

@@ -1,5 +1,6 @@
-//! Our frames against those of the `kafka-protocol` crate, which is generated from Kafka's own
-//! definitions. It is only given what we encoded: what a stranger sent could abort it.
+//! Checks this crate's frames against the `kafka-protocol` crate, which is generated from Kafka's
+//! own definitions. That crate sees only frames that were encoded here: hostile ones could abort
+//! it.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages as theirs;
@@ -13,7 +14,7 @@ use crate::*;
 
 const CORRELATION_ID: i32 = 0x0102_0304;
 
-/// Their decoder reads all of it, and their encoder writes the same bytes.
+/// The other decoder reads the whole frame, and the other encoder writes the same bytes.
 fn request_is_theirs(key: ApiKey, version: Version, frame: &Bytes) {
     let their_key = theirs::ApiKey::try_from(key as i16).unwrap();
     let header_version = their_key.request_header_version(version.number);
@@ -59,7 +60,7 @@ proptest! {
             prop_assert_eq!(header.correlation_id, CORRELATION_ID);
             prop_assert_eq!(header.client_id, Some(Str::from("tester")));
 
-            // An ApiVersions response that says "unsupported version" is in version 0 by rule.
+            // An ApiVersions response with "unsupported version" is in version 0 by rule.
             if matches!(&response, Response::ApiVersions(body)
                 if body.error_code == ErrorCode::UNSUPPORTED_VERSION) {
                 continue;
@@ -72,7 +73,7 @@ proptest! {
     }
 }
 
-/// Bytes alone would not show two fields of one type that are swapped.
+/// Bytes alone would not show that two fields of one type are swapped.
 #[test]
 fn the_fields_of_a_fetch_request_are_kafkas_by_name() {
     let ours = FetchRequest {
@@ -190,7 +191,7 @@ fn the_fields_of_a_produce_response_are_kafkas_by_name() {
     assert_eq!(theirs.throttle_time_ms, 6);
 }
 
-/// One struct against another, field by field, by what both print.
+/// Compares two structs field by field, by their printed form.
 macro_rules! same_fields {
     ($ours:expr, $theirs:expr, $($field:ident)*) => { $(
         assert_eq!(

@@ -25,7 +25,8 @@ impl Sampler {
         mixed ^ (mixed >> 31)
     }
 
-    /// Mostly short, at times long enough for two length bytes, rarely for a piece of its own.
+    /// Mostly short, sometimes with a length of two bytes, rarely large enough for a piece of its
+    /// own.
     pub(crate) fn string(&mut self) -> String {
         let longest = [12, 12, 12, 300, 12, 12, 9000, 12][(self.number() & 7) as usize];
         let chars = self.number() % longest;
@@ -35,7 +36,7 @@ impl Sampler {
     }
 }
 
-/// Every API in every version decoded here.
+/// Every API in every version that is decoded here.
 pub(crate) fn every_version() -> impl Iterator<Item = (ApiKey, Version)> {
     SUPPORTED.iter().flat_map(|api| {
         (api.min_version..=api.max_version)
@@ -53,12 +54,12 @@ pub(crate) fn pair(key: ApiKey, version: Version, seed: u64) -> (Request, Respon
     (request, Response::sample(key, &mut sampler))
 }
 
-/// The frame of an answer that has no slots.
+/// The frame of an answer without slots.
 pub(crate) fn whole(answer: Answer) -> Bytes {
     answer.into_bytes(|slot| panic!("slot {} was not asked for", slot.id))
 }
 
-/// A frame without its length prefix, which must be right.
+/// A frame without its length prefix, which is checked.
 pub(crate) fn unframed(frame: Bytes) -> Bytes {
     let length = frame::length(&frame, u32::MAX >> 1).unwrap().unwrap();
     assert_eq!(length as usize + frame::PREFIX_LEN, frame.len());

@@ -1,8 +1,8 @@
 //! The two forms in which the protocol is declared: `schema!` for structures (in `messages`),
 //! `apis!` for the table of requests and responses (in `api`).
 //!
-//! A structure is declared once, in words close to Kafka's own message definitions
-//! (clients/src/main/resources/common/message/*.json), and gives both directions:
+//! A structure is declared once, in a form close to Kafka's own message definitions
+//! (clients/src/main/resources/common/message/*.json); the declaration gives both directions:
 //!
 //! ```text
 //! schema! {
@@ -16,13 +16,13 @@
 //! }
 //! ```
 //!
-//! A field that a version does not have is left out when encoding and has its default when decoded.
-//! Tagged fields are declared in the order of their tags and sent when they differ from their
-//! default.
+//! A field that a version does not have is left out when encoding, and has its default when
+//! decoded. Tagged fields are declared in the order of their tags, and sent if they differ from
+//! their default.
 
 use std::ops::RangeBounds;
 
-/// How a message is encoded.
+/// The version of a message, and its encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Version {
     pub(crate) number: i16,

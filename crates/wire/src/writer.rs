@@ -1,5 +1,5 @@
-//! Puts a frame together in one buffer, remembering where foreign bytes (slots, large shared
-//! buffers) go. Cutting happens last, when the length is known.
+//! Builds a frame in one buffer. Notes where other bytes (slots, large shared buffers) go, and cuts
+//! the buffer there at the end, when the length is known.
 //!
 //! ```text
 //! buffer   length · header · fields ──────┬── fields ──────┬── fields
@@ -15,21 +15,21 @@ use crate::frame;
 use crate::reader::Width;
 use crate::schema::Version;
 
-/// Byte fields from this size on become a piece of their own instead of being copied.
+/// Byte fields from this size on become a piece of their own and are not copied.
 const SHARE_FROM_BYTES: usize = 4096;
 
-/// More than most frames need beside what goes in at their cuts.
+/// Most frames need less beside the bytes at their cuts.
 const USUAL_BYTES: usize = 512;
 
 pub(crate) struct Writer {
     pub(crate) version: Version,
     buffer: BytesMut,
-    /// Pieces that go in at a position of the buffer, in order.
+    /// Pieces that belong at a position of the buffer, in order.
     cuts: Few<(usize, Piece)>,
 }
 
 impl Writer {
-    /// Begins a frame in a buffer that is empty; its length is filled in by [`Writer::finish`].
+    /// Begins a frame in an empty buffer. [`Writer::finish`] fills in the length.
     pub(crate) fn new(version: Version, mut buffer: BytesMut) -> Writer {
         assert!(buffer.is_empty(), "{} bytes of something else", buffer.len());
         buffer.reserve(USUAL_BYTES);
@@ -41,7 +41,7 @@ impl Writer {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Bytes that somebody else holds too: shared when large.
+    /// Bytes that have other owners, too: shared when large.
     pub(crate) fn put_shared(&mut self, bytes: &Bytes) {
         if bytes.len() < SHARE_FROM_BYTES {
             self.put(bytes);
@@ -58,7 +58,7 @@ impl Writer {
         varint::put_u32(&mut self.buffer, value);
     }
 
-    /// `None` is null. Lengths are ours, so one that does not fit is a bug.
+    /// `None` is null. Lengths are this server's own, so one that does not fit is a bug.
     pub(crate) fn put_length(&mut self, width: Width, length: Option<usize>) {
         let length = length.map_or(-1, |length| i32::try_from(length).expect("below 2 GiB"));
         if self.version.flexible {
@@ -79,9 +79,9 @@ impl Writer {
         self.put(&tagged.encoded);
     }
 
-    /// Fills in the length and cuts the buffer into pieces; gives back what is left of it, unless
-    /// the frame outgrew it. Over 2 GiB is a bug of the caller's, who decides how many records an
-    /// answer carries.
+    /// Fills in the length and cuts the buffer into pieces. Returns the rest of the buffer, unless
+    /// the frame outgrew it. More than 2 GiB is a bug of the caller, who decides how many records
+    /// an answer has.
     pub(crate) fn finish(mut self) -> (Answer, BytesMut) {
         let foreign: u64 = self.cuts.iter().map(|(_, piece)| piece.len_bytes()).sum();
         let len_bytes = self.buffer.len() as u64 + foreign;
@@ -121,7 +121,7 @@ impl Tagged {
         Tagged { version, count: 0, encoded: BytesMut::new() }
     }
 
-    /// Tags must come in rising order.
+    /// Tags must come in ascending order.
     pub(crate) fn push(&mut self, tag: u32, value: &impl Field) {
         let mut writer =
             Writer { version: self.version, buffer: BytesMut::new(), cuts: Few::new() };

@@ -1,7 +1,6 @@
-//! How a rebalance goes: gathering, joining, electing, assigning, losing members.
+//! How a rebalance proceeds: gathering, joining, electing, assigning, losing members.
 //!
-//! The transitions of the state machine in [`super`], which says when; here stands what happens
-//! then.
+//! These are the transitions of the state machine in [`super`], which decides when each is taken.
 
 use std::collections::HashMap;
 
@@ -11,7 +10,7 @@ use penstock_wire::{ErrorCode, Str};
 use super::{Group, State};
 use crate::member::{Member, Refused, Wait};
 
-/// A shorter rebalance than this nobody can keep up with; it also bounds how often we look.
+/// No member can keep up with a shorter rebalance. It also bounds how often a group is due.
 const REBALANCE_MIN_MS: u64 = 100;
 
 impl<J, S> Group<J, S> {
@@ -28,7 +27,7 @@ impl<J, S> Group<J, S> {
         };
     }
 
-    /// Everyone must join again, unless they are being asked to already.
+    /// Makes all members join again, unless they already must.
     pub(super) fn prepare_rebalance(&mut self, now_ms: u64) {
         if matches!(self.state, State::Empty | State::PreparingRebalance { .. }) {
             return;
@@ -38,7 +37,7 @@ impl<J, S> Group<J, S> {
         let waiting = self.members.iter_mut().filter(|(_, m)| matches!(m.wait, Wait::Sync(_)));
         for (_, member) in waiting {
             if let Wait::Sync(waiter) = std::mem::replace(&mut member.wait, Wait::Nothing) {
-                member.heard_ms = now_ms;
+                member.last_heard_ms = now_ms;
                 self.answers.syncs.push((waiter, Err(ErrorCode::REBALANCE_IN_PROGRESS)));
             }
         }
@@ -51,16 +50,17 @@ impl<J, S> Group<J, S> {
 
     pub(super) fn complete_join_if_due(&mut self, now_ms: u64) {
         let State::PreparingRebalance { until_ms, gathering_until_ms } = self.state else { return };
-        let nobody_is_left = self.members.is_empty();
+        let is_empty = self.members.is_empty();
         let all_are_here = gathering_until_ms.is_none()
             && self.pending.is_empty()
             && self.members.values().all(Member::waits_for_join);
-        if nobody_is_left || all_are_here || now_ms >= until_ms {
+        if is_empty || all_are_here || now_ms >= until_ms {
             self.complete_join(now_ms);
         }
     }
 
-    /// A new generation of those who came. Static members may stay away until their session ends.
+    /// Begins a generation of the members that have joined. Static members may stay away until
+    /// their session ends.
     fn complete_join(&mut self, now_ms: u64) {
         let away = |member: &Member<J, S>| !member.waits_for_join();
         let lost = self.members.iter().filter(|(_, m)| away(m) && m.instance_id.is_none());
@@ -84,15 +84,15 @@ impl<J, S> Group<J, S> {
             let member = self.member(&id);
             member.has_synced = false;
             if let Wait::Join(waiter) = std::mem::replace(&mut member.wait, Wait::Nothing) {
-                member.heard_ms = now_ms;
+                member.last_heard_ms = now_ms;
                 let answer = Ok(self.joined(&id));
                 self.answers.joins.push((waiter, answer));
             }
         }
     }
 
-    /// Every member votes for the protocol it likes best among those that all know; the leader's
-    /// order decides a tie.
+    /// Each member votes for the first of its protocols that all members know. The leader's order
+    /// decides a tie.
     fn elect_protocol(&self) -> Str {
         let leader = &self.members[self.leader.as_ref().expect("it was just chosen")];
         let known_to_all = |name: &str| self.members.values().all(|m| m.metadata(name).is_some());
@@ -110,12 +110,13 @@ impl<J, S> Group<J, S> {
                 .entry(vote.expect("a join without a common protocol was refused"))
                 .or_default() += 1;
         }
-        // The last of equals is the maximum: from back to front, that is the leader's first.
+        // max_by_key returns the last maximum. From back to front, that is the leader's first.
         let elected = candidates.into_iter().rev().max_by_key(|name| votes.get(name));
         elected.expect("a join without a common protocol was refused").clone()
     }
 
-    /// The leader has spoken: everyone who waits gets its assignment, the group is stable.
+    /// The leader has brought the assignments: each waiting member gets its own, and the group is
+    /// stable.
     pub(super) fn assign(&mut self, assignments: Vec<(Str, Bytes)>) {
         let mut assignments: HashMap<Str, Bytes> = assignments.into_iter().collect();
         self.state = State::Stable;
@@ -129,7 +130,7 @@ impl<J, S> Group<J, S> {
         }
     }
 
-    /// Members are gone; the others share what they had.
+    /// Removes members. The others share their partitions.
     pub(super) fn lose(&mut self, member_ids: &[Str], now_ms: u64) {
         for member_id in member_ids {
             self.forget(member_id);
@@ -152,7 +153,8 @@ impl<J, S> Group<J, S> {
         }
     }
 
-    /// Lets a member wait. Whom it waited for before (on another connection) is told to try again.
+    /// Lets a member wait. An earlier request of the member (on another connection) is answered
+    /// with an error that makes it try again.
     pub(super) fn hold(&mut self, member_id: &Str, wait: Wait<J, S>) {
         let before = std::mem::replace(&mut self.member(member_id).wait, wait);
         self.refuse(member_id, before, ErrorCode::REBALANCE_IN_PROGRESS);

@@ -1,4 +1,4 @@
-//! The state machine alone: no runtime, no clock. Waiting joins and syncs are numbers here.
+//! The state machine alone, without runtime or clock. Waiting joins and syncs are numbers here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ fn group() -> TestGroup {
     })
 }
 
-/// A member of a version before ids were required: it is one at its first join.
+/// A member of a version that needs no id first: it is a member at its first join.
 fn newcomer(id: &str) -> Join {
     Join {
         member_id: Str::new(),
@@ -66,7 +66,7 @@ fn sync_up(id: &str, generation: i32, assignments: &[(&str, &'static str)]) -> S
     }
 }
 
-/// The one answer to a join that there must be now.
+/// The only answer to a join now.
 fn only_join(group: &mut TestGroup) -> JoinAnswer {
     let mut joins = group.take_answers().joins;
     assert_eq!(joins.len(), 1, "{joins:?}");
@@ -280,7 +280,7 @@ fn the_last_to_leave_leaves_nothing() {
     assert_eq!(group.size_bytes(), 0);
 }
 
-/// What the outside may do, by member number.
+/// What clients and time may do, by member number.
 #[derive(Debug, Clone)]
 enum Event {
     Join { member: u8, is_static: bool, knows: bool, changes: bool },
@@ -365,7 +365,7 @@ impl World {
         self.check();
     }
 
-    /// The timekeeper comes exactly when the group said it must.
+    /// The timekeeper comes exactly when the group is due.
     fn pass(&mut self, ms: u64) {
         let until_ms = self.now_ms + ms;
         while let Some(due_ms) = self.group.next_due_ms().filter(|due_ms| *due_ms <= until_ms) {
@@ -406,7 +406,7 @@ proptest! {
         for event in events {
             world.apply(event);
         }
-        // When all fall silent, everyone gets an answer and nobody is left.
+        // When all members fall silent, every request is answered and no member is left.
         world.pass(10 * REBALANCE_MS);
         prop_assert!(world.waiting.is_empty(), "never answered: {:?}", world.waiting);
         prop_assert!(world.group.is_vacant());

@@ -1,8 +1,8 @@
-//! How far groups have come, as Kafka keeps it: the log of `__consumer_offsets`, a compacted topic
-//! whose records say "group, topic, partition: this offset".
+//! Committed offsets as Kafka keeps them: the log of `__consumer_offsets`, a compacted topic with a
+//! record for each group, topic and partition.
 //!
-//! All of a group's commits lie in one partition, and the newest of a key holds. What cannot be
-//! read is passed over, counted and logged: other commits are as true as they were. Never writes.
+//! All commits of a group are in one partition, and the newest record of a key counts. Unreadable
+//! parts are skipped, counted and logged: other commits are still valid. Never writes.
 
 mod record;
 mod replay;
@@ -21,19 +21,19 @@ use penstock_storage::{PartitionName, SegmentPiece, TopicId};
 use self::replay::Replay;
 use super::segment_files;
 
-/// The topic.
+/// The topic's name.
 pub(crate) const TOPIC: &str = "__consumer_offsets";
 
-/// Lines a reading may log about what it cannot read; the count has the rest.
+/// The most lines that a reading logs about unreadable parts; the rest is counted.
 const LINES_MAX: u64 = 20;
 
-/// Gives the records of a batch whose body is compressed.
+/// Returns the records of a batch with a compressed body.
 pub(crate) type Decompress<'a> = &'a dyn Fn(Codec, &[u8]) -> Result<Vec<u8>, String>;
 
-/// The id of the topic that has a name now, if it is known.
+/// The id of the topic that has a name now, if known.
 pub(crate) type TopicIds<'a> = &'a dyn Fn(&str) -> Option<TopicId>;
 
-/// What a group had committed to a Kafka.
+/// An offset that a group committed to a Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Foreign {
     pub(crate) group: Str,
@@ -44,29 +44,29 @@ pub(crate) struct Foreign {
     pub(crate) committed_ms: i64,
 }
 
-/// What was found, and how well it could be read.
+/// All offsets found, and how well they could be read.
 #[derive(Debug, Default)]
 pub(crate) struct CommittedOffsets {
-    /// One a group, topic and partition.
+    /// One for each group, topic and partition.
     pub(crate) offsets: Vec<Foreign>,
     pub(crate) report: Report,
 }
 
-/// What a reading has to say beside the offsets.
+/// The report of a reading, beside the offsets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Report {
-    /// Left out, since the time that was committed with them is over.
+    /// Offsets left out because they had expired.
     pub(crate) expired: u64,
-    /// Left out, since they are about a deleted topic whose name another one has now.
+    /// Offsets left out because they are about a deleted topic whose name another one has now.
     pub(crate) outlived: u64,
-    /// Left out, since their transactions have not ended.
+    /// Offsets left out because their transactions have not ended.
     pub(crate) undecided: u64,
-    /// Records, batches and ranges passed over; older commits may stand where these held newer
-    /// ones.
+    /// Records, batches and ranges skipped. Older commits may count in the place of newer ones
+    /// there.
     pub(crate) unreadable: u64,
 }
 
-/// The log could not be read at all.
+/// Why the log could not be read at all.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {source}")]
 pub(crate) struct ReadError {
@@ -74,7 +74,7 @@ pub(crate) struct ReadError {
     source: io::Error,
 }
 
-/// What all partitions of the topic in `data_dir` say; nothing if there are none. Blocks.
+/// Reads all partitions of the topic in `data_dir`; empty if there are none. Blocks.
 ///
 /// # Errors
 /// The file system's.
@@ -106,7 +106,7 @@ pub(crate) fn read(
     Ok(CommittedOffsets { offsets, report })
 }
 
-/// A commit without a topic id is about whatever topic has the name.
+/// A commit without a topic id is about any topic of the name.
 fn is_outlived(meant: Option<TopicId>, now: Option<TopicId>) -> bool {
     meant.zip(now).is_some_and(|(meant, now)| meant != now)
 }

@@ -1,16 +1,17 @@
-//! Takes Kafka's schema types off a slice: the fields of metadata records and of commit records.
+//! Decodes Kafka's schema types from a slice: the fields of metadata records and of commit records.
 //!
-//! Every length is compared with the bytes that are left before it is believed. A failure is a few
+//! Every length is checked against the bytes left before it is believed. An error is a short
+//! phrase; the caller adds file and position.
 //! words; the caller knows the file and the place.
 
 use penstock_batch::varint;
 use penstock_storage::TopicId;
 
-/// What is left of a record.
+/// The undecoded rest of a record.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fields<'a>(&'a [u8]);
 
-/// A field, or what is wrong with it.
+/// A field, or the error.
 pub(super) type Taken<T> = Result<T, &'static str>;
 
 const CUT: &str = "the record ends inside a field";
@@ -59,7 +60,7 @@ impl<'a> Fields<'a> {
         varint::take_u32(&mut self.0).ok_or("a variable-length integer is cut or too long")
     }
 
-    /// A string of the versions that are not flexible: its length is an int16.
+    /// A string of a version that is not flexible: its length is an int16.
     pub(super) fn string(&mut self) -> Taken<&'a str> {
         let len_bytes = usize::try_from(self.i16()?).map_err(|_| NEGATIVE)?;
         self.bytes(len_bytes).and_then(utf8)
@@ -88,7 +89,7 @@ impl<'a> Fields<'a> {
         Ok((self.unsigned_varint()? as usize).checked_sub(1))
     }
 
-    /// The value of one tagged field, if it is there; the others are passed over.
+    /// The value of one tagged field, if present; others are skipped.
     pub(super) fn tagged(&mut self, wanted: u32) -> Taken<Option<Fields<'a>>> {
         let mut found = None;
         for _ in 0..self.unsigned_varint()? {

@@ -1,4 +1,4 @@
-//! Batches and fields made by hand, for the tests of both readers.
+//! Hand-made batches and fields for the tests of both readers.
 
 use std::path::Path;
 

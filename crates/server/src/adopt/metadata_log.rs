@@ -1,16 +1,15 @@
-//! Kafka's own knowledge of its topics: `__cluster_metadata-0`, the log of a KRaft cluster's
+//! Kafka's metadata of its topics: `__cluster_metadata-0`, the log of a KRaft cluster's
 //! controllers, which every broker keeps.
 //!
 //! ```text
-//!   00000000000000000917-0000000003.checkpoint    all that is true at offset 917, if there is one
-//!   00000000000000000000.log                      records before 917 are passed over,
-//!   00000000000000000850.log                      those from it on change what the snapshot says
+//!   00000000000000000917-0000000003.checkpoint    the state at offset 917, if there is such a file
+//!   00000000000000000000.log                      records before 917 are skipped,
+//!   00000000000000000850.log                      later ones change the snapshot's state
 //! ```
 //!
-//! Configs of unknown completeness must not be believed: a `retention.ms` that was not read would
-//! delete records. So whatever cannot be read is an error that names file and position; the one
-//! exception is a torn write at the log's end, which Kafka's own start cuts off as well. Never
-//! writes.
+//! Incomplete configs must not be believed: a `retention.ms` that was not read would delete
+//! records. So anything unreadable is an error with file and position. The one exception is a torn
+//! write at the log's end, which Kafka's own start cuts off as well. Never writes.
 
 mod record;
 mod replay;
@@ -34,33 +33,33 @@ pub(crate) const DIRECTORY: &str = "__cluster_metadata-0";
 /// Key of the control record that ends a snapshot: version 0, type 4.
 const SNAPSHOT_FOOTER: [u8; 4] = [0, 0, 0, 4];
 
-/// What the cluster knew of itself.
+/// The state of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Metadata {
     pub(crate) topics: BTreeMap<String, TopicMetadata>,
-    /// By node id; "" has what holds for all nodes.
+    /// By node id; "" has the defaults of all nodes.
     pub(crate) broker_configs: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// What the cluster knew of a topic.
+/// The state of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TopicMetadata {
     pub(crate) id: TopicId,
-    /// By partition: the nodes that keep it, in the order of preference.
+    /// By partition: its nodes in the order of preference.
     pub(crate) replicas: BTreeMap<i32, Vec<i32>>,
-    /// Only what differs from the brokers' defaults.
+    /// Only configs that differ from the brokers' defaults.
     pub(crate) configs: BTreeMap<String, String>,
 }
 
 impl TopicMetadata {
-    /// The greatest partition id and one.
+    /// The greatest partition id plus one.
     pub(crate) fn partition_count(&self) -> i32 {
         let count = self.replicas.last_key_value().map_or(0, |(last, _)| last.saturating_add(1));
         count.min(MAX_PARTITIONS)
     }
 }
 
-/// Why the metadata cannot be believed.
+/// Why the metadata cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MetadataLogError {
     #[error("{path}: {source}")]
@@ -71,10 +70,10 @@ pub(crate) enum MetadataLogError {
     File { path: PathBuf, position: u64, problem: String },
 }
 
-/// What the metadata log in `data_dir` says; `None`: there is none. Blocks.
+/// Reads the metadata log in `data_dir`; `None` if there is none. Blocks.
 ///
 /// # Errors
-/// Something in it cannot be read, or is missing.
+/// Something in it is unreadable or missing.
 pub(crate) fn read(data_dir: &Path) -> Result<Option<Metadata>, MetadataLogError> {
     let directory = data_dir.join(DIRECTORY);
     if !directory.is_dir() {
@@ -91,7 +90,8 @@ pub(crate) fn read(data_dir: &Path) -> Result<Option<Metadata>, MetadataLogError
     if let Some(latest) = snapshots.last() {
         reading.snapshot(latest)?;
     }
-    // A segment ends where the next one begins; what ends at or before the snapshot is in it.
+    // A segment ends where the next one begins. Segments that end at or before the snapshot are in
+    // it.
     let read_from = segments.iter().rposition(|segment| segment.offset <= reading.next_offset);
     let segments = &segments[read_from.unwrap_or(0)..];
     for (index, segment) in segments.iter().enumerate() {
@@ -100,11 +100,11 @@ pub(crate) fn read(data_dir: &Path) -> Result<Option<Metadata>, MetadataLogError
     Ok(Some(reading.replay.finish()))
 }
 
-/// Where the reading is.
+/// The progress of the reading.
 #[derive(Default)]
 struct Reading {
     replay: Replay,
-    /// Of the first record that has not been applied.
+    /// The offset of the first record that has not been applied.
     next_offset: i64,
 }
 
@@ -139,7 +139,7 @@ impl Reading {
             if header.last_offset() < self.next_offset {
                 return Ok(());
             }
-            // Nothing is ever compacted away here: a gap is a loss.
+            // Nothing is ever compacted away here, so a gap is a loss.
             if header.base_offset > self.next_offset {
                 let (from, to) = (self.next_offset, header.base_offset);
                 return Err(format!("records {from} to before {to} are missing"));
@@ -174,7 +174,7 @@ impl Reading {
     }
 }
 
-/// Gives each piece of a file with its position; an error gets the place.
+/// Calls back with each piece of a file and its position; errors get the place added.
 fn read_file(
     file: &OffsetFile,
     mut visit: impl FnMut(u64, SegmentPiece) -> Result<(), String>,

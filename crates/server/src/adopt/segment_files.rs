@@ -1,7 +1,7 @@
-//! The only place here that touches files: which segments and snapshots lie in a partition's
-//! directory, and what stands in one of them, batch by batch.
+//! The only file here that does I/O: lists the segments and snapshots of a partition's directory,
+//! and reads one of them batch by batch.
 //!
-//! A sound batch is one whose CRC is right; one batch at a time is in memory.
+//! A batch is sound if its CRC is right. One batch at a time is in memory.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use penstock_storage::{SegmentPiece, SegmentReader};
 const OFFSET_DIGITS: usize = 20;
 const EPOCH_DIGITS: usize = 10;
 
-/// A file whose name says an offset.
+/// A file whose name has an offset.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct OffsetFile {
-    /// A segment's base offset; the end offset of a snapshot of the metadata log.
+    /// The base offset of a segment; the end offset of a snapshot of the metadata log.
     pub(super) offset: i64,
-    /// Of a snapshot's last record; 0 for segments.
+    /// The epoch of a snapshot's last record; 0 for segments.
     pub(super) epoch: i32,
     pub(super) path: PathBuf,
 }
@@ -56,7 +56,7 @@ fn digits(text: &str, count: usize) -> Option<i64> {
     text.parse().ok().filter(|_| is_number)
 }
 
-/// What stands in a file, in order; `visit` may end the reading with an error of its own. Blocks.
+/// Reads a file in order. `visit` may end the reading with an error of its own. Blocks.
 pub(super) fn read<E: From<io::Error>>(
     path: &Path,
     mut visit: impl FnMut(SegmentPiece) -> Result<(), E>,

@@ -1,7 +1,12 @@
-//! IncrementalAlterConfigs: changes what a topic sets.
+//! IncrementalAlterConfigs: changes the configuration of topics.
 //!
-//! Called by api. What the answer is depends on the request first, then on the values, and last on
-//! whether there is such a topic, as in Kafka. A topic's changes are made together or not at all.
+//! | key | API | versions | KIPs |
+//! |---|---|---|---|
+//! | 44 | IncrementalAlterConfigs | 0-1 | 0: KIP-339 |
+//!
+//! The request's form is checked first, then the values, and last whether there is such a topic, as
+//! in Kafka. A topic's changes are made together or not at all. Not done: changing a running
+//! server's own settings, loggers, groups, client metrics.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,13 +27,13 @@ use crate::broker::overrides::Overrides;
 use crate::broker::topic_config::{Kind, TopicConfig, list};
 use crate::broker::topics::ChangeError;
 
-/// What to do with a value.
+/// Operations on a value.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-/// Why nothing was changed, in code and words.
+/// Why nothing was changed, as code and message.
 type Refused = (ErrorCode, String);
 
 /// Answers an IncrementalAlterConfigs request.
@@ -92,7 +97,7 @@ async fn alter_one(
     if validate_only {
         return Ok(());
     }
-    // Again from what the topic sets then: another request may have changed that meanwhile.
+    // The topic's own configs are read again: another request may have changed them meanwhile.
     let (broker, configs) = (Arc::clone(context.broker), resource.configs.clone());
     let change = move || broker.topics.reconfigure(&name, |now| altered(now, &configs));
     let _one_at_a_time = context.broker.altering.lock().await;
@@ -106,7 +111,7 @@ fn invalid(words: impl Into<String>) -> Refused {
     (ErrorCode::INVALID_REQUEST, words.into())
 }
 
-/// Looks at what needs no topic.
+/// Checks what needs no topic.
 fn check_form(configs: &[AlterableConfig]) -> Result<(), Refused> {
     let mut names = HashSet::new();
     for config in configs {
@@ -130,7 +135,7 @@ fn check_form(configs: &[AlterableConfig]) -> Result<(), Refused> {
     Ok(())
 }
 
-/// What a topic sets once these changes are made.
+/// The topic's own configs after these changes.
 fn altered(mut overrides: Overrides, configs: &[AlterableConfig]) -> Result<Overrides, String> {
     for config in configs {
         let (name, value) = (&*config.name, config.value.as_deref().unwrap_or_default());
@@ -155,7 +160,7 @@ fn altered(mut overrides: Overrides, configs: &[AlterableConfig]) -> Result<Over
     Ok(overrides)
 }
 
-/// A list with these elements too, each once.
+/// A list with these elements added, each once.
 fn with(now: &str, added: &str) -> String {
     let mut elements: Vec<&str> = list(now).collect();
     let mut known: HashSet<&str> = elements.iter().copied().collect();
@@ -206,7 +211,7 @@ mod tests {
         assert_eq!(overrides.get("follower.replication.throttled.replicas"), Some("1:1,0:1"));
     }
 
-    /// Each element was looked for in all: one request took a worker for minutes.
+    /// Each element was searched for in all others: one request took a worker for minutes.
     #[test]
     fn a_long_list_grows_and_shrinks_in_no_time() {
         let long: Vec<String> = (0..200_000).map(|n| format!("{n}:1")).collect();

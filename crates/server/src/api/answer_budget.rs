@@ -1,9 +1,9 @@
-//! What answers that are being made may take in memory, all connections together.
+//! A budget for the memory of answers in the making, all connections together.
 //!
-//! Called by api, between decoding and answering. Work on a long answer yields, so many may be in
-//! the making at once: those of large cost wait for their share. Small ones, and those that wait
-//! for data or for other members, go free. Held until the answer is encoded, not while a peer reads
-//! it: one that does not must keep no other waiting.
+//! Taken by api between decoding and answering. Work on a long answer yields, so many may be in the
+//! making at once; large ones wait for their share. Small ones go free, and so do those that wait
+//! for data or for other members. A share is given back once the answer is encoded: a peer that
+//! does not read keeps no other one waiting.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::broker::Broker;
 use crate::broker::topics::Topics;
 use crate::config::limits::{ANSWER_FREE_BYTES, ANSWER_MAX_BYTES, PARTITIONS_PER_REQUEST_MAX};
 
-/// What an element of a request may take as part of an answer, in memory and encoded.
+/// What one element of a request may take as part of an answer, in memory and encoded.
 const NAMED_BYTES: usize = 256;
 
 /// A partition in Metadata.
 const PARTITION_BYTES: usize = 128;
 
-/// The configs of a topic, and those with documentation and synonyms.
+/// The configs of a topic; and with documentation and synonyms.
 const CONFIGS_BYTES: usize = 8 * 1024;
 const CONFIGS_IN_FULL_BYTES: usize = 16 * 1024;
 
@@ -30,10 +30,10 @@ pub(crate) fn counts(broker: &Broker, request: &Request) -> bool {
     cost_bytes(request, &broker.topics) > ANSWER_FREE_BYTES
 }
 
-/// A share of the budget, if the request needs one.
+/// Takes a share of the budget, if the request needs one.
 ///
 /// # Errors
-/// There is none to be had in time.
+/// No share came free in time.
 pub(crate) async fn share(
     broker: &Broker,
     request: &Request,
@@ -46,10 +46,10 @@ pub(crate) async fn share(
     if let Ok(share) = Arc::clone(&budget).try_acquire_many_owned(bytes as u32) {
         return Ok(Some(share));
     }
-    // Apart, so that requests that wait for none have no room for it in their futures.
+    // Boxed, so that requests without a share have no room for it in their futures.
     let share =
         Box::pin(timeout(broker.settings.frame_timeout, budget.acquire_many_owned(bytes as u32)));
-    // It is never closed.
+    // The semaphore is never closed.
     Ok(share.await?.ok())
 }
 
@@ -61,7 +61,7 @@ fn cost_bytes(request: &Request, topics: &Topics) -> usize {
                 let mut bytes = asked.len() * NAMED_BYTES;
                 for topic in asked {
                     if bytes > ANSWER_MAX_BYTES {
-                        // A topic named again and again is not counted to the end.
+                        // Enough: counting a topic that is named again and again could take long.
                         break;
                     }
                     let partitions = topics.get(&topic.name).map_or(0, |t| t.partition_count());
@@ -83,8 +83,8 @@ fn cost_bytes(request: &Request, topics: &Topics) -> usize {
         Request::DeleteTopics(request) => request.topic_names.len() * NAMED_BYTES,
         Request::CreatePartitions(request) => request.topics.len() * NAMED_BYTES,
         Request::IncrementalAlterConfigs(request) => request.resources.len() * NAMED_BYTES,
-        // Made without a pause, so one at a time in a worker; or they wait for others, who must not
-        // wait for them.
+        // Either made without a pause, so one at a time in a worker, or they wait for other
+        // requests, which must not wait for them.
         _ => 0,
     }
 }

@@ -1,5 +1,5 @@
-//! What this server is set to, as a broker's configurations: every setting, and what is so whatever
-//! is set.
+//! This server's settings as a broker's configurations, with facts that are fixed here under
+//! Kafka's names.
 //!
 //! Called by describe_configs and alter_configs. All of it is read-only: settings are read at
 //! start.
@@ -11,7 +11,7 @@ use crate::broker::meta_properties::Cluster;
 use crate::broker::topic_config::{Kind, TopicConfig};
 use crate::config::settings::{KEYS, Settings};
 
-/// Settings that Kafka has as 32-bit numbers; its other ones are 64 bits.
+/// Settings that are 32-bit numbers in Kafka; its other numbers have 64 bits.
 const INTS: &[&str] = &[
     "num.partitions",
     "log.segment.bytes",
@@ -27,10 +27,10 @@ const INTS: &[&str] = &[
     "workers",
 ];
 
-/// Which broker is meant. `None`: all of them, in Kafka's words the empty name.
+/// The broker that is meant. `None`: all brokers, for which Kafka has the empty name.
 ///
 /// # Errors
-/// Not this one; in code and words.
+/// Another broker is meant; as code and message.
 pub(crate) fn check_id(cluster: &Cluster, name: &str) -> Result<Option<i32>, (ErrorCode, String)> {
     let refused = |words| Err((ErrorCode::INVALID_REQUEST, words));
     match name.parse::<i32>() {
@@ -93,7 +93,7 @@ fn kind_of(key: &str, value: &str) -> Kind {
     }
 }
 
-/// What Kafka calls what is no setting here, or has another name.
+/// Facts that are no setting here, or have another name in Kafka.
 fn facts(settings: &Settings, cluster: &Cluster) -> impl Iterator<Item = Described> {
     let source = |key: &str| match settings.explicit.contains(key) {
         true => OF_THE_OPERATOR,

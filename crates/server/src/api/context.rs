@@ -1,7 +1,8 @@
-//! What a request is answered with: borrowed from its connection and worker for as long as that
-//! takes.
+//! What a handler answers a request with, borrowed from the request's connection and worker.
 //!
-//! Made by connection for each request, without allocating; every handler takes it and its request.
+//! Made by connection for each request, without allocating. Every handler takes it beside the
+//! request. The authenticated principal and the check of its permissions belong here once there is
+//! SASL.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::stop::Stop;
 /// See the head of this file.
 pub(crate) struct RequestContext<'a> {
     pub(crate) broker: &'a Arc<Broker>,
-    /// Of the worker that answers.
+    /// The ring of the worker that answers.
     pub(crate) ring: &'a Ring,
     /// None for a long request, whose connection is another thread's.
     pub(crate) connection: Option<OfConnection<'a>>,
@@ -44,10 +45,10 @@ impl RequestContext<'_> {
     }
 }
 
-/// What requests may log, of all connections of a worker.
+/// Log budgets for lines that requests cause, for all connections of a worker.
 pub(crate) struct ApiLines {
-    /// What a full disk may log: one line a refused request would be a flood.
+    /// For a full disk, which refuses every request.
     pub(crate) append: LogBudget,
-    /// What damage and a failing disk may log, which every fetch meets anew.
+    /// For damage and a failing disk, which every fetch meets again.
     pub(crate) fetch: LogBudget,
 }

@@ -1,11 +1,16 @@
-//! DescribeConfigs: every configuration of a topic or of this server, and where its value comes
-//! from.
+//! DescribeConfigs: every configuration of a topic or of this server, and its source.
 //!
-//! Called by api. A value stands at the first of these that has one:
+//! | key | API | versions | KIPs |
+//! |---|---|---|---|
+//! | 32 | DescribeConfigs | 1-4 | 1: synonyms and sources (KIP-226), 3: documentation and types (KIP-569) |
+//!
+//! The first of these sources that has a value counts:
 //!
 //! ```text
 //!   topic  1 ──► the operator's setting, by the broker's name  4 ──► the default  5
 //! ```
+//!
+//! Not done: loggers, groups, client metrics, dynamic settings (sources 2 and 3).
 
 use std::collections::HashSet;
 
@@ -24,11 +29,11 @@ use crate::broker::topic_config::{Kind, TopicConfig};
 use crate::config::settings::Settings;
 use crate::pace::Pace;
 
-/// Why nothing is described, in code and words.
+/// Why nothing is described, as code and message.
 type Refused = (ErrorCode, String);
 
-/// Answers a DescribeConfigs request. A resource that is asked again is refused: each answer is
-/// many times as long as the question. So is one beyond what an answer may take in memory.
+/// Answers a DescribeConfigs request. A resource that is named again is refused, since its answer
+/// is many times as long as the question. So is one beyond the memory that an answer may take.
 pub(crate) async fn describe(
     context: &RequestContext<'_>,
     request: DescribeConfigsRequest,
@@ -57,7 +62,7 @@ pub(crate) async fn describe(
     DescribeConfigsResponse { results, ..DescribeConfigsResponse::default() }
 }
 
-/// What is asked of one resource. `left_bytes` is what the answer may still grow by.
+/// The configs of one resource. `left_bytes` is what the answer may still grow by.
 fn described(
     context: &RequestContext<'_>,
     request: &DescribeConfigsRequest,
@@ -70,7 +75,7 @@ fn described(
     };
     let all = configs_of(context, resource)?.into_iter();
     let mut configs: Vec<_> = all.filter(is_asked).map(|one| answered(one, request)).collect();
-    // Collected in place, in the memory of something larger.
+    // Collecting in place keeps the memory of larger elements.
     configs.shrink_to_fit();
     let bytes = configs.iter().map(size_bytes).sum();
     *left_bytes = left_bytes.checked_sub(bytes).ok_or_else(|| {
@@ -80,7 +85,7 @@ fn described(
     Ok(configs)
 }
 
-/// What a config takes in memory and encoded, about.
+/// Roughly what a config takes in memory and encoded.
 fn size_bytes(config: &DescribeConfigsResourceResult) -> usize {
     let of = |text: &Option<Str>| text.as_ref().map_or(0, |text| text.len());
     let synonym = |one: &DescribeConfigsSynonym| size_of_val(one) + one.name.len() + of(&one.value);
@@ -133,7 +138,7 @@ fn configs_of(
         }
         BROKER => {
             match broker_configs::check_id(&context.broker.cluster, &resource.resource_name)? {
-                // What all brokers share and could be changed while they run: nothing is.
+                // All brokers' dynamic settings: there are none.
                 None => Ok(Vec::new()),
                 Some(_) => {
                     let limit = context.broker.memory.limit.as_ref().map(|limit| limit.bytes);
@@ -148,7 +153,7 @@ fn configs_of(
     }
 }
 
-/// Every configuration of a topic that sets these.
+/// Every configuration of a topic with these values of its own.
 pub(crate) fn of_topic(overrides: &Overrides, settings: &Settings) -> Vec<Described> {
     let known = TopicConfig::described().map(|config| known(config, overrides, settings));
     let is_unknown = |(key, _): &(&str, &str)| TopicConfig::named(key).is_none();
@@ -174,7 +179,7 @@ fn known(config: &'static TopicConfig, overrides: &Overrides, settings: &Setting
     }
 }
 
-/// What an operator has set under a name, and the default.
+/// The operator's value under a name, and the default.
 pub(crate) fn with_default(
     name: &'static str,
     default: Option<&'static str>,
@@ -187,7 +192,7 @@ pub(crate) fn with_default(
     set.into_iter().chain(default)
 }
 
-/// One that a topic brought along from a later Kafka.
+/// A config that a topic brought along from a later Kafka.
 fn unknown((key, value): (&str, &str)) -> Described {
     Described {
         name: key.into(),

@@ -1,4 +1,4 @@
-//! A configuration as DescribeConfigs shows it, a topic's or the broker's: value, sources, type.
+//! A configuration as DescribeConfigs shows it, of a topic or of the broker: value, sources, type.
 
 use penstock_wire::Str;
 
@@ -13,12 +13,12 @@ pub(crate) const OF_THE_TOPIC: i8 = 1;
 pub(crate) const OF_THE_OPERATOR: i8 = 4;
 pub(crate) const DEFAULT: i8 = 5;
 
-/// One configuration, whoever's.
+/// One configuration of a topic or a broker.
 pub(crate) struct Described {
     pub(crate) name: Str,
     pub(crate) kind: Kind,
     pub(crate) is_read_only: bool,
-    /// Where a value could come from, and what it is there; the first one counts.
+    /// The possible sources, each with its value there. The first one counts.
     pub(crate) synonyms: Vec<(Str, Option<Str>, i8)>,
     /// The value when there is no synonym.
     pub(crate) otherwise: Option<Str>,
@@ -36,8 +36,8 @@ impl Described {
 }
 
 impl Described {
-    /// The server's retention is not that of a topic from elsewhere: where it sets none, nothing
-    /// expires.
+    /// This server's retention does not apply to a topic from elsewhere. Where the topic sets none
+    /// of its own, nothing expires.
     pub(crate) fn hold_retention(&mut self) {
         let is_retention = matches!(&*self.name, "retention.ms" | "retention.bytes");
         if is_retention && self.source() != OF_THE_TOPIC {

@@ -1,13 +1,13 @@
-//! What a request names more than once.
+//! Names that a request names more than once.
 //!
-//! Called by what answers requests whose arrays name topics or partitions. A small request that
-//! names one thing again and again must not cost an answer each time; what Kafka makes of it
-//! differs by API (docs/PROTOCOL.md).
+//! Called by handlers of requests whose arrays name topics or partitions. A small request that
+//! repeats one name must not cost an answer each time. Kafka's answer to a repeated name differs by
+//! API (docs/PROTOCOL.md).
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Whether something is named twice. Names in ascending order, or a single one, cost no memory.
+/// Whether a name comes twice. Names in ascending order, or a single one, cost no memory.
 pub(crate) fn are_in<K: Ord>(names: impl Iterator<Item = K> + Clone) -> bool {
     !names.clone().is_sorted_by(|a, b| a < b)
         && sorted(names).windows(2).any(|two| two[0] == two[1])
@@ -19,15 +19,15 @@ fn sorted<K: Ord>(names: impl Iterator<Item = K>) -> Vec<K> {
     names
 }
 
-/// What is named more than once, and whether that has been answered.
+/// The repeated names, and whether each has been answered.
 #[derive(Debug)]
 pub(crate) struct Doubles<K>(HashMap<K, bool>);
 
-/// How often a request names something.
+/// How often a request has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Named {
     Once,
-    /// More than once, of which this is the first time.
+    /// More than once; this is the first time.
     First,
     Again,
 }
@@ -39,7 +39,7 @@ impl<K: Ord + Hash + Copy> Doubles<K> {
         Doubles(twice.map(|two| (two[0], false)).collect())
     }
 
-    /// To be asked once for each name, in the order of the request.
+    /// Called once for each name, in the order of the request.
     pub(crate) fn next(&mut self, name: K) -> Named {
         match self.0.get_mut(&name).map(|is_answered| std::mem::replace(is_answered, true)) {
             None => Named::Once,

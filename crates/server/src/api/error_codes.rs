@@ -1,4 +1,4 @@
-//! What the server's failures are called in Kafka's protocol. Pure.
+//! Kafka's error codes for this server's failures. Pure.
 
 use penstock_storage::{AppendError, FindError, ProduceError};
 use penstock_wire::ErrorCode;
@@ -67,5 +67,29 @@ pub(crate) fn of_change(error: &ChangeError) -> ErrorCode {
         ChangeError::NotMore { .. } => ErrorCode::INVALID_PARTITIONS,
         ChangeError::Config(_) => ErrorCode::INVALID_CONFIG,
         ChangeError::Disk(_) => ErrorCode::KAFKA_STORAGE_ERROR,
+    }
+}
+
+/// Checks the leader epoch that a client knows against the partition's (KIP-320). Negative: the
+/// client knows none.
+pub(crate) fn check_epoch(asked: i32, ours: i32) -> Result<(), ErrorCode> {
+    match asked {
+        ..0 => Ok(()),
+        _ if asked < ours => Err(ErrorCode::FENCED_LEADER_EPOCH),
+        _ if asked > ours => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_that_is_not_ours_is_told_apart() {
+        assert_eq!(check_epoch(-1, 5), Ok(()));
+        assert_eq!(check_epoch(5, 5), Ok(()));
+        assert_eq!(check_epoch(4, 5), Err(ErrorCode::FENCED_LEADER_EPOCH));
+        assert_eq!(check_epoch(6, 5), Err(ErrorCode::UNKNOWN_LEADER_EPOCH));
     }
 }

@@ -1,13 +1,22 @@
 //! Fetch: from (partition, offset, limits) to file ranges, waiting until there is enough to send.
 //!
-//! Called by api. The plan is made again from scratch each time something may have changed; it
-//! reads nothing but batch headers and index pages, and holds no lock while it does.
+//! | key | API | versions | KIPs |
+//! |---|---|---|---|
+//! | 1 | Fetch | 4-12 | 4: isolation level (KIP-98), 5: log start offset (KIP-107), 9: leader epoch (KIP-320), 10: zstd (KIP-110), 11: rack (KIP-392), 12: epoch validation (KIP-595) |
+//!
+//! The plan is made again from scratch each time something may have changed. It reads nothing but
+//! batch headers and index pages, and holds no lock while it does. The bytes themselves are read by
+//! the ring while it sends them (`transfer.rs`); `route.rs` chooses copy, inline or
+//! chain for each turn.
 //!
 //! ```text
 //!   plan ──enough, an error, old data, no time to wait──────────────────────────► answer
 //!     └── register with the partitions ── plan again ── sleep ── woken ──┐
 //!                                            ▲──────────────────────────┘ (deadline, stop, peer done: answer)
 //! ```
+//!
+//! Not done: topic ids (13), sessions (7, KIP-227: none is ever opened), aborted transactions of
+//! read_committed, fetching from followers, diverging epochs (12).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,10 +41,10 @@ use crate::broker::waiting::Registration;
 use crate::pace::Pace;
 use crate::stop::{Stop, wait_for};
 
-/// No fetch waits longer, whatever it asks.
+/// The longest wait of a fetch, whatever it asks for.
 const MAX_WAIT: Duration = Duration::from_secs(5 * 60);
 
-/// No fetch session: every request says all its partitions (KIP-227 allows a server to have none).
+/// No fetch session: every request names all its partitions (KIP-227 allows a server to have none).
 const NO_SESSION: i32 = 0;
 
 /// The answer to a fetch, and the file ranges that its slots stand for, by slot id.
@@ -44,8 +53,8 @@ pub(crate) struct Fetched {
     pub(crate) ranges: Few<Range>,
 }
 
-/// Makes a fetch name each partition once: what it asks of it last counts, at the place where it is
-/// named first, as in Kafka, which keeps a fetch in a map.
+/// Makes a fetch name each partition once: its last entry counts, at the place of its first one.
+/// Kafka keeps a fetch in a map, with the same effect.
 pub(crate) fn keep_last_of_each(topics: &mut Few<FetchTopic>) {
     fn named(topic: &FetchTopic) -> impl Iterator<Item = ((&str, i32), &FetchPartition)> + Clone {
         topic.partitions.iter().map(|asked| ((&*topic.topic, asked.partition), asked))
@@ -61,8 +70,9 @@ pub(crate) fn keep_last_of_each(topics: &mut Few<FetchTopic>) {
     *topics = kept.collect();
 }
 
-/// Answers a fetch, at the latest after its max_wait. It names each partition once. One that
-/// `holds_share` of the memory for requests waits for as long as no other request waits for that.
+/// Answers a fetch, at the latest after its max_wait. The fetch names each partition once. One that
+/// `holds_share` of the memory for requests waits only while no other request waits for that
+/// memory.
 pub(crate) async fn fetch(
     context: &RequestContext<'_>,
     request: &FetchRequest,
@@ -80,7 +90,7 @@ pub(crate) async fn fetch(
 }
 
 /// Waits until there is enough to send or the time is over. A peer that has ended its sending side
-/// is answered at once: it may be gone, or it may be there and just have nothing more to ask.
+/// is answered at once: it may have gone, or it may just have nothing more to ask.
 async fn wait(context: &RequestContext<'_>, request: &FetchRequest, holds_share: bool) -> Plan {
     let deadline = Instant::now() + max_wait(request);
     let more = Arc::new(Notify::new());
@@ -92,8 +102,8 @@ async fn wait(context: &RequestContext<'_>, request: &FetchRequest, holds_share:
     let shortage = uploads.shortage.notified();
     tokio::pin!(peer_closed, timer, stopping, shortage);
     loop {
-        // Made after registering, so that nothing that was appended meanwhile is missed. Registered
-        // anew each time: a topic that was deleted and created again has other partitions.
+        // Registers before planning, so that no append in between is missed. Registers again each
+        // time: a topic that was deleted and created again has other partitions.
         let _registrations = register(context, request, &more);
         let plan = Plan::make(context, request).await;
         if plan.answers(request) || (holds_share && uploads.missing_bytes() > 0) {
@@ -129,18 +139,17 @@ fn register(
         .collect()
 }
 
-/// What would be sent if the fetch were answered now.
+/// The answer as it would be now.
 #[derive(Default)]
 struct Plan {
     topics: Few<FetchableTopicResponse>,
     ranges: Few<Range>,
     record_bytes: u64,
-    /// An error, old data, or more than there is room for: waiting would not make the answer
-    /// better.
+    /// Waiting would not improve the answer: it has an error, old data, or no room for more.
     is_final: bool,
-    /// A partition has less than it may give: an append to it would make the answer larger.
+    /// A partition has less than it may give, so an append to it would make the answer larger.
     may_grow: bool,
-    /// What the request and the server let through in all.
+    /// The limit of the whole answer, by the request and the server.
     limit: u64,
 }
 
@@ -148,7 +157,7 @@ impl Plan {
     async fn make(context: &RequestContext<'_>, request: &FetchRequest) -> Plan {
         let limit = context.broker.settings.fetch_max_bytes.min(request.max_bytes.max(0) as u64);
         let (mut plan, mut pace) = (Plan { limit, ..Plan::default() }, Pace::default());
-        // Like Kafka, which answers by partitions: a topic of which none is asked is not named.
+        // As in Kafka, a topic without partitions in the request is not named in the answer.
         let asked_of = |topic: &&FetchTopic| !topic.partitions.is_empty();
         for topic in request.topics.iter().filter(asked_of) {
             let mut partitions = Few::with_capacity(topic.partitions.len());
@@ -165,10 +174,10 @@ impl Plan {
         plan
     }
 
-    /// Whether this is what the peer should get now. `min_bytes` may be more than the limits let
-    /// through: an answer that waiting does not make larger is sent.
+    /// Whether this is the answer to send now. `min_bytes` may lie above all limits: an answer that
+    /// waiting does not make larger is sent.
     fn answers(&self, request: &FetchRequest) -> bool {
-        // A limit of 0 lets a batch through, too: at the end it is waited for.
+        // A limit of 0 lets one batch through, so a fetch at the end waits for it.
         let min_bytes = self.limit.max(1).min(request.min_bytes.max(0) as u64);
         self.is_final
             || !self.may_grow
@@ -184,7 +193,9 @@ impl Plan {
         asked: &FetchPartition,
     ) -> PartitionData {
         let bounds = partition.bounds();
-        if let Err(error) = check_epoch(asked.current_leader_epoch, bounds.leader_epoch) {
+        if let Err(error) =
+            error_codes::check_epoch(asked.current_leader_epoch, bounds.leader_epoch)
+        {
             return self.fail(asked, error, Some(bounds));
         }
         match partition.find(context.ring, Offset(asked.fetch_offset)).await {
@@ -202,7 +213,7 @@ impl Plan {
                 match &extent {
                     Some(extent) => self.may_grow |= extent.len_bytes < max_bytes,
                     None if found.is_none() => self.may_grow = true,
-                    // There is more than the answer has room for.
+                    // The answer has no room for more.
                     None => self.is_final |= max_bytes == left,
                 }
                 PartitionData {
@@ -225,16 +236,17 @@ impl Plan {
         }
     }
 
-    /// How much of what was found goes out. The first partition that has data gives at least one
-    /// batch, whatever the limits (KIP-74).
+    /// How much of what was found is sent. The first partition with data gives at least one batch,
+    /// whatever the limits (KIP-74).
     fn extent(&self, found: &Found, max_bytes: u64) -> Option<Extent> {
         found.extent(max_bytes, self.record_bytes == 0)
     }
 
-    /// As much of the extent as can be read, of a partition that could not be read lately.
+    /// Reads the extent before it is promised, of a partition that could not be read lately.
+    /// Returns as much of it as can be read.
     ///
     /// # Errors
-    /// Not even the first batch can be.
+    /// Not even the first batch can be read.
     async fn prove(
         &mut self,
         context: &RequestContext<'_>,
@@ -256,7 +268,7 @@ impl Plan {
             if extent.len_bytes < batch_bytes {
                 return Err(ErrorCode::KAFKA_STORAGE_ERROR);
             }
-            // Waiting brings no more of it.
+            // Waiting does not make it more.
             self.is_final = true;
         }
         Ok(Some(extent))
@@ -300,16 +312,6 @@ fn partition_data(asked: &FetchPartition, bounds: Bounds) -> PartitionData {
     }
 }
 
-/// A client that knows the leader's epoch is told when its knowledge is not ours (KIP-320).
-pub(crate) fn check_epoch(asked: i32, ours: i32) -> Result<(), ErrorCode> {
-    match asked {
-        ..0 => Ok(()),
-        _ if asked < ours => Err(ErrorCode::FENCED_LEADER_EPOCH),
-        _ if asked > ours => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
-        _ => Ok(()),
-    }
-}
-
 impl Fetched {
     fn error(error_code: ErrorCode) -> Self {
         let response = FetchResponse { error_code, ..FetchResponse::default() };
@@ -324,7 +326,7 @@ impl From<Plan> for Fetched {
     }
 }
 
-/// Counts a fetch as waiting for as long as it lives.
+/// Counts a fetch as waiting while this lives.
 struct Waits<'a>(&'a Metrics);
 
 impl<'a> Waits<'a> {
@@ -343,14 +345,6 @@ impl Drop for Waits<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_epoch_that_is_not_ours_is_told_apart() {
-        assert_eq!(check_epoch(-1, 5), Ok(()));
-        assert_eq!(check_epoch(5, 5), Ok(()));
-        assert_eq!(check_epoch(4, 5), Err(ErrorCode::FENCED_LEADER_EPOCH));
-        assert_eq!(check_epoch(6, 5), Err(ErrorCode::UNKNOWN_LEADER_EPOCH));
-    }
 
     #[test]
     fn a_fetch_waits_only_while_waiting_can_make_it_better() {

@@ -1,4 +1,10 @@
-//! InitProducerId: a producer id for an idempotent producer (KIP-98). Transactions are refused.
+//! InitProducerId: a producer id for an idempotent producer.
+//!
+//! | key | API | versions | KIPs |
+//! |---|---|---|---|
+//! | 22 | InitProducerId | 0-4 | 0: KIP-98, 3: producers that come back (KIP-360), 4: PRODUCER_FENCED (KIP-588) |
+//!
+//! Not done: transactions, which are refused.
 
 use std::sync::Arc;
 
@@ -8,16 +14,16 @@ use penstock_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
 use crate::api::context::RequestContext;
 
-/// Answers an InitProducerId request. A producer that comes back gets a new number: without
-/// transactions nothing else is asked of it.
+/// Answers an InitProducerId request. A producer that comes back gets a new id: without
+/// transactions nothing more is needed.
 pub(crate) async fn init(
     context: &RequestContext<'_>,
     request: &InitProducerIdRequest,
 ) -> InitProducerIdResponse {
-    const NOBODY: i64 = -1;
+    const NO_PRODUCER_ID: i64 = -1;
     let refused = |error_code| InitProducerIdResponse {
         error_code,
-        producer_id: NOBODY,
+        producer_id: NO_PRODUCER_ID,
         producer_epoch: -1,
         ..InitProducerIdResponse::default()
     };

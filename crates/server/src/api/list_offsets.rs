@@ -1,6 +1,11 @@
-//! ListOffsets: where a partition starts and ends, and where a time is.
+//! ListOffsets: where a partition starts and ends, and the offset of a time.
 //!
-//! Called by api. Times are looked up through the ring like fetches.
+//! | key | API | versions | KIPs |
+//! |---|---|---|---|
+//! | 2 | ListOffsets | 1-7 | 1: one offset, with its timestamp (KIP-79), 2: isolation level (KIP-98), 4: leader epoch (KIP-320), 7: largest timestamp (KIP-734) |
+//!
+//! Times are looked up through the ring like fetches. Not done: exact records of compressed
+//! batches, offsets of tiered storage (8 and later).
 
 use penstock_wire::ErrorCode;
 use penstock_wire::messages::{
@@ -11,21 +16,20 @@ use penstock_wire::messages::{
 use crate::api::context::RequestContext;
 use crate::api::doubles::{Doubles, Named};
 use crate::api::error_codes;
-use crate::api::fetch::check_epoch;
 use crate::broker::read::ReadError;
 use crate::broker::read_errors::{self, What};
 use crate::pace::Pace;
 
-/// Timestamps that are not times (KIP-734 for the last).
+/// Timestamps with a meaning of their own (KIP-734 for the last).
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 
-/// What "not known" looks like in an offset, a timestamp and an epoch.
+/// An offset, timestamp or epoch that is not known.
 const NONE: i64 = -1;
 
-/// Answers a ListOffsets request. As in Kafka, a partition that it names twice is refused once:
-/// which one was meant?
+/// Answers a ListOffsets request. As in Kafka, a partition that it names twice is refused once: the
+/// two entries may differ.
 pub(crate) async fn list_offsets(
     context: &RequestContext<'_>,
     request: ListOffsetsRequest,
@@ -89,7 +93,7 @@ async fn find(
         .partition(topic, asked.partition_index)
         .map_err(error_codes::of_unserved)?;
     let bounds = partition.bounds();
-    check_epoch(asked.current_leader_epoch, bounds.leader_epoch)?;
+    error_codes::check_epoch(asked.current_leader_epoch, bounds.leader_epoch)?;
     let end_of_log = |offset: penstock_storage::Offset| Place {
         offset: offset.0,
         timestamp_ms: NONE,

@@ -1,7 +1,13 @@
-//! Metadata and DescribeCluster: who is here and which partitions there are.
+//! Metadata and DescribeCluster: the brokers, the topics, their partitions.
 //!
-//! Called by api. Asking for an unknown topic may create it. A topic is described once, however
-//! often a request names it: one name may stand for thousands of partitions.
+//! | key | API | versions | KIPs |
+//! |---|---|---|---|
+//! | 3 | Metadata | 0-9 | 5: offline replicas (KIP-112), 7: leader epochs (KIP-320), 8: authorized operations (KIP-430) |
+//! | 60 | DescribeCluster | 0-1 | 0: KIP-700, 1: endpoint type (KIP-919) |
+//!
+//! A request for an unknown topic may create it. A topic is described once, however often a request
+//! names it: one name may stand for thousands of partitions. Not done: topic ids (10), authorized
+//! operations (there are no ACLs), other brokers than this one.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,7 +26,7 @@ use crate::broker::topics::{ChangeError, INTERNAL_TOPICS, Topic};
 use crate::config::limits::AUTO_CREATED_TOPICS_MAX;
 use crate::pace::Pace;
 
-/// "Nobody asked for authorized operations."
+/// Authorized operations, where a request does not ask for them.
 const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 
 const NO_LEADER: i32 = -1;
@@ -66,7 +72,7 @@ async fn describe_all(context: &RequestContext<'_>) -> Vec<MetadataResponseTopic
     topics
 }
 
-/// Each of these once, in the order in which they are first named.
+/// Describes each topic once, in the order in which the request first names them.
 async fn describe_named(
     context: &RequestContext<'_>,
     asked: Vec<MetadataRequestTopic>,
@@ -106,8 +112,8 @@ async fn describe_or_create(
     }
 }
 
-/// Creates a topic that is asked for. Clients ask again for one that is unknown, so a request that
-/// names more than it may create gets the rest by and by.
+/// Creates a topic that is asked for. Clients ask again for an unknown topic, so a request that
+/// names more topics than it may create gets the rest later.
 async fn create(
     context: &RequestContext<'_>,
     name: &str,
@@ -128,7 +134,7 @@ async fn create(
             tracing::info!(topic = topic.name, "created a topic that was asked for");
             Ok(topic)
         }
-        // No later try does better.
+        // No later attempt can succeed.
         Ok(Err(ChangeError::Collides { .. } | ChangeError::Reserved)) => {
             Err(ErrorCode::INVALID_TOPIC_EXCEPTION)
         }
@@ -151,7 +157,7 @@ fn describe(context: &RequestContext<'_>, topic: &Topic) -> MetadataResponseTopi
             isr_nodes: [node_id].into(),
             ..MetadataResponsePartition::default()
         };
-    // As a Kafka of one broker says of a partition whose disk it has lost.
+    // The answer of a Kafka of one broker for a partition whose disk it has lost.
     let describe_absent = |index| MetadataResponsePartition {
         error_code: ErrorCode::LEADER_NOT_AVAILABLE,
         partition_index: index,

@@ -1,7 +1,13 @@
 //! Produce: from a request's batches to offsets.
 //!
-//! Called by api. A connection's task is never dropped before its request is answered, so an append
-//! that has begun also ends.
+//! | key | API | versions | KIPs |
+//! |---|---|---|---|
+//! | 0 | Produce | 3-8 | 3: record format 2, idempotence (KIP-98), 7: zstd (KIP-110), 8: the record to blame (KIP-467) |
+//!
+//! A connection's task is never dropped before its request is answered, so an append that has begun
+//! also ends. A full disk, a failed write and a disk below its reserve all answer
+//! KAFKA_STORAGE_ERROR; `broker/partition/group_commit.rs` has what becomes of the log. Not done:
+//! transactions, topic ids (13).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,11 +38,11 @@ enum Acks {
     Leader,
 }
 
-/// Appends what the request brings. No answer: acks=0, and all went well.
+/// Appends the request's batches. Returns no answer if acks=0 and all went well.
 ///
 /// # Errors
-/// With acks=0, the first error: there is no answer to put it into, so the connection must close,
-/// as Kafka does, for the producer to notice.
+/// The first error, if acks=0. No answer could carry it, so the connection must close for the
+/// producer to notice, as in Kafka.
 pub(crate) async fn produce(
     context: &RequestContext<'_>,
     api_version: i16,
@@ -65,12 +71,12 @@ pub(crate) async fn produce(
     Ok(Some(ProduceResponse { responses, ..ProduceResponse::default() }))
 }
 
-/// Why records of one partition were not taken: for the client, in code and words.
+/// Why records of one partition were not taken, as code and message.
 #[derive(Debug, Clone)]
 struct Refused {
     code: ErrorCode,
     words: String,
-    /// The record that is to blame, if it is one (KIP-467).
+    /// The record to blame, if there is one (KIP-467).
     record_index: Option<i32>,
 }
 
@@ -91,7 +97,7 @@ fn acks_of(acks: i16) -> Option<Acks> {
     }
 }
 
-/// What refuses the request as a whole.
+/// Refuses the request as a whole, if something does.
 fn refusal(
     context: &RequestContext<'_>,
     request: &ProduceRequest,
@@ -118,7 +124,7 @@ async fn append(
     data: PartitionProduceData,
 ) -> Result<(Arc<Partition>, Appended), Refused> {
     if INTERNAL_TOPICS.contains(&topic) {
-        // As Kafka does. A Kafka that gets the directory back finds there what it had.
+        // As in Kafka. A Kafka that gets the directory back finds the topic unchanged.
         let words = "the topic is Kafka's own, and is kept as it came";
         return Err(refused(ErrorCode::INVALID_TOPIC_EXCEPTION, words));
     }
@@ -135,7 +141,7 @@ async fn append(
     let mut batch =
         ProducedBatch::validate(bytes, &terms).map_err(|error| refused_batch(&error))?;
     if verifies && batch.compressed().is_some() {
-        // Apart, so that requests that verify nothing have no room for it in their futures.
+        // Boxed, so that requests without verification have no room for it in their futures.
         batch = Box::pin(verified(batch, terms)).await?;
     }
     let len_bytes = batch.len_bytes();
@@ -144,7 +150,7 @@ async fn append(
             context.broker.metrics.produced_bytes.inc_by(len_bytes);
             Ok((partition, appended))
         }
-        // The producer did not hear the first answer: it gets it again.
+        // A repeated batch gets its first answer again: the producer did not receive it.
         Err(ProduceFailure::Refused(AppendError::Duplicate { base_offset, last_offset })) => {
             Ok((partition, Appended { base_offset, last_offset, log_append_time_ms: -1 }))
         }
@@ -155,7 +161,7 @@ async fn append(
     }
 }
 
-/// The batch, once its compressed records have been looked into.
+/// Checks the compressed records of a batch.
 async fn verified(batch: ProducedBatch, terms: Terms) -> Result<ProducedBatch, Refused> {
     verify::verified(batch, terms).await.map_err(|error| match error {
         verify::VerifyError::Records(error) => refused_batch(&error),
@@ -164,8 +170,8 @@ async fn verified(batch: ProducedBatch, terms: Terms) -> Result<ProducedBatch, R
     })
 }
 
-/// Of a partition that goes offline the log has told already. A full disk refuses every request: it
-/// is told within a budget.
+/// Logs a failure to append. The log itself has logged that its partition went offline. A full disk
+/// refuses every request, so it is logged within a budget.
 fn report(context: &RequestContext<'_>, partition: &Partition, failure: &ProduceFailure) {
     match failure {
         ProduceFailure::NoRoom(_) | ProduceFailure::Roll(_) => {

@@ -1,7 +1,14 @@
 //! CreateTopics, DeleteTopics, CreatePartitions.
 //!
-//! Called by api. Checks are pure; what touches files runs where it may block, one topic after
-//! another. As in Kafka, a topic that a request names twice is refused, once: which one was meant?
+//! | key | API | versions | KIPs |
+//! |---|---|---|---|
+//! | 19 | CreateTopics | 2-7 | 4: default partitions (KIP-464), 5: configs in the answer (KIP-525), 7: topic ids in the answer (KIP-516) |
+//! | 20 | DeleteTopics | 1-5 | 5: error messages |
+//! | 37 | CreatePartitions | 0-3 | 0: KIP-195 |
+//!
+//! Checks are pure. Work on files runs where it may block, one topic after another. As in Kafka, a
+//! topic that a request names twice is refused once: the two entries may differ. Not done: replicas
+//! on other brokers, deletion by topic id (6), quotas.
 
 use std::sync::Arc;
 
@@ -25,13 +32,13 @@ use crate::broker::topics::{ChangeError, Topics};
 use crate::config::limits::PARTITIONS_PER_REQUEST_MAX;
 use crate::pace::Pace;
 
-/// "The server's default", in a partition count or a replication factor.
+/// The server's default, as a partition count or a replication factor.
 const DEFAULT: i32 = -1;
 
-/// Units of work (pace.rs) that a topic's configs are.
+/// Units of work (pace.rs) of one topic's configs.
 const DESCRIBED_UNITS: usize = 32;
 
-/// Why a topic stays as it is: for the client, in code and words.
+/// Why a topic was not changed, as code and message.
 struct Refused {
     code: ErrorCode,
     words: String,
@@ -60,7 +67,7 @@ pub(crate) async fn create_topics(
     let mut topics = Vec::with_capacity(request.topics.len());
     let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
     let (mut doubles, mut pace) = (Doubles::of(names.iter().map(|name| &**name)), Pace::default());
-    // Each topic has one at least.
+    // Each topic has at least one partition.
     let is_too_large = request.topics.len() > PARTITIONS_PER_REQUEST_MAX as usize;
     let mut partitions = 0;
     for (topic, name) in request.topics.into_iter().zip(&names) {
@@ -87,8 +94,8 @@ pub(crate) async fn create_topics(
     CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
 }
 
-/// Looks at the name first: that the topic is there already is what a client must hear, whatever
-/// else is wrong. `partitions` are those that the request has asked for so far.
+/// Checks the name first: that the topic exists comes before any other error. `partitions` counts
+/// those of the request so far.
 async fn create_one(
     context: &RequestContext<'_>,
     topic: CreatableTopic,
@@ -120,7 +127,7 @@ async fn create_one(
         ..CreatableTopicConfigs::default()
     };
     let mut configs: Vec<_> = configs.into_iter().map(config).collect();
-    // Collected in place, in the memory of something larger; there may be 10 000 of them.
+    // Collecting in place keeps the memory of larger elements; there may be 10 000 of them.
     configs.shrink_to_fit();
     Ok(CreatableTopicResult {
         name: topic.name,
@@ -159,8 +166,8 @@ fn partition_count(topic: &CreatableTopic, context: &RequestContext<'_>) -> Resu
     }
 }
 
-/// A client that assigns replicas itself must mean this server, and partitions from 0 without a
-/// gap.
+/// A client that assigns replicas itself must assign this server alone, and partitions from 0 on
+/// without a gap.
 fn assigned_count(topic: &CreatableTopic, node_id: i32) -> Result<i32, Refused> {
     if topic.num_partitions != DEFAULT || topic.replication_factor != DEFAULT as i16 {
         let words = "with assignments, the partition count and the replication factor must be -1";
@@ -209,7 +216,7 @@ pub(crate) async fn delete_topics(
 }
 
 async fn delete_one(context: &RequestContext<'_>, name: &Str) -> Result<(), Refused> {
-    // Most requests that are greedy name what there is not: that needs no other thread.
+    // Greedy requests mostly name topics that do not exist: those need no other thread.
     if context.broker.topics.get(name).is_none() {
         return Err(ChangeError::Unknown.into());
     }
@@ -243,7 +250,7 @@ pub(crate) async fn create_partitions(
     CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() }
 }
 
-/// `partitions` are those that the request has added so far.
+/// `partitions` counts those that the request has added so far.
 async fn add_partitions(
     context: &RequestContext<'_>,
     topic: &CreatePartitionsTopic,

@@ -1,10 +1,10 @@
-//! Looking into compressed records before they are appended (`penstock.verify.compressed`): they
-//! must decompress, and then be what uncompressed ones must be.
+//! Checks compressed records before they are appended (`penstock.verify.compressed`): they must
+//! decompress, and then pass the checks of uncompressed ones.
 //!
-//! Called by produce. A batch that cannot be read stops its consumers for ever; without this only
-//! its first bytes are looked at. What it costs is the codec's time for the whole batch, on a
-//! thread that may block, and the decompressed bytes in memory for as long: of few batches at once,
-//! each within a bound.
+//! Called by produce. A batch that cannot be read stops its consumers for ever; without this
+//! setting only its first bytes are checked. The price is the codec's time for the whole batch, on
+//! a thread that may block, and memory for the decompressed bytes. Both are bounded: few batches at
+//! once, each of a bounded size.
 
 use penstock_ring::blocking;
 use penstock_storage::{ProduceError, ProducedBatch, Terms};
@@ -12,11 +12,10 @@ use tokio::sync::Semaphore;
 
 use crate::broker::decompress::{DecompressError, decompressed};
 
-/// So many batches are in memory decompressed at once; the others wait.
+/// So many batches are decompressed at once; the others wait.
 const AT_ONCE_MAX: usize = 4;
 
-/// What any batch may decompress to: producers fill batches by what they estimate compression to
-/// save.
+/// What any batch may decompress to. Producers fill batches by an estimate of the compression.
 const PLAIN_BYTES_ALLOWED: usize = 16 << 20;
 /// A larger batch may decompress to so many times its size.
 const RATIO_ALLOWED: usize = 64;
@@ -34,7 +33,7 @@ pub(crate) enum VerifyError {
     GivenUp,
 }
 
-/// The batch, once its records have been decompressed and checked.
+/// Decompresses the batch's records and checks them.
 pub(crate) async fn verified(
     batch: ProducedBatch,
     terms: Terms,

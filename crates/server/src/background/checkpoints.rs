@@ -1,9 +1,8 @@
-//! Moves the recovery points by the clock: what a start after a crash need not read again. And
-//! flushes what a topic does not let wait as long (`flush.ms`), to the second.
+//! Moves the recovery points periodically, so that a start after a crash reads less. Flushes topics
+//! that have `flush.ms`, to the second.
 //!
-//! Runs beside the workers on the main thread's runtime; the syncs are on a thread that may block,
-//! one partition after the other, so that they take no more of the disk than one stream of writes
-//! does.
+//! Runs beside the workers on the main thread's runtime. The syncs run on a thread that may block,
+//! one partition after the other, so that they load the disk as one stream of writes does.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 use crate::broker::Broker;
 use crate::stop::{Stop, wait_for};
 
-/// How often partitions are asked whether `flush.ms` is over.
+/// How often partitions are checked for `flush.ms`.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs until a stop begins. The last points are written when the logs are closed.
@@ -36,7 +35,7 @@ pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<Stop>) {
             last = Some(now);
         }
         let watching = stop.clone();
-        // A stop flushes what is left, side by side.
+        // A stop ends this: it flushes the rest itself, several logs at once.
         let goes_on = move || *watching.borrow() < Stop::Drain;
         let flush = move || {
             broker.topics.flush(|partition| goes_on() && (all || partition.is_flush_due(now)));

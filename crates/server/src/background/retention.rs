@@ -1,6 +1,6 @@
-//! What happens by the clock: retention, index flushes, a look at the disk.
+//! Periodic work on files: retention, index flushes, the disk's free space.
 //!
-//! Runs beside the workers on the main thread's runtime; all file work is on threads that may
+//! Runs beside the workers on the main thread's runtime. All file work is on threads that may
 //! block.
 
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::broker::Broker;
 use crate::clock;
 use crate::stop::{Stop, wait_for};
 
-/// How often the disk's free space is looked at.
+/// How often the disk's free space is measured.
 const DISK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often index entries go to their files: what a crash makes recovery rebuild.
+/// How often index entries are written to their files. A crash makes recovery rebuild later ones.
 const INDEX_FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Looks at the disk and flushes indexes until a stop begins.
+/// Measures the free space and flushes indexes until a stop begins.
 pub(crate) async fn run(broker: Arc<Broker>, stop: watch::Receiver<Stop>) {
     let mut flushed = Instant::now();
     let watching = stop.clone();
@@ -38,8 +38,8 @@ pub(crate) async fn run(broker: Arc<Broker>, stop: watch::Receiver<Stop>) {
     .await;
 }
 
-/// Lets go of what has expired until a stop begins. By itself, since it may have to read whole
-/// segments to tell how old they are, and a roll waits for whoever appends.
+/// Removes what has expired, until a stop begins. A task of its own: it may read whole segments to
+/// find their age, and a roll waits for appends.
 pub(crate) async fn retention(broker: Arc<Broker>, stop: watch::Receiver<Stop>) {
     periodically(broker.settings.retention_check_interval, stop, || {
         let broker = Arc::clone(&broker);
@@ -57,7 +57,7 @@ async fn periodically<J: Future<Output = ()>>(
     mut stop: watch::Receiver<Stop>,
     mut job: impl FnMut() -> J,
 ) {
-    // The first tick would come at once; a start has enough to do.
+    // The first tick would come at once, while the server still starts.
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

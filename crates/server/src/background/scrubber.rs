@@ -1,10 +1,9 @@
-//! Reads, slowly and for ever, what nobody reads: sealed segments, to find damage before a consumer
-//! does.
+//! Reads sealed segments slowly and for ever, to find damage before a consumer does.
 //!
-//! Off unless `scrub.bytes.per.second` says how slowly. Runs beside the workers on the main
-//! thread's runtime; each step reads 1 MiB or a batch on a thread that may block, then it sleeps
-//! for as long as that may take. What it read from the disk leaves the page cache again. What it
-//! finds the log knows from then on.
+//! Off unless `scrub.bytes.per.second` is set. Runs beside the workers on the main thread's
+//! runtime. A step reads 1 MiB or a batch on a thread that may block; then the task sleeps for as
+//! long as the rate asks. Pages that were read from the disk leave the page cache again. The log
+//! keeps what is found.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +17,10 @@ use crate::broker::partition::Partition;
 use crate::broker::read_errors::{Place, What};
 use crate::stop::{Stop, wait_for};
 
-/// What a step reads at once, as a rule.
+/// What a step usually reads.
 const STEP_BYTES: u64 = 1 << 20;
 
-/// Between two rounds, which may have nothing to read.
+/// Between two rounds. A round may have nothing to read.
 const REST: Duration = Duration::from_secs(60);
 
 /// Runs until a stop begins.
@@ -49,7 +48,7 @@ async fn scrub_for_ever(broker: &Broker, bytes_per_second: u64) {
     }
 }
 
-/// Each with the base offset of the one behind it.
+/// Each segment with the base offset of the next one.
 fn sealed_segments(partition: &Partition) -> Vec<(Offset, Offset)> {
     let bases: Vec<Offset> =
         partition.log().segments().map(|segment| segment.base_offset).collect();
@@ -66,7 +65,7 @@ async fn scrub(
     let opening = Arc::clone(partition);
     let open = move || {
         opening.touch_files(|| {
-            // It may have expired since it was listed.
+            // The segment may have expired since it was listed.
             let is_there = opening.log().segments().any(|segment| segment.base_offset == base);
             let dir = opening.log().dir().to_owned();
             is_there.then(|| Scrub::open(&dir, base, Some(next)))
@@ -91,7 +90,7 @@ async fn scrub(
     blocking::run(move || note(&partition, &scrub)).await?
 }
 
-/// Fetches are careful there from now on.
+/// Fetches prove what they promise there from now on.
 fn note_unreadable(broker: &Broker, partition: &Partition, scrub: &Scrub) {
     let (file, Position(position)) = scrub.place();
     broker.metrics.note_read_error(What::Scrub);
@@ -105,7 +104,7 @@ fn note(partition: &Partition, scrub: &Scrub) -> std::io::Result<()> {
         tracing::warn!(
             partition = %partition.name, segment = report.segment.0,
             entries = report.wrong_index_entries,
-            "an index does not fit its batches: look-ups may be slow; `penstock scrub` can make it anew"
+            "an index does not fit its batches: look-ups may be slow; `penstock scrub` can rebuild it"
         );
     }
     let noted = partition.touch_files(|| {

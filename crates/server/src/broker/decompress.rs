@@ -1,5 +1,5 @@
-//! Decompression of one batch's records, within bounds: the codecs and framings that Kafka's
-//! clients read.
+//! Decompresses one batch's records within bounds, in the codecs and framings that Kafka's clients
+//! read.
 //!
 //! ```text
 //!   gzip    members, one behind the other      lz4     one frame of independent blocks
@@ -7,36 +7,37 @@
 //! ```
 //!
 //! The output grows by what comes out, never by a size that the input claims, and ends at the
-//! caller's limit. All of the input must have been of use: bytes behind the last frame are an
-//! error, since readers differ in what they make of them. Called where records must be looked into;
-//! it blocks for as long as decompressing takes, so large bodies do not belong on an event loop.
+//! caller's limit. Bytes behind the last frame are an error, since readers differ in their
+//! treatment of them. Called to check records. It blocks while it decompresses, so large bodies do
+//! not belong on an event loop.
 
 use std::io::{self, Read};
 
 use penstock_batch::Codec;
 
-/// What xerial's snappy streams begin with; two version numbers follow, which no reader looks at.
+/// The magic of xerial's snappy streams. Two version numbers follow, which no reader checks.
 const XERIAL_MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
 const XERIAL_HEADER_LEN_BYTES: usize = 16;
 
-/// A snappy element of 3 bytes gives up to 64: no block gives more than this many times its size.
+/// A snappy element of 3 bytes gives up to 64, so no block gives more than this many times its
+/// size.
 const SNAPPY_RATIO_MAX: usize = 22;
 
-/// Bytes decompressed between two looks at the limit.
+/// Bytes decompressed between two checks of the limit.
 const STEP_BYTES: usize = 64 << 10;
 
-/// Why a body is not decompressed.
+/// Why a body was not decompressed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DecompressError {
-    /// The bytes are not what the codec writes.
+    /// The bytes are not the codec's.
     #[error("not sound {codec:?}: {source}")]
     Unsound {
-        /// What they should be.
+        /// The codec they should be of.
         codec: Codec,
-        /// What the codec's library reports.
+        /// The codec library's error.
         source: io::Error,
     },
-    /// There is more in it than the caller takes.
+    /// It decompresses to more than the caller takes.
     #[error("decompresses to more than {max_bytes} bytes")]
     TooLarge {
         /// The caller's limit.
@@ -44,8 +45,8 @@ pub(crate) enum DecompressError {
     },
 }
 
-/// The records in `body`, of which at most `max_bytes` are taken. Memory: what has come out, and
-/// the codec's window.
+/// Returns the records in `body`, at most `max_bytes`. Takes memory for the output and the codec's
+/// window.
 pub(crate) fn decompressed(
     codec: Codec,
     body: &[u8],
@@ -63,7 +64,7 @@ pub(crate) fn decompressed(
     taken.ok_or(DecompressError::TooLarge { max_bytes })
 }
 
-/// All that comes out of `reader`; `None` if that is more than `max_bytes`.
+/// Reads all of `reader`; `None` if that is more than `max_bytes`.
 fn take(mut reader: impl Read, max_bytes: usize) -> io::Result<Option<Vec<u8>>> {
     let mut plain = Vec::new();
     loop {
@@ -72,15 +73,15 @@ fn take(mut reader: impl Read, max_bytes: usize) -> io::Result<Option<Vec<u8>>> 
         if plain.len() > max_bytes {
             return Ok(None);
         }
-        // Not asked again: a reader of frames would look for another one.
+        // Not read again: a reader of frames would look for another frame.
         if taken < step {
             return Ok(Some(plain));
         }
     }
 }
 
-/// The library takes a frame without its end mark for a whole one. Such a frame eats a byte that
-/// follows it, a whole one leaves it.
+/// The library accepts a frame without its end mark. Such a frame consumes a byte behind it; a
+/// whole frame does not.
 fn lz4(body: &[u8], max_bytes: usize) -> io::Result<Option<Vec<u8>>> {
     const BEHIND: &[u8] = b"\xaa";
     let mut decoder = lz4_flex::frame::FrameDecoder::new(body.chain(BEHIND));
@@ -93,7 +94,7 @@ fn lz4(body: &[u8], max_bytes: usize) -> io::Result<Option<Vec<u8>>> {
     if is_whole { Ok(plain) } else { Err(unsound("the frame has no end, or bytes behind it")) }
 }
 
-/// xerial's framing, or one block without it, which is what librdkafka and the Go clients write:
+/// xerial's framing, or one block without it, as librdkafka and the Go clients write:
 ///
 /// ```text
 /// 82 'SNAPPY' 00 | version 4 | compatible 4 |  length 4 | block |  length 4 | block | ...

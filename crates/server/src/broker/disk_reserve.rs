@@ -1,7 +1,7 @@
-//! Whether the disk still has room to accept records, and whether an error is that it has none.
+//! Whether the disk has room for records, and whether an error means that it has none.
 //!
-//! Housekeeping looks at the file system now and then; produce reads the last answer, an atomic.
-//! Below the reserve produce is refused and fetch goes on; above it produce goes on by itself.
+//! A periodic task measures the free space; produce reads the last result, an atomic. Below the
+//! reserve produce is refused and fetch goes on. Above it produce goes on again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use penstock_storage::is_no_room;
 
 use crate::config::settings::Settings;
 
-/// The reserve that is kept free, and whether it is.
+/// The space that is kept free, and whether it still is.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     data_dir: PathBuf,
@@ -36,7 +36,7 @@ impl Reserve {
         self.is_short.load(Ordering::Relaxed)
     }
 
-    /// Asks the file system. Blocks for as long as statvfs(3) does.
+    /// Measures the free space. Blocks for as long as statvfs(3) does.
     pub(crate) fn look(&self) {
         let Some((free, total)) = free_and_total_bytes(&self.data_dir) else { return };
         let is_short = is_below(free, total, self.bytes, self.percent);
@@ -57,7 +57,7 @@ impl Reserve {
     }
 }
 
-/// Whether an error is one of a disk without room: see `is_no_room`.
+/// Whether an error means that the disk has no room: see `is_no_room`.
 pub(crate) fn is_full(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(is_no_room))
 }

@@ -1,14 +1,14 @@
-//! What the data directory lies on, and what that means for whoever reads.
+//! The file system of the data directory, and what follows from it for reads.
 //!
-//! Asked once, by the server at its start; the rings are told how pages can be seen there. Never
+//! Examined once at start; the rings then know how to see which pages are in memory there. Never
 //! fails a start: a directory that takes no trial file, such as one on a full disk, is judged by
-//! the kind of its file system.
+//! its kind of file system.
 
 use std::path::Path;
 
 use penstock_ring::Sight;
 
-/// Numbers of statfs(2), by name.
+/// Names of statfs(2)'s numbers.
 const NAMES: [(u64, &str); 13] = [
     (0xef53, "ext4"),
     (0x5846_5342, "xfs"),
@@ -28,25 +28,25 @@ const NAMES: [(u64, &str); 13] = [
 /// The file system of the data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileSystem {
-    /// As mount(8) calls it, or its number.
+    /// The name that mount(8) uses, or the number.
     pub(crate) name: String,
     /// How it shows which pages are in memory.
     pub(crate) sight: Sight,
 }
 
 impl FileSystem {
-    /// Tries it. Blocks for as long as making a file does.
+    /// Examines it. Blocks while it makes a trial file.
     pub(crate) fn of(data_dir: &Path) -> FileSystem {
         let sight = Sight::probe(data_dir).unwrap_or_else(|error| {
             let usual = Sight::usual(data_dir);
-            tracing::warn!(%error, ?usual, "cannot try the data directory's file system: it is taken for what is usual");
+            tracing::warn!(%error, ?usual, "cannot examine the data directory's file system: it is treated as its kind usually behaves");
             usual
         });
         let magic = rustix::fs::statfs(data_dir).map_or(0, |file_system| file_system.f_type as u64);
         FileSystem { name: name_of(magic), sight }
     }
 
-    /// For labels: how residency is known.
+    /// How residency is known, for labels.
     pub(crate) fn residency(&self) -> &'static str {
         match self.sight {
             Sight::Cachestat => "cachestat",
@@ -56,21 +56,19 @@ impl FileSystem {
         }
     }
 
-    /// Logs what it is and what follows, once.
+    /// Logs the file system and what follows from it, once.
     pub(crate) fn report(&self, drops_behind: bool) {
         let (file_system, residency) = (&*self.name, self.residency());
         let follows = match self.sight {
-            Sight::Cachestat => {
-                "what is in memory is sent at once, what is not is read on kernel workers"
-            }
+            Sight::Cachestat => "cached pages are sent at once, others are read on kernel workers",
             Sight::Memory => {
-                "everything is in memory and is sent at once; none of it survives a reboot"
+                "all pages are in memory and are sent at once; none of them survives a reboot"
             }
             Sight::Mincore => {
-                "what is in memory is seen by mincore(2) and sent at once; the scrubber does not drop what it reads"
+                "cached pages are seen by mincore(2) and sent at once; the scrubber does not drop what it reads"
             }
             Sight::Blind => {
-                "what is in memory cannot be known: fetches of more than 16 KiB go by kernel workers, nothing is dropped"
+                "cached pages cannot be known: fetches of more than 16 KiB go by kernel workers, nothing is dropped"
             }
         };
         match self.sight {

@@ -1,8 +1,8 @@
-//! Who gives way when memory, or a place, is short: the slowest first, and nobody who makes
+//! Which connections give way when memory or places are short: the slowest, and none that makes
 //! progress.
 //!
-//! Called by connections for each of the shortages below. Pure; what giving way means is a closed
-//! connection, which clients answer by connecting and asking again.
+//! Called by the sweep for each of the shortages below. Pure. A connection that gives way is
+//! closed, and its client connects and asks again.
 //!
 //! ```text
 //!   shortage      what runs out                    who may give way                        for at least
@@ -27,12 +27,12 @@ pub(crate) enum Shortage {
     Answer,
 }
 
-/// One that could give way.
+/// A connection that could give way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Candidate {
     /// How long it has made no progress.
     pub(crate) idle: Duration,
-    /// What comes free.
+    /// What its end would free.
     pub(crate) holds: u64,
 }
 
@@ -46,10 +46,10 @@ impl Shortage {
         }
     }
 
-    /// Whoever has made progress within this time goes on. It is shorter where more than `all`
-    /// there is would have to come free: each round of uploads that stand still takes that long. It
-    /// is not shorter than a long way there and back, for which an honest upload pauses.
-    pub(crate) fn patience(self, wanted: u64, all: u64) -> Duration {
+    /// How long a connection may make no progress before it gives way. The time is shorter where
+    /// more than `all` would have to come free, since each round of idle uploads takes that long.
+    /// It is never shorter than a long round trip, for which an honest upload pauses.
+    pub(crate) fn idle_min(self, wanted: u64, all: u64) -> Duration {
         match self {
             Shortage::Upload if wanted > all => Duration::from_millis(500),
             Shortage::Upload => Duration::from_secs(1),
@@ -58,10 +58,10 @@ impl Shortage {
     }
 }
 
-/// Who gives way so that `wanted` comes free, by index: those that have stood still longest, as few
-/// as that takes. Fewer than wanted come free if the others are not as slow as `patience`.
-pub(crate) fn slowest(candidates: &[Candidate], patience: Duration, wanted: u64) -> Vec<usize> {
-    let is_slow = |at: &usize| candidates[*at].idle >= patience && candidates[*at].holds > 0;
+/// The connections that give way so that `wanted` comes free, by index: the slowest, and as few as
+/// possible. Less comes free if the others are not as slow as `idle_min`.
+pub(crate) fn slowest(candidates: &[Candidate], idle_min: Duration, wanted: u64) -> Vec<usize> {
+    let is_slow = |at: &usize| candidates[*at].idle >= idle_min && candidates[*at].holds > 0;
     let mut slow: Vec<usize> = (0..candidates.len()).filter(is_slow).collect();
     slow.sort_by_key(|at| std::cmp::Reverse(candidates[*at].idle));
     let mut freed = 0;
@@ -77,7 +77,7 @@ pub(crate) fn slowest(candidates: &[Candidate], patience: Duration, wanted: u64)
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const IDLE_MIN: Duration = Duration::from_secs(1);
 
     fn candidates(of: &[(u64, u64)]) -> Vec<Candidate> {
         let one = |&(idle_ms, holds): &(u64, u64)| Candidate {
@@ -90,16 +90,16 @@ mod tests {
     #[test]
     fn the_slowest_go_first_and_no_more_than_needed() {
         let all = candidates(&[(2000, 10), (5000, 10), (3000, 10), (4000, 10)]);
-        assert_eq!(slowest(&all, PATIENCE, 1), [1]);
-        assert_eq!(slowest(&all, PATIENCE, 10), [1]);
-        assert_eq!(slowest(&all, PATIENCE, 11), [1, 3]);
-        assert_eq!(slowest(&all, PATIENCE, 1000), [1, 3, 2, 0]);
-        assert_eq!(slowest(&all, PATIENCE, 0), [] as [usize; 0]);
+        assert_eq!(slowest(&all, IDLE_MIN, 1), [1]);
+        assert_eq!(slowest(&all, IDLE_MIN, 10), [1]);
+        assert_eq!(slowest(&all, IDLE_MIN, 11), [1, 3]);
+        assert_eq!(slowest(&all, IDLE_MIN, 1000), [1, 3, 2, 0]);
+        assert_eq!(slowest(&all, IDLE_MIN, 0), [] as [usize; 0]);
     }
 
     #[test]
     fn one_that_makes_progress_or_holds_nothing_never_goes() {
         let all = candidates(&[(999, 10), (0, 1 << 30), (9000, 0), (1000, 1)]);
-        assert_eq!(slowest(&all, PATIENCE, u64::MAX), [3]);
+        assert_eq!(slowest(&all, IDLE_MIN, u64::MAX), [3]);
     }
 }

@@ -1,21 +1,18 @@
 //! The coordinator of all consumer groups: this server.
 //!
 //! ```text
-//! api ──> answers ─────────┐            ┌──> coordinator's Table     who is a member (pure)
-//!    └──> offset_answers ──┴──> Groups ─┴──> offset_store ──> coordinator's Offsets, journal
+//! api/groups.rs ────────┐            ┌──> coordinator's Table     who is a member (pure)
+//! api/group_offsets.rs ─┴──> Groups ─┴──> offset_store ──> coordinator's Offsets, journal
 //! ```
 //!
-//! All workers share one [`Groups`]. Its lock is held for decisions; a member that must wait does
-//! so as a task of its worker, on a oneshot channel. [`run`] sleeps until the first group is due,
-//! so what is idle costs nothing. Membership is in memory: after a restart members are unknown,
-//! join anew, and go on from the offsets they had committed.
+//! All workers share one [`Groups`]. Its lock is held for decisions. A member that must wait does
+//! so as a task of its worker, on a oneshot channel. `background/group_clock.rs` runs
+//! [`Groups::keep_time`], which sleeps until the first group is due: idle groups cost nothing.
+//! Membership is in memory. After a restart members are unknown, join again, and go on from the
+//! offsets they had committed.
 
-mod answers;
 mod journal;
-mod offset_answers;
 mod offset_store;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,26 +21,22 @@ use parking_lot::Mutex;
 use penstock_coordinator::{
     Answers, Caller, Commit, Group, GroupLimits, Join, JoinAnswer, Refused, SyncAnswer, SyncUp,
 };
-use penstock_wire::{ErrorCode, Str};
-use tokio::sync::{Notify, oneshot, watch};
+use penstock_wire::ErrorCode;
+use tokio::sync::{Notify, oneshot};
 
-use crate::broker::Broker;
-use crate::stop::{Stop, wait_for};
-pub(crate) use answers::find_coordinator;
-pub(crate) use offset_store::OffsetStore;
-use offset_store::{CommitError, OnItsWay};
+pub(crate) use offset_store::{CommitError, OffsetStore, OnItsWay};
 
-/// The coordinator's table; joins and syncs that wait are tasks of some worker.
+/// The coordinator's table. Waiting joins and syncs are tasks of workers.
 type Table = penstock_coordinator::Table<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>;
 type LiveGroup = Group<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>;
 
 #[derive(Debug)]
 pub(crate) struct Groups {
     table: Mutex<Table>,
-    /// The first due time has come nearer.
+    /// Notified when the first due time has come nearer.
     sooner: Notify,
     started: Instant,
-    offsets: Arc<OffsetStore>,
+    pub(crate) offsets: Arc<OffsetStore>,
 }
 
 impl Groups {
@@ -58,7 +51,7 @@ impl Groups {
     }
 
     /// Ends sessions and rebalances when their time is over. Never returns.
-    async fn keep_time(&self) {
+    pub(crate) async fn keep_time(&self) {
         loop {
             let due_ms = self.table.lock().next_due_ms().unwrap_or(u64::MAX);
             let rest = Duration::from_millis(due_ms.saturating_sub(self.now_ms()));
@@ -72,30 +65,30 @@ impl Groups {
         }
     }
 
-    /// Lets everyone go who waits: the server stops. From here on there is no coordinator.
-    fn close(&self) {
+    /// Answers all waiting members: the server stops. From here on there is no coordinator.
+    pub(crate) fn close(&self) {
         self.table.lock().close();
     }
 
     /// Waits until the rebalance that the join belongs to is complete. Dropped, the member stays a
     /// member until its session ends.
-    async fn join(&self, group_id: &str, join: Join) -> JoinAnswer {
+    pub(crate) async fn join(&self, group_id: &str, join: Join) -> JoinAnswer {
         let member_id = join.member_id.clone();
         let refuse = |error| Refused { error, member_id };
         let (waiter, answer) = oneshot::channel();
         let metadata = join.protocols.iter().map(|protocol| protocol.metadata.len());
         let added_bytes = metadata.sum();
-        let told = self.locked(|table, now_ms| {
-            table.tell_or_found(group_id, added_bytes, |group| group.join(join, waiter, now_ms))
+        let outcome = self.locked(|table, now_ms| {
+            table.update_or_create(group_id, added_bytes, |group| group.join(join, waiter, now_ms))
         });
-        if let Err(error) = told {
+        if let Err(error) = outcome {
             return Err(refuse(error));
         }
         answer.await.unwrap_or_else(|_| Err(refuse(ErrorCode::COORDINATOR_NOT_AVAILABLE)))
     }
 
-    /// Waits until the leader has assigned. Dropped: as [`Groups::join`].
-    async fn sync(&self, group_id: &str, sync: SyncUp) -> SyncAnswer {
+    /// Waits until the leader has brought the assignments. Dropped: as [`Groups::join`].
+    pub(crate) async fn sync(&self, group_id: &str, sync: SyncUp) -> SyncAnswer {
         let (waiter, answer) = oneshot::channel();
         self.locked(|table, now_ms| {
             let assigned_bytes = sync.assignments.iter().map(|(_, assigned)| assigned.len()).sum();
@@ -108,13 +101,13 @@ impl Groups {
         answer.await.unwrap_or(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
     }
 
-    fn heartbeat(&self, group_id: &str, caller: &Caller) -> Result<(), ErrorCode> {
+    pub(crate) fn heartbeat(&self, group_id: &str, caller: &Caller) -> Result<(), ErrorCode> {
         self.locked(|table, now_ms| {
             known(table, group_id, |group| group.heartbeat(caller, now_ms))
         })?
     }
 
-    fn leave(
+    pub(crate) fn leave(
         &self,
         group_id: &str,
         member_id: &str,
@@ -125,12 +118,16 @@ impl Groups {
         })?
     }
 
-    /// Puts a commit on its way to the journal; `None`: there is nothing to commit.
-    fn commit(&self, caller: &Caller, commit: Commit) -> Result<Option<OnItsWay>, ErrorCode> {
+    /// Queues a commit for the journal; `None`: there is nothing to commit.
+    pub(crate) fn commit(
+        &self,
+        caller: &Caller,
+        commit: Commit,
+    ) -> Result<Option<OnItsWay>, ErrorCode> {
         self.locked(|table, now_ms| {
             table.check_open()?;
-            let told = table.tell(&commit.group, |group| group.may_commit(caller, now_ms));
-            told.unwrap_or(if caller.generation < 0 {
+            let outcome = table.update(&commit.group, |group| group.may_commit(caller, now_ms));
+            outcome.unwrap_or(if caller.generation < 0 {
                 Ok(())
             } else {
                 Err(ErrorCode::ILLEGAL_GENERATION)
@@ -139,10 +136,10 @@ impl Groups {
         if commit.entries.is_empty() {
             return Ok(None);
         }
-        self.offsets.commit(commit).map(Some).map_err(refusal)
+        self.offsets.commit(commit).map(Some).map_err(CommitError::code)
     }
 
-    /// Decides something under the lock; wakes the timekeeper if it must come sooner for that.
+    /// Decides under the lock, and wakes [`Groups::keep_time`] if a group is due sooner.
     fn locked<R>(&self, decide: impl FnOnce(&mut Table, u64) -> R) -> R {
         let mut table = self.table.lock();
         let before_ms = table.next_due_ms();
@@ -161,25 +158,8 @@ impl Groups {
     }
 }
 
-/// Keeps the groups' time beside the workers until a stop begins; then nobody waits here any more.
-/// Ends by itself if no offset can be committed any more.
-pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<Stop>) {
-    tokio::select! {
-        () = broker.groups.keep_time() => {}
-        () = broker.groups.offsets.ended() => tracing::error!("the thread of offset commits ended"),
-        () = wait_for(&mut stop, Stop::Drain) => broker.groups.close(),
-    }
-}
-
-fn refusal(error: CommitError) -> ErrorCode {
-    match error {
-        CommitError::Full => ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
-        // Clients look for the coordinator and try again: the disk may have room then.
-        CommitError::Disk(_) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
-    }
-}
-
-/// A task that is gone (its connection closed) leaves its membership to the session.
+/// Sends answers. A task that has gone (its connection closed) stays a member until its session
+/// ends.
 fn send(answers: Answers<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>) {
     for (waiter, answer) in answers.joins {
         let _ = waiter.send(answer);
@@ -189,17 +169,12 @@ fn send(answers: Answers<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer
     }
 }
 
-/// Passes an event to a group that should be there.
+/// Passes an event to a group that must exist.
 fn known<R>(
     table: &mut Table,
     group_id: &str,
     event: impl FnOnce(&mut LiveGroup) -> R,
 ) -> Result<R, ErrorCode> {
     table.check_open()?;
-    table.tell(group_id, event).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)
-}
-
-/// A copy that does not keep the frame it came in.
-fn owned(text: &Str) -> Str {
-    Str::from(&**text)
+    table.update(group_id, event).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)
 }

@@ -1,8 +1,7 @@
-//! How the memory there is, is divided: what of it may wait for peers, in which form.
+//! Divides the memory limit: which part may be held for peers, and in which form.
 //!
-//! Made by server at start from the limit of [`crate::config::memory_limit`]; asked by worker and
-//! connection, shown by http. The division is a table of shares; what an operator has set goes
-//! before it.
+//! Made at start from the limit of [`crate::config::memory_limit`]. Workers and connections take
+//! from it; http shows it. The division is a table of shares. An operator's settings override it.
 //!
 //! ```text
 //!   limit  |= requests 1/8 =|= send buffers 1/4 =|= pages 3/16 =|= connections 1/4 =|answers 2/16| rest 1/16
@@ -22,21 +21,21 @@ use crate::config::limits::{
 use crate::config::memory_limit::MemoryLimit;
 use crate::config::settings::Settings;
 
-/// What a connection takes beside its send buffer: a socket, a task, a receive buffer.
+/// Memory of a connection beside its send buffer: a socket, a task, a receive buffer.
 const CONNECTION_BYTES: u64 = 32 * 1024;
 
-/// The least that is offered however little memory there is.
+/// The least number of connections, however little memory there is.
 const CONNECTIONS_LEAST: u64 = 16;
 const ANSWERS_LEAST_BYTES: u64 = 1024 * 1024;
 
-/// What all connections together may take, and what they take.
+/// The memory for requests, granted and in all.
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(crate) limit: Option<MemoryLimit>,
     pub(crate) uploads: Uploads,
-    /// The same for answers, beside records, until their peers have taken them.
+    /// The same for answers, beside records, until peers have taken them.
     pub(crate) answers: Uploads,
-    /// None: there is room for the usual buffer of every connection.
+    /// None: memory suffices for the usual buffer of every connection.
     pub(crate) send: Option<Arc<SendMemory>>,
     /// None: the limit is not known.
     pub(crate) pages: Option<Arc<PageBudget>>,
@@ -55,7 +54,7 @@ impl Memory {
     }
 }
 
-/// The kernel doubles SO_SNDBUF. Whoever leaves the size to the kernel has no bound.
+/// The kernel doubles SO_SNDBUF. A size that is left to the kernel has no bound.
 fn send_memory(limit_bytes: u64, settings: &Settings) -> Option<SendMemory> {
     let usual_bytes = 2 * settings.send_buffer_bytes? as u64;
     let connections = settings.connections_max as u64;
@@ -65,7 +64,7 @@ fn send_memory(limit_bytes: u64, settings: &Settings) -> Option<SendMemory> {
 }
 
 impl Settings {
-    /// Makes what nobody has set fit the memory there is.
+    /// Fits settings to the memory limit, except those that an operator has set.
     pub(crate) fn fit_memory(&mut self, limit_bytes: u64) {
         let share =
             |divisor: u64, least: u64, most: u64| (limit_bytes / divisor).clamp(least, most);

@@ -1,7 +1,7 @@
-//! Who this server is to its clients: node id, cluster id, address.
+//! This server's identity to its clients: node id, cluster id, address.
 //!
-//! Kept in `meta.properties` as Kafka keeps it, so a directory goes on being the cluster it was.
-//! Read once at start; every Metadata and DescribeCluster answer says it.
+//! Kept in `meta.properties` in Kafka's form, so a directory keeps the identity of its cluster.
+//! Read once at start; every answer to Metadata and DescribeCluster has it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Reads who the directory belongs to, or makes a new identity for an empty one. Blocks.
+    /// Reads the directory's identity, or makes one for an empty directory. Blocks.
     ///
     /// # Errors
     /// The file cannot be read, written or understood.
@@ -43,8 +43,7 @@ impl Cluster {
     }
 }
 
-/// The node that a data directory belongs to, as text; `None` where that is not written down.
-/// Blocks.
+/// The node id of a data directory, as text; `None` if the directory has none written down. Blocks.
 pub(crate) fn node_id_of(data_dir: &Path) -> Option<String> {
     let text = std::fs::read_to_string(data_dir.join(FILE_NAME)).ok()?;
     Some(parse(&text).ok()?.1.to_string())

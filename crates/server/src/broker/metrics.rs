@@ -1,7 +1,7 @@
-//! Everything the server counts, in Prometheus' words.
+//! The server's metrics, for Prometheus.
 //!
-//! Requests and produced bytes are counted here as they happen; what the rings count is read from
-//! their own counters when somebody asks. Answered by [`crate::http`].
+//! Requests and produced bytes are counted here as they happen. The rings' own counters are read
+//! when /metrics is asked for. Answered by [`crate::http`].
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -26,19 +26,19 @@ use crate::broker::give_way::Shortage;
 use crate::broker::memory::Memory;
 use crate::broker::read_errors::What;
 
-/// The label of a request's kind.
+/// The label for an API.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Api {
     api: &'static str,
 }
 
-/// The label of what retention did.
+/// The label for the reason of an expiry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
 }
 
-/// The label of what could not be read.
+/// The label for the kind of a failed read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Read {
     read: &'static str,
@@ -51,7 +51,7 @@ struct DataDir {
     residency: &'static str,
 }
 
-/// What is counted of one API's requests; found by index, since every request does.
+/// The metrics of one API's requests, found by index, since every request updates them.
 struct Answered {
     requests: Counter,
     seconds: Histogram,
@@ -61,7 +61,7 @@ struct Answered {
 pub(crate) struct Metrics {
     registry: Registry,
     rings: Arc<Mutex<Vec<Arc<Counters>>>>,
-    /// By API key; those in between that are not served have none.
+    /// By API key; keys that are not served have none.
     requests: Vec<Option<Answered>>,
     /// Connections open now.
     pub(crate) connections: Gauge,
@@ -69,38 +69,38 @@ pub(crate) struct Metrics {
     pub(crate) fetches_waiting: Gauge,
     /// Record bytes taken from producers.
     pub(crate) produced_bytes: Counter,
-    /// What producers' groups come to; counted where they are written.
+    /// Requests, writes and syncs of group commit; counted where the writes happen.
     pub(crate) appends: Counter,
-    pub(crate) append_groups: Counter,
+    pub(crate) append_writes: Counter,
     pub(crate) log_syncs: Counter,
     /// Partitions served.
     pub(crate) partitions: Gauge,
-    /// Partitions that take no appends until restart: a write or sync failed, or they could not be
-    /// opened.
+    /// Partitions that take no appends until restart, because a write or sync failed or because
+    /// they could not be opened.
     pub(crate) partitions_offline: Gauge,
-    /// Ranges of segments that are not served because they are damaged, and bytes in them.
+    /// Ranges of segments that are not served because they are damaged; and the bytes in them.
     pub(crate) damaged_ranges: Gauge,
     pub(crate) damaged_bytes: Gauge,
     /// Offsets that this start found missing between segments.
     pub(crate) missing_offsets: Gauge,
-    /// Segments that retention no longer kept, and bytes in them.
+    /// Segments that retention has deleted; and the bytes in them.
     expired_segments: Family<Reason, Counter>,
     expired_bytes: Family<Reason, Counter>,
     /// Bytes that the background scrubber has read.
     pub(crate) scrubbed_bytes: Counter,
-    /// Reads that the disk has failed.
+    /// Reads that the disk failed.
     read_errors: Family<Read, Counter>,
     /// Partitions with a place that cannot be read.
     pub(crate) partitions_unreadable: Gauge,
-    /// 1, with what the data directory lies on as labels.
+    /// 1, with the data directory's file system as labels.
     data_dir: Family<DataDir, Gauge>,
-    /// What [`Memory`] says, when somebody asks.
+    /// Read from [`Memory`] when /metrics is asked for.
     memory: MemoryGauges,
     gave_way: Family<Reason, Counter>,
     is_ready: AtomicBool,
 }
 
-/// The memory limit, and what is held of it for peers.
+/// The memory limit, and memory held for peers.
 #[derive(Default)]
 struct MemoryGauges {
     limit_bytes: Gauge,
@@ -121,7 +121,7 @@ impl Metrics {
             fetches_waiting: Gauge::default(),
             produced_bytes: Counter::default(),
             appends: Counter::default(),
-            append_groups: Counter::default(),
+            append_writes: Counter::default(),
             log_syncs: Counter::default(),
             partitions: Gauge::default(),
             partitions_offline: Gauge::default(),
@@ -150,14 +150,14 @@ impl Metrics {
             "Record bytes taken from producers",
             metrics.produced_bytes.clone(),
         );
-        let groups = "Writes to logs that carried produce requests";
+        let writes = "Writes to logs that carried produce requests";
         registry.register("appends", "Produce requests written to logs", metrics.appends.clone());
-        registry.register("append_groups", groups, metrics.append_groups.clone());
+        registry.register("append_groups", writes, metrics.append_writes.clone());
         registry.register("log_syncs", "Syncs of logs for producers", metrics.log_syncs.clone());
         registry.register("partitions", "Partitions served", metrics.partitions.clone());
         registry.register(
             "partitions_offline",
-            "Partitions that take no appends since a write or sync failed, or since they could not be opened",
+            "Partitions that take no appends: a write or sync failed, or they could not be opened",
             metrics.partitions_offline.clone(),
         );
         let help = "Damaged ranges of segments, which are not served";
@@ -169,26 +169,26 @@ impl Metrics {
         );
         let help = "Offsets that this start found missing between segments";
         registry.register("missing_offsets", help, metrics.missing_offsets.clone());
-        let help = "Segments that retention no longer kept";
+        let help = "Segments that retention has deleted";
         registry.register("expired_segments", help, metrics.expired_segments.clone());
-        let help = "Bytes in segments that retention no longer kept";
+        let help = "Bytes in segments that retention has deleted";
         registry.register("expired_bytes", help, metrics.expired_bytes.clone());
         let help = "Bytes read by the background scrubber";
         registry.register("scrubbed_bytes", help, metrics.scrubbed_bytes.clone());
-        let help = "Reads that the disk has failed, by what was read";
+        let help = "Reads that the disk failed, by purpose";
         registry.register("read_errors", help, metrics.read_errors.clone());
         let help = "Partitions with a place that cannot be read";
         registry.register("partitions_unreadable", help, metrics.partitions_unreadable.clone());
-        let help = "What the data directory lies on, and how it shows what is in memory; 1";
-        registry.register("data_dir", help, metrics.data_dir.clone());
         let help =
-            "Connections closed because they were slow while others waited, by what was short";
+            "The data directory's file system, and how cached pages are seen there; always 1";
+        registry.register("data_dir", help, metrics.data_dir.clone());
+        let help = "Connections closed as the slowest while others waited, by what was short";
         registry.register("connections_gave_way", help, metrics.gave_way.clone());
         registry.register_collector(Box::new(RingCollector { rings }));
         Metrics { registry, ..metrics }
     }
 
-    /// Adds a ring to those whose counters are shown.
+    /// Adds a ring's counters.
     pub(crate) fn watch_ring(&self, counters: Arc<Counters>) {
         self.rings.lock().push(counters);
     }
@@ -218,7 +218,7 @@ impl Metrics {
         self.gave_way.get_or_create(&reason).inc_by(connections);
     }
 
-    /// Takes over what is held now.
+    /// Takes the current values over.
     pub(crate) fn show_memory(&self, memory: &Memory) {
         let gauges = &self.memory;
         gauges.limit_bytes.set(memory.limit.as_ref().map_or(0, |limit| limit.bytes as i64));
@@ -258,15 +258,15 @@ impl Metrics {
 impl MemoryGauges {
     fn registered(registry: &mut Registry) -> Self {
         let gauges = MemoryGauges::default();
-        let help = "The memory this server may use: its cgroup's or the machine's; 0: not known";
+        let help = "Memory limit of this server: its cgroup's or the machine's; 0: not known";
         registry.register("memory_limit_bytes", help, gauges.limit_bytes.clone());
-        let help = "Bytes of files that peers keep in memory until they have read them, at worst";
+        let help = "Bytes of files that unread answers keep in memory, at most";
         registry.register("memory_pinned_page_bytes", help, gauges.page_bytes.clone());
         let help = "Memory of send buffers beyond the least size; 0 where memory is not short";
         registry.register("memory_send_buffer_bytes", help, gauges.send_buffer_bytes.clone());
         let help = "Memory granted to requests that are being received or answered";
         registry.register("memory_request_bytes", help, gauges.request_bytes.clone());
-        let help = "Memory of answers, beside records, that peers have not taken";
+        let help = "Memory of answers, beside records, that peers have not yet taken";
         registry.register("memory_answer_bytes", help, gauges.answer_bytes.clone());
         gauges
     }
@@ -277,7 +277,7 @@ fn answered_by_api(registry: &mut Registry) -> Vec<Option<Answered>> {
     let seconds: Family<Api, Histogram, fn() -> Histogram> =
         Family::new_with_constructor(latency_histogram);
     registry.register("requests", "Requests answered, by API", requests.clone());
-    let help = "From a request's last byte here to its answer laid out, by API";
+    let help = "Time from a request's last received byte to its encoded answer, by API";
     registry.register("request_seconds", help, seconds.clone());
     let answered = |key: i16| {
         let label = Api { api: ApiKey::from_number(key)?.name() };
@@ -294,7 +294,7 @@ fn latency_histogram() -> Histogram {
     Histogram::new(exponential_buckets(LEAST_SECONDS, 2.0, BUCKETS))
 }
 
-/// Reads the rings' counters when somebody asks, and adds them up.
+/// Reads the rings' counters when /metrics is asked for, and adds them up.
 #[derive(Debug)]
 struct RingCollector {
     rings: Arc<Mutex<Vec<Arc<Counters>>>>,
@@ -349,17 +349,15 @@ const COUNTERS: &[Row] = &[
     ("ring_short_hops", "Hops that took less than the pipe held", |c| &c.short_hops),
     ("ring_residues", "Pipes closed because bytes were left in them", |c| &c.residues),
     ("ring_poll_outs", "Waits until a socket can be written", |c| &c.poll_outs),
-    ("ring_pipe_waits", "Answers that had to wait for a pipe", |c| &c.pipe_waits),
-    ("ring_cold_waits", "Chains that had to wait for others that wait for a disk", |c| {
+    ("ring_pipe_waits", "Answers that waited for a pipe", |c| &c.pipe_waits),
+    ("ring_cold_waits", "Chains that waited because too many others wait for the disk", |c| {
         &c.cold_waits
     }),
-    ("ring_refused", "Operations for which there was no kernel worker, memory or pipe", |c| {
-        &c.refused
-    }),
-    ("ring_copies_for_memory", "Turns copied since peers held all the pages they may", |c| {
+    ("ring_refused", "Operations that found no kernel worker, memory or pipe", |c| &c.refused),
+    ("ring_copies_for_memory", "Turns that copied because peers held all pages they may", |c| {
         &c.copies_for_memory
     }),
-    ("ring_orphans", "Operations that outlived who asked for them", |c| &c.orphans),
+    ("ring_orphans", "Operations that outlived the task that began them", |c| &c.orphans),
 ];
 
 const GAUGES: &[Row] = &[
@@ -367,7 +365,7 @@ const GAUGES: &[Row] = &[
     ("ring_pipes_open", "Pipes open", |c| &c.pipes_open),
 ];
 
-/// Threads of this process that are io_uring's own.
+/// Threads of this process that io_uring made.
 fn kernel_workers() -> usize {
     let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return 0 };
     let is_worker = |thread: &std::fs::DirEntry| {

@@ -1,5 +1,4 @@
-//! What a topic sets differently from the server's defaults: Kafka's topic-level names, values as
-//! text.
+//! A topic's own configuration: Kafka's topic-level names, values as text.
 //!
 //! Kept in the registry of topics.
 
@@ -17,11 +16,11 @@ use crate::config::settings::set_log_config;
 pub(crate) struct Overrides(BTreeMap<String, String>);
 
 impl Overrides {
-    /// Sets one value, as a client asks.
+    /// Sets one value for a client.
     ///
     /// # Errors
-    /// Kafka does not know the name, the value does not fit, or this server cannot keep what it
-    /// promises; in words for the one who asked.
+    /// An unknown name, a value that does not fit, or one whose promise this server cannot keep; as
+    /// a message for the client.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         let config = TopicConfig::named(key);
         let config = config.ok_or_else(|| format!("unknown topic config `{key}`"))?;
@@ -29,19 +28,18 @@ impl Overrides {
         Ok(())
     }
 
-    /// Keeps a value that the topic brought along from a Kafka, whatever it is: it must not be
-    /// lost, and what cannot be done here is at least shown. Setting other values is not refused
-    /// for its sake.
+    /// Keeps any value that the topic brought along from a Kafka. It must not be lost, and a value
+    /// without effect here is at least shown. Other values can still be set beside it.
     pub(crate) fn adopt(&mut self, key: &str, value: &str) {
         self.0.insert(key.to_owned(), value.to_owned());
     }
 
-    /// Back to the default.
+    /// Returns to the default.
     pub(crate) fn unset(&mut self, key: &str) {
         self.0.remove(key);
     }
 
-    /// Looks at what no single value can tell; to be called when all are set.
+    /// Checks relations between values; called when all are set.
     ///
     /// # Errors
     /// Values that contradict each other.
@@ -70,7 +68,7 @@ impl Overrides {
     pub(crate) fn apply(&self, defaults: &LogConfig) -> LogConfig {
         let mut config = defaults.clone();
         for (key, value) in self.iter() {
-            // Checked when it was set; one that was adopted and does not fit leaves the default.
+            // Checked when it was set. An adopted value that does not fit leaves the default.
             let _ = set_log_config(&mut config, key, value);
         }
         if let Some(value) = self.get("internal.segment.bytes") {
@@ -82,8 +80,8 @@ impl Overrides {
         config
     }
 
-    /// Whether retention may take anything. A compacted topic is complete whatever its age, and of
-    /// a tiered one the local part is not the whole.
+    /// Whether retention may delete anything. A compacted topic is complete whatever its age, and
+    /// the local part of a tiered topic is not the whole topic.
     fn may_expire(&self) -> bool {
         let policy = self.get("cleanup.policy").unwrap_or("delete");
         let is_tiered = self.get("remote.storage.enable").is_some_and(|value| value != "false");
@@ -110,7 +108,7 @@ mod tests {
         assert_eq!((config.segment_bytes, config.retention_ms), (4096, None));
     }
 
-    /// A Kafka keeps what an admin client sent it, and trims when it reads.
+    /// A Kafka keeps the text of an admin client, and trims it when it reads.
     #[test]
     fn an_adopted_number_may_have_spaces() {
         let mut adopted = Overrides::default();

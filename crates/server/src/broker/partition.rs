@@ -1,7 +1,8 @@
-//! One partition as the server knows it: its log, its one write at a time, those who wait for it.
+//! One partition: its log, its one write at a time, the requests that wait for it.
 //!
-//! Called by fetch, produce and the other requests. The log's mutex is held for decisions only;
-//! what they need read or written goes through the worker's ring with no lock held.
+//! Called by fetch, produce and the other requests. The log's mutex is held for decisions only.
+//! Reads and writes go through the worker's ring with no lock held. `partition/group_commit.rs` has
+//! the path of a produce, including a disk without room.
 
 use std::io;
 use std::sync::Arc;
@@ -34,21 +35,20 @@ pub(crate) struct Partition {
     flushed: Flushed,
     queue: Queue,
     commits: Arc<Commits>,
-    /// Held from the first decision of a write to its last: one at a time.
+    /// Held from the first decision of a write to its last, so there is one write at a time.
     appending: tokio::sync::Mutex<()>,
     directory: Arc<Directory>,
     waiting: Arc<Waiting>,
 }
 
-/// The partition's directory, for jobs that touch files in it by name. Once the topic is deleted
-/// the names may be those of a new topic: such jobs hold the lock and find out whether they came
-/// too late.
+/// The partition's directory, for jobs that use files by name. After a deletion the same names may
+/// belong to a new topic, so such jobs hold the lock and check that the partition still owns them.
 #[derive(Debug, Default)]
 struct Directory {
     is_gone: Mutex<bool>,
 }
 
-/// The offsets that every answer about a partition carries.
+/// The offsets in every answer about a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
     pub(crate) log_start: Offset,
@@ -56,17 +56,17 @@ pub(crate) struct Bounds {
     pub(crate) leader_epoch: i32,
 }
 
-/// Why records were not appended. One for all that were to be written together.
+/// Why records were not appended. A commit has one reason for all its requests.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ProduceFailure {
-    /// The log refuses them.
+    /// The log refuses the batch.
     #[error(transparent)]
     Refused(#[from] AppendError),
     /// The write or its sync failed; the partition is offline from here on.
     #[error("the write failed: {0}")]
     Write(Arc<io::Error>),
-    /// The disk is full, or the system short of memory. Nothing of them is part of the log; the
-    /// next ones may find room.
+    /// The disk is full, or the system short of memory. Nothing was appended; a later attempt may
+    /// find room.
     #[error("there was no room for them: {0}")]
     NoRoom(Arc<io::Error>),
     /// A new segment could not be made.
@@ -75,25 +75,24 @@ pub(crate) enum ProduceFailure {
     /// The topic was deleted while the append waited.
     #[error("the topic has been deleted")]
     Deleted,
-    /// The worker that wrote them ended; the partition is offline.
+    /// The worker that wrote the batch ended; the partition is offline.
     #[error("the write was given up")]
     GivenUp,
 }
 
-/// What has become of a log at a stop.
+/// The outcome of closing a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Closed {
-    /// All of it is on the disk.
+    /// All records are on the disk.
     Whole,
-    /// Its syncs were given up: the next start reads what is new.
+    /// Its syncs were given up: the next start reads what was not synced.
     GivenUp,
-    /// The next start reads what is new, for want of room now.
+    /// There was no room for index or snapshot: the next start reads more.
     NoRoom,
 }
 
 impl Directory {
-    /// Runs `job` while the names in the directory are the partition's own; `None`: they no longer
-    /// are.
+    /// Runs `job` while the partition owns the names in its directory; `None` if it no longer does.
     fn touch<T>(&self, job: impl FnOnce() -> T) -> Option<T> {
         let is_gone = self.is_gone.lock();
         (!*is_gone).then(job)
@@ -114,7 +113,7 @@ impl Partition {
         })
     }
 
-    /// The log, for a decision. Nobody keeps it across an await.
+    /// Locks the log for a decision. The guard is never kept across an await.
     pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock()
     }
@@ -123,16 +122,16 @@ impl Partition {
         Arc::clone(&self.waiting)
     }
 
-    /// Runs a job that touches the log's files by name, unless the partition is deleted. Blocks.
+    /// Runs a job that uses the log's files by name, unless the partition is deleted. Blocks.
     pub(crate) fn touch_files<T>(&self, job: impl FnOnce() -> T) -> Option<T> {
         self.directory.touch(job)
     }
 
-    /// Takes the directory's name away with `take_away`, while no job that touches files by name
-    /// runs; none begins any more if that succeeds. Blocks.
+    /// Takes the directory's name away with `take_away` while no job uses files by name. If that
+    /// succeeds, no such job begins any more. Blocks.
     ///
     /// # Errors
-    /// Those of `take_away`; the partition goes on then.
+    /// Those of `take_away`; the partition then goes on.
     pub(crate) fn give_up_directory<T, E>(
         &self,
         take_away: impl FnOnce() -> Result<T, E>,
@@ -143,11 +142,11 @@ impl Partition {
         Ok(taken)
     }
 
-    /// Gives the directory its name back with `put_back`, after which jobs touch its files again.
+    /// Gives the directory its name back with `put_back`, after which jobs may use its files again.
     /// Blocks.
     ///
     /// # Errors
-    /// Those of `put_back`; the partition has no directory then.
+    /// Those of `put_back`; the partition then has no directory.
     pub(crate) fn take_directory_back<E>(
         &self,
         put_back: impl FnOnce() -> Result<(), E>,
@@ -158,7 +157,7 @@ impl Partition {
         Ok(())
     }
 
-    /// Whether producers may wait for a sync of what they send.
+    /// Whether producers may wait for a sync of their records.
     pub(crate) fn promises_syncs(&self) -> bool {
         self.commits.durability == Durability::Fsync || self.log().config().flush_messages.is_some()
     }
@@ -169,14 +168,14 @@ impl Partition {
         self.flushed.is_due(log.config(), log.log_end(), now)
     }
 
-    /// Moves the recovery point to the log end. Whether it moved. Blocks.
+    /// Moves the recovery point to the log end. Returns whether it moved. Blocks.
     pub(crate) fn flush(&self) -> bool {
-        // The kernel tells one sync of a file of an error, not all: a group's own must be the one.
-        // Appends are held up meanwhile, for as long as it takes to sync what groups left: nothing
-        // if each is synced, else less than `flush.messages`.
-        let _no_group = self.promises_syncs().then(|| self.appending.blocking_lock());
+        // The kernel reports a file's error to one sync only, and that must be the commit's own.
+        // Appends are held up while the rest is synced: nothing if each commit is synced, else less
+        // than `flush.messages`.
+        let _no_commit = self.promises_syncs().then(|| self.appending.blocking_lock());
         let begin = || self.log().begin_flush();
-        // Before the directory is held: a roll, and with it an append, waits for that.
+        // Before the directory is locked: a roll, and so an append, waits for that lock.
         if let Some(flush) = begin()
             && let Err(error) = flush.sync_batches()
         {
@@ -203,8 +202,8 @@ impl Partition {
         }
     }
 
-    /// Closes the log, unless `goes_on` ends before all of it is on the disk, or there is no room
-    /// for what belongs to it. Blocks, and never holds the log meanwhile.
+    /// Closes the log, unless `goes_on` ends before all of it is on the disk, or its other files
+    /// find no room. Blocks, and never holds the log's lock meanwhile.
     ///
     /// # Errors
     /// It cannot be closed cleanly.
@@ -217,7 +216,7 @@ impl Partition {
             }
             Err(FlushError::GivenUp) => Ok(Closed::GivenUp),
             Err(FlushError::Write(error)) if is_no_room(&error) => {
-                tracing::warn!(partition = %self.name, %error, "no room for what a clean stop writes");
+                tracing::warn!(partition = %self.name, %error, "no room for the files of a clean stop");
                 Ok(Closed::NoRoom)
             }
             Err(error) => {
@@ -229,20 +228,20 @@ impl Partition {
     }
 
     fn fail_flush(&self, flush: LogFlush, error: FlushError) {
-        // The guard ends with the statement: what was lost is written again without it.
+        // The guard ends with the statement: lost bytes are written again without it.
         let again = self.log().fail_flush(flush, error);
         let written = again.and_then(|again| self.touch_files(|| again.run()));
         if let Some(Err(error)) = written {
-            tracing::error!(partition = %self.name, %error, "what could not be synced could not be written again");
+            tracing::error!(partition = %self.name, %error, "cannot write again what could not be synced");
         }
     }
 
-    /// After a sync for producers has failed: what had been acknowledged without one, if anything,
-    /// is written again, see [`WriteAgain`](penstock_storage::WriteAgain).
+    /// After a failed sync for producers, writes again whatever had been acknowledged without a
+    /// sync; see [`WriteAgain`](penstock_storage::WriteAgain).
     async fn write_again_what_was_not_synced(&self) {
         let again = {
             let log = self.log();
-            if self.syncs_every_group(&log) {
+            if self.syncs_every_commit(&log) {
                 return;
             }
             log.write_again()
@@ -250,11 +249,11 @@ impl Partition {
         let directory = Arc::clone(&self.directory);
         let writing = blocking::run(move || directory.touch(|| again.run()));
         if let Ok(Some(Err(error))) = writing.await {
-            tracing::error!(partition = %self.name, %error, "what could not be synced could not be written again");
+            tracing::error!(partition = %self.name, %error, "cannot write again what could not be synced");
         }
     }
 
-    /// There are no followers yet: what is written is below the high watermark.
+    /// Without followers, everything that is written is below the high watermark.
     pub(crate) fn bounds(&self) -> Bounds {
         let log = self.log();
         Bounds {
@@ -267,7 +266,7 @@ impl Partition {
     /// The batch that holds `offset`; `None` at the log end.
     ///
     /// # Errors
-    /// The offset is outside of the log, the bytes there are no batch, the disk fails.
+    /// The offset is outside of the log, the bytes there are no batch, or the disk fails.
     pub(crate) async fn find(
         &self,
         ring: &Ring,
@@ -317,8 +316,8 @@ impl Partition {
         self.roll(roll).await
     }
 
-    /// Makes the file end where the log does, should there have been no room for that before. The
-    /// append lock is held by the caller.
+    /// Cuts the file at the log end if an earlier attempt found no room. The caller holds the
+    /// append lock.
     async fn cut_tail(&self) -> Result<(), ProduceFailure> {
         let Some(cut) = self.log().needs_cut() else { return Ok(()) };
         let cutting = blocking::run(move || cut.run()).await;
@@ -339,8 +338,8 @@ impl Partition {
         self.roll(roll).await
     }
 
-    /// Makes the next segment on a thread that may block, and where producers wait for syncs leaves
-    /// nothing of the old one to the kernel. The append lock is held by the caller.
+    /// Makes the next segment on a thread that may block. Where producers wait for syncs, syncs all
+    /// of the old segment. The caller holds the append lock.
     async fn roll(&self, due: Option<Roll>) -> Result<(), ProduceFailure> {
         let Some(roll) = due else { return Ok(()) };
         let directory = Arc::clone(&self.directory);
@@ -375,7 +374,7 @@ impl Partition {
     }
 }
 
-/// A log that came from a cluster goes on in its last epoch; a new one is in epoch 0.
+/// A log from a cluster goes on in its last epoch; a new log is in epoch 0.
 fn leader_epoch_of(log: &Log) -> i32 {
     log.leader_epochs().last().map_or(0, |last| last.leader_epoch)
 }

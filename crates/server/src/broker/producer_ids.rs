@@ -1,7 +1,7 @@
-//! Producer ids: a number of its own for every idempotent producer.
+//! Producer ids: one for each idempotent producer.
 //!
-//! Numbers are given out in blocks: a block is reserved in `penstock-producer-ids` before the first
-//! of it is used, so that a crash skips numbers and never gives one out twice.
+//! Ids are given out in blocks. A block is reserved in `penstock-producer-ids` before its first id
+//! is used, so a crash skips ids and never gives one out twice.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use crate::small_file::replace_file;
 
 const FILE_NAME: &str = "penstock-producer-ids";
 
-/// Numbers reserved by one write of the file.
+/// Ids reserved by one write of the file.
 const BLOCK: i64 = 1000;
 
-/// No server gives out numbers from here on.
+/// Servers give out only ids below this.
 const INVENTED: i64 = 1 << 62;
 
-/// The numbers that may still be given out without a write.
+/// Ids that may be given out without a write.
 #[derive(Debug)]
 pub(crate) struct ProducerIds {
     path: PathBuf,
@@ -27,8 +27,8 @@ pub(crate) struct ProducerIds {
 }
 
 impl ProducerIds {
-    /// Reads where the last run's reservations ended. Logs that came from a Kafka know producers
-    /// that it gave their numbers: the greatest of those is `known`, and numbers go on above it.
+    /// Reads the end of the last reservation. Logs from a Kafka have producers with ids of that
+    /// Kafka; `known` is the greatest of them, and new ids are greater.
     ///
     /// # Errors
     /// The file cannot be read or is not a number.
@@ -41,15 +41,15 @@ impl ProducerIds {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
         };
-        // Whoever invents a number of his own does not use them up.
+        // An id that a client made up does not use up those below it.
         let end = known.filter(|id| *id < INVENTED).map_or(end, |id| end.max(id + 1));
         Ok(ProducerIds { path, reserved: Mutex::new(end..end) })
     }
 
-    /// The next number. May block: one in a thousand calls writes the file.
+    /// The next id. May block: one call in a thousand writes the file.
     ///
     /// # Errors
-    /// The reservation cannot be written; no number is given out.
+    /// The reservation cannot be written; no id is given out.
     pub(crate) fn next(&self) -> std::io::Result<i64> {
         let mut reserved = self.reserved.lock();
         if reserved.is_empty() {
@@ -79,8 +79,8 @@ mod tests {
         assert_eq!(given.len(), count);
     }
 
-    /// A producer of Kafka's had number 0 in a log, a new one of ours got it again: its first batch
-    /// was taken for one that had been sent twice, and acknowledged without being kept.
+    /// A producer of Kafka's had id 0 in a log, and a new producer got it again. Its first batch
+    /// was taken for a repeated one, and acknowledged without being kept.
     #[test]
     fn a_number_that_a_log_knows_is_not_given_out_again() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,8 +1,7 @@
-//! Drives storage's look-ups: reads what they need until they are done.
+//! Runs storage's look-ups: reads what they need until they are done.
 //!
-//! The read is tried first where it cannot wait for the disk; only what is not in the page cache
-//! goes through the ring, so the event loop never blocks and the common case makes no detour and
-//! allocates nothing.
+//! Each read is first tried from the page cache alone. Only what is not cached goes through the
+//! ring, so the event loop never blocks, and the common case allocates nothing.
 
 use std::fs::File;
 use std::io;
@@ -11,15 +10,15 @@ use std::sync::Arc;
 use penstock_ring::Ring;
 use penstock_storage::{FindError, Found, Lookup, Need, Step, TimestampFound, TimestampLookup};
 
-/// The largest reads for which there is room on the stack, cleared before each: a batch header, and
-/// two pages and a bit, which is more than all but records.
+/// The largest reads into stack buffers, which are cleared before each read: a batch header; and
+/// two pages and a bit, which is more than anything but records.
 const TINY_BYTES: usize = 64;
 const SMALL_BYTES: usize = 8320;
 
-/// Why a place in the log could not be found.
+/// Why a look-up failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    /// The log says so.
+    /// The log's own error.
     #[error(transparent)]
     Find(#[from] FindError),
     /// The disk fails.
@@ -27,7 +26,7 @@ pub(crate) enum ReadError {
     Disk { file: Arc<File>, position: u64, len_bytes: usize, source: io::Error },
 }
 
-/// A look-up that says what it needs until it is done.
+/// A look-up that returns what it needs until it is done.
 pub(crate) trait Steps {
     type Outcome;
     fn step(&mut self) -> Result<Step<Self::Outcome>, FindError>;
@@ -83,7 +82,7 @@ async fn feed<L: Steps>(ring: &Ring, lookup: &mut L, need: &Need) -> io::Result<
     Ok(())
 }
 
-/// Whether all of it was in the page cache.
+/// Reads from the page cache; returns whether everything was there.
 fn feed_cached<L: Steps>(ring: &Ring, lookup: &mut L, need: &Need) -> io::Result<bool> {
     let (mut tiny, mut small, mut large);
     let buffer: &mut [u8] = match need.len_bytes {

@@ -1,9 +1,9 @@
-//! Places of the disk that could not be read: known until they can be read again.
+//! Places of the disk that could not be read, kept until they can be read again.
 //!
-//! Whoever meets one reports it here: it is logged within a budget, counted, and kept. A fetch of a
-//! partition with such a place reads what it is about to promise first, so that it ends before the
-//! place or answers an error. [`run`] reads the places again once a second, on the blocking pool,
-//! never on a worker.
+//! A task that meets such a place reports it here: it is logged within a budget, counted, and kept.
+//! A fetch of a partition with such a place reads records before it promises them, so its answer
+//! ends before the place or is an error. [`run`] reads the places again once a second, on the
+//! blocking pool, never on a worker.
 //!
 //! ```text
 //!   fetch, ListOffsets ── report ──► places ──┬── is_suspect ──► prove: read, then promise ──► less, or an error
@@ -30,35 +30,35 @@ use crate::broker::read::ReadError;
 use crate::log_budget::LogBudget;
 use crate::stop::{Stop, wait_for};
 
-/// Between two looks whether what could not be read can be read again.
+/// How often the places are read again.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Places kept of one partition, each with a descriptor; the oldest makes room.
+/// The most places kept of one partition, each with a descriptor; the oldest makes room.
 const PLACES_MAX: usize = 8;
 
-/// Steps of reading: places again, and what is to be promised.
+/// The size of one read, of a place again or of records to be promised.
 const STEP_BYTES: usize = 256 * 1024;
 
-/// A place is read again up to this length.
+/// The most of a place that is read again.
 const PLACE_MAX_BYTES: u64 = 1 << 20;
 
-/// In what is to be promised, how near the first byte that cannot be read is found.
+/// How exactly the first unreadable byte is found among records to be promised.
 const NEAR_BYTES: usize = 4096;
 
-/// What was being read.
+/// The purpose of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
     /// Bytes of an answer that was promised.
     Records,
     /// Where an offset lies: batch headers and index pages.
     Offset,
-    /// Where a time lies.
+    /// The offset of a time.
     Time,
     /// A sealed segment, for damage.
     Scrub,
-    /// How old a segment is.
+    /// The age of a segment.
     Age,
-    /// A log that is opened.
+    /// Opening a log.
     Start,
 }
 
@@ -76,7 +76,7 @@ impl What {
     }
 }
 
-/// A range of a file in which something cannot be read.
+/// A range of a file with bytes that cannot be read.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) file: Arc<File>,
@@ -84,11 +84,11 @@ pub(crate) struct Place {
     pub(crate) len_bytes: u64,
 }
 
-/// All places known.
+/// All known places.
 #[derive(Debug, Default)]
 pub(crate) struct ReadErrors {
     places: Mutex<Vec<(PartitionName, Place)>>,
-    /// How many: asked by each fetch.
+    /// The number of places, which every fetch checks.
     count: AtomicUsize,
 }
 
@@ -99,7 +99,7 @@ impl ReadErrors {
             && self.places.lock().iter().any(|(of, _)| of == partition)
     }
 
-    /// The partitions that have one, in order.
+    /// The partitions with such a place, in order.
     pub(crate) fn partitions(&self) -> Vec<PartitionName> {
         let mut names: Vec<_> = self.places.lock().iter().map(|(of, _)| of.clone()).collect();
         names.sort();
@@ -107,7 +107,7 @@ impl ReadErrors {
         names
     }
 
-    /// Keeps a place, unless it is known.
+    /// Keeps a place, unless it is known already.
     pub(crate) fn keep(&self, partition: &PartitionName, place: Place) {
         let mut places = self.places.lock();
         if places.iter().any(|(_, known)| known.is_same(&place)) {
@@ -123,7 +123,7 @@ impl ReadErrors {
         self.count.store(places.len(), Ordering::Relaxed);
     }
 
-    /// Forgets what can be read again, or is gone. Blocks.
+    /// Forgets places that can be read again or are gone. Blocks.
     fn read_again(&self) {
         let places = self.places.lock().clone();
         for (partition, place) in places {
@@ -160,7 +160,7 @@ impl Place {
         Ok(())
     }
 
-    /// Its segment has expired, or its topic is deleted.
+    /// Whether its segment has expired, or its topic is deleted.
     fn is_unlinked(&self) -> bool {
         self.file.metadata().is_ok_and(|file| file.nlink() == 0)
     }
@@ -175,7 +175,9 @@ pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<Stop>) {
                 let broker = Arc::clone(&broker);
                 let read = blocking::run(move || broker.read_errors.read_again());
                 if read.await.is_err() {
-                    tracing::error!("reading bad places again panicked; it goes on");
+                    tracing::error!(
+                        "reading bad places again panicked; the next round runs as usual"
+                    );
                 }
             }
         }
@@ -186,7 +188,7 @@ pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<Stop>) {
     }
 }
 
-/// Counts, keeps and, within the budget, logs a place that could not be read.
+/// Counts a place that could not be read, keeps it, and logs it within the budget.
 pub(crate) fn report(
     broker: &Broker,
     lines: &LogBudget,
@@ -203,8 +205,8 @@ pub(crate) fn report(
     broker.read_errors.keep(partition, place);
 }
 
-/// The same of a look-up that has failed, whatever for: damage is logged as well, and an offset
-/// that is out of range is daily life.
+/// Reports a failed look-up. Damage is logged within the budget, too. An offset out of range is
+/// routine: debug.
 pub(crate) fn report_lookup(
     broker: &Broker,
     lines: &LogBudget,
@@ -239,8 +241,8 @@ pub(crate) fn report_lookup(
     }
 }
 
-/// Reads an extent that is about to be promised. Gives as much of it as can be read, and the place
-/// that cannot.
+/// Reads an extent before it is promised. Returns as much of it as can be read, and the place that
+/// cannot.
 pub(crate) async fn prove(ring: &Ring, extent: Extent) -> (Extent, Option<(Place, io::Error)>) {
     let (file, from) = (&extent.file, extent.position.0);
     let mut proven = 0;
@@ -266,7 +268,7 @@ pub(crate) async fn prove(ring: &Ring, extent: Extent) -> (Extent, Option<(Place
     (extent, None)
 }
 
-/// Whether an error of a read is the disk's, and not for want of a file, a right or a descriptor.
+/// Whether a read failed in the disk, and not for lack of a file, a right or a descriptor.
 pub(crate) fn is_of_the_disk(error: &io::Error) -> bool {
     use rustix::io::Errno;
     const OF_DISKS: [Errno; 8] = [
@@ -282,7 +284,7 @@ pub(crate) fn is_of_the_disk(error: &io::Error) -> bool {
     OF_DISKS.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// For a log line: asked of the kernel, since who reads has a descriptor only.
+/// A file's path for a log line, from the kernel: a reader has a descriptor only.
 fn path_of(file: &File) -> PathBuf {
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
     std::fs::read_link(link).unwrap_or_else(|_| PathBuf::from("?"))

@@ -1,4 +1,5 @@
-//! Which topics there are: the one file that decides, also about a change that a crash interrupted.
+//! The registry: the one file that decides which topics there are, also after a crash during a
+//! change.
 //!
 //! `<data dir>/penstock-topics.toml`, replaced whole by rename:
 //!
@@ -14,8 +15,8 @@
 //! "segment.bytes" = "1048576"
 //! ```
 //!
-//! A change is written here before the first directory of the topic changes and once more when the
-//! last one has:
+//! A change is written here before the first directory of the topic changes, and again after the
+//! last one:
 //!
 //! ```text
 //!   creation   partitions = 0, growing-to = n ── make directories ── partitions = n        start: undo
@@ -24,11 +25,11 @@
 //!   config     the new values, in one step
 //! ```
 //!
-//! A btrfs over its quota takes no such file. There a deletion begins by emptying the topic's
-//! directories, in an order that leaves no hole, and a start that finds all of them empty goes on
-//! with it: no creation leaves such ones.
+//! A btrfs over its quota takes no such file. A deletion there begins by emptying the topic's
+//! directories, in an order that leaves no hole. A start that finds all of them empty goes on with
+//! the deletion, since no creation leaves empty ones.
 //!
-//! Called by topics alone. A directory that no entry names has come from elsewhere: see adopt.rs.
+//! Called by topics alone. A directory without an entry has come from elsewhere: see adopt.rs.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -41,21 +42,22 @@ use crate::broker::overrides::Overrides;
 
 pub(crate) const FILE_NAME: &str = "penstock-topics.toml";
 
-/// Of the file. Version 1 had no such line: it was a table of values for each topic that had any.
+/// The file's version. Version 1 had no such line: it was a table of values for each topic that had
+/// any.
 const VERSION: i64 = 2;
 
-/// All topics, by name, as they stand in the file.
+/// All topics by name, as they are in the file.
 #[derive(Debug)]
 pub(crate) struct Registry {
     file: SmallFile,
     entries: BTreeMap<String, Entry>,
-    /// Each entry's part of the file: a change of one topic writes the others as they are.
+    /// Each entry's part of the file, so that a change of one topic writes the others unchanged.
     parts: BTreeMap<String, String>,
-    /// What a file of version 1 had. It did not list the topics.
+    /// The values of a file of version 1, which did not list the topics.
     former: BTreeMap<String, Overrides>,
-    /// The file is there and lists them.
+    /// Whether the file is there and lists the topics.
     lists_topics: bool,
-    /// The file has not got what is in memory, for want of room. The next change writes it, too.
+    /// Whether the file lacks what is in memory, for want of room. The next change writes it, too.
     is_unwritten: bool,
 }
 
@@ -65,15 +67,16 @@ pub(crate) struct Registry {
 pub(crate) struct Entry {
     #[serde(with = "id_as_text")]
     pub(crate) id: TopicId,
-    /// Those that are there for good: 0 to `partitions` - 1.
+    /// The number of partitions that are there for good: 0 to `partitions` - 1.
     pub(crate) partitions: i32,
-    /// Those from `partitions` on are being made, up to this number.
+    /// Partitions from `partitions` up to this number are being made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) growing_to: Option<i32>,
-    /// Its deletion has begun.
+    /// Whether its deletion has begun.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) deleting: bool,
-    /// It came from a Kafka whose retention is not known: the server's defaults do not apply to it.
+    /// Whether it came from a Kafka with unknown retention: the server's defaults do not apply to
+    /// it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) retention_held: bool,
     #[serde(default)]
@@ -81,39 +84,39 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// A topic that is there, whole.
+    /// A topic that is there as a whole.
     pub(crate) fn whole(id: TopicId, partitions: i32, config: Overrides) -> Entry {
         let (growing_to, deleting, retention_held) = (None, false, false);
         Entry { id, partitions, growing_to, deleting, retention_held, config }
     }
 
-    /// A topic of which nothing is there yet.
+    /// A topic without partitions yet.
     pub(crate) fn new(id: TopicId, config: Overrides) -> Entry {
         Entry::whole(id, 0, config)
     }
 
-    /// The same topic while it is made larger, or made at all.
+    /// The same topic while partitions are being made.
     pub(crate) fn growing(&self, to: i32) -> Entry {
         Entry { growing_to: Some(to), ..self.clone() }
     }
 
-    /// The same topic with as many partitions as were being made.
+    /// The same topic once those partitions are made.
     pub(crate) fn grown(&self) -> Entry {
         let partitions = self.growing_to.unwrap_or(self.partitions);
         Entry { partitions, growing_to: None, ..self.clone() }
     }
 
-    /// The same topic without those that were being made; `None` if there were no others.
+    /// The same topic without the partitions that were being made; `None` if it had no others.
     pub(crate) fn not_grown(&self) -> Option<Entry> {
         (self.partitions > 0).then(|| Entry { growing_to: None, ..self.clone() })
     }
 
-    /// It keeps its records although its owner has not asked for that.
+    /// Whether it keeps its records without its owner having asked for that.
     pub(crate) fn keeps_unasked(&self) -> bool {
         self.retention_held && !self.deleting && self.config.get("retention.ms").is_none()
     }
 
-    /// Numbers of the partitions that are being made.
+    /// Indexes of the partitions that are being made.
     pub(crate) fn being_made(&self) -> std::ops::Range<i32> {
         self.partitions..self.growing_to.unwrap_or(self.partitions)
     }
@@ -130,10 +133,10 @@ struct File {
 }
 
 impl Registry {
-    /// Reads the file; none is the same as an empty one. Blocks.
+    /// Reads the file; a missing file is like an empty one. Blocks.
     ///
     /// # Errors
-    /// It cannot be read or understood: which topics there are is then not known.
+    /// The file cannot be read or parsed, so the topics are not known.
     pub(crate) fn open(data_dir: &DataDir) -> anyhow::Result<Registry> {
         let file = data_dir.small_file(FILE_NAME);
         let path = file.path();
@@ -149,27 +152,26 @@ impl Registry {
         self.entries.get(topic)
     }
 
-    /// All of them, by name.
+    /// All entries, by topic name.
     pub(crate) fn entries(&self) -> &BTreeMap<String, Entry> {
         &self.entries
     }
 
-    /// Whether a directory without an entry has come from elsewhere: before there was such a list,
-    /// all were without.
+    /// Whether the list of topics has been begun. Before, a directory without an entry had not
+    /// necessarily come from elsewhere.
     pub(crate) fn lists_topics(&self) -> bool {
         self.lists_topics
     }
 
-    /// What version 1 of the file says of a topic.
+    /// The values of a topic in version 1 of the file.
     pub(crate) fn former_overrides(&self, topic: &str) -> Option<&Overrides> {
         self.former.get(topic)
     }
 
-    /// Puts an entry in the place of the topic's own, or takes that away. Blocks until it is on the
-    /// disk.
+    /// Replaces a topic's entry, or removes it. Blocks until that is on the disk.
     ///
     /// # Errors
-    /// The file cannot be replaced; then it and memory are as before.
+    /// The file cannot be replaced; then file and memory are as before.
     pub(crate) fn set(&mut self, topic: &str, entry: Option<Entry>) -> anyhow::Result<()> {
         if self.entries.get(topic) == entry.as_ref() && !self.is_unwritten {
             return Ok(());
@@ -238,24 +240,22 @@ impl Registry {
         if self.lists_topics { Ok(()) } else { self.replace(self.entries.clone()) }
     }
 
-    /// Replaces all entries in memory; the file keeps what it has. For a start on a disk without
-    /// room.
+    /// Replaces all entries in memory only, for a start on a disk without room.
     pub(crate) fn replace_in_memory(&mut self, entries: BTreeMap<String, Entry>) {
         self.parts = parts_of(&entries);
         self.entries = entries;
         self.is_unwritten = true;
     }
 
-    /// Notes in memory that a topic is being deleted. Its empty directories say so to the next
-    /// start.
+    /// Marks a topic as being deleted, in memory only. Its empty directories tell the next start.
     pub(crate) fn delete_in_memory(&mut self, topic: &str) {
         let mut entries = self.entries.clone();
         entries.entry(topic.to_owned()).and_modify(|entry| entry.deleting = true);
         self.replace_in_memory(entries);
     }
 
-    /// A replacement that failed at its last step, the sync of the directory, has its new text in
-    /// place.
+    /// Puts the old text back: a replacement that fails at its last step, the sync of the
+    /// directory, leaves the new text in place.
     fn put_back(&self) {
         if self.is_unwritten {
             return;
@@ -263,13 +263,13 @@ impl Registry {
         let text = text_of(self.parts.values());
         let is_new = matches!(self.file.read(), Ok(Some(there)) if there != text);
         if is_new && self.former.is_empty() {
-            // What is wrong was reported; the next change tries to write the whole file again.
+            // The error has been reported; the next change writes the whole file again.
             let _ = self.file.replace(&text);
         }
     }
 }
 
-/// Entries, what version 1 had in their place, and which of the two it is.
+/// The entries, the values of version 1 in their place, and whether the topics are listed.
 type Parsed = (BTreeMap<String, Entry>, BTreeMap<String, Overrides>, bool);
 
 fn parse(text: &str) -> anyhow::Result<Parsed> {
@@ -289,7 +289,7 @@ fn parse(text: &str) -> anyhow::Result<Parsed> {
         Some(toml::Value::Integer(version)) => {
             bail!("version {version}; this program knows versions up to {VERSION}")
         }
-        // A topic may be named `version`.
+        // Not a version: a topic may be named `version`.
         _ => Ok((BTreeMap::new(), table.try_into()?, false)),
     }
 }
@@ -302,7 +302,7 @@ fn parts_of(entries: &BTreeMap<String, Entry>) -> BTreeMap<String, String> {
     entries.iter().map(|(topic, entry)| (topic.clone(), part_of(topic, entry))).collect()
 }
 
-/// The tables of one topic.
+/// The tables of one topic in the file.
 fn part_of(topic: &str, entry: &Entry) -> String {
     let topics = BTreeMap::from([(topic, entry)]);
     let table = BTreeMap::from([("topics", topics)]);
@@ -408,7 +408,7 @@ mod tests {
         let mut registry = Registry::open(&data_dir).unwrap();
         let entry = Entry::whole(TopicId::random(), 1, Overrides::default());
         registry.set("t", Some(entry.clone())).unwrap();
-        // The file that would be renamed over cannot be made.
+        // The temporary file cannot be made.
         let beside = dir.path().join(format!("{FILE_NAME}.tmp"));
         std::fs::create_dir(&beside).unwrap();
         assert!(registry.set("t", None).is_err());

@@ -1,9 +1,8 @@
-//! How large the send buffers of connections may be, all together.
+//! The memory of send buffers, all connections together.
 //!
-//! Called by connections. Every connection has a small buffer, for which there is room by the limit
-//! of their number. What a larger one takes beyond it comes out of a share that all connections
-//! have together, for as long as answers go out. So peers that do not read keep small buffers full,
-//! and only the first of them large ones.
+//! Taken by connections. Every connection has a small buffer, which the limit of connections
+//! accounts for. A larger buffer takes from a share of all connections while answers go out. Thus
+//! most peers that do not read fill small buffers only.
 //!
 //! ```text
 //!   the share of send buffers   |== small ones: max.connections ==|-------- larger ones --------|
@@ -16,26 +15,26 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// The least buffer of a connection, as the kernel counts it: twice SO_SNDBUF.
 pub(crate) const SMALL_BYTES: u64 = 16 * 1024;
 
-/// A peer that reads gets this part of what is free; one that has not yet read this part of half of
-/// it.
+/// A peer that reads gets this part of the free share; one that has not yet read gets this part of
+/// the half that is free for such peers.
 const PART: u64 = 8;
 const UNPROVEN_PART: u64 = 64;
 
-/// The share of all connections.
+/// The share of larger buffers.
 #[derive(Debug)]
 pub(crate) struct SendMemory {
-    /// What a connection has where memory is not short.
+    /// A connection's buffer where memory is not short.
     usual_bytes: u64,
-    /// What larger buffers may take beyond the small ones.
+    /// The most that larger buffers may take beyond small ones.
     larger_bytes: u64,
     held_bytes: AtomicU64,
-    /// What was asked for in vain since that was last looked at.
+    /// Bytes refused since they were last taken.
     missing_bytes: AtomicU64,
 }
 
 impl SendMemory {
-    /// For so many connections within `share_bytes`, with `usual_bytes` for each where there is
-    /// room.
+    /// A share for so many connections within `share_bytes`, with `usual_bytes` for each where
+    /// memory suffices.
     pub(crate) fn new(share_bytes: u64, connections: u64, usual_bytes: u64) -> Self {
         let small_bytes = connections.saturating_mul(SMALL_BYTES);
         SendMemory {
@@ -51,15 +50,15 @@ impl SendMemory {
         self.held_bytes.load(Relaxed)
     }
 
-    /// What was missing for answers to go out at full speed since somebody last asked.
+    /// Bytes that answers lacked for full speed since the last call.
     pub(crate) fn take_missing_bytes(&self) -> u64 {
         self.missing_bytes.swap(0, Relaxed)
     }
 
-    /// The buffer for an answer of `answer_bytes` on a connection that has one of `has_bytes`: that
-    /// one or a larger one, which counts from here on.
+    /// The buffer for an answer of `answer_bytes` on a connection with a buffer of `has_bytes`:
+    /// that one, or a larger one, which is taken from the share.
     pub(crate) fn widen(&self, has_bytes: u64, answer_bytes: u64, is_proven: bool) -> u64 {
-        // The kernel counts what its own bookkeeping takes, too.
+        // The kernel counts its own bookkeeping, too.
         let wanted_bytes = answer_bytes.saturating_mul(2).min(self.usual_bytes);
         if wanted_bytes <= has_bytes {
             return has_bytes;
@@ -77,7 +76,7 @@ impl SendMemory {
         granted_bytes
     }
 
-    /// The connection has a small buffer again, or is gone.
+    /// The connection's buffer is small again, or the connection has gone.
     pub(crate) fn narrow(&self, has_bytes: u64) {
         self.held_bytes.fetch_sub(has_bytes.saturating_sub(SMALL_BYTES), Relaxed);
     }

@@ -1,12 +1,12 @@
-//! Topic configurations: which there are, what they take, and what this server can promise of them.
+//! Topic configurations: their names, their values, and the promises this server can keep.
 //!
 //! ```text
 //!   a client sets one ──► in the table? ──► type and range? ──► can be promised? ──► kept
 //!                          no: refused       no: refused        no: refused, in words
 //! ```
 //!
-//! Called by overrides and by DescribeConfigs. Pure. What Kafka knows is taken, kept and described,
-//! also where it makes no difference here: scripts set it as a matter of course.
+//! Called by overrides and by DescribeConfigs. Pure. Every config that Kafka knows is taken, kept
+//! and described, also without effect here: scripts set many as a matter of course.
 
 mod rule;
 mod table;
@@ -20,11 +20,11 @@ pub(crate) struct TopicConfig {
     /// Kafka's topic-level name.
     pub(crate) name: &'static str,
     rule: Rule,
-    /// As Kafka describes it.
+    /// The default that Kafka describes.
     pub(crate) default: &'static str,
-    /// Where the broker's default comes from, if there is such a name.
+    /// The broker's name for the default, if there is one.
     pub(crate) synonym: Option<Synonym>,
-    /// What it means here, in a sentence.
+    /// Its meaning here, as a sentence.
     pub(crate) what: &'static str,
 }
 
@@ -37,14 +37,14 @@ pub(crate) struct Synonym {
 }
 
 impl TopicConfig {
-    /// `None`: Kafka does not know it either.
+    /// `None`: Kafka does not know the name either.
     pub(crate) fn named(name: &str) -> Option<&'static TopicConfig> {
         let all = &table::TOPIC_CONFIGS;
         let at = all.binary_search_by(|config| config.name.cmp(name)).ok()?;
         Some(&all[at])
     }
 
-    /// All that are described, by name; Kafka keeps its internal ones to itself.
+    /// All configs that are described, by name. Kafka does not describe its internal ones.
     pub(crate) fn described() -> impl Iterator<Item = &'static TopicConfig> {
         table::TOPIC_CONFIGS.iter().filter(|config| !config.name.starts_with("internal."))
     }
@@ -53,11 +53,11 @@ impl TopicConfig {
         self.rule.kind()
     }
 
-    /// What is kept of a value that a client sets.
+    /// The text kept for a client's value.
     ///
     /// # Errors
-    /// It does not fit, or would be a promise that this server cannot keep; in words for the
-    /// client.
+    /// The value does not fit, or promises something that this server cannot keep; as a message for
+    /// the client.
     pub(crate) fn take(&self, value: &str) -> Result<String, String> {
         let refused = |reason: &str| format!("topic config `{}`: `{value}` {reason}", self.name);
         let value = self.rule.read(value).map_err(|reason| refused(&reason))?;

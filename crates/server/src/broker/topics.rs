@@ -1,9 +1,8 @@
 //! All topics and their partitions: found by name, flushed.
 //!
-//! Called by requests (look-ups are a read lock and a clone of an `Arc`), by housekeeping and by
-//! server. What changes files says so: it must run where blocking is allowed. Creating, growing,
-//! configuring and deleting are in changes.rs, closing is in closing.rs, what retention does is in
-//! expiry.rs, opening in opening.rs.
+//! Called by requests (a look-up is a read lock and a clone of an `Arc`), by periodic tasks and by
+//! serve. Methods that change files block, and are marked so. changes.rs creates, grows, configures
+//! and deletes; opening.rs opens; closing.rs closes; expiry.rs does retention's work.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,17 +24,17 @@ mod taking_over;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use closing::Patience;
+pub(crate) use closing::Deadline;
 pub(crate) use taking_over::{committed_in, config_in, take_over};
 
-/// Topics of Kafka's own, which clients leave out of subscriptions by pattern.
+/// Kafka's own topics, which clients leave out of subscriptions by pattern.
 pub(crate) const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 
-/// Kafka's metadata log, whose directory a start passes over.
+/// Kafka's metadata log, whose directory a start skips.
 const KAFKAS_METADATA: &str = "__cluster_metadata";
 
-/// One topic. Its partitions are numbered, but a directory that came from a cluster of several
-/// brokers may hold only some of them.
+/// One topic. Its partitions are numbered, but a directory from a cluster of several brokers may
+/// have only some of them.
 pub(crate) struct Topic {
     pub(crate) name: String,
     pub(crate) id: TopicId,
@@ -43,14 +42,14 @@ pub(crate) struct Topic {
     /// Partitions of the topic that cannot be served.
     absent: BTreeMap<i32, Absent>,
     overrides: RwLock<Overrides>,
-    /// The server's retention does not apply to it: see `Entry::retention_held`.
+    /// Whether the server's retention does not apply to it: see `Entry::retention_held`.
     retention_held: bool,
 }
 
 /// Why a partition of a topic is not served. Its files, if it has any, stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Absent {
-    /// It could not be opened. What is known of how far it was on the disk is kept.
+    /// It could not be opened. Its recovery point is kept.
     Unopened(RecoveryPoint),
     /// It has no directory here.
     Missing,
@@ -62,34 +61,35 @@ pub(crate) struct Topics {
     defaults: LogConfig,
     commits: Arc<Commits>,
     by_name: RwLock<HashMap<String, Arc<Topic>>>,
-    /// Held by whoever creates, grows, reconfigures or deletes: it says which topics there are.
+    /// Decides which topics there are; held by every creation, growth, configuration and deletion.
     registry: Mutex<Registry>,
-    /// Offsets end with their topic.
+    /// Committed offsets are forgotten with their topic.
     offsets: Arc<OffsetStore>,
-    /// Held while recovery points are gathered and written: none that are older replace newer ones.
+    /// Held while recovery points are gathered and written, so that older ones never replace newer
+    /// ones.
     points_file: Mutex<()>,
 }
 
-/// Why there is no partition to be had.
+/// Why a partition is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unserved {
-    /// The topic has none of that number, or there is no such topic.
+    /// The topic has no such partition, or there is no such topic.
     #[error("no such topic or partition")]
     Unknown,
-    /// It is there, and its files could not be used when the server started.
+    /// The partition is there, but its files could not be used at start.
     #[error("the partition's files could not be opened when the server started")]
     Unopened,
-    /// The topic has it, and this data directory does not.
+    /// The topic has it, but this data directory does not.
     #[error("the partition is not in this server's data directory")]
     Missing,
 }
 
-/// Why topics did not change.
+/// Why topics were not changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChangeError {
     #[error("topic exists")]
     Exists,
-    /// Kafka's metrics have `_` for both.
+    /// Kafka's metrics replace both characters by `_`.
     #[error("the name differs from that of topic {with} in . and _ only")]
     Collides { with: String },
     #[error("the name is Kafka's own")]
@@ -98,7 +98,7 @@ pub(crate) enum ChangeError {
     Unknown,
     #[error("it has {has} partitions already")]
     NotMore { has: i32 },
-    /// In words for the one who asked.
+    /// A message for the client.
     #[error("{0}")]
     Config(String),
     #[error("{0:#}")]
@@ -106,7 +106,7 @@ pub(crate) enum ChangeError {
 }
 
 impl Topic {
-    /// A topic as the registry has it, with the partitions that could be opened.
+    /// A topic of the registry with the partitions that could be opened.
     fn new(
         name: &str,
         entry: &Entry,
@@ -147,7 +147,7 @@ impl Topic {
         self.partitions.read().values().cloned().collect()
     }
 
-    /// Numbers of those that cannot be served.
+    /// Indexes of the partitions that cannot be served.
     pub(crate) fn absent(&self) -> impl Iterator<Item = i32> {
         self.absent.keys().copied()
     }
@@ -159,7 +159,7 @@ impl Topic {
         })
     }
 
-    /// Partitions of it, served or not: their numbers are below this.
+    /// The number of its partitions, served or not: their indexes are below it.
     pub(crate) fn partition_count(&self) -> i32 {
         let served = self.partitions.read().last_key_value().map(|(index, _)| *index);
         let absent = self.absent.last_key_value().map(|(index, _)| *index);
@@ -184,7 +184,7 @@ impl Topics {
         self.by_name.read().get(topic).ok_or(Unserved::Unknown)?.partition(index)
     }
 
-    /// Runs something that relies on partitions being there, served or not: none goes meanwhile.
+    /// Runs something that relies on partitions; none is deleted meanwhile, served or not.
     pub(crate) fn while_none_goes<T>(
         &self,
         run: impl FnOnce(&dyn Fn(&str, i32) -> bool) -> T,
@@ -208,18 +208,18 @@ impl Topics {
         self.by_name.read().values().map(|topic| topic.partitions.read().len()).sum()
     }
 
-    /// Partitions that take no records until restart.
+    /// Partitions that take no appends until restart.
     pub(crate) fn offline_count(&self) -> usize {
         let failed = self.partitions().iter().filter(|p| p.log().is_offline()).count();
         failed + self.all().iter().map(|topic| topic.absent.len()).sum::<usize>()
     }
 
-    /// The greatest producer id that any log remembers.
+    /// The greatest producer id in any log.
     pub(crate) fn greatest_producer_id(&self) -> Option<i64> {
         self.partitions().iter().filter_map(|p| p.log().greatest_producer_id()).max()
     }
 
-    /// Damaged ranges of all logs, and bytes in them.
+    /// The number of damaged ranges in all logs, and of bytes in them.
     pub(crate) fn damage(&self) -> (u64, u64) {
         let of_one = |(ranges, bytes), partition: &Arc<Partition>| {
             partition.log().damage().fold((ranges, bytes), |(ranges, bytes), damage| {
@@ -229,10 +229,11 @@ impl Topics {
         self.partitions().iter().fold((0, 0), of_one)
     }
 
-    /// Whether a new topic may have this name; whether it is well formed is another question.
+    /// Whether a new topic may have this name. The form of the name is checked elsewhere.
     ///
     /// # Errors
-    /// It is taken, or reads like one that is, or is one that a start passes over.
+    /// The name is taken, differs from a taken one in `.` and `_` only, or is one that a start
+    /// skips.
     pub(crate) fn check_new(&self, name: &str) -> Result<(), ChangeError> {
         let by_name = self.by_name.read();
         if by_name.contains_key(name) {
@@ -267,7 +268,7 @@ impl Topics {
         }
     }
 
-    /// Moves the recovery points of these partitions to their logs' ends and writes all down.
+    /// Moves the recovery points of these partitions to their logs' ends, and writes all points.
     /// Blocks.
     pub(crate) fn flush(&self, is_asked: impl Fn(&Partition) -> bool) {
         let partitions = self.partitions();
@@ -280,15 +281,15 @@ impl Topics {
         }
     }
 
-    /// They say, too, that a Penstock has served the directory: so not before the registry says
-    /// what came from elsewhere.
+    /// The file also shows that a Penstock has served the directory. It must not be there before
+    /// the registry knows which topics came from elsewhere.
     fn write_recovery_points(&self) -> anyhow::Result<()> {
         self.registry.lock().begin_list()?;
         let _writing = self.points_file.lock();
         Ok(self.data_dir.write_recovery_points(&self.recovery_points())?)
     }
 
-    /// Whether a file with these points may stay.
+    /// Whether the file of these points may stay.
     fn bear_out(&self, written: &HashMap<PartitionName, RecoveryPoint>) -> bool {
         let now = self.recovery_points();
         written.iter().all(|(name, point)| now.get(name).is_none_or(|now| point.holds(now)))

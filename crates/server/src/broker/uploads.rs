@@ -1,9 +1,10 @@
-//! The memory for requests in flight, which connections take before they receive a large frame.
+//! The memory for requests in flight, of which connections take shares before they receive large
+//! frames.
 //!
-//! Called by connection for a share, by worker to learn whether there is a shortage. A frame's
-//! whole length is asked for at once: asking piece by piece, many would hold half of what they need
-//! and wait for one another. A claim takes no memory, only a share; and where others wait, a claim
-//! that nothing comes for gives way ([`crate::broker::give_way`]).
+//! Connections take shares; workers check for a shortage. A share covers a whole frame: with
+//! piecewise shares many connections would hold half of what they need and wait for one another. A
+//! share takes no memory until bytes arrive. Where others wait, a share without progress gives way
+//! ([`crate::broker::give_way`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Progress is this much since the last: a byte a second is none.
+/// The bytes that count as progress: a byte a second is none.
 pub(crate) const PROGRESS_BYTES: u64 = 16 * 1024;
 
 /// The budget of all connections.
@@ -20,12 +21,12 @@ pub(crate) const PROGRESS_BYTES: u64 = 16 * 1024;
 pub(crate) struct Uploads {
     all_bytes: u64,
     budget: Arc<Semaphore>,
-    /// What has been granted. The semaphore cannot tell: it sets aside for whoever is first in
+    /// Granted bytes. The semaphore does not know them: it sets permits aside for the first in
     /// line.
     held_bytes: Arc<AtomicU64>,
-    /// What those ask for that wait.
+    /// Bytes that waiting connections ask for.
     waiting_bytes: AtomicU64,
-    /// Somebody has begun to wait.
+    /// Notified when a connection begins to wait.
     pub(crate) shortage: Notify,
 }
 
@@ -40,14 +41,14 @@ impl Uploads {
         }
     }
 
-    /// A share, in the order of asking. `None`: there was none to be had within `patience`.
-    pub(crate) async fn share(&self, bytes: u32, patience: Duration) -> Option<Share> {
+    /// A share, in the order of asking. `None`: none came free within `at_most`.
+    pub(crate) async fn share(&self, bytes: u32, at_most: Duration) -> Option<Share> {
         let budget = || Arc::clone(&self.budget);
         let permit = match budget().try_acquire_many_owned(bytes) {
             Ok(permit) => permit,
             Err(_) => {
                 let _waiting = Waiting::begin(self, bytes);
-                timeout(patience, budget().acquire_many_owned(bytes)).await.ok()?.ok()?
+                timeout(at_most, budget().acquire_many_owned(bytes)).await.ok()?.ok()?
             }
         };
         let bytes = u64::from(bytes);
@@ -55,29 +56,29 @@ impl Uploads {
         Some(Share { bytes, held_bytes: Arc::clone(&self.held_bytes), _permit: permit })
     }
 
-    /// What must come free for all who wait to go on.
+    /// Bytes that must come free for all waiting connections to go on.
     pub(crate) fn missing_bytes(&self) -> u64 {
         let waiting_bytes = self.waiting_bytes.load(Relaxed);
         (self.held_bytes() + waiting_bytes).saturating_sub(self.all_bytes).min(waiting_bytes)
     }
 
-    /// What those ask for that wait.
+    /// Bytes that waiting connections ask for.
     pub(crate) fn waiting_bytes(&self) -> u64 {
         self.waiting_bytes.load(Relaxed)
     }
 
-    /// What there is.
+    /// The whole budget.
     pub(crate) fn all_bytes(&self) -> u64 {
         self.all_bytes
     }
 
-    /// What requests hold.
+    /// Bytes that requests hold.
     pub(crate) fn held_bytes(&self) -> u64 {
         self.held_bytes.load(Relaxed)
     }
 }
 
-/// A share of the budget; given back when dropped.
+/// A share of the budget, given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     bytes: u64,
@@ -119,10 +120,10 @@ mod tests {
     #[tokio::test]
     async fn those_who_wait_are_counted_and_served_in_the_order_of_asking() {
         let uploads = Uploads::new(100);
-        let patience = Duration::from_secs(30);
-        let first = uploads.share(70, patience).await.unwrap();
+        let at_most = Duration::from_secs(30);
+        let first = uploads.share(70, at_most).await.unwrap();
         assert_eq!((uploads.held_bytes(), uploads.missing_bytes()), (70, 0));
-        let second = uploads.share(50, patience);
+        let second = uploads.share(50, at_most);
         let after_a_while = async {
             tokio::task::yield_now().await;
             assert_eq!(uploads.missing_bytes(), 20);
@@ -130,7 +131,7 @@ mod tests {
         };
         let (second, ()) = tokio::join!(second, after_a_while);
         assert_eq!((uploads.held_bytes(), uploads.missing_bytes()), (50, 0));
-        assert!(uploads.share(60, Duration::ZERO).await.is_none(), "patience is over");
+        assert!(uploads.share(60, Duration::ZERO).await.is_none(), "the time is over");
         assert_eq!(uploads.missing_bytes(), 0);
         drop(second);
     }

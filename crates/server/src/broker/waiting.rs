@@ -1,7 +1,8 @@
 //! Fetches that wait for a partition to grow.
 //!
-//! A waiting fetch is one `Notify` registered with each of its partitions: memory, no CPU. An
-//! append wakes those of its partition only. Called by fetch (to wait) and partition (to wake).
+//! A waiting fetch is one `Notify` registered with each of its partitions: it takes memory and no
+//! processor time. An append wakes the fetches of its partition only. Called by fetch (to wait) and
+//! partition (to wake).
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ pub(crate) struct Waiting {
     fetches: Mutex<Slab<Arc<Notify>>>,
 }
 
-/// A fetch's place in the queue of one partition; leaves it when dropped.
+/// A fetch's place in the queue of one partition, given up when dropped.
 pub(crate) struct Registration {
     waiting: Arc<Waiting>,
     key: usize,
@@ -24,7 +25,7 @@ pub(crate) struct Registration {
 impl Waiting {
     pub(crate) fn wake(&self) {
         for (_, fetch) in self.fetches.lock().iter() {
-            // A permit is kept for a fetch that is just between planning and waiting.
+            // The permit is kept for a fetch between planning and waiting.
             fetch.notify_one();
         }
     }

@@ -1,7 +1,8 @@
-//! `penstock adopt`: the operator's word that topics from elsewhere expire as this server's own do.
+//! `penstock adopt`: the operator decides that topics from elsewhere expire by this server's
+//! retention.
 //!
-//! Called by main, on a data directory that no server uses. It takes over what has not been taken
-//! over yet, as a start would, and lets go of the hold on the retention of the topics named.
+//! Called by main, on a data directory that no server uses. It takes over what a start would take
+//! over, and ends the hold on the retention of the topics named.
 
 use anyhow::{Context, bail};
 use penstock_storage::DataDir;
@@ -16,7 +17,7 @@ use crate::config::durability::Durability;
 /// Runs the command.
 ///
 /// # Errors
-/// The directory is in use or cannot be read, or a topic is named that it does not have.
+/// The directory is in use or cannot be read, or it lacks a topic that was named.
 pub(crate) fn run(arguments: &AdoptArguments) -> anyhow::Result<()> {
     let data_dir = DataDir::open(&arguments.data_dir)?;
     let mut registry = Registry::open(&data_dir)?;
@@ -31,7 +32,7 @@ pub(crate) fn run(arguments: &AdoptArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets the server's retention apply to the topics named; none: to all but Kafka's own.
+/// Lets the server's retention apply to the topics named, or to all but Kafka's own.
 fn release(registry: &mut Registry, named: &[String]) -> anyhow::Result<()> {
     if let Some(unknown) = named.iter().find(|topic| registry.get(topic).is_none()) {
         bail!("there is no topic {unknown} here");

@@ -1,4 +1,4 @@
-//! The command line, and how it joins file and environment to settings.
+//! The command line, joined with file and environment into settings.
 
 use std::path::{Path, PathBuf};
 
@@ -18,36 +18,35 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Runs the server until SIGTERM or SIGINT; the first drains, a second one stops at once.
+    /// Runs the server until SIGTERM or SIGINT: the first drains, a second one stops at once.
     #[command(after_help = settings_help())]
     Serve(Box<ServeArguments>),
     /// Creates, lists, describes or deletes topics of a running server.
     Topic(TopicArguments),
     /// Shows the batches and records of a segment file, and whether they are sound.
     Dump(DumpArguments),
-    /// Proves every batch and index of a data directory that no server uses.
+    /// Checks every batch and index of a data directory that no server uses.
     Scrub(ScrubArguments),
-    /// Lets topics that came from a Kafka expire by this server's retention where theirs is not
-    /// known.
+    /// Applies this server's retention to topics from a Kafka that have no known retention.
     Adopt(AdoptArguments),
-    /// Prints the shell script by which a Kafka takes over the topics of a data directory that no
-    /// server uses.
+    /// Prints a shell script that hands a data directory's topics to a Kafka; no server may use the
+    /// directory.
     Export(ExportArguments),
 }
 
-/// Flags go over the environment, the environment over the file.
+/// Flags override the environment, the environment overrides the file.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
     /// TOML file with settings.
     #[arg(long, value_name = "FILE", env = "PENSTOCK_CONFIG")]
     config: Option<PathBuf>,
-    /// Where the partitions live [default: ./penstock-data].
+    /// The data directory [default: ./penstock-data].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// Where to listen [default: 127.0.0.1:9092].
+    /// The address to listen on [default: 127.0.0.1:9092].
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// What clients are told to connect to [default: the listen address].
+    /// The address that clients connect to [default: the listen address].
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
     /// Worker threads, each with its own ring [default: one a core].
@@ -59,13 +58,13 @@ pub(crate) struct ServeArguments {
     /// How record bytes go out: auto, chain, sendfile or copy [default: auto].
     #[arg(long, value_name = "PATH")]
     fetch_path: Option<String>,
-    /// Answer /metrics, /healthz and /readyz here [default: nowhere].
+    /// The address of /metrics, /healthz and /readyz [default: none].
     #[arg(long, value_name = "HOST:PORT")]
     metrics: Option<String>,
     /// Any other setting; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// How log lines look; PENSTOCK_LOG says which (info, debug, …).
+    /// The format of log lines. PENSTOCK_LOG has the level (info, debug, …).
     #[arg(long, value_enum, default_value = "text", env = "PENSTOCK_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
 }
@@ -91,7 +90,7 @@ pub(crate) enum TopicAction {
     Create {
         /// 1 to 249 of a-z A-Z 0-9 . _ -
         topic: String,
-        /// How many partitions; -1: the server's default.
+        /// The number of partitions; -1: the server's default.
         #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
         partitions: i32,
         /// Topic configuration under Kafka's names; may be given several times.
@@ -100,7 +99,7 @@ pub(crate) enum TopicAction {
     },
     /// Lists the topics.
     List,
-    /// Shows partitions and offsets of one topic, or of all.
+    /// Shows partitions and offsets of one topic, or of all topics.
     Describe {
         /// The topic.
         topic: Option<String>,
@@ -114,58 +113,58 @@ pub(crate) enum TopicAction {
 
 #[derive(Debug, Args)]
 pub(crate) struct DumpArguments {
-    /// A segment: NNNNNNNNNNNNNNNNNNNN.log
+    /// A segment file: NNNNNNNNNNNNNNNNNNNN.log
     #[arg(value_name = "FILE.log")]
     pub(crate) file: PathBuf,
-    /// Batches only, without their records.
+    /// Show batches only, without their records.
     #[arg(long)]
     pub(crate) batches: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ScrubArguments {
-    /// Where the partitions live.
+    /// The data directory.
     #[arg(long, value_name = "DIR", default_value = "./penstock-data")]
     pub(crate) data_dir: PathBuf,
-    /// Make indexes that do not fit their batches anew.
+    /// Rebuild indexes that do not fit their batches.
     #[arg(long)]
     pub(crate) repair_indexes: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct AdoptArguments {
-    /// Where the partitions live.
+    /// The data directory.
     #[arg(long, value_name = "DIR", default_value = "./penstock-data")]
     pub(crate) data_dir: PathBuf,
-    /// Show the topics and whose retention applies to them; change none.
+    /// Show the topics and the retention of each; change nothing.
     #[arg(long)]
     pub(crate) list: bool,
-    /// These topics only.
+    /// Only these topics.
     #[arg(value_name = "TOPIC")]
     pub(crate) topics: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
-    /// The server's TOML file: its retention becomes that of topics that have none of their own.
+    /// The server's TOML file. Topics without a retention of their own get the server's.
     #[arg(long, value_name = "FILE", env = "PENSTOCK_CONFIG")]
     config: Option<PathBuf>,
-    /// Where the partitions live [default: ./penstock-data].
+    /// The data directory [default: ./penstock-data].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
     /// Any other setting of the server; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// For another Kafka than the one whose metadata is in the directory.
+    /// Write the script for a new Kafka, not for the one whose metadata is in the directory.
     #[arg(long)]
     pub(crate) fresh_kafka: bool,
-    /// The Kafka, for the script.
+    /// The Kafka's address in the script.
     #[arg(long, value_name = "HOST:PORT", default_value = "localhost:9092")]
     pub(crate) bootstrap_server: String,
 }
 
 impl ExportArguments {
-    /// What the server would run with.
+    /// The settings of the server.
     ///
     /// # Errors
     /// As [`ServeArguments::settings`].
@@ -240,11 +239,12 @@ pub(crate) fn split_pair(pair: &str) -> anyhow::Result<(&str, &str)> {
 
 fn settings_help() -> String {
     let mut help = format!(
-        "{}\nSettings, for the file, for --set and, in capitals with underscores behind PENSTOCK_, for the environment:\n",
+        "{}\nSettings. The file and --set use these keys; the environment uses PENSTOCK_ and the key in\n\
+        capitals with underscores:\n",
         durability::TABLE
     );
     for (key, what) in KEYS {
-        help += &format!("  {key:<34}{what}\n");
+        help += &format!("  {key:<35} {what}\n");
     }
     help
 }
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_go_over_the_environment_and_that_over_the_file() {
+    fn flags_override_the_environment_which_overrides_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "workers = 1\nnum.partitions = 1\nfetch.max.bytes = 5000")
             .unwrap();
@@ -275,6 +275,14 @@ mod tests {
             (settings.workers, settings.num_partitions, settings.fetch_max_bytes),
             (3, 2, 5000)
         );
+    }
+
+    /// clap breaks longer lines, and with them the columns.
+    #[test]
+    fn the_help_of_settings_fits_a_terminal_of_100_columns() {
+        for line in settings_help().lines() {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
     }
 
     #[test]

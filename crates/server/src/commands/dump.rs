@@ -1,7 +1,7 @@
 //! `penstock dump`: the batches and records of a segment file, and whether they are sound.
 //!
-//! Reads one batch at a time and goes on behind what is damaged; never writes. Fails when something
-//! in the file is not sound.
+//! Reads one batch at a time and goes on behind damage. Never writes. Fails if anything in the file
+//! is not sound.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use penstock_storage::{Damage, SegmentPiece, SegmentReader};
 
 use crate::commands::cli::DumpArguments;
 
-/// Keys and values are shown up to so many bytes.
+/// The most bytes of a key or value that are shown.
 const SHOWN_BYTES: usize = 80;
 
 /// Runs the command.
@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &DumpArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows one batch; says whether it is sound.
+/// Prints one batch. Returns whether it is sound.
 fn show(
     out: &mut impl Write,
     position: u64,

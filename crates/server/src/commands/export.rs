@@ -1,8 +1,7 @@
-//! `penstock export`: prints the script by which a Kafka takes over the topics of a data directory.
+//! `penstock export`: prints a shell script that hands a data directory's topics to a Kafka.
 //!
-//! Called by main, on a directory that no server uses. Reads what the registry, the journal of
-//! offsets and, if there is one, Kafka's metadata log know; changes nothing but what a start would
-//! take over.
+//! Called by main, on a directory that no server uses. Reads the registry, the journal of offsets
+//! and, if there is one, Kafka's metadata log. Changes only what a start would take over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -24,7 +23,7 @@ use crate::export::{Commit, KafkaTopic, Places, Plan, Topic, script};
 /// Runs the command.
 ///
 /// # Errors
-/// The directory is in use, was not left in good order, or cannot be read.
+/// The directory is in use, was not closed cleanly, or cannot be read.
 pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<()> {
     let settings = arguments.settings(std::env::vars())?;
     let path = settings.data_dir.canonicalize();
@@ -58,7 +57,7 @@ pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is served here; Kafka makes its internal topics itself.
+/// The topics served here, without internal ones, which a Kafka makes itself.
 fn topics(
     registry: &Registry,
     data_dir: &DataDir,
@@ -89,8 +88,9 @@ fn topics(
     Ok(served.map(topic).collect())
 }
 
-/// How long records stay is always told, since that Kafka's default may be another; the rest where
-/// this server's default is not Kafka's own.
+/// The configs that the script sets although the topic does not. Retention is always among them,
+/// since the Kafka's default may differ. The others are there where this server's default is not
+/// Kafka's own.
 fn defaults(entry: &Entry, server: &LogConfig) -> BTreeMap<String, String> {
     let kafkas = LogConfig::default();
     let (ms, bytes) = match entry.retention_held {
@@ -98,26 +98,26 @@ fn defaults(entry: &Entry, server: &LogConfig) -> BTreeMap<String, String> {
         false => (server.retention_ms, server.retention_bytes),
     };
     let or_none = |number: Option<i64>| number.unwrap_or(-1).to_string();
-    let mut told = vec![
+    let mut configs = vec![
         ("retention.ms", or_none(ms)),
         ("retention.bytes", or_none(bytes.and_then(|bytes| i64::try_from(bytes).ok()))),
     ];
     if server.segment_bytes != kafkas.segment_bytes {
-        told.push(("segment.bytes", server.segment_bytes.to_string()));
+        configs.push(("segment.bytes", server.segment_bytes.to_string()));
     }
     if server.segment_ms != kafkas.segment_ms {
-        told.push(("segment.ms", server.segment_ms.to_string()));
+        configs.push(("segment.ms", server.segment_ms.to_string()));
     }
     if server.max_message_bytes != kafkas.max_message_bytes {
-        told.push(("max.message.bytes", server.max_message_bytes.to_string()));
+        configs.push(("max.message.bytes", server.max_message_bytes.to_string()));
     }
     if server.timestamp_type == TimestampType::LogAppendTime {
-        told.push(("message.timestamp.type", "LogAppendTime".to_owned()));
+        configs.push(("message.timestamp.type", "LogAppendTime".to_owned()));
     }
-    told.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    configs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// The topics of the Kafka that had the directory before.
+/// The topics of the Kafka that used the directory before.
 fn known_to(kafka: &Metadata, data_dir: &Path) -> BTreeMap<String, KafkaTopic> {
     let node_id = meta_properties::node_id_of(data_dir);
     let mine: Option<i32> = node_id.as_deref().and_then(|id| id.parse().ok());
@@ -134,7 +134,7 @@ fn known_to(kafka: &Metadata, data_dir: &Path) -> BTreeMap<String, KafkaTopic> {
     known.map(topic).collect()
 }
 
-/// Of topics that are here.
+/// Commits of topics that are here.
 fn commits(offsets: &OffsetStore, topics: &BTreeMap<String, Topic>) -> Vec<Commit> {
     let all = offsets.read();
     let of_group = all.snapshot().flat_map(|of| {

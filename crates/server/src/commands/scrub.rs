@@ -1,8 +1,9 @@
-//! `penstock scrub`: every batch of a data directory that no server uses against its CRC, and every
-//! index against its batches.
+//! `penstock scrub`: checks every batch of a data directory against its CRC, and every index
+//! against its batches.
 //!
-//! What it finds damaged it writes down, so that the next start knows it; batches it never changes.
-//! Wrong indexes it replaces if told to. It leaves the page cache as it was.
+//! No server may use the directory. Damage is written down, so that the next start knows it;
+//! batches are never changed. Wrong indexes are replaced if asked for. The page cache stays as it
+//! was.
 
 use std::{fmt::Display, io::Write, path::PathBuf};
 
@@ -13,30 +14,30 @@ use penstock_storage::{
 
 use crate::commands::cli::ScrubArguments;
 
-/// A partition, and what is known of its end.
+/// A partition and what is known of its end.
 struct Partition {
     name: PartitionName,
     path: PathBuf,
-    /// The last server closed every log.
+    /// Whether the last server closed every log.
     clean: bool,
-    /// Its recovery point: so far it has been.
+    /// The partition's recovery point, by which everything before it was synced.
     log_end: Option<Offset>,
 }
 
-/// What became of it.
+/// The outcome for one partition.
 #[derive(Default)]
 struct Findings {
-    /// Of the segments that could be read.
+    /// Of segments that could be read.
     reports: Vec<Scrubbed>,
     repaired: usize,
-    /// What could not be read or written.
+    /// Reads and writes that failed.
     failures: usize,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// The directory is in use or is none; something in it is damaged, unreadable, or an index wrong.
+/// The directory is in use or is none; or something in it is damaged, unreadable, or a wrong index.
 pub(crate) fn run(arguments: &ScrubArguments) -> anyhow::Result<()> {
     let path = &arguments.data_dir;
     if !path.is_dir() {
@@ -66,7 +67,7 @@ pub(crate) fn run(arguments: &ScrubArguments) -> anyhow::Result<()> {
 }
 
 impl Partition {
-    /// What cannot be read is said, and keeps nothing else from being read.
+    /// Logs what cannot be read and goes on with the rest.
     fn scrub(&self, repair_indexes: bool) -> Findings {
         let mut findings = Findings::default();
         let segments = self.segments().unwrap_or_else(|error| {
@@ -85,7 +86,7 @@ impl Partition {
         findings
     }
 
-    /// Those that can be read, each with the base offset of the next.
+    /// Segments that can be read, each with the base offset of the next one.
     fn segments(&self) -> Result<Vec<(Offset, Option<Offset>)>, LogError> {
         let mut segments = Scrub::segments(&self.path)?;
         if let Some(old) = OldSegments::of(&self.path)? {
@@ -110,8 +111,8 @@ impl Partition {
         let mut report = scrub.report().clone();
         let Partition { name, log_end, .. } = self;
         match report.unsound_end {
-            // Nothing was under way when the logs were closed, or it was synced: what is unsound
-            // was sound.
+            // No write was under way when the logs were closed, or the bytes were synced: the
+            // unsound bytes were sound once.
             Some(tail) if self.clean || log_end.is_some_and(|end| end > tail.first) => {
                 let end = tail.end.max(log_end.unwrap_or(tail.end));
                 report.damage.push(Damage { end, ..tail });
@@ -152,11 +153,11 @@ fn show(out: &mut impl Write, name: &PartitionName, findings: &Findings) -> std:
         )?;
     }
     if findings.repaired > 0 {
-        writeln!(out, "  indexes of {} segments were made anew", findings.repaired)?;
+        writeln!(out, "  indexes of {} segments were rebuilt", findings.repaired)?;
     } else if findings.wrong_indexes() > 0 {
         writeln!(
             out,
-            "  answers stay right, look-ups may be slow; --repair-indexes makes them anew"
+            "  answers stay right, look-ups may be slow; --repair-indexes rebuilds them"
         )?;
     }
     Ok(())

@@ -26,7 +26,7 @@ const EARLIEST: i64 = -2;
 /// Runs the command.
 ///
 /// # Errors
-/// No server there, or it refuses.
+/// There is no server, or it refuses.
 pub(crate) fn run(arguments: TopicArguments) -> anyhow::Result<()> {
     let mut server = Client::connect(&arguments.bootstrap_server)?;
     match arguments.action {
@@ -116,7 +116,7 @@ fn check(error_code: ErrorCode, words: Option<&str>) -> anyhow::Result<()> {
     }
 }
 
-/// One connection; one request at a time, each in the newest version that is declared.
+/// One connection with one request at a time, each in the newest version that is declared.
 struct Client {
     stream: TcpStream,
     correlation_id: i32,

@@ -1,5 +1,5 @@
-//! What an operator may choose about acknowledgements: `--durability`. Who keeps the promise is
-//! [`crate::broker::partition`] for records and `groups/offset_store.rs` for committed offsets.
+//! `--durability`: what an acknowledgement promises. [`crate::broker::partition`] keeps the promise
+//! for records, `groups/offset_store.rs` for committed offsets.
 
 /// What holds when a producer is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,16 +10,16 @@ pub(crate) enum Durability {
     Fsync,
 }
 
-/// What survives what; the README has the same.
+/// What survives which failure; the README has the same table.
 pub(crate) const TABLE: &str = "\
-What has been acknowledged, and survives:
-  acks    --durability  SIGKILL  power cut                      error of the disk
+What survives of acknowledged records:
+  acks    --durability  SIGKILL  power cut                  error of the disk
   0       os, fsync     nothing is acknowledged
-  1, all  os            all      all but the newest: what the   what was written back; the flush that
-                                 kernel had not yet written     fails later takes the partition offline
-  1, all  fsync         all      all                            all: what fails is not acknowledged
-A write or sync that fails takes its partition offline until restart (no room on the disk does not):
-produce is refused there, fetch goes on. Records that a disk loses later are found by their CRC.
+  1, all  os            all      all but the newest, which  records written back; the next flush
+                                 the kernel still held      takes the partition offline
+  1, all  fsync         all      all                        all: failed ones are not acknowledged
+A failed write or sync takes its partition offline until restart, unless the disk is full: produce
+is refused there, fetch goes on. Records that a disk damages later are found by their CRC.
 ";
 
 impl std::fmt::Display for Durability {

@@ -1,12 +1,12 @@
-//! What an operator may choose about the way of record bytes. The decision under `auto`, turn by
-//! turn and by what is in the page cache, is the ring's: `ring/src/route.rs`.
+//! `--fetch-path`: how record bytes go out. Under `auto` the ring decides at each turn, by what is
+//! in the page cache (`route.rs` of the ring).
 
 use penstock_ring::Path;
 
-/// What the operator chose with `--fetch-path`.
+/// The operator's choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FetchPath {
-    /// Decided for each answer.
+    /// Decided for each turn of an answer.
     Auto,
     /// Linked splices: file → pipe → socket.
     Chain,
@@ -17,7 +17,7 @@ pub(crate) enum FetchPath {
 }
 
 impl FetchPath {
-    /// What the ring is told.
+    /// The ring's name for it.
     pub(crate) fn path(self) -> Path {
         match self {
             FetchPath::Auto => Path::Auto,

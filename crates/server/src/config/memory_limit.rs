@@ -1,7 +1,7 @@
 //! How much memory this process may use: its cgroup's limit, or what the machine has.
 //!
-//! Called once, by server at start. What is read is text of /proc and of the cgroup file systems;
-//! finding out which files count, and what they say, is pure.
+//! Called once, by serve at start. The input is text of /proc and of the cgroup file systems.
+//! Finding the files that count, and reading their text, is pure.
 //!
 //! ```text
 //!   /proc/self/cgroup      0::/system.slice/penstock.service          which group, in which hierarchy
@@ -13,7 +13,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// A limit, and who sets it.
+/// A limit and its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MemoryLimit {
     pub(crate) bytes: u64,
@@ -26,14 +26,14 @@ const V1_FILES: &[&str] = &["memory.limit_in_bytes"];
 const V2_FILES: &[&str] = &["memory.max", "memory.high"];
 
 impl MemoryLimit {
-    /// The limit of this process now. `None`: none can be found out.
+    /// The limit of this process now. `None`: it cannot be found out.
     pub(crate) fn read() -> Option<MemoryLimit> {
         let read = |path: &Path| std::fs::read_to_string(path).ok();
         least_of(read)
     }
 }
 
-/// The least limit of all that count, by `read`, which gives a file's text.
+/// The least limit of all files that count. `read` returns a file's text.
 fn least_of(read: impl Fn(&Path) -> Option<String>) -> Option<MemoryLimit> {
     let text = |path: &str| read(Path::new(path)).unwrap_or_default();
     let groups = limit_files(&text("/proc/self/cgroup"), &text("/proc/self/mountinfo"));
@@ -74,7 +74,7 @@ fn limit_files(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
 
 /// A line of mountinfo, see proc_pid_mountinfo(5).
 struct Mount<'a> {
-    /// Which directory of the file system is mounted.
+    /// The directory of the file system that is mounted.
     root: &'a str,
     point: PathBuf,
     kind: &'a str,
@@ -89,7 +89,7 @@ impl Mount<'_> {
         let mut after = after.split(' ');
         let kind = after.next()?;
         let options = after.nth(1).unwrap_or_default();
-        // The kernel writes a blank so, and nothing else is likely in such a place.
+        // The kernel escapes a blank like this. Other escapes are unlikely in a mount point.
         Some(Mount { root, point: point.replace("\\040", " ").into(), kind, options })
     }
 
@@ -100,7 +100,7 @@ impl Mount<'_> {
     /// The directory of a group and those above it, as far as they can be seen from here.
     fn directories_of(&self, group: &str) -> Vec<PathBuf> {
         let below = Path::new(group).strip_prefix(self.root).unwrap_or(Path::new(""));
-        // A group outside of what is mounted here shows as a way upwards.
+        // A group outside of the mounted part has a path that leads upwards.
         let is_inside =
             below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
         let group = if is_inside { self.point.join(below) } else { self.point.clone() };
@@ -108,7 +108,7 @@ impl Mount<'_> {
     }
 }
 
-/// What a limit's file says; v2 says `max` for none.
+/// The limit in a file; v2 has `max` for none.
 fn bytes_of(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }

@@ -1,23 +1,30 @@
-//! What an operator may set, and from where: flags over environment over file.
+//! Every setting, from flags over environment over file.
 //!
 //! Every setting has one key. In the file the key stands as it is (`log.segment.bytes = 1048576`,
-//! or in tables, which is the same to TOML); in the environment it is `PENSTOCK_` and the key in
-//! capitals with underscores; on the command line it has a flag of its own or goes by `--set
-//! KEY=VALUE`. Keys that Apache Kafka has bear Kafka's names. A key that nobody knows is an error.
+//! or in tables, which is the same to TOML). In the environment it is `PENSTOCK_` and the key in
+//! capitals with underscores. On the command line it has a flag of its own or goes by `--set
+//! KEY=VALUE`. Keys that Apache Kafka has bear Kafka's names. An unknown key is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use penstock_storage::{LogConfig, TimestampType};
+use penstock_storage::LogConfig;
 
 use crate::config::durability::Durability;
 use crate::config::fetch_path::FetchPath;
 use crate::config::limits;
 use penstock_coordinator::GroupLimits;
 
+pub(crate) use keys::KEYS;
+use keys::{ENVIRONMENT_PREFIX, NOT_SETTINGS, environment_name, nearest};
+pub(crate) use log_config::set_log_config;
+use parse::{host_and_port, milliseconds, number, socket_address, truth};
+
+mod keys;
+mod log_config;
+mod parse;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -29,11 +36,11 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     /// Where the server listens.
     pub(crate) listen: SocketAddr,
-    /// What clients are told to connect to; the listen address when absent.
+    /// The address that clients connect to; the listen address if absent.
     pub(crate) advertise: Option<(String, u16)>,
     /// Worker threads, each with its own ring.
     pub(crate) workers: usize,
-    /// What an acknowledgement says.
+    /// What an acknowledgement promises.
     pub(crate) durability: Durability,
     /// How record bytes go out.
     pub(crate) fetch_path: FetchPath,
@@ -45,45 +52,45 @@ pub(crate) struct Settings {
     pub(crate) auto_create_topics: bool,
     /// Defaults of every topic.
     pub(crate) log: LogConfig,
-    /// How often what was appended is synced, so that a start after a crash need not read it.
+    /// How often appended records are synced, so that a start after a crash need not read them.
     pub(crate) checkpoint_interval: Duration,
-    /// How much of the sealed segments is read to find damage; 0: nothing.
+    /// How fast sealed segments are read to find damage; 0: never.
     pub(crate) scrub_bytes_per_second: u64,
-    /// How often retention is looked at.
+    /// How often retention runs.
     pub(crate) retention_check_interval: Duration,
     /// The largest frame taken.
     pub(crate) frame_max_bytes: u32,
     /// The largest fetch answer, in record bytes.
     pub(crate) fetch_max_bytes: u64,
-    /// Whether a cold range leaves the page cache when its reader goes on.
+    /// Whether cold ranges leave the page cache behind their reader.
     pub(crate) fetch_drop_behind: bool,
     /// Request bytes of all connections in memory at once.
     pub(crate) requests_in_flight_max_bytes: u32,
     /// Connections at once.
     pub(crate) connections_max: usize,
-    /// Bytes of a frame that are received without asking for a share of those. Not a key.
+    /// The largest frame that is received without a share of those bytes. Not a key.
     pub(crate) receive_free_bytes: usize,
-    /// What answers in the making may take, all together. Not a key.
+    /// Memory of all answers in the making. Not a key.
     pub(crate) answers_in_flight_max_bytes: usize,
-    /// What one answer may take beside records. Not a key.
+    /// Memory of one answer beside its records. Not a key.
     pub(crate) answer_max_bytes: usize,
-    /// A connection that asks nothing for so long is closed.
+    /// A connection without a request for this long is closed.
     pub(crate) connection_idle_max: Duration,
-    /// A frame must be complete so long after its first byte.
+    /// The time from a frame's first byte to its last.
     pub(crate) frame_timeout: Duration,
-    /// An answer must be taken by its peer within this time without any progress.
+    /// A peer must take some of its answer within this time.
     pub(crate) send_timeout: Duration,
-    /// SO_SNDBUF of every connection; none: the kernel's own tuning.
+    /// SO_SNDBUF of every connection; none: the kernel tunes it.
     pub(crate) send_buffer_bytes: Option<usize>,
     /// Free disk space below which produce is refused.
     pub(crate) disk_reserve_bytes: u64,
     /// Free share of the disk, in percent, below which produce is refused.
     pub(crate) disk_reserve_percent: u64,
-    /// What bounds consumer groups.
+    /// Bounds of consumer groups.
     pub(crate) groups: GroupLimits,
-    /// How long a stop waits for requests in flight.
+    /// How long a stop may take.
     pub(crate) drain_timeout: Duration,
-    /// Keys that an operator has set, to their default or not.
+    /// Keys that an operator has set, even if to their default.
     pub(crate) explicit: BTreeSet<&'static str>,
 }
 
@@ -124,7 +131,7 @@ impl Default for Settings {
     }
 }
 
-/// A setting that cannot be taken.
+/// Why a setting is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingError {
     /// No setting has this key.
@@ -167,58 +174,6 @@ pub(crate) enum SettingError {
     #[error("the configuration file is not TOML: {0}")]
     NotToml(#[from] Box<toml::de::Error>),
 }
-
-/// Every key, in the order of the documentation: key, default as text, what it is.
-pub(crate) const KEYS: &[(&str, &str)] = &[
-    ("data-dir", "where the partitions live [./penstock-data]"),
-    ("listen", "HOST:PORT to listen on [127.0.0.1:9092]"),
-    ("advertise", "HOST:PORT that clients are told to use [the listen address]"),
-    ("workers", "worker threads [one a core]"),
-    ("durability", "acknowledged when in the page cache (os) or on the disk (fsync) [os]"),
-    ("fetch-path", "auto, chain, sendfile or copy [auto]"),
-    ("metrics", "HOST:PORT for /metrics, /healthz and /readyz [off]"),
-    ("num.partitions", "partitions of a topic created without a number [1]"),
-    ("auto.create.topics.enable", "asking for an unknown topic creates it [true]"),
-    ("log.segment.bytes", "a segment rolls at this size [1 GiB]"),
-    ("log.roll.ms", "a segment rolls at this age [7 days]"),
-    ("log.retention.ms", "segments older than this go; -1: never [7 days]"),
-    ("log.retention.bytes", "a partition keeps this much; -1: all [-1]"),
-    (
-        "log.flush.interval.messages",
-        "so many records are synced before they are acknowledged [never]",
-    ),
-    ("log.flush.interval.ms", "records are synced so long after they came, to the second [never]"),
-    ("log.retention.check.interval.ms", "how often retention is looked at [300000]"),
-    ("flush.checkpoint.interval.ms", "a crash makes a start read what is newer than this [60000]"),
-    (
-        "scrub.bytes.per.second",
-        "sealed segments are read so fast to find damage; 0: not at all [0]",
-    ),
-    ("message.max.bytes", "largest record batch [1048588]"),
-    ("log.message.timestamp.type", "CreateTime or LogAppendTime [CreateTime]"),
-    ("log.message.timestamp.before.max.ms", "a record may be so much older [no limit]"),
-    ("log.message.timestamp.after.max.ms", "a record's time may lie so far ahead [3600000]"),
-    ("penstock.verify.compressed", "decompress what producers send and check the records [false]"),
-    ("socket.request.max.bytes", "largest request frame [100 MiB, or queued.max.request.bytes]"),
-    ("fetch.max.bytes", "largest fetch answer, in record bytes [55 MiB]"),
-    ("fetch.drop.behind", "what a scan read from disk leaves the page cache behind it [false]"),
-    ("queued.max.request.bytes", "request bytes in memory at once [min(256 MiB, memory / 8)]"),
-    ("max.connections", "connections at once [min(10000, open files / 4, memory / 128 KiB)]"),
-    ("connections.max.idle.ms", "a silent connection is closed after this [600000]"),
-    ("frame.timeout.ms", "a request must be complete after its first byte [30000]"),
-    ("send.timeout.ms", "a peer must take something of its answer within this [30000]"),
-    ("socket.send.buffer.bytes", "SO_SNDBUF; -1: the kernel's own tuning [262144]"),
-    ("disk.reserve.bytes", "produce is refused below this much free disk [1 GiB]"),
-    ("disk.reserve.percent", "produce is refused below this share of free disk [5]"),
-    ("group.initial.rebalance.delay.ms", "a new group waits so long for more members [100]"),
-    ("group.min.session.timeout.ms", "shortest session a member may ask for [6000]"),
-    ("group.max.session.timeout.ms", "longest session a member may ask for [1800000]"),
-    ("group.max.size", "members of one group [1000]"),
-    (
-        "drain.timeout.ms",
-        "how long a stop may take: three quarters for requests in flight, the rest for the disk [30000]",
-    ),
-];
 
 impl Settings {
     /// Takes every key of a TOML file's text.
@@ -273,7 +228,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Looks at what no single key can tell; to be called when all are set.
+    /// Checks relations between settings; called when all are set.
     ///
     /// # Errors
     /// Settings that contradict each other.
@@ -365,81 +320,16 @@ impl Settings {
         set_log_config(&mut self.log, key, value)
     }
 
-    /// The address clients are told to use.
+    /// The address that clients connect to.
     pub(crate) fn advertised(&self, bound: SocketAddr) -> (String, u16) {
         match &self.advertise {
             Some((host, port)) => (host.clone(), *port),
-            // A wildcard is where to listen, not where to connect: clients on this host are the
-            // ones for whom a default can be right.
+            // A wildcard is an address to listen on, not one to connect to. The default is right
+            // for clients on this host.
             None if bound.ip().is_unspecified() => ("localhost".to_owned(), bound.port()),
             None => (bound.ip().to_string(), bound.port()),
         }
     }
-}
-
-/// Sets one topic configuration by Kafka's topic-level name. `Ok(None)`: no such name, or none that
-/// a log heeds.
-///
-/// # Errors
-/// Why the value does not fit.
-pub(crate) fn set_log_config(
-    config: &mut LogConfig,
-    key: &str,
-    value: &str,
-) -> Result<Option<()>, String> {
-    match key {
-        "segment.bytes" => config.segment_bytes = number(value, 1024..=i32::MAX as u64)?,
-        "segment.ms" => config.segment_ms = number(value, 1..=i64::MAX)?,
-        "retention.ms" => {
-            let ms: i64 = number(value, -1..=i64::MAX)?;
-            config.retention_ms = (ms >= 0).then_some(ms);
-        }
-        "retention.bytes" => {
-            let bytes: i64 = number(value, -1..=i64::MAX)?;
-            config.retention_bytes = u64::try_from(bytes).ok();
-        }
-        "max.message.bytes" => {
-            let bytes: usize = number(value, 0..=i32::MAX as usize)?;
-            config.max_message_bytes = bytes.min(limits::FRAME_MAX_BYTES as usize / 2);
-        }
-        "message.timestamp.type" => {
-            config.timestamp_type = match value {
-                "CreateTime" => TimestampType::CreateTime,
-                "LogAppendTime" => TimestampType::LogAppendTime,
-                _ => return Err("is neither CreateTime nor LogAppendTime".to_owned()),
-            };
-        }
-        "index.interval.bytes" => {
-            config.index_interval_bytes = number(value, 0..=i32::MAX as u64)?;
-        }
-        "segment.index.bytes" => config.index_max_bytes = number(value, 4..=i32::MAX as u64)?,
-        "flush.messages" => {
-            let messages: i64 = number(value, 1..=i64::MAX)?;
-            config.flush_messages = (messages < i64::MAX).then_some(messages);
-        }
-        "flush.ms" => {
-            let ms: i64 = number(value, 0..=i64::MAX)?;
-            config.flush_ms = (ms < i64::MAX).then_some(ms);
-        }
-        "message.timestamp.before.max.ms" => {
-            config.timestamp_before_max_ms = number(value, 0..=i64::MAX)?;
-        }
-        "message.timestamp.after.max.ms" => {
-            config.timestamp_after_max_ms = number(value, 0..=i64::MAX)?;
-        }
-        "penstock.verify.compressed" => config.verify_compressed = truth(value)?,
-        _ => return Ok(None),
-    }
-    Ok(Some(()))
-}
-
-const ENVIRONMENT_PREFIX: &str = "PENSTOCK_";
-
-/// Names with the prefix that other programs of the project read.
-const NOT_SETTINGS: &[&str] = &["CONFIG", "LOG", "LOG_FORMAT", "BIN", "RECORDS"];
-
-fn environment_name(key: &str) -> String {
-    key.to_uppercase().replace(['.', '-'], "_")
 }
 
 fn flatten(prefix: &str, value: &toml::Value, into: &mut BTreeMap<String, String>) {
@@ -452,47 +342,5 @@ fn flatten(prefix: &str, value: &toml::Value, into: &mut BTreeMap<String, String
         }
         toml::Value::String(text) => drop(into.insert(prefix.to_owned(), text.clone())),
         other => drop(into.insert(prefix.to_owned(), other.to_string())),
-    }
-}
-
-fn number<T>(value: &str, range: std::ops::RangeInclusive<T>) -> Result<T, String>
-where
-    T: FromStr + PartialOrd + std::fmt::Display,
-{
-    let (low, high) = (range.start(), range.end());
-    let number = value.trim().replace('_', "").parse::<T>().ok().filter(|n| range.contains(n));
-    number.ok_or_else(|| format!("is not a whole number from {low} to {high}"))
-}
-
-fn milliseconds(value: &str, least: u64) -> Result<Duration, String> {
-    number(value, least..=u64::MAX / 2).map(Duration::from_millis)
-}
-
-fn truth(value: &str) -> Result<bool, String> {
-    value.parse().map_err(|_| "is neither true nor false".to_owned())
-}
-
-fn socket_address(value: &str) -> Result<SocketAddr, String> {
-    let mut found = value.to_socket_addrs().map_err(|e| format!("is no HOST:PORT: {e}"))?;
-    found.next().ok_or_else(|| "names no address".to_owned())
-}
-
-fn host_and_port(value: &str) -> Result<(String, u16), String> {
-    let (host, port) = value.rsplit_once(':').ok_or("is no HOST:PORT")?;
-    let port = port.parse().map_err(|_| "has no port from 0 to 65535".to_owned())?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() { Err("has no host".to_owned()) } else { Ok((host.to_owned(), port)) }
-}
-
-/// A hint for a key that was misspelt: the known key that shares most of its words.
-fn nearest(key: &str) -> String {
-    let words = |key: &str| -> Vec<String> {
-        key.to_lowercase().split(['.', '-', '_']).map(str::to_owned).collect()
-    };
-    let written = words(key);
-    let shared = |candidate: &str| words(candidate).iter().filter(|w| written.contains(w)).count();
-    match KEYS.iter().map(|(key, _)| (shared(key), *key)).max_by_key(|(shared, _)| *shared) {
-        Some((shared, key)) if shared > 0 => format!(" (did you mean `{key}`?)"),
-        _ => String::new(),
     }
 }

@@ -1,4 +1,4 @@
-//! What a Kafka has to do before it has the same topics: a comparison of two lists. Pure.
+//! What a Kafka must change to have the same topics: a comparison of two lists. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use penstock_storage::{PartitionName, TopicId};
 
 use crate::broker::topic_config::TopicConfig;
 
-/// Kafka takes no smaller `segment.bytes`.
+/// The least `segment.bytes` of a Kafka.
 const SEGMENT_MIN_BYTES: u64 = 1 << 20;
 
 /// A topic as it is here.
@@ -18,20 +18,20 @@ pub(crate) struct Topic {
     pub(crate) present: BTreeSet<i32>,
     /// Its own configs.
     pub(crate) config: BTreeMap<String, String>,
-    /// What the server does where the topic sets nothing, as far as a Kafka could do otherwise.
+    /// The server's own defaults where the topic sets nothing and a Kafka may differ.
     pub(crate) defaults: BTreeMap<String, String>,
-    /// First offsets that lie inside a segment.
+    /// First offsets inside a segment.
     pub(crate) log_starts: BTreeMap<i32, i64>,
 }
 
-/// A topic as the Kafka that had the directory before knows it.
+/// A topic in the Kafka that used the directory before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KafkaTopic {
     pub(crate) id: TopicId,
     pub(crate) partitions: i32,
-    /// Its configs, with those of the brokers that were taken over as its own.
+    /// Its configs, and those of the brokers that were taken over as its own.
     pub(crate) config: BTreeMap<String, String>,
-    /// No other node has a replica of it.
+    /// Whether no other node has a replica of it.
     pub(crate) is_here_alone: bool,
 }
 
@@ -44,23 +44,23 @@ pub(crate) struct Commit {
     pub(crate) offset: i64,
 }
 
-/// All that is to be done, each list in the order in which it is done.
+/// The whole plan, each list in the order of its steps.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// The Kafka has its metadata in this directory.
+    /// Whether the Kafka has its metadata in this directory.
     pub(crate) is_same_kafka: bool,
-    /// Topics deleted here, or made again: the Kafka still knows the former ones.
+    /// Topics deleted or created again here: the Kafka still has the former ones.
     pub(crate) deletions: Vec<(String, TopicId)>,
     pub(crate) creations: Vec<Creation>,
-    /// Topic and new number of partitions.
+    /// Topics and their new numbers of partitions.
     pub(crate) growths: Vec<(String, i32)>,
     pub(crate) alterations: Vec<Alteration>,
-    /// Directories whose files the Kafka must be given.
+    /// Partitions whose files are copied into the Kafka.
     pub(crate) copies: Vec<PartitionName>,
-    /// First offsets of copied partitions, which the files do not say.
+    /// First offsets of copied partitions, which their files do not have.
     pub(crate) log_starts: Vec<(PartitionName, i64)>,
     pub(crate) commits: Vec<Commit>,
-    /// What cannot be carried over, in sentences.
+    /// What cannot be carried over, as sentences.
     pub(crate) remarks: Vec<String>,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct Creation {
     pub(crate) config: Vec<(String, String)>,
 }
 
-/// Configs that were changed here.
+/// Configs that differ here.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Alteration {
     pub(crate) topic: String,
@@ -81,8 +81,8 @@ pub(crate) struct Alteration {
 }
 
 impl Plan {
-    /// `kafka`: the topics of the Kafka whose metadata is in the directory; `None` is a Kafka that
-    /// knows none.
+    /// `kafka`: the topics of the Kafka whose metadata is in the directory; `None`: a Kafka without
+    /// topics.
     pub(crate) fn of(
         topics: &BTreeMap<String, Topic>,
         kafka: Option<&BTreeMap<String, KafkaTopic>>,
@@ -140,7 +140,7 @@ impl Plan {
         }
     }
 
-    /// Drops what a Kafka would refuse.
+    /// Drops configs that a Kafka would refuse.
     fn for_kafka(
         &mut self,
         topic: &str,
@@ -173,7 +173,7 @@ impl Plan {
     }
 }
 
-/// Why a Kafka would not take a config.
+/// Why a Kafka would refuse a config.
 fn refusal(key: &str, value: &str) -> Option<&'static str> {
     if TopicConfig::named(key).is_none() {
         return Some("no Kafka knows it");

@@ -1,6 +1,6 @@
-//! The plan as a shell script, in the steps between which the Kafka is started and stopped. Pure.
+//! The plan as a shell script, in steps between which the Kafka is started and stopped. Pure.
 //!
-//! Names of topics are harmless in a shell; everything else is quoted.
+//! Topic names are harmless in a shell; everything else is quoted.
 
 use std::fmt::Write;
 
@@ -10,10 +10,10 @@ use super::plan::{Alteration, Commit, Creation, Plan};
 
 const FUNCTIONS: &str = include_str!("functions.sh");
 
-/// Groups whose offsets one command commits: each start of Kafka's command takes seconds.
+/// Groups whose offsets one command commits. Each start of Kafka's command takes seconds.
 const GROUPS_A_COMMAND: usize = 50;
 
-/// What the script is about.
+/// The places that the script names.
 #[derive(Debug)]
 pub(crate) struct Places<'a> {
     /// The data directory, absolute.
@@ -164,7 +164,7 @@ fn deleted_records(log_starts: &[(PartitionName, i64)]) -> String {
     format!("{{\"version\": 1, \"partitions\": [\n{}\n]}}\n", partitions.join(",\n"))
 }
 
-/// One command for some groups. Its file has a column for the group only if there are several.
+/// One command for several groups. Its file has a column for the group only if there are several.
 fn commits(groups: &[&[Commit]]) -> String {
     let mut text = String::from("    commit");
     for group in groups {
@@ -233,7 +233,7 @@ mod tests {
             std::fs::write(&path, &text).unwrap();
             let checked = Command::new("sh").arg("-n").arg(&path).output().unwrap();
             assert!(checked.status.success(), "{text}\n{:?}", checked.stderr);
-            // Without a step it says which there are.
+            // Without a step the script lists its steps.
             let ran = Command::new("sh").arg(&path).output().unwrap();
             assert!(String::from_utf8_lossy(&ran.stderr).contains("one of aside"), "{ran:?}");
         }

@@ -82,9 +82,9 @@ fn log(worker: &Worker, peer: SocketAddr, end: &End) {
     }
 }
 
-/// The kernel keeps what was sent after a socket is closed, too, until the peer has taken it. For
-/// as long the connection keeps its place and its shares, and the sweep ends it as any other that
-/// takes nothing.
+/// Waits until the peer has taken what was sent: the kernel keeps those bytes after a socket is
+/// closed, too. Until then the connection keeps its place and its shares, and the sweep ends it
+/// like any other that takes nothing.
 async fn until_taken(worker: &Worker, vitals: &Vitals) {
     const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
     vitals.enter(Phase::Sending);
@@ -97,7 +97,7 @@ async fn until_taken(worker: &Worker, vitals: &Vitals) {
     tokio::select! {
         biased;
         () = taken => {}
-        // What is on its way then goes on without us.
+        // The kernel goes on sending without the server.
         () = wait_for(&mut stop, Stop::Drain) => {}
     }
 }
@@ -106,7 +106,7 @@ struct Connection {
     worker: Rc<Worker>,
     vitals: Rc<Vitals>,
     socket: Rc<Socket>,
-    /// What has been received and not yet been taken as a frame.
+    /// Bytes received and not yet part of a frame.
     received: BytesMut,
     /// Room for a frame like the last one.
     usual_bytes: usize,

@@ -1,15 +1,15 @@
-//! The workers' threads: begun before anything is opened, given the server once it is, waited for
-//! at a stop.
+//! The workers' threads: begun before anything is opened, given the broker once it is open, waited
+//! for at a stop.
 //!
 //! ```text
 //!   muster ──► thread, runtime, ring with its kernel workers ──► begun
-//!      └─ one cannot be had: the start is refused, and has touched nothing
+//!      └─ one is not to be had: the start is refused, and has touched nothing
 //!   serve  ──► connections, until a stop ──► ended
 //!   drain  ──► all have ended
 //! ```
 //!
-//! So a lack of threads is found at start, and one that comes later makes a server slower and
-//! nothing else. Called by server.
+//! So a start finds a lack of threads. One that comes later makes a server slower and nothing else.
+//! Called by serve.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -31,9 +31,9 @@ pub(crate) struct Crew(Vec<Member>);
 
 struct Member {
     thread: JoinHandle<anyhow::Result<()>>,
-    /// What it is to serve.
+    /// The broker to serve.
     broker: oneshot::Sender<Arc<Broker>>,
-    /// Fails once the thread is about to end.
+    /// Fails just before the thread ends.
     ended: oneshot::Receiver<()>,
 }
 
@@ -41,10 +41,10 @@ struct Member {
 pub(crate) struct Serving(Vec<(JoinHandle<anyhow::Result<()>>, oneshot::Receiver<()>)>);
 
 impl Crew {
-    /// Begins a worker a listener, and returns when each has all that it needs.
+    /// Begins a worker for each listener. Returns once each has all that it needs.
     ///
     /// # Errors
-    /// A thread, a runtime or a ring cannot be had. Those that were begun end by themselves.
+    /// A thread, a runtime or a ring is not to be had. Workers that were begun end by themselves.
     pub(crate) async fn muster(
         listeners: Vec<TcpListener>,
         ring: &RingConfig,
@@ -66,10 +66,10 @@ impl Crew {
         Ok(Crew(members))
     }
 
-    /// Lets them serve.
+    /// Lets the workers serve.
     pub(crate) fn serve(self, broker: &Arc<Broker>) -> Serving {
         let serve = |member: Member| {
-            // One that has left has told, and has stopped the server.
+            // A worker that has ended has logged why, and has stopped the server.
             let _ = member.broker.send(Arc::clone(broker));
             (member.thread, member.ended)
         };
@@ -78,17 +78,17 @@ impl Crew {
 }
 
 impl Serving {
-    /// Waits until they have answered what is in flight, but no longer than they may take.
+    /// Waits until the workers have answered what is in flight, at most until `until`.
     ///
     /// # Errors
-    /// One has failed.
+    /// A worker has failed.
     pub(crate) async fn drain(
         self,
         stop: &watch::Sender<Stop>,
         until: Instant,
     ) -> anyhow::Result<()> {
         let (threads, ends): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
-        // No thread waits for them: there may be none to spare, and they may need it.
+        // No thread waits for the workers: the last one to be had may be the one they need.
         let all_ended = async {
             for ended in ends {
                 let _ = ended.await;
@@ -129,7 +129,7 @@ impl Member {
             if let Err(error) = &outcome {
                 tracing::error!("{named} failed: {error:#}");
             }
-            // A worker that ends by itself takes the server with it: half a server helps nobody.
+            // A worker that ends by itself stops the server: half a server helps no client.
             stop.send_modify(|stop| *stop = (*stop).max(Stop::Drain));
             outcome
         };

@@ -1,10 +1,9 @@
 //! The connections of one worker, and the sweep that ends those that take too long.
 //!
-//! A connection says which phase it is in; once a second the sweep compares how long it has been
-//! there with the phase's limit and, past it, shuts the socket down. Shutting down is the one way
-//! to end a connection from outside: whatever operation it has in the kernel ends by it (KERNEL.md,
-//! row 13), and its task then finds the end by itself. So the path of a request sets no timer, and
-//! there is one place that knows all time-outs.
+//! A connection notes its phase. Once a second the sweep compares the time in that phase with the
+//! phase's limit, and shuts the socket down past it. Only a shutdown ends a connection from
+//! outside: any operation in the kernel ends by it (KERNEL.md, row 13), and the connection's task
+//! then finds the end. So the path of a request sets no timer, and one place knows all time-outs.
 //!
 //! Where memory or places are short, the sweep also has the slowest give way
 //! ([`crate::broker::give_way`]).
@@ -28,7 +27,7 @@ use crate::broker::uploads::PROGRESS_BYTES;
 use crate::clock;
 use crate::config::settings::Settings;
 
-/// A connection that sends nothing keeps a large send buffer so long for its next answer.
+/// How long a connection that sends nothing keeps a large send buffer for its next answer.
 const LARGE_BUFFER_KEPT: Duration = Duration::from_secs(1);
 
 /// What a connection is doing.
@@ -44,30 +43,30 @@ pub(crate) enum Phase {
     Sending,
 }
 
-/// What the sweep sees of a connection.
+/// What the sweep knows of a connection.
 #[derive(Debug)]
 pub(crate) struct Vitals {
     socket: Rc<Socket>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
     taken_bytes: Cell<u64>,
-    /// It was ended from outside; its task has not found out yet.
+    /// The sweep has ended it; its task has not found out yet.
     is_cut: Cell<bool>,
     upload: Upload,
     /// The send buffer, as the kernel counts it, and the share it comes from.
     buffer_bytes: Cell<u64>,
     send_memory: Option<Arc<SendMemory>>,
-    /// What the answer that is being sent has been granted.
+    /// The share of memory for the answer that is being sent.
     answer_bytes: Cell<u64>,
 }
 
 /// A frame for which a share of the memory for requests has been granted.
 #[derive(Debug)]
 struct Upload {
-    /// 0: there is none.
+    /// 0: no share.
     granted_bytes: Cell<u64>,
     progress_at: Cell<Instant>,
-    /// What has been received since.
+    /// Bytes received since.
     received_bytes: Cell<u64>,
 }
 
@@ -94,7 +93,7 @@ impl PhaseLimits {
         }
     }
 
-    /// Whether a connection that has been in `phase` for `lasted` has overstayed.
+    /// Whether a connection has been in `phase` for too long.
     fn overstayed(&self, phase: Phase, lasted: Duration) -> bool {
         match phase {
             Phase::Idle => lasted > self.idle,
@@ -149,18 +148,18 @@ impl Vitals {
         self.phase.get()
     }
 
-    /// A share of so many bytes for a frame has been granted; 0: given back.
+    /// Notes a share of so many bytes for a frame; 0: given back.
     pub(crate) fn note_grant(&self, granted_bytes: u64) {
         self.upload.granted_bytes.set(granted_bytes);
         self.upload.progress_at.set(clock::coarse_now());
     }
 
-    /// A share of so many bytes for an answer has been granted; 0: there is none.
+    /// Notes a share of so many bytes for an answer; 0: none.
     pub(crate) fn note_answer(&self, granted_bytes: u64) {
         self.answer_bytes.set(granted_bytes);
     }
 
-    /// Bytes of a frame have come.
+    /// Notes bytes of a frame.
     pub(crate) fn note_received(&self, len_bytes: u64) {
         if self.upload.granted_bytes.get() == 0 {
             return;
@@ -172,8 +171,8 @@ impl Vitals {
         }
     }
 
-    /// Whether a peer that is there has not taken all it was sent, on a socket that has been shut
-    /// down.
+    /// Whether the peer, still there, has not taken all that was sent on a socket that has been
+    /// shut down.
     pub(crate) fn holds_unsent(&self) -> bool {
         !self.is_cut.get() && self.socket.is_owed()
     }
@@ -188,7 +187,7 @@ impl Vitals {
         }
     }
 
-    /// Gives a large send buffer back once nothing is in it.
+    /// Gives a large send buffer back once it is empty.
     fn narrow(&self) {
         let Some(send_memory) = &self.send_memory else { return };
         let has_bytes = self.buffer_bytes.get();
@@ -205,7 +204,7 @@ impl Vitals {
         }
     }
 
-    /// Ends the connection, and with it what its peer has not taken.
+    /// Ends the connection and drops what its peer has not taken.
     fn cut(&self) {
         self.is_cut.set(true);
         if let Err(error) = self.socket.forget_unsent() {
@@ -214,7 +213,7 @@ impl Vitals {
         self.shut_down();
     }
 
-    /// What would come free, and how long it has made no progress, where this is short.
+    /// What would come free by ending it, and how long it has made no progress.
     fn candidate(&self, shortage: Shortage, now: Instant) -> Candidate {
         let (since, holds) = match (shortage, self.phase()) {
             (Shortage::Upload, Phase::Receiving) => {
@@ -230,7 +229,7 @@ impl Vitals {
         Candidate { idle: now.saturating_duration_since(since), holds }
     }
 
-    /// A peer that takes anything at all of its answer starts its time anew.
+    /// A peer that takes any part of its answer starts its time again.
     fn note_progress(&self, now: Instant) {
         let taken_bytes = self.socket.taken_bytes();
         if self.taken_bytes.replace(taken_bytes) != taken_bytes {
@@ -263,7 +262,7 @@ impl Connections {
         self.all.borrow().is_empty()
     }
 
-    /// Shuts down every connection that has overstayed in its phase, and says how many.
+    /// Shuts down every connection that has been in its phase for too long. Returns how many.
     pub(crate) fn sweep(&self, limits: PhaseLimits, now: Instant) -> usize {
         let all = self.all.borrow();
         let mut ended = 0;
@@ -286,12 +285,12 @@ impl Connections {
         ended
     }
 
-    /// Ends the slowest so that `wanted` of what is short comes free, as far as any are slow, and
-    /// says how many.
+    /// Ends the slowest connections until `wanted` of what is short comes free, as far as any are
+    /// slow. Returns how many.
     pub(crate) fn give_way(
         &self,
         shortage: Shortage,
-        patience: Duration,
+        idle_min: Duration,
         wanted: u64,
         now: Instant,
     ) -> usize {
@@ -301,15 +300,15 @@ impl Connections {
         let all = self.all.borrow();
         let candidate = |vitals: &Rc<Vitals>| vitals.candidate(shortage, now);
         let (cut, going_on): (Vec<_>, Vec<_>) = all.iter().partition(|v| v.is_cut.get());
-        // What is on its way to come free needs no others.
+        // What already comes free needs no others to end.
         let coming: u64 = cut.into_iter().map(candidate).map(|one| one.holds).sum();
         let candidates: Vec<_> = going_on.iter().copied().map(candidate).collect();
-        let slowest = slowest(&candidates, patience, wanted.saturating_sub(coming));
+        let slowest = slowest(&candidates, idle_min, wanted.saturating_sub(coming));
         slowest.iter().for_each(|at| going_on[*at].cut());
         slowest.len()
     }
 
-    /// No more requests: what has been received is still answered, then the connections end.
+    /// Takes no more requests. What has been received is still answered, then the connections end.
     pub(crate) fn stop_receiving(&self) {
         for vitals in self.all.borrow().iter() {
             vitals.shut_down_direction(Shutdown::Read);
@@ -335,7 +334,7 @@ mod tests {
     };
 
     #[test]
-    fn each_phase_has_its_own_patience() {
+    fn each_phase_has_a_limit_of_its_own() {
         let second = Duration::from_secs(1);
         assert!(!LIMITS.overstayed(Phase::Idle, LIMITS.idle));
         assert!(LIMITS.overstayed(Phase::Idle, LIMITS.idle + second));

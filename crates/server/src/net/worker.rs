@@ -1,7 +1,7 @@
 //! A worker: one thread, one runtime, one ring, the connections it accepted.
 //!
-//! Called by server at start. Every worker listens on the same address (SO_REUSEPORT), so the
-//! kernel spreads connections over them and no connection ever changes its thread.
+//! Begun by crew at start. Every worker listens on the same address (SO_REUSEPORT), so the kernel
+//! spreads connections over the workers, and no connection ever changes its thread.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -28,10 +28,10 @@ use crate::stop::{Stop, wait_for};
 /// How often the sweep looks for connections that take too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it looks while requests wait for memory.
+/// How often the sweep looks while requests wait for memory.
 const SHORTAGE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// After a failed accept (no descriptors left, say) the listener rests this long.
+/// How long the listener rests after a failed accept, with no descriptor left for example.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// What the connections of one thread share.
@@ -41,11 +41,11 @@ pub(crate) struct Worker {
     long: LongRequests,
     pub(crate) stop: watch::Receiver<Stop>,
     connections: Connections,
-    /// Connections refused for lack of a place since the last sweep.
+    /// Connections refused since the last sweep for lack of a place.
     refused: Cell<u64>,
-    /// What connections that give way may log.
+    /// Log budget for connections that give way.
     shortage_lines: LogBudget,
-    /// What peers that do not speak the protocol may log.
+    /// Log budget for peers that do not speak the protocol.
     pub(crate) stranger_lines: LogBudget,
     pub(crate) lines: ApiLines,
 }
@@ -57,21 +57,21 @@ pub(crate) struct Orders {
     /// Where requests go that would keep other connections waiting.
     pub(crate) long: LongRequests,
     pub(crate) stop: watch::Receiver<Stop>,
-    /// Told once it has all that it needs.
+    /// Sent once the worker has all that it needs.
     pub(crate) begun: oneshot::Sender<()>,
-    /// What to serve. It fails where the start is given up.
+    /// The broker to serve. Fails if the start is given up.
     pub(crate) broker: oneshot::Receiver<Arc<Broker>>,
 }
 
 /// Runs a worker on the calling thread until a stop is complete.
 ///
 /// # Errors
-/// The runtime or the ring cannot be made.
+/// The runtime or the ring is not to be had.
 pub(crate) fn run(orders: Orders) -> anyhow::Result<()> {
     let Orders { ring, listener, long, stop, begun, broker } = orders;
     block_on(async move {
         let ring = Ring::new(ring).context("cannot make a ring")?;
-        say_what_is_missing(&ring);
+        report_missing(&ring);
         let _ = begun.send(());
         let Ok(broker) = broker.await else { return Ok(()) };
         broker.metrics.watch_ring(ring.counters());
@@ -91,7 +91,7 @@ pub(crate) fn run(orders: Orders) -> anyhow::Result<()> {
         });
         tokio::select! {
             () = worker.serve(listener) => {}
-            // Without its driver nothing of this worker moves any more, nor can be waited for.
+            // Without its driver the ring is dead, and so is everything that waits on it.
             ended = &mut driver => bail!("the ring failed: {ended:?}"),
         }
         worker.ring.stop().await;
@@ -100,7 +100,7 @@ pub(crate) fn run(orders: Orders) -> anyhow::Result<()> {
 }
 
 impl Worker {
-    /// What a request that came on this socket is answered with.
+    /// The context of a request that came on this socket.
     pub(crate) fn context<'a>(&'a self, socket: &'a Rc<Socket>) -> RequestContext<'a> {
         let Worker { broker, ring, long, stop, lines, .. } = self;
         let connection = Some(OfConnection { socket, long });
@@ -141,7 +141,7 @@ impl Worker {
 
     /// Takes a new connection, or closes it at once when there are too many.
     fn admit(self: &Rc<Self>, stream: TcpStream) {
-        // A peer that has left already has no address; its connection ends with the first receive.
+        // A peer that has already left has no address; its connection ends with the first receive.
         let peer = stream.peer_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
         let settings = &self.broker.settings;
         let Some(place) = Place::take(&self.broker) else {
@@ -189,17 +189,16 @@ impl Worker {
         }
     }
 
-    /// Ends the slowest connections of this worker, so that its part of what is `wanted` comes
-    /// free.
+    /// Ends the slowest connections of this worker until its part of `wanted` comes free.
     fn give_way(&self, shortage: Shortage, wanted: u64) {
         let Broker { memory, settings, metrics, .. } = &*self.broker;
-        let patience = shortage.patience(wanted, memory.uploads.all_bytes());
+        let idle_min = shortage.idle_min(wanted, memory.uploads.all_bytes());
         let wanted = match shortage {
             Shortage::Upload | Shortage::Answer => wanted.div_ceil(settings.workers as u64),
-            // Each worker knows what is wanted of it.
+            // Each worker knows its own part.
             Shortage::Place | Shortage::SendBuffer => wanted,
         };
-        let ended = self.connections.give_way(shortage, patience, wanted, Instant::now());
+        let ended = self.connections.give_way(shortage, idle_min, wanted, Instant::now());
         if ended == 0 {
             return;
         }
@@ -209,7 +208,7 @@ impl Worker {
                 ended,
                 short = shortage.name(),
                 held_back,
-                "closed the slowest connections, since others wait"
+                "closed the slowest connections: others wait"
             );
         }
     }
@@ -222,8 +221,8 @@ impl Worker {
     }
 }
 
-/// A connection in the worker's list; leaves it when dropped, however its task ends: a stop waits
-/// for the list to be empty.
+/// A connection in the worker's list. It leaves the list when dropped, however its task ends: a
+/// stop waits until the list is empty.
 struct Listed {
     worker: Rc<Worker>,
     vitals: Rc<Vitals>,
@@ -259,8 +258,8 @@ impl Drop for Place {
     }
 }
 
-/// An operator who expects io_uring is told once why it is not there; the server runs without it.
-fn say_what_is_missing(ring: &Ring) {
+/// Logs once why io_uring is not there. The server runs without it.
+fn report_missing(ring: &Ring) {
     static SAID: Once = Once::new();
     if let Some(error) = ring.unavailable() {
         SAID.call_once(|| {
@@ -272,7 +271,7 @@ fn say_what_is_missing(ring: &Ring) {
     }
 }
 
-/// Runs `future` on tokio-uring's runtime, or on tokio's own where io_uring is not to be had.
+/// Runs `future` on tokio-uring's runtime, or on tokio's own where there is no io_uring.
 fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
     if let Ok(runtime) = tokio_uring::Runtime::new(&tokio_uring::builder()) {
         return Ok(runtime.block_on(future));

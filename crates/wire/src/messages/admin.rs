@@ -22,19 +22,19 @@ schema! {
         configs: Vec<CreatableTopicConfig> [0..],
     }
 
-    /// Where a partition shall be.
+    /// The brokers of a partition.
     CreatableReplicaAssignment {
         partition_index: i32 [0..],
         broker_ids: Vec<i32> [0..],
     }
 
-    /// One setting.
+    /// One config.
     CreatableTopicConfig {
         name: Str [0..],
         value: Option<Str> [0..],
     }
 
-    /// What became of them.
+    /// The outcomes.
     CreateTopicsResponse {
         throttle_time_ms: i32 [2..],
         topics: Vec<CreatableTopicResult> [0..],
@@ -52,7 +52,7 @@ schema! {
         configs: Option<Vec<CreatableTopicConfigs>> [5..],
     }
 
-    /// One setting as it is now.
+    /// One config with its value now.
     CreatableTopicConfigs {
         name: Str [5..],
         value: Option<Str> [5..],
@@ -67,7 +67,7 @@ schema! {
         timeout_ms: i32 [0..],
     }
 
-    /// What became of them.
+    /// The outcomes.
     DeleteTopicsResponse {
         throttle_time_ms: i32 [1..],
         responses: Vec<DeletableTopicResult> [0..],
@@ -80,7 +80,7 @@ schema! {
         error_message: Option<Str> [5..],
     }
 
-    /// Topics that shall have more partitions.
+    /// Topics to give more partitions.
     CreatePartitionsRequest {
         topics: Vec<CreatePartitionsTopic> [0..],
         timeout_ms: i32 [0..],
@@ -90,17 +90,17 @@ schema! {
     /// One topic.
     CreatePartitionsTopic {
         name: Str [0..],
-        /// Partitions it shall have then.
+        /// The number of partitions afterwards.
         count: i32 [0..],
         assignments: Option<Vec<CreatePartitionsAssignment>> [0..],
     }
 
-    /// Where a new partition shall be.
+    /// The brokers of a new partition.
     CreatePartitionsAssignment {
         broker_ids: Vec<i32> [0..],
     }
 
-    /// What became of them.
+    /// The outcomes.
     CreatePartitionsResponse {
         throttle_time_ms: i32 [0..],
         results: Vec<CreatePartitionsTopicResult> [0..],

@@ -1,17 +1,17 @@
-//! ApiVersions (18): what a client asks before anything else.
+//! ApiVersions (18): a client's first request.
 
 use crate::api::SUPPORTED;
 use crate::schema::schema;
 use crate::{ErrorCode, Label, Str};
 
 schema! {
-    /// Who asks.
+    /// The client's software.
     ApiVersionsRequest {
         client_software_name: Label [3..],
         client_software_version: Label [3..],
     }
 
-    /// What there is.
+    /// The APIs and their versions.
     ApiVersionsResponse {
         error_code: ErrorCode [0..],
         api_keys: Vec<ApiVersion> [0..],

@@ -4,7 +4,7 @@ use crate::schema::schema;
 use crate::{ErrorCode, Str};
 
 schema! {
-    /// Whose settings to describe.
+    /// Topics and brokers whose configs to describe.
     DescribeConfigsRequest {
         resources: Vec<DescribeConfigsResource> [0..],
         include_synonyms: bool [1..],
@@ -20,7 +20,7 @@ schema! {
         configuration_keys: Option<Vec<Str>> [0..],
     }
 
-    /// The settings.
+    /// The configs.
     DescribeConfigsResponse {
         throttle_time_ms: i32 [0..],
         results: Vec<DescribeConfigsResult> [0..],
@@ -35,7 +35,7 @@ schema! {
         configs: Vec<DescribeConfigsResourceResult> [0..],
     }
 
-    /// One setting.
+    /// One config.
     DescribeConfigsResourceResult {
         name: Str [0..],
         value: Option<Str> [0..],
@@ -49,14 +49,14 @@ schema! {
         documentation: Option<Str> [3..],
     }
 
-    /// Where else the setting could come from.
+    /// Another source of the config.
     DescribeConfigsSynonym {
         name: Str [1..],
         value: Option<Str> [1..],
         source: i8 [1..],
     }
 
-    /// Settings to change.
+    /// Configs to change.
     IncrementalAlterConfigsRequest {
         resources: Vec<AlterConfigsResource> [0..],
         validate_only: bool [0..],
@@ -69,7 +69,7 @@ schema! {
         configs: Vec<AlterableConfig> [0..],
     }
 
-    /// One setting.
+    /// One config.
     AlterableConfig {
         name: Str [0..],
         /// 0 set, 1 delete, 2 append, 3 subtract.
@@ -77,7 +77,7 @@ schema! {
         value: Option<Str> [0..],
     }
 
-    /// What became of them.
+    /// The outcomes.
     IncrementalAlterConfigsResponse {
         throttle_time_ms: i32 [0..],
         responses: Vec<AlterConfigsResourceResponse> [0..],

@@ -4,7 +4,7 @@ use crate::schema::schema;
 use crate::{ErrorCode, Few, Label, Records, Str};
 
 schema! {
-    /// Where to read on, partition by partition, and how much.
+    /// Offsets to read from, partition by partition, and limits.
     FetchRequest {
         cluster_id: Option<Str> [12.., tag 0],
         /// -1 for a consumer.
@@ -33,7 +33,7 @@ schema! {
         current_leader_epoch: i32 [9..] = -1,
         fetch_offset: i64 [0..],
         last_fetched_epoch: i32 [12..] = -1,
-        /// A follower's own.
+        /// A follower's own log start.
         log_start_offset: i64 [5..] = -1,
         partition_max_bytes: i32 [0..],
     }
@@ -74,13 +74,13 @@ schema! {
         records: Records [0..],
     }
 
-    /// Where a follower's log leaves the leader's (KIP-595); -1 means it does not.
+    /// Where a follower's log diverges from the leader's (KIP-595); -1 if it does not.
     EpochEndOffset {
         epoch: i32 [12..] = -1,
         end_offset: i64 [12..] = -1,
     }
 
-    /// Who leads; -1 means not known.
+    /// The leader; -1 if it is not known.
     LeaderIdAndEpoch {
         leader_id: i32 [12..] = -1,
         leader_epoch: i32 [12..] = -1,

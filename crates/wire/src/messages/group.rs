@@ -7,7 +7,7 @@ use crate::schema::schema;
 use crate::{ErrorCode, Label, Str};
 
 schema! {
-    /// Whose coordinator to find.
+    /// The keys whose coordinator to find.
     FindCoordinatorRequest {
         key: Str [0..=3],
         /// 0 group, 1 transaction.
@@ -36,7 +36,7 @@ schema! {
         error_message: Option<Str> [4..],
     }
 
-    /// A member comes, or comes again.
+    /// A member joins, or joins again.
     JoinGroupRequest {
         group_id: Str [0..],
         session_timeout_ms: i32 [0..],
@@ -48,13 +48,13 @@ schema! {
         reason: Option<Label> [8..],
     }
 
-    /// One way to assign partitions, with what the member has to say about it.
+    /// One protocol of a member, with its metadata.
     JoinGroupRequestProtocol {
         name: Str [0..],
         metadata: Bytes [0..],
     }
 
-    /// The new generation; the leader is told of all members.
+    /// The new generation; the leader's answer has all members.
     JoinGroupResponse {
         throttle_time_ms: i32 [2..],
         error_code: ErrorCode [0..],
@@ -74,7 +74,7 @@ schema! {
         metadata: Bytes [0..],
     }
 
-    /// The leader brings the assignments, the others ask for theirs.
+    /// The leader brings the assignments; other members ask for theirs.
     SyncGroupRequest {
         group_id: Str [0..],
         generation_id: i32 [0..],
@@ -114,7 +114,7 @@ schema! {
         error_code: ErrorCode [0..],
     }
 
-    /// A member goes; from version 3 on, `members` do.
+    /// A member leaves; from version 3 on, several `members` do.
     LeaveGroupRequest {
         group_id: Str [0..],
         member_id: Str [0..=2],
@@ -128,7 +128,7 @@ schema! {
         reason: Option<Label> [5..],
     }
 
-    /// Whether they are gone.
+    /// The outcomes.
     LeaveGroupResponse {
         throttle_time_ms: i32 [1..],
         error_code: ErrorCode [0..],
@@ -142,7 +142,7 @@ schema! {
         error_code: ErrorCode [3..],
     }
 
-    /// How far a group has come.
+    /// Offsets that a group commits.
     OffsetCommitRequest {
         group_id: Str [0..],
         generation_id_or_member_epoch: i32 [1..] = -1,
@@ -166,7 +166,7 @@ schema! {
         committed_metadata: Option<Label> [0..],
     }
 
-    /// Whether it is kept.
+    /// The outcomes.
     OffsetCommitResponse {
         throttle_time_ms: i32 [3..],
         topics: Vec<OffsetCommitResponseTopic> [0..],
@@ -184,10 +184,10 @@ schema! {
         error_code: ErrorCode [0..],
     }
 
-    /// Asks how far a group has come; from version 8 on, `groups` have.
+    /// Asks for a group's committed offsets; from version 8 on, for those of `groups`.
     OffsetFetchRequest {
         group_id: Str [0..=7],
-        /// Null means all the group has.
+        /// Null means all topics with commits of the group.
         topics: Option<Vec<OffsetFetchRequestTopic>> [0..=7, null 2..],
         groups: Vec<OffsetFetchRequestGroup> [8..],
         require_stable: bool [7..],
@@ -196,7 +196,7 @@ schema! {
     /// One group.
     OffsetFetchRequestGroup {
         group_id: Str [8..],
-        /// Null means all the group has.
+        /// Null means all topics with commits of the group.
         topics: Option<Vec<OffsetFetchRequestTopic>> [8..],
     }
 
@@ -206,7 +206,7 @@ schema! {
         partition_indexes: Vec<i32> [0..],
     }
 
-    /// How far; from version 8 on in `groups`.
+    /// The committed offsets; from version 8 on in `groups`.
     OffsetFetchResponse {
         throttle_time_ms: i32 [3..],
         topics: Vec<OffsetFetchResponseTopic> [0..=7],

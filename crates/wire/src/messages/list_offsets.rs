@@ -4,7 +4,7 @@ use crate::schema::schema;
 use crate::{ErrorCode, Str};
 
 schema! {
-    /// Which offset a timestamp stands for.
+    /// Timestamps whose offsets to find.
     ListOffsetsRequest {
         /// -1 for a consumer.
         replica_id: i32 [0..] = -1,

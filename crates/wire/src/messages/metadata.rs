@@ -1,15 +1,15 @@
-//! Metadata (3) and DescribeCluster (60): who is there and who leads what.
+//! Metadata (3) and DescribeCluster (60): brokers, topics, leaders.
 
 use crate::schema::schema;
 use crate::{ErrorCode, Few, Str};
 
-/// What stands for "authorized operations were not asked for".
+/// Authorized operations, where a request does not ask for them.
 pub const NO_AUTHORIZED_OPERATIONS: i32 = i32::MIN;
 
 schema! {
-    /// Which topics to describe.
+    /// The topics to describe.
     MetadataRequest {
-        /// Null means all topics. Version 0 says it by an empty array, which is decoded as null.
+        /// Null means all topics. In version 0 an empty array means that, and is decoded as null.
         topics: Option<Vec<MetadataRequestTopic>> [0.., null 1..],
         allow_auto_topic_creation: bool [4..] = true,
         include_cluster_authorized_operations: bool [8..],
@@ -88,7 +88,7 @@ schema! {
 }
 
 impl MetadataRequest {
-    /// Makes a request decoded in version 0, which has no null, mean what later versions mean.
+    /// Gives a request of version 0, which has no null, the meaning of later versions.
     pub(crate) fn empty_means_all(&mut self) {
         self.topics.take_if(|topics| topics.is_empty());
     }

@@ -7,7 +7,7 @@ schema! {
     /// Batches for partitions.
     ProduceRequest {
         transactional_id: Option<Str> [3..],
-        /// 0 (no answer at all), 1 (the leader has it) or -1 (all replicas in sync have it).
+        /// 0 (no answer), 1 (the leader has it) or -1 (all in-sync replicas have it).
         acks: i16 [0..],
         timeout_ms: i32 [0..],
         topic_data: Few<TopicProduceData> [0..],
@@ -25,7 +25,7 @@ schema! {
         records: Records [0..],
     }
 
-    /// Where the batches went.
+    /// The offsets of the batches.
     ProduceResponse {
         responses: Few<TopicProduceResponse> [0..],
         throttle_time_ms: i32 [1..],
@@ -49,7 +49,7 @@ schema! {
         error_message: Option<Str> [8..],
     }
 
-    /// A record that made its batch be refused (KIP-467).
+    /// A record for which its batch was refused (KIP-467).
     BatchIndexAndErrorMessage {
         batch_index: i32 [8..],
         batch_index_error_message: Option<Str> [8..],

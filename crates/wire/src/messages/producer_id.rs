@@ -1,4 +1,4 @@
-//! InitProducerId (22): what makes a producer idempotent.
+//! InitProducerId (22): a producer id for idempotence.
 
 use crate::schema::schema;
 use crate::{ErrorCode, Str};

@@ -1,4 +1,4 @@
-//! One record of `__consumer_offsets`, taken apart. Pure.
+//! Decodes one record of `__consumer_offsets`. Pure.
 //!
 //! ```text
 //!   key:    type i16 (0 and 1: a commit) · group · topic · partition i32
@@ -6,9 +6,9 @@
 //!           commit time i64 · expire time i64 (1 only) · tagged topic id (4, which is flexible)
 //! ```
 //!
-//! The layouts are those of the schemas in Kafka's kafka-group-coordinator jar (4.4.0). All other
-//! types of key are about groups' members and assignments, which do not outlive their sessions:
-//! they are passed over.
+//! The layouts are those of the schemas in Kafka's kafka-group-coordinator jar (4.4.0). Other types
+//! of key are about groups' members and assignments, which do not outlive their sessions: they are
+//! skipped.
 
 use penstock_storage::TopicId;
 
@@ -17,10 +17,10 @@ use penstock_coordinator::Committed;
 
 /// Tag of `topicId` in a value.
 const TOPIC_ID: u32 = 0;
-/// Kafka's null: the coordinator knew none.
+/// Kafka's null: the coordinator knew no id.
 const NO_TOPIC_ID: TopicId = TopicId([0; 16]);
 
-/// What a commit is about.
+/// The key of a commit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CommitKey {
     pub(super) group: String,
@@ -28,20 +28,20 @@ pub(super) struct CommitKey {
     pub(super) partition: i32,
 }
 
-/// What was committed.
+/// The value of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CommitValue {
     pub(super) committed: Committed,
-    /// When, in milliseconds since 1970.
+    /// The commit time, in milliseconds since 1970.
     pub(super) committed_ms: i64,
-    /// When the client wanted it to be forgotten, in milliseconds since 1970.
+    /// The expiry that the client asked for, in milliseconds since 1970.
     pub(super) expires_ms: Option<i64>,
-    /// Of the topic that was meant, where the version says it.
+    /// The topic's id, in versions that have it.
     pub(super) topic_id: Option<TopicId>,
 }
 
 impl CommitKey {
-    /// `None`: not about a commit.
+    /// `None`: not the key of a commit.
     pub(super) fn decode(key: &[u8]) -> Taken<Option<CommitKey>> {
         let mut fields = Fields::new(key);
         if !matches!(fields.i16()?, 0 | 1) {

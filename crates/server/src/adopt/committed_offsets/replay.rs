@@ -1,12 +1,12 @@
-//! What one partition of `__consumer_offsets` says so far. Pure.
+//! The state of one partition of `__consumer_offsets` after some of its records. Pure.
 //!
 //! ```text
 //!   [ commit a=5 ][ transaction of producer 7: b=9 ][ commit b=3 ][ COMMIT 7 ][ a: null ]
 //!      a=5           waits                             b=3          b stays 3    a is gone
 //! ```
 //!
-//! A transaction's commits count when its COMMIT marker comes, and never override what was written
-//! after them, as in Kafka's own coordinator. A deletion deletes what waits as well.
+//! A transaction's commits count once its COMMIT marker comes, and never override later records, as
+//! in Kafka's own coordinator. A deletion also deletes commits of open transactions.
 
 use std::collections::BTreeMap;
 
@@ -19,19 +19,20 @@ use super::record::{CommitKey, CommitValue};
 const ABORT: i16 = 0;
 const COMMIT: i16 = 1;
 
-/// With the offset of the record that brought each.
+/// Each with the offset of its record.
 type Commits = BTreeMap<CommitKey, (i64, CommitValue)>;
 
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     commits: Commits,
-    /// Of transactions that have not ended, by producer id.
+    /// Commits of transactions that have not ended, by producer id.
     undecided: BTreeMap<i64, Commits>,
 }
 
 impl Replay {
-    /// One batch, its body not or no longer compressed. Passes over records that cannot be read and
-    /// counts them: an older commit stands then, from which the group reads some records again.
+    /// Applies one batch, whose body is not, or no longer, compressed. Unreadable records are
+    /// skipped and counted: an older commit counts then, from which the group reads some records
+    /// again.
     pub(super) fn apply(&mut self, header: &BatchHeader, body: &[u8], report: &mut Report) {
         for record in Records::new(header, body) {
             let outcome = match &record {
@@ -63,7 +64,7 @@ impl Replay {
         Ok(())
     }
 
-    /// The marker's key is a version and a type; other types end nothing.
+    /// The marker's key is a version and a type. Other types end nothing.
     fn end_transaction(&mut self, producer_id: i64, key: &[u8]) -> Result<(), &'static str> {
         let [_, _, high, low, ..] = key else { return Err("a control record has no type") };
         let kind = i16::from_be_bytes([*high, *low]);
@@ -79,7 +80,7 @@ impl Replay {
         Ok(())
     }
 
-    /// What is true when the partition is over: nothing of transactions that have not ended.
+    /// The final state. Transactions that have not ended are left out.
     pub(super) fn finish(
         self,
         report: &mut Report,

@@ -1,4 +1,4 @@
-//! Committed offsets from hand-made bytes: which commit holds, and what is passed over.
+//! Committed offsets from hand-made bytes: which commit counts, and what is skipped.
 
 use super::*;
 use crate::adopt::hand_made::{
@@ -227,7 +227,7 @@ fn compressed_batches_are_given_to_the_codec() {
     compressed[17..21].copy_from_slice(&crc.to_be_bytes());
     let directory = Directory::new();
     directory.segment(0, 0, &[compressed]);
-    // A codec that changes nothing is enough to see that it is asked.
+    // A codec that changes nothing suffices to see that it is called.
     let same =
         |codec, body: &[u8]| (codec == Codec::Zstd).then(|| body.to_vec()).ok_or_else(String::new);
     let read = read(directory.0.path(), &same, &|_| None, NOW_MS).unwrap();

@@ -1,13 +1,12 @@
-//! One record of the metadata log, taken apart. Pure.
+//! Decodes one record of the metadata log. Pure.
 //!
 //! ```text
 //!   value:  frame version (1) · type · version · fields · tagged fields
 //!           the first three are unsigned varints; strings and arrays are compact
 //! ```
 //!
-//! The layouts are those of the schemas that Kafka's kafka-metadata jar ships (4.4.0). A known type
-//! in a version that is not there is an error: its fields may lie elsewhere. Unknown types are
-//! passed over.
+//! The layouts are those of the schemas in Kafka's kafka-metadata jar (4.4.0). A known type in an
+//! unknown version is an error: its fields may be elsewhere. Unknown types are skipped.
 
 use penstock_storage::TopicId;
 
@@ -40,17 +39,17 @@ pub(super) enum MetadataRecord {
     BeginTransaction,
     EndTransaction,
     AbortTransaction,
-    /// Nothing that is looked for here.
+    /// A type without meaning for topics and configs.
     Other,
 }
 
-/// What a config applies to.
+/// The resource of a config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Resource {
     Topic(String),
     /// A node id, or "" for the default of the whole cluster.
     Broker(String),
-    /// Groups, client metrics and what is still to come.
+    /// Groups, client metrics and later types.
     Other,
 }
 
@@ -75,7 +74,7 @@ impl MetadataRecord {
 
 type Decode = fn(&mut Fields<'_>) -> Taken<MetadataRecord>;
 
-/// Name, newest version and decoder of the types that matter.
+/// Name, newest version and decoder of the types that are needed.
 fn layout(kind: u32) -> Option<(&'static str, u32, Decode)> {
     Some(match kind {
         2 => ("TopicRecord", 0, topic),
@@ -97,7 +96,7 @@ fn topic(fields: &mut Fields<'_>) -> Taken<MetadataRecord> {
     Ok(MetadataRecord::Topic { name, id: fields.topic_id()? })
 }
 
-/// Behind the replicas all versions say who is in sync and who leads: nothing for here.
+/// All versions have the in-sync replicas and the leader behind the replicas: not needed here.
 fn partition(fields: &mut Fields<'_>) -> Taken<MetadataRecord> {
     let (partition, topic) = (partition_id(fields)?, fields.topic_id()?);
     let replicas = fields.compact_i32s()?.ok_or("the replicas are null")?;

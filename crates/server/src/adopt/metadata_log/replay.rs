@@ -1,5 +1,5 @@
-//! What the metadata log says so far: each record changes it, none inside a transaction before its
-//! end. Pure.
+//! The state of the metadata log after some of its records. Records inside a transaction count at
+//! its end. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use penstock_storage::TopicId;
 use super::record::{MetadataRecord, Resource};
 use super::{Metadata, TopicMetadata};
 
-/// Topics by id, since that is how partitions and deletions name them.
+/// Topics by id, as partitions and deletions name them.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     topics: BTreeMap<[u8; 16], Topic>,
@@ -26,7 +26,7 @@ struct Topic {
 
 impl Replay {
     /// # Errors
-    /// The record cannot follow those before it; in words.
+    /// The record cannot follow those before it; as a message.
     pub(super) fn apply(&mut self, record: MetadataRecord) -> Result<(), String> {
         use MetadataRecord as R;
         match (record, self.transaction.take()) {
@@ -69,13 +69,13 @@ impl Replay {
                 };
                 set(all, of, name, value);
             }
-            // Transactions are `apply`'s.
+            // `apply` handles transactions.
             _ => {}
         }
         Ok(())
     }
 
-    /// What is true when the log is over. The records of a transaction that has no end are not.
+    /// The final state. Records of a transaction without an end are left out.
     pub(super) fn finish(mut self) -> Metadata {
         let mut topics = BTreeMap::new();
         for (id, topic) in self.topics {
@@ -87,7 +87,7 @@ impl Replay {
     }
 }
 
-/// No value deletes; a resource without configs is not kept.
+/// A null value deletes. A resource without configs is not kept.
 fn set(
     all: &mut BTreeMap<String, BTreeMap<String, String>>,
     of: String,

@@ -1,5 +1,4 @@
-//! The metadata log from hand-made bytes: every kind of record, snapshots, what may be torn and
-//! what may not.
+//! The metadata log from hand-made bytes: every kind of record, snapshots, and what may be torn.
 
 use std::path::PathBuf;
 
@@ -18,7 +17,7 @@ fn topic(name: &str, id: [u8; 16]) -> Vec<u8> {
 }
 
 fn partition(id: [u8; 16], partition: i32, replica: i32) -> Vec<u8> {
-    // What follows the replicas is not looked at: here it is not even there.
+    // Fields behind the replicas are not read; here they are not even there.
     record(3, 2, &[&partition.to_be_bytes(), &id, &[2], &replica.to_be_bytes()])
 }
 

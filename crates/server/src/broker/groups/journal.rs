@@ -1,5 +1,4 @@
-//! `penstock-offsets.journal`: every change of committed offsets, in the order they were
-//! acknowledged.
+//! `penstock-offsets.journal`: every change of committed offsets in the order of acknowledgement.
 //!
 //! ```text
 //! record:  length u32 · crc32c u32 · body                       length and crc are the body's
@@ -9,10 +8,11 @@
 //! str:     length u16 · UTF-8                                       integers are big-endian
 //! ```
 //!
-//! A record is in the page cache before its commit is acknowledged, or on the disk with
-//! `--durability fsync`. A sync that fails ends the journal until it is opened anew. A later record
-//! overrides an earlier one; when too much of the file is overridden, it is written anew beside and
-//! renamed over. Reading is in reading.rs. Plain blocking I/O: called by the commits' thread only.
+//! A record is in the page cache before its commit is acknowledged; with `--durability fsync` it is
+//! on the disk. A failed sync takes the journal offline until the next start. A later record
+//! overrides an earlier one. When most of the file is overridden, a new file is written beside it
+//! and renamed over it. record.rs has one record, reading.rs the whole file. Plain blocking I/O:
+//! called by the offset store's thread only.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -20,21 +20,18 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use penstock_storage::is_no_room;
-use penstock_wire::Str;
 
 use crate::config::durability::Durability;
-use penstock_coordinator::{Change, Commit, Committed, Offsets};
+use penstock_coordinator::{Commit, Offsets};
 
 mod reading;
+mod record;
 
 use reading::{Record, Records};
+pub(super) use record::encode;
+use record::{decode, encode_commit};
 
-const COMMIT: u8 = 1;
-const FORGET: u8 = 2;
-const KINDS: [u8; 2] = [COMMIT, FORGET];
-const PREFIX_BYTES: usize = 8;
-
-/// A file smaller than this is not worth compacting.
+/// Smaller files are not compacted.
 const COMPACT_MIN_BYTES: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug)]
@@ -42,15 +39,15 @@ pub(crate) struct Journal {
     path: PathBuf,
     file: File,
     len_bytes: u64,
-    /// A compaction failed: none is tried before the file has grown to this.
+    /// After a failed compaction, the size at which the next one is tried.
     compact_from_bytes: u64,
-    /// The file goes on behind that, with what was refused: it is cut before the next append.
+    /// Whether refused records lie behind that: they are cut before the next append.
     is_torn: bool,
-    /// A sync failed: nobody knows what is on the disk.
+    /// Whether a sync failed, so that the content of the disk is unknown.
     is_offline: bool,
 }
 
-/// Why a journal cannot be used.
+/// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JournalError {
     #[error("cannot read or write the journal: {0}")]
@@ -61,12 +58,12 @@ pub(crate) enum JournalError {
 
 impl Journal {
     /// Reads the journal, or begins an empty one. A torn tail was never acknowledged, or its disk
-    /// lied: it is cut off. What is damaged before sound records is skipped and stays until the
-    /// next compaction. Both are said.
+    /// lied: it is cut off. Damage before sound records is skipped and stays until the next
+    /// compaction. Both are logged.
     ///
-    /// With [`Durability::Fsync`] what was read is synced: a killed server may have left it in the
-    /// page cache. If that fails, which is said, it can be read all the same, and nothing is
-    /// appended.
+    /// With [`Durability::Fsync`], a start syncs the journal before it serves offsets from it: a
+    /// killed server may have left them in the page cache. If that sync fails, which is logged,
+    /// offsets are served and none are appended.
     ///
     /// # Errors
     /// The disk fails, or a newer program wrote the file.
@@ -77,7 +74,7 @@ impl Journal {
         let file =
             File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
         let file_bytes = file.metadata()?.len();
-        // Whoever made or renamed it may have died before its name was on the disk.
+        // A server may have died between the rename and the sync of the directory.
         directory_of(&path)?.sync_all()?;
         let mut records = Records::of(&file, file_bytes);
         let mut offsets = Offsets::default();
@@ -100,7 +97,7 @@ impl Journal {
         }
         match journal.cut() {
             Err(error) if is_no_room(&error) => {
-                tracing::warn!(path = %journal.path.display(), %error, "it is cut when there is room");
+                tracing::warn!(path = %journal.path.display(), %error, "the tail is cut when there is room");
             }
             cut => cut?,
         }
@@ -116,9 +113,9 @@ impl Journal {
     /// Appends records that [`encode`] made.
     ///
     /// # Errors
-    /// The disk fails. What came into the file is cut off again or, if even that fails, before the
-    /// next append: the commit counts as not made. Records are never written over such a tail:
-    /// whole ones behind them would be read as later ones.
+    /// The disk fails. The bytes that got into the file are cut off, at the latest before the next
+    /// append: the commit was not made. Records are never written over such a tail, since whole
+    /// records in it would be read as later ones.
     pub(crate) fn append(&mut self, records: &[u8]) -> io::Result<()> {
         if self.is_offline {
             return Err(io::Error::other("offline since a sync failed"));
@@ -126,7 +123,7 @@ impl Journal {
         self.cut()?;
         if let Err(error) = self.file.write_all_at(records, self.len_bytes) {
             self.is_torn = true;
-            // Tried again by the next append.
+            // The next append tries again.
             let _ = self.cut();
             return Err(error);
         }
@@ -134,7 +131,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes the file end where its records do.
+    /// Cuts the file behind its last record.
     fn cut(&mut self) -> io::Result<()> {
         if self.is_torn {
             self.file.set_len(self.len_bytes)?;
@@ -143,12 +140,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Appends records and makes them survive a power cut.
+    /// Appends records durably: they survive a power cut.
     ///
     /// # Errors
-    /// The disk fails. What came into the file is cut off again. After a sync that failed nobody
-    /// knows whether it reached the disk nevertheless: nothing is appended any more, and only a
-    /// power cut before the cut gets there can bring the records back.
+    /// The disk fails. The appended bytes are cut off. After a failed sync it is unknown whether
+    /// they are on the disk, so nothing is appended any more. Only a power cut before the cut
+    /// reaches the disk can bring the records back.
     pub(crate) fn append_durably(&mut self, records: &[u8]) -> io::Result<()> {
         let before_bytes = self.len_bytes;
         self.append(records)?;
@@ -160,7 +157,7 @@ impl Journal {
         })
     }
 
-    /// Whether more than half of the file is overridden; `offsets` is what it comes to.
+    /// Whether more than half of the file is overridden. `offsets` is its current content.
     pub(crate) fn needs_compaction(&self, offsets: &Offsets) -> bool {
         !self.is_offline
             && self.len_bytes > COMPACT_MIN_BYTES
@@ -168,15 +165,15 @@ impl Journal {
             && self.len_bytes > 2 * offsets.size_bytes() as u64
     }
 
-    /// Writes the file anew with `commits` alone, durably, and puts it in the old one's place.
+    /// Writes a new file with `commits` alone, durably, and renames it over the old one.
     ///
     /// # Errors
-    /// The disk fails; the old file stays in use, unless it is the new one's name that cannot be
-    /// synced: then the journal is offline.
+    /// The disk fails. The old file stays in use, with one exception: if only the new name cannot
+    /// be synced, the journal is offline.
     pub(crate) fn compact(&mut self, commits: Vec<Commit>) -> io::Result<()> {
         let beside = self.path.with_extension("journal.new");
         self.replace_by(&beside, commits).inspect_err(|_| {
-            // What was written so far takes room that commits need.
+            // The unfinished file takes room that commits need.
             let _ = std::fs::remove_file(&beside);
             self.compact_from_bytes = self.len_bytes + COMPACT_MIN_BYTES;
         })
@@ -195,7 +192,8 @@ impl Journal {
         writer.flush()?;
         drop(writer);
         file.sync_all()?;
-        // Before the name is taken over: one that cannot be opened then would leave it unsynced.
+        // Opened before the rename: a directory that cannot be opened afterwards would leave the
+        // name unsynced.
         let directory = directory_of(&self.path)?;
         std::fs::rename(beside, &self.path)?;
         (self.file, self.len_bytes, self.is_torn) = (file, len_bytes, false);
@@ -204,7 +202,7 @@ impl Journal {
         synced
     }
 
-    /// Makes what was appended survive a power cut.
+    /// Makes appended records survive a power cut.
     ///
     /// # Errors
     /// The disk fails; nothing is appended any more.
@@ -219,92 +217,12 @@ fn directory_of(path: &Path) -> io::Result<File> {
     File::open(path.parent().unwrap_or(Path::new(".")))
 }
 
-/// A whole record. Strings come out of frames or this file: they fit 16 bits.
-pub(crate) fn encode(change: &Change) -> Vec<u8> {
-    match change {
-        Change::Commit(commit) => encode_commit(commit),
-        Change::Forget { topic } => framed(|record| {
-            record.push(FORGET);
-            put_str(record, topic);
-        }),
-    }
-}
-
-fn encode_commit(commit: &Commit) -> Vec<u8> {
-    framed(|record| {
-        record.push(COMMIT);
-        put_str(record, &commit.group);
-        record.extend((commit.entries.len() as u32).to_be_bytes());
-        for (topic, partition, at) in &commit.entries {
-            put_str(record, topic);
-            record.extend(partition.to_be_bytes());
-            record.extend(at.offset.to_be_bytes());
-            record.extend(at.leader_epoch.to_be_bytes());
-            put_str(record, &at.metadata);
-        }
-    })
-}
-
-fn framed(put_body: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut record = vec![0; PREFIX_BYTES];
-    put_body(&mut record);
-    let body = &record[PREFIX_BYTES..];
-    let (len_bytes, crc) = (body.len() as u32, crc_fast::crc32_iscsi(body));
-    record[..4].copy_from_slice(&len_bytes.to_be_bytes());
-    record[4..PREFIX_BYTES].copy_from_slice(&crc.to_be_bytes());
-    record
-}
-
-fn put_str(record: &mut Vec<u8>, text: &str) {
-    let len_bytes = u16::try_from(text.len()).expect("the protocol's strings are below 32 KiB");
-    record.extend(len_bytes.to_be_bytes());
-    record.extend(text.as_bytes());
-}
-
-/// `None`: not a body of a kind that is known here.
-fn decode(body: &[u8]) -> Option<Change> {
-    let mut rest = body;
-    let [kind] = take(&mut rest)?;
-    let change = match kind {
-        COMMIT => Change::Commit(decode_commit(&mut rest)?),
-        FORGET => Change::Forget { topic: take_str(&mut rest)? },
-        _ => return None,
-    };
-    rest.is_empty().then_some(change)
-}
-
-fn decode_commit(rest: &mut &[u8]) -> Option<Commit> {
-    let group = take_str(rest)?;
-    let count = u32::from_be_bytes(take(rest)?);
-    let mut entries = Vec::new();
-    for _ in 0..count {
-        let topic = take_str(rest)?;
-        let partition = i32::from_be_bytes(take(rest)?);
-        let offset = i64::from_be_bytes(take(rest)?);
-        let leader_epoch = i32::from_be_bytes(take(rest)?);
-        let metadata = take_str(rest)?;
-        entries.push((topic, partition, Committed { offset, leader_epoch, metadata }));
-    }
-    Some(Commit { group, entries })
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, left) = rest.split_first_chunk()?;
-    *rest = left;
-    Some(*taken)
-}
-
-fn take_str(rest: &mut &[u8]) -> Option<Str> {
-    let len_bytes = u16::from_be_bytes(take(rest)?);
-    let (text, left) = rest.split_at_checked(usize::from(len_bytes))?;
-    *rest = left;
-    Some(std::str::from_utf8(text).ok()?.into())
-}
-
 #[cfg(test)]
 mod tests {
+    use penstock_coordinator::{Change, Committed};
     use proptest::prelude::*;
 
+    use super::record::{KINDS, PREFIX_BYTES};
     use super::*;
 
     fn commit_of(group: &str, partition: i32, offset: i64) -> Commit {
@@ -448,7 +366,8 @@ mod tests {
         assert_eq!(again.get("b", "topic", 0).unwrap().offset, 5);
     }
 
-    /// It was begun anew behind every commit, and filled the disk with what it had written so far.
+    /// A failed compaction was begun again after every commit, and filled the disk with unfinished
+    /// files.
     #[test]
     fn a_compaction_that_fails_leaves_nothing_and_waits_until_the_journal_has_grown() {
         let dir = tempfile::tempdir().unwrap();
@@ -466,7 +385,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_that_nobody_wrote_never_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn bytes_of_no_journal_never_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&body);
             for kind in KINDS {
                 let _ = decode(&[&[kind], &body[..]].concat());

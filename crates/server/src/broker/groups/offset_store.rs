@@ -1,8 +1,8 @@
-//! Committed offsets as the workers see them: read at once, written by one thread.
+//! Committed offsets: workers read them directly, one thread writes them.
 //!
-//! That thread alone owns the journal and changes the map, so both have the same order and
-//! compaction can take no one by surprise. It takes all that has queued up in one write. What is
-//! queued is bounded by the connections: each has one request in the works.
+//! Only that thread uses the journal and changes the map, so both have the same order, and a
+//! compaction sees no concurrent change. It writes everything that is queued at once. The
+//! connections bound the queue: each has one request in progress.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -15,7 +15,7 @@ use std::time::{Instant, UNIX_EPOCH};
 use anyhow::Context;
 use parking_lot::{Mutex, MutexGuard};
 use penstock_ring::RAISE_THREADS;
-use penstock_wire::Str;
+use penstock_wire::{ErrorCode, Str};
 use tokio::sync::{oneshot, watch};
 
 use super::journal::{self, Journal};
@@ -27,11 +27,11 @@ use penstock_coordinator::{Change, Commit, Committed, OFFSETS_MAX_BYTES, Offsets
 
 const FILE_NAME: &str = "penstock-offsets.journal";
 
-/// When the journal was written last before commits of a Kafka were taken over, should that be cut
-/// short.
+/// The file that keeps the time of the journal's last write while commits of a Kafka are taken
+/// over, in case that is interrupted.
 const WRITTEN_FILE_NAME: &str = "penstock-offsets.written";
 
-/// Records of at least this much are written before more are taken from the queue.
+/// Once this many bytes are encoded, they are written before more is taken from the queue.
 const WRITE_BYTES: usize = 1024 * 1024;
 
 #[derive(Debug)]
@@ -41,8 +41,8 @@ pub(crate) struct OffsetStore {
     thread: Option<JoinHandle<()>>,
     /// Closed once the thread has ended.
     alive: watch::Receiver<()>,
-    /// When the journal was written last, in milliseconds since 1970; `None`: there was nothing in
-    /// it.
+    /// The time of the journal's last write at start, in milliseconds since 1970; `None` if it was
+    /// empty.
     written_ms: Option<i64>,
     written_path: PathBuf,
 }
@@ -56,6 +56,17 @@ pub(crate) enum CommitError {
     Disk(ErrorKind),
 }
 
+impl CommitError {
+    /// Kafka's code for it.
+    pub(crate) fn code(self) -> ErrorCode {
+        match self {
+            CommitError::Full => ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
+            // Clients look for the coordinator and try again: the disk may have room then.
+            CommitError::Disk(_) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        }
+    }
+}
+
 impl From<CommitError> for std::io::Error {
     fn from(error: CommitError) -> Self {
         match error {
@@ -66,7 +77,7 @@ impl From<CommitError> for std::io::Error {
 }
 
 /// The thread has ended.
-const NOBODY: CommitError = CommitError::Disk(ErrorKind::Other);
+const THREAD_ENDED: CommitError = CommitError::Disk(ErrorKind::Other);
 
 #[derive(Debug)]
 struct Queued {
@@ -76,22 +87,23 @@ struct Queued {
 
 type Outcome = Result<(), CommitError>;
 
-/// A change on its way into the journal. Dropped, the change may be made all the same.
+/// A change on its way to the journal. Dropped, the change may still be made.
 #[derive(Debug)]
 pub(crate) struct OnItsWay(oneshot::Receiver<Outcome>);
 
 impl OnItsWay {
-    /// Returns when the change is in the page cache, or on the disk, and visible.
+    /// Returns once the change is visible. It is in the page cache then; in `fsync` mode, and if it
+    /// forgets a topic, it is on the disk.
     ///
     /// # Errors
     /// It was not made.
     pub(crate) async fn done(self) -> Outcome {
-        self.0.await.unwrap_or(Err(NOBODY))
+        self.0.await.unwrap_or(Err(THREAD_ENDED))
     }
 
-    /// The same where blocking is allowed.
+    /// The same for threads that may block.
     fn wait(self) -> Outcome {
-        self.0.blocking_recv().unwrap_or(Err(NOBODY))
+        self.0.blocking_recv().unwrap_or(Err(THREAD_ENDED))
     }
 }
 
@@ -99,7 +111,7 @@ impl OffsetStore {
     /// Reads the journal of the data directory and starts the thread. Blocks.
     ///
     /// # Errors
-    /// The journal cannot be used, or there is no thread to be had.
+    /// The journal cannot be used, or no thread is to be had.
     pub(crate) fn open(data_dir: &Path, durability: Durability) -> anyhow::Result<Self> {
         let path = data_dir.join(FILE_NAME);
         let written_path = data_dir.join(WRITTEN_FILE_NAME);
@@ -114,7 +126,7 @@ impl OffsetStore {
         Ok(store)
     }
 
-    /// Starts a thread that changes what is in `offsets`.
+    /// Starts a thread that owns changes of `offsets`.
     fn start(
         offsets: Arc<Mutex<Offsets>>,
         write: impl FnOnce(&mpsc::Receiver<Queued>) + Send + 'static,
@@ -133,18 +145,18 @@ impl OffsetStore {
         Ok(OffsetStore { offsets, queue, thread, alive, written_ms, written_path })
     }
 
-    /// Returns when the thread has ended: it panicked, and no commit is taken any more.
+    /// Returns if the thread has ended: it panicked, and no commit is possible any more.
     pub(crate) async fn ended(&self) {
         let mut alive = self.alive.clone();
         while alive.changed().await.is_ok() {}
     }
 
-    /// For reading; held for a decision only.
+    /// Locks the map for reading, for a decision only.
     pub(crate) fn read(&self) -> MutexGuard<'_, Offsets> {
         self.offsets.lock()
     }
 
-    /// Puts a commit behind all changes before it.
+    /// Queues a commit behind all earlier changes.
     ///
     /// # Errors
     /// The thread has ended.
@@ -152,10 +164,10 @@ impl OffsetStore {
         self.enqueue(Change::Commit(commit))
     }
 
-    /// Forgets what all groups have committed of a topic; on the disk when it returns. Blocks.
+    /// Forgets all groups' offsets of a topic, on the disk. Blocks.
     ///
     /// # Errors
-    /// The journal cannot be written; nothing is forgotten then.
+    /// The journal cannot be written; then nothing is forgotten.
     pub(crate) fn forget(&self, topic: &str) -> Outcome {
         self.enqueue(Change::Forget { topic: topic.into() })?.wait()
     }
@@ -165,7 +177,7 @@ impl OffsetStore {
         self.read().has_topic(topic)
     }
 
-    /// Forgets topics that are not there, for a start. Blocks.
+    /// Forgets the offsets of topics that do not exist, at start. Blocks.
     ///
     /// # Errors
     /// As [`OffsetStore::forget`].
@@ -178,7 +190,7 @@ impl OffsetStore {
         })
     }
 
-    /// Keeps the moment that tells earlier commits of a Kafka from later ones, until
+    /// Keeps the time that divides a Kafka's earlier commits from its later ones, until
     /// `end_taking_over`. Blocks.
     ///
     /// # Errors
@@ -187,7 +199,7 @@ impl OffsetStore {
         self.written_ms.map_or(Ok(()), |ms| replace_file(&self.written_path, &format!("{ms}\n")))
     }
 
-    /// What was taken over need not be taken over again. Blocks.
+    /// Marks taking over as done. Blocks.
     ///
     /// # Errors
     /// The disk fails.
@@ -198,8 +210,8 @@ impl OffsetStore {
         }
     }
 
-    /// Takes over what groups had committed to a Kafka, unless they have committed something here
-    /// since. Returns how many offsets were taken. Blocks.
+    /// Takes over offsets that groups committed to a Kafka, unless they committed something here
+    /// since. Returns how many. Blocks.
     ///
     /// # Errors
     /// The journal cannot be written.
@@ -225,18 +237,18 @@ impl OffsetStore {
 
     fn enqueue(&self, change: Change) -> Result<OnItsWay, CommitError> {
         let (done, outcome) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or(NOBODY)?;
-        queue.send(Queued { change, done }).map_err(|_| NOBODY)?;
+        let queue = self.queue.as_ref().ok_or(THREAD_ENDED)?;
+        queue.send(Queued { change, done }).map_err(|_| THREAD_ENDED)?;
         Ok(OnItsWay(outcome))
     }
 }
 
-/// What a start kept that was cut short.
+/// The time that an interrupted start kept.
 fn kept_ms(path: &Path) -> Option<i64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// When a file that is not empty was written last.
+/// The time of the last write of a file that is not empty.
 fn written_ms(path: &Path) -> Option<i64> {
     let metadata = std::fs::metadata(path).ok().filter(|metadata| metadata.len() > 0)?;
     let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -244,7 +256,7 @@ fn written_ms(path: &Path) -> Option<i64> {
 }
 
 impl Drop for OffsetStore {
-    /// Waits for what is queued: the data directory is another's after this.
+    /// Waits for the queue: another server may own the data directory after this.
     fn drop(&mut self) {
         drop(self.queue.take());
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
@@ -271,20 +283,20 @@ impl Writer {
         }
     }
 
-    /// Writes `first` and what has queued up behind it, syncs if it must, then makes it visible,
-    /// then reports.
+    /// Writes `first` and everything queued behind it, syncs if it must, makes it visible, and
+    /// answers.
     fn write(&mut self, first: Queued, queue: &mpsc::Receiver<Queued>) {
         let (mut records, mut taken) = (Vec::new(), Vec::new());
         let mut must_last = self.durability == Durability::Fsync;
         let mut next = Some(first);
         while let Some(Queued { change, done }) = next {
             if self.has_room_for(&change) {
-                // A topic's name is free for a new one after this: its offsets must not come back.
+                // The topic's name may be reused after this, so its offsets must not come back.
                 must_last |= matches!(change, Change::Forget { .. });
                 records.extend(journal::encode(&change));
                 taken.push(Queued { change, done });
             } else {
-                // Sending fails where the receiver has gone, here and below.
+                // Sending fails if the receiver has gone, here and below.
                 let _ = done.send(Err(CommitError::Full));
             }
             next = if records.len() < WRITE_BYTES { queue.try_recv().ok() } else { None };
@@ -307,7 +319,8 @@ impl Writer {
         }
     }
 
-    /// Those taken together do not see one another's room: the bound is kept up to WRITE_BYTES.
+    /// Changes written together do not see each other's size: the bound is exceeded by WRITE_BYTES
+    /// at most.
     fn has_room_for(&self, change: &Change) -> bool {
         match change {
             Change::Commit(commit) => self.offsets.lock().has_room_for(commit, OFFSETS_MAX_BYTES),
@@ -320,7 +333,8 @@ impl Writer {
         if !self.journal.needs_compaction(&offsets) {
             return;
         }
-        // Nobody else changes the map: the snapshot needs no lock that a worker could wait for.
+        // Only this thread changes the map, so the snapshot holds no lock that a worker could wait
+        // for.
         let snapshot: Vec<Commit> = offsets.snapshot().collect();
         drop(offsets);
         match self.journal.compact(snapshot) {
@@ -415,8 +429,8 @@ mod tests {
         assert_eq!((offset("a"), offset("b"), offset("c")), (5, 9, 7));
     }
 
-    /// A kill in the middle left some of them in the journal, whose last write was then later than
-    /// all others.
+    /// A kill in between left some of them in the journal, whose last write was then later than all
+    /// others.
     #[test]
     fn taking_over_that_is_cut_short_goes_on_as_it_began() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,14 +1,14 @@
-//! How far a partition's records are on the disk, and when that must move on: `flush.messages` and
+//! How far a partition's records are on the disk, and when more must be: `flush.messages` and
 //! `flush.ms`.
 //!
 //! ```text
-//!   ── on the disk ──────┬── in the page cache ──┬── a group being written ──►
+//!   ── on the disk ──────┬── in the page cache ──┬── a commit being written ──►
 //!                     `below`                 log end                   its end
 //!                        └── as many as flush.messages: synced, then acknowledged
 //! ```
 //!
-//! Moved by group_commit, whose syncs take the active segment, and by flushes of the whole log.
-//! Decides; touches no file.
+//! Moved by group_commit, whose syncs cover the active segment, and by flushes of the whole log.
+//! Decides only; touches no file.
 
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,9 @@ pub(super) struct Flushed(Mutex<State>);
 
 #[derive(Debug, Clone, Copy)]
 struct State {
-    /// What is below is on the disk.
+    /// Records below are on the disk.
     below: Offset,
-    /// Since when it is.
+    /// When they got there.
     since: Instant,
 }
 
@@ -32,19 +32,19 @@ impl Flushed {
         Flushed(Mutex::new(State { below, since: Instant::now() }))
     }
 
-    /// Notes that everything below an offset has got to the disk.
+    /// Notes that everything below an offset is on the disk.
     pub(super) fn note(&self, below: Offset) {
         let mut state = self.0.lock();
         *state = State { below: below.max(state.below), since: Instant::now() };
     }
 
-    /// Whether a group that ends there must be synced before its producers are answered.
-    pub(super) fn must_sync(&self, config: &LogConfig, group_end: Offset) -> bool {
-        let unsynced = || group_end.0 - self.0.lock().below.0;
+    /// Whether a commit that ends at `commit_end` must be synced before its producers are answered.
+    pub(super) fn must_sync(&self, config: &LogConfig, commit_end: Offset) -> bool {
+        let unsynced = || commit_end.0 - self.0.lock().below.0;
         config.flush_messages.is_some_and(|messages| unsynced() >= messages)
     }
 
-    /// Whether a log that ends there has kept records off the disk for long enough.
+    /// Whether records of a log with this end have been off the disk for too long.
     pub(super) fn is_due(&self, config: &LogConfig, log_end: Offset, now: Instant) -> bool {
         let Some(flush_ms) = config.flush_ms else { return false };
         let state = *self.0.lock();
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_is_synced_when_as_many_records_would_be_in_the_page_cache() {
+    fn a_commit_is_synced_when_as_many_records_would_be_in_the_page_cache() {
         let flushed = Flushed::new(Offset(100));
         let config = |flush_messages| LogConfig { flush_messages, ..LogConfig::default() };
         assert!(!flushed.must_sync(&config(None), Offset(i64::MAX)));

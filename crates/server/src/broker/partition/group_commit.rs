@@ -1,18 +1,24 @@
 //! Group commit: one write, and where it is due one sync, for all producers that wait for a
-//! partition. A sync is due for every group in `fsync` mode, else for the one that completes the
-//! topic's `flush.messages`.
+//! partition. What one write carries is a *commit*. A sync is due for every commit in `fsync` mode,
+//! else for the commit that completes the topic's `flush.messages`.
 //!
 //! ```text
-//!   producer A ──leads──► append lock ─ roll? ─ begin A, B, C ─ write ─ sync ─ finish all ─► hand over, then tell
+//!   producer A ──leads──► append lock ─ roll? ─ begin A, B, C ─ write ─ sync ─ finish all ─► hand over, then answer
 //!   producer B ──waits──────────────────────────┘                                    ├─► B: its offsets
 //!   producer C ──waits──────────────────────────┘                                    ├─► C: its offsets
 //!   producer D ──waits (came during the write) ──────────────────────────────────────┴─► D leads
 //! ```
 //!
-//! Every group is written by one of those who wait for it, on the ring of its own worker; so nobody
-//! works for others when a stop has answered it, and a lone producer goes straight through. The
-//! lead is a value that passes itself on when dropped, however its holder ends. Called by produce,
-//! through `Partition`.
+//! One of the waiting producers writes the commit, on the ring of its own worker. So no task works
+//! for others once a stop has answered it, and a lone producer goes straight through. The lead is a
+//! value that passes itself on when dropped, however its holder ends. Called by produce, through
+//! `Partition`.
+//!
+//! | the write or sync | the log | the commit's producers |
+//! |---|---|---|
+//! | succeeds | goes on | answered with their offsets |
+//! | finds the disk full, or memory short | the file is cut at the old end, at the latest before the next commit | [`ProduceFailure::NoRoom`]; a later attempt may succeed |
+//! | fails | offline until restart | [`ProduceFailure::Write`] |
 
 use std::io;
 use std::sync::Arc;
@@ -29,54 +35,54 @@ use super::queue::Waiter;
 use super::{Partition, ProduceFailure, leader_epoch_of};
 use crate::clock;
 use crate::config::durability::Durability;
-use crate::config::limits::{GROUP_MAX_BYTES, GROUP_MAX_REQUESTS};
+use crate::config::limits::{COMMIT_MAX_BYTES, COMMIT_MAX_REQUESTS};
 
 #[cfg(test)]
 mod tests;
 
-/// What became of one request's batch.
+/// The outcome of one request's batch.
 pub(crate) type Outcome = Result<Appended, ProduceFailure>;
 
-/// How commits are done, and how many were: the same for all partitions.
+/// How commits are made, and their counters: the same for all partitions.
 pub(crate) struct Commits {
     pub(crate) durability: Durability,
     /// Requests written.
     pub(crate) appends: Counter,
     /// Writes that carried them.
-    pub(crate) groups: Counter,
-    /// Syncs of a log, asked for.
+    pub(crate) writes: Counter,
+    /// Syncs of a log for producers.
     pub(crate) syncs: Counter,
 }
 
-/// What a producer waits for.
+/// What a waiting producer receives.
 pub(super) enum Turn {
-    /// Another one has written its batch, or failed to.
+    /// Another producer has written its batch, or failed to.
     Over(Outcome),
-    /// It has to write, for itself and for those behind it.
+    /// It must write, for itself and for the producers behind it.
     Lead(Lead, ProducedBatch),
 }
 
-/// The right and the duty to write the next group. Dropped, it goes to the producer that waits
+/// The right and the duty to write the next commit. Dropped, it goes to the producer that waits
 /// longest.
 pub(super) struct Lead(Arc<Partition>);
 
-/// Appends that have begun and are written together. Dropped before they are settled, nobody knows
-/// what is in the file: the partition goes offline.
-struct Group<'a> {
+/// Appends that have begun and are written together. Dropped before they are settled, it takes the
+/// partition offline: the content of the file is unknown then.
+struct Commit<'a> {
     partition: &'a Partition,
     /// What comes after the write.
     then: Then,
-    /// The log end, once it is part of the log.
+    /// The log end with this commit.
     end: Offset,
-    /// The leader's own first.
+    /// The leader's own append first.
     appends: Vec<Append>,
-    /// Those who wait for the others, in order.
+    /// The waiting producers of the other appends, in order.
     waiting: Vec<oneshot::Sender<Turn>>,
 }
 
 impl Partition {
-    /// Appends a batch and wakes the fetches that wait. Dropped while it writes, it takes the
-    /// partition offline: connections drop no request before it is answered.
+    /// Appends a batch and wakes waiting fetches. Dropped during the write, it takes the partition
+    /// offline; connections never drop a request before it is answered.
     ///
     /// # Errors
     /// See [`ProduceFailure`]; nothing of the batch is visible then.
@@ -91,13 +97,13 @@ impl Partition {
         }
     }
 
-    /// Whether no group is acknowledged before its sync.
-    pub(super) fn syncs_every_group(&self, log: &Log) -> bool {
+    /// Whether every commit is synced before it is acknowledged.
+    pub(super) fn syncs_every_commit(&self, log: &Log) -> bool {
         let is_single = || log.config().flush_messages.is_some_and(|messages| messages <= 1);
         self.commits.durability == Durability::Fsync || is_single()
     }
 
-    /// What comes after the write of a group that ends there.
+    /// What follows the write of a commit that ends at `end`.
     fn after_write(&self, log: &Log, end: Offset) -> Then {
         match self.commits.durability {
             Durability::Fsync => Then::SyncData,
@@ -106,11 +112,11 @@ impl Partition {
         }
     }
 
-    /// Begins `first`, and what has queued up behind it and can be carried by the same write.
-    fn gather(&self, first: ProducedBatch, now_ms: i64) -> Result<Group<'_>, AppendError> {
+    /// Begins `first`, and the queued batches that the same write can carry.
+    fn gather(&self, first: ProducedBatch, now_ms: i64) -> Result<Commit<'_>, AppendError> {
         let mut len_bytes = first.len_bytes();
-        // Before the guard, so that it is dropped after it: it takes the log itself.
-        let mut group = Group {
+        // Declared before the guard, so that it is dropped after it: its drop locks the log, too.
+        let mut commit = Commit {
             partition: self,
             then: Then::Return,
             end: Offset(0),
@@ -118,17 +124,17 @@ impl Partition {
             waiting: Vec::new(),
         };
         let mut log = self.log();
-        let requests_max = match self.syncs_every_group(&log) {
-            true => self.queue.group_max(),
-            false => GROUP_MAX_REQUESTS,
+        let requests_max = match self.syncs_every_commit(&log) {
+            true => self.queue.commit_max_requests(),
+            false => COMMIT_MAX_REQUESTS,
         };
         let leader_epoch = leader_epoch_of(&log);
-        group.end = Offset(log.log_end().0.saturating_add(first.record_count()));
-        group.appends.push(log.begin_append(first, leader_epoch, now_ms)?);
+        commit.end = Offset(log.log_end().0.saturating_add(first.record_count()));
+        commit.appends.push(log.begin_append(first, leader_epoch, now_ms)?);
         let mut waiting = self.queue.waiting();
         while let Some(next) = waiting.front() {
             len_bytes += next.batch.len_bytes();
-            let has_room = len_bytes <= GROUP_MAX_BYTES && group.appends.len() < requests_max;
+            let has_room = len_bytes <= COMMIT_MAX_BYTES && commit.appends.len() < requests_max;
             if !has_room || !log.may_join(&next.batch, now_ms) {
                 break;
             }
@@ -136,43 +142,43 @@ impl Partition {
             let records = batch.record_count();
             match log.begin_append(batch, leader_epoch, now_ms) {
                 Ok(append) => {
-                    group.end.0 += records;
-                    group.appends.push(append);
-                    group.waiting.push(turn);
+                    commit.end.0 += records;
+                    commit.appends.push(append);
+                    commit.waiting.push(turn);
                 }
-                Err(refused) => tell(turn, Err(refused.into())),
+                Err(refused) => answer(turn, Err(refused.into())),
             }
         }
-        group.then = self.after_write(&log, group.end);
-        Ok(group)
+        commit.then = self.after_write(&log, commit.end);
+        Ok(commit)
     }
 }
 
 impl Lead {
     async fn commit(self, ring: &Ring, batch: ProducedBatch) -> Outcome {
         let partition = &self.0;
-        let is_synced = partition.syncs_every_group(&partition.log());
+        let is_synced = partition.syncs_every_commit(&partition.log());
         if is_synced {
-            partition.queue.company(batch.len_bytes()).await;
+            partition.queue.linger(batch.len_bytes()).await;
         }
         let alone = partition.appending.lock().await;
         let now_ms = clock::now_ms();
         partition.cut_tail().await?;
         partition.roll_if_due(&batch, now_ms).await?;
-        let mut group = partition.gather(batch, now_ms)?;
-        // What a sync takes decides how long the next leader waits for company.
+        let mut commit = partition.gather(batch, now_ms)?;
+        // The time of a sync decides how long the next leader lingers.
         let began = is_synced.then(Instant::now);
-        let mut outcomes = Outcomes::of(group.settle(ring).await);
+        let mut outcomes = Outcomes::of(commit.settle(ring).await);
         if let Some(began) = began {
-            partition.queue.note_group(1 + group.waiting.len(), began.elapsed());
+            partition.queue.note_commit(1 + commit.waiting.len(), began.elapsed());
         }
-        let (own, waiting) = (outcomes.next(), std::mem::take(&mut group.waiting));
-        drop((group, alone));
+        let (own, waiting) = (outcomes.next(), std::mem::take(&mut commit.waiting));
+        drop((commit, alone));
         let partition = Arc::clone(partition);
         let answers = Answers { partition: &partition, waiting, outcomes };
         drop(self);
         if is_synced && partition.queue.is_led() {
-            // The next group is on its way to the disk before these answers take the core.
+            // The next commit's sync is submitted before these answers take the core.
             tokio::task::yield_now().await;
         }
         drop(answers);
@@ -183,15 +189,16 @@ impl Lead {
 impl Drop for Lead {
     fn drop(&mut self) {
         if let Some(Waiter { batch, turn }) = self.0.queue.next_leader() {
-            // Should it leave before it looks, the lead is dropped with what it waited on, and goes
-            // on.
+            // If that producer leaves first, the lead is dropped with its receiver, and goes on to
+            // the next.
             drop(turn.send(Turn::Lead(Lead(Arc::clone(&self.0)), batch)));
         }
     }
 }
 
-impl Group<'_> {
-    /// Writes all, syncs if it must, and lets the log know. One outcome for the group.
+impl Commit<'_> {
+    /// Writes all appends, syncs them if that is due, and reports the outcome to the log. One
+    /// outcome for the whole commit.
     async fn settle(&mut self, ring: &Ring) -> Result<Vec<Appended>, ProduceFailure> {
         let (file, position) = (Arc::clone(&self.appends[0].file), self.appends[0].position.0);
         let finished = self.write(ring).await.and_then(|()| self.finish());
@@ -199,12 +206,12 @@ impl Group<'_> {
             Ok(appended) => return Ok(appended),
             Err(failed) => failed,
         };
-        // Nobody was ever given these bytes. Under the append lock, so that none come behind them.
-        // After a failed sync they are whole in the page cache alone, where the next start would
-        // believe them.
+        // These bytes were never served. They are cut under the append lock, so that no others lie
+        // behind them. After a failed sync they are whole in the page cache, and a later start
+        // would accept them.
         let cut = blocking::run(move || file.set_len(position)).await;
         let cut = cut.map_err(io::Error::from).flatten();
-        // Where there is no room to cut, either, that is done before the next group.
+        // Without room for the cut it is made before the next commit.
         let is_cut = cut.is_ok();
         let failure = match is_full && cut.as_ref().err().is_none_or(is_no_room) {
             true => ProduceFailure::NoRoom(error.into()),
@@ -217,11 +224,11 @@ impl Group<'_> {
         Err(failure)
     }
 
-    /// Lets the log know that nothing came of it.
+    /// Reports to the log that the commit failed.
     fn take_back(&mut self, failure: &ProduceFailure, is_cut: bool) {
         let mut log = self.partition.log();
         let mut appends = std::mem::take(&mut self.appends).into_iter();
-        let first = appends.next().expect("a group has its leader's append");
+        let first = appends.next().expect("a commit has its leader's append");
         match failure {
             ProduceFailure::Write(error) => {
                 let error = io::Error::new(error.kind(), Arc::clone(error));
@@ -232,8 +239,9 @@ impl Group<'_> {
         }
     }
 
-    /// Lets the log know. A log that went offline meanwhile, since a checkpoint's sync failed,
-    /// takes nothing: that sync may have been told of the loss of these very bytes.
+    /// Reports success to the log. If the log went offline meanwhile, because a checkpoint's sync
+    /// failed, the commit fails: the kernel may have reported the loss of these very bytes to that
+    /// sync.
     fn finish(&mut self) -> Result<Vec<Appended>, (io::Error, bool)> {
         let mut log = self.partition.log();
         if log.is_offline() {
@@ -247,12 +255,12 @@ impl Group<'_> {
         Ok(appended)
     }
 
-    /// The error, and whether it is that there is no room (on the disk, or for the moment in
-    /// memory), which is known before the sync only.
+    /// The error, and whether it means that there is no room (on the disk, or for now in memory).
+    /// Only an error before the sync can mean that.
     async fn write(&mut self, ring: &Ring) -> Result<(), (io::Error, bool)> {
         let commits = &self.partition.commits;
         let (file, position) = (Arc::clone(&self.appends[0].file), self.appends[0].position.0);
-        commits.groups.inc();
+        commits.writes.inc();
         commits.appends.inc_by(self.appends.len() as u64);
         let mut pieces = std::mem::take(&mut self.appends[0].pieces);
         self.appends[1..].iter_mut().for_each(|append| pieces.append(&mut append.pieces));
@@ -269,16 +277,16 @@ impl Group<'_> {
     }
 }
 
-impl Drop for Group<'_> {
+impl Drop for Commit<'_> {
     fn drop(&mut self) {
         if let Some(first) = std::mem::take(&mut self.appends).into_iter().next() {
-            let error = io::Error::other("whoever wrote ended before it knew what came of it");
+            let error = io::Error::other("the task that wrote ended before it had the outcome");
             self.partition.log().fail_append(first, error);
         }
     }
 }
 
-/// What became of the appends of a group, in order.
+/// The outcomes of a commit's appends, in order.
 enum Outcomes {
     Appended(std::vec::IntoIter<Appended>),
     Failed(ProduceFailure),
@@ -295,14 +303,14 @@ impl Outcomes {
     fn next(&mut self) -> Outcome {
         match self {
             Outcomes::Appended(appended) => {
-                Ok(appended.next().expect("each append of a group has an outcome"))
+                Ok(appended.next().expect("each append of a commit has an outcome"))
             }
             Outcomes::Failed(failure) => Err(failure.clone()),
         }
     }
 }
 
-/// The answers of a group that is over. Given when dropped, however its leader ends.
+/// The answers of a settled commit. Sent when dropped, however the leader ends.
 struct Answers<'a> {
     partition: &'a Partition,
     waiting: Vec<oneshot::Sender<Turn>>,
@@ -313,12 +321,12 @@ impl Drop for Answers<'_> {
     fn drop(&mut self) {
         self.partition.waiting.wake();
         for turn in std::mem::take(&mut self.waiting) {
-            tell(turn, self.outcomes.next());
+            answer(turn, self.outcomes.next());
         }
     }
 }
 
-/// Whoever has gone needs no answer; its records are in the log all the same.
-fn tell(turn: oneshot::Sender<Turn>, outcome: Outcome) {
+/// A producer that has gone needs no answer; its records are in the log all the same.
+fn answer(turn: oneshot::Sender<Turn>, outcome: Outcome) {
     drop(turn.send(Turn::Over(outcome)));
 }

@@ -1,14 +1,14 @@
-//! What values a configuration takes, by Kafka's types: reads a value as Kafka reads it and writes
-//! it in one form.
+//! Values of configurations by Kafka's types: reads a value as Kafka does and writes it in one
+//! form.
 //!
-//! Called by [`super::TopicConfig`]. Pure. Underscores in numbers are taken as well, as in the
+//! Called by [`super::TopicConfig`]. Pure. Underscores in numbers are accepted, too, as in the
 //! server's own file.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// Kafka's numbers for types, in answers to DescribeConfigs.
+/// Kafka's numbers of types, for answers to DescribeConfigs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i8)]
 pub(crate) enum Kind {
@@ -20,7 +20,7 @@ pub(crate) enum Kind {
     List = 7,
 }
 
-/// A type and the values of it that fit.
+/// A type and its valid values.
 #[derive(Debug, Clone)]
 pub(crate) enum Rule {
     Boolean,
@@ -30,7 +30,7 @@ pub(crate) enum Rule {
     IntOrDefault(RangeInclusive<i32>),
     Long(RangeInclusive<i64>),
     Double(RangeInclusive<f64>),
-    /// Some of these words, with commas between; none is a list, too.
+    /// Any of these words, separated by commas; an empty list is valid.
     Words(&'static [&'static str]),
     /// `*`, or `PARTITION:BROKER` with commas between.
     Replicas,
@@ -51,7 +51,7 @@ impl Rule {
     /// The value as Kafka would describe it.
     ///
     /// # Errors
-    /// Why it does not fit, to be read behind the value.
+    /// Why the value does not fit, worded to follow the value.
     pub(crate) fn read(&self, value: &str) -> Result<String, String> {
         match self {
             Rule::Boolean => boolean(value),
@@ -75,7 +75,7 @@ impl Rule {
 /// The elements of a list.
 pub(crate) fn list(value: &str) -> impl Iterator<Item = &str> {
     let value = value.trim();
-    // Nothing is no element; nothing between two commas is one.
+    // An empty value has no element; nothing between two commas is one.
     let elements = (!value.is_empty()).then(|| value.split(','));
     elements.into_iter().flatten().map(str::trim)
 }

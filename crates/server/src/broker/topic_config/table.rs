@@ -1,10 +1,9 @@
-//! Every topic configuration that Apache Kafka 4.4 knows, by name: type, valid values, default, the
-//! broker's name for its default, and what it means here. Data only; [`super`] says what is done
-//! with it.
+//! Every topic configuration of Apache Kafka 4.4, by name: type, valid values, default, the
+//! broker's name for its default, and its meaning here. Data only; [`super`] uses it.
 //!
-//! One row is Penstock's own, and begins with its name. Two rows differ from Kafka. A segment may
-//! be as small as 1 KiB here, which Kafka refuses below 1 MiB. And `internal.segment.bytes`, which
-//! is for Kafka's own tests, has the same limits.
+//! One row is Penstock's own, and begins with its name. Two rows differ from Kafka. Segments may be
+//! as small as 1 KiB here; Kafka's least is 1 MiB. `internal.segment.bytes`, which is for Kafka's
+//! own tests, has the same limits.
 
 use super::rule::Rule;
 use super::{Synonym, TopicConfig};
@@ -21,12 +20,13 @@ const fn row(
     TopicConfig { name, rule, default, synonym, what }
 }
 
-/// The broker's name; Kafka describes its default.
+/// A broker's name whose default Kafka describes.
 const fn with(name: &'static str) -> Option<Synonym> {
     Some(Synonym { name, has_default: true })
 }
 
-/// The broker's name; in Kafka its default is that of another one, in hours, and not described.
+/// A broker's name without a described default: in Kafka its default is that of another name, in
+/// hours.
 const fn unset(name: &'static str) -> Option<Synonym> {
     Some(Synonym { name, has_default: false })
 }
@@ -43,7 +43,7 @@ const fn long(least: i64) -> Rule {
 #[rustfmt::skip]
 pub(super) static TOPIC_CONFIGS: [TopicConfig; 39] = [
     row("cleanup.policy", Rule::Words(&["compact", "delete"]), "delete", with("log.cleanup.policy"),
-        "delete: old segments go. Empty: all stay. Compaction is not supported."),
+        "delete: old segments are deleted. Empty: all stay. Compaction is not supported."),
     row("compression.gzip.level", Rule::IntOrDefault(1..=9), "-1", with("compression.gzip.level"),
         "Makes no difference: batches stay as the producer made them."),
     row("compression.lz4.level", Rule::Int(1..=17), "9", with("compression.lz4.level"),
@@ -59,15 +59,15 @@ pub(super) static TOPIC_CONFIGS: [TopicConfig; 39] = [
     row("file.delete.delay.ms", long(0), "60000", with("log.segment.delete.delay.ms"),
         "Makes no difference: files are unlinked at once, and readers that hold them go on."),
     row("flush.messages", long(1), FOREVER, with("log.flush.interval.messages"),
-        "So many records are synced to the disk before the last of them is acknowledged."),
+        "The write that completes so many records is synced before it is acknowledged."),
     row("flush.ms", long(0), FOREVER, unset("log.flush.interval.ms"),
-        "Records are synced to the disk at the latest so long after they came, to the second."),
+        "Records are synced at most this long after they came, to the second."),
     row("follower.replication.throttled.replicas", Rule::Replicas, "", None,
         "Makes no difference without followers."),
     row("index.interval.bytes", int(0), "4096", with("log.index.interval.bytes"),
-        "An index entry is due when more than this was appended since the last."),
+        "An index entry is written when more than this was appended since the last one."),
     row("internal.segment.bytes", int(1024), "", None,
-        "Kafka's own, for tests: goes over segment.bytes."),
+        "Kafka's own, for tests: overrides segment.bytes."),
     row("leader.replication.throttled.replicas", Rule::Replicas, "", None,
         "Makes no difference without followers."),
     row("local.retention.bytes", long(-2), "-2", with("log.local.retention.bytes"),
@@ -85,15 +85,15 @@ pub(super) static TOPIC_CONFIGS: [TopicConfig; 39] = [
     row("message.timestamp.before.max.ms", long(0), FOREVER, with("log.message.timestamp.before.max.ms"),
         "How far a record's time may lie behind the server's."),
     row("message.timestamp.type", Rule::OneOf(&["CreateTime", "LogAppendTime"]), "CreateTime", with("log.message.timestamp.type"),
-        "Whose clock the timestamps of records show."),
+        "The clock of record timestamps: the producer's or the server's."),
     row("min.cleanable.dirty.ratio", Rule::Double(0.0..=1.0), "0.5", with("log.cleaner.min.cleanable.ratio"),
         "Makes no difference without compaction."),
     row("min.compaction.lag.ms", long(0), "0", with("log.cleaner.min.compaction.lag.ms"),
         "Makes no difference without compaction."),
     row("min.insync.replicas", int(1), "1", with("min.insync.replicas"),
-        "Never more than there are replicas, as in Kafka: one."),
+        "Counts for no more than there are replicas, as in Kafka: one."),
     row("penstock.verify.compressed", Rule::Boolean, "false", with("penstock.verify.compressed"),
-        "Compressed batches are decompressed, and their records checked, before they are taken."),
+        "Compressed batches are decompressed and their records checked before they are appended."),
     row("preallocate", Rule::Boolean, "false", with("log.preallocate"),
         "Makes no difference: files grow with what is appended."),
     row("remote.copy.lag.bytes", long(-1), "-1", with("log.remote.copy.lag.bytes"),
@@ -107,17 +107,17 @@ pub(super) static TOPIC_CONFIGS: [TopicConfig; 39] = [
     row("remote.storage.enable", Rule::Boolean, "false", None,
         "There is no remote storage."),
     row("retention.bytes", long(i64::MIN), "-1", with("log.retention.bytes"),
-        "The oldest segments go while a partition keeps this much without them; below 0: never."),
+        "The oldest segments are deleted while a partition is at least this large without them; below 0: never."),
     row("retention.ms", long(-1), "604800000", unset("log.retention.ms"),
-        "Segments whose youngest record is older than this go; -1: never."),
+        "Segments whose youngest record is older than this are deleted; -1: never."),
     row("segment.bytes", int(1024), "1073741824", with("log.segment.bytes"),
-        "A segment rolls before it would outgrow this."),
+        "A segment rolls before it grows beyond this."),
     row("segment.index.bytes", int(4), "10485760", with("log.index.size.max.bytes"),
         "A segment rolls when one of its indexes has grown to this."),
     row("segment.jitter.ms", long(0), "0", unset("log.roll.jitter.ms"),
         "Makes no difference: segments roll when they are due."),
     row("segment.ms", long(1), "604800000", unset("log.roll.ms"),
-        "A segment rolls when it has been filled for this long."),
+        "A segment rolls this long after its first record."),
     row("unclean.leader.election.enable", Rule::Boolean, "false", with("unclean.leader.election.enable"),
         "Makes no difference without followers."),
 ];

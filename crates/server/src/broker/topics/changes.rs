@@ -1,8 +1,8 @@
 //! Creating, growing, configuring and deleting topics: whole or not at all.
 //!
 //! The registry has the intent before the first directory changes, and the outcome after the last
-//! one has; interrupted.rs says what a start makes of an intent. Nothing is visible to clients
-//! before the outcome is on the disk. Called by requests, where it may block; one change at a time.
+//! one. interrupted.rs finishes or undoes an intent at start. Clients see nothing before the
+//! outcome is on the disk. Called by requests on threads that may block; one change at a time.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,17 +19,18 @@ use crate::broker::overrides::Overrides;
 use crate::broker::partition::Partition;
 use crate::broker::registry::{Entry, Registry};
 
-/// What a deletion makes free is free a moment later.
+/// The most a deletion waits for the room of unlinked files.
 const ROOM_COMES_MAX: Duration = Duration::from_millis(500);
 
-/// Between two looks.
+/// Between two attempts.
 const ROOM_REST: Duration = Duration::from_millis(20);
 
 impl Topics {
     /// Creates a topic with partitions 0 to `count` - 1. Blocks.
     ///
     /// # Errors
-    /// It exists, or the disk fails; then nothing of it is left, or the next start removes it.
+    /// It exists, or the disk fails. Then nothing of it is left, or the next start removes the
+    /// rest.
     pub(crate) fn create(
         &self,
         name: &str,
@@ -38,7 +39,7 @@ impl Topics {
     ) -> Result<Arc<Topic>, ChangeError> {
         let mut registry = self.registry.lock();
         self.check_new(name)?;
-        // Of an earlier topic of the name, should its deletion have failed half-way.
+        // Of an earlier topic of the name, if its deletion failed half-way.
         finish_deletion(&mut registry, &self.data_dir, &self.offsets, name)?;
         if self.offsets.has_topic(name) {
             self.offsets.forget(name).context("cannot forget the offsets of a former topic")?;
@@ -54,7 +55,8 @@ impl Topics {
     /// Adds partitions to a topic until it has `count`. Blocks.
     ///
     /// # Errors
-    /// Unknown, has as many already, or the disk fails; then it has as many as before.
+    /// The topic is unknown or has as many already, or the disk fails. Then it has as many as
+    /// before.
     pub(crate) fn add_partitions(&self, name: &str, count: i32) -> Result<(), ChangeError> {
         let mut registry = self.registry.lock();
         let topic = self.get(name).ok_or(ChangeError::Unknown)?;
@@ -68,7 +70,7 @@ impl Topics {
         self.grow(&mut registry, &topic)
     }
 
-    /// Makes the partitions that the registry says are being made.
+    /// Makes the partitions that the registry marks as growing.
     fn grow(&self, registry: &mut Registry, topic: &Topic) -> Result<(), ChangeError> {
         let name = &topic.name;
         let entry = registry.get(name).context("the topic has no entry in the registry")?.clone();
@@ -113,10 +115,10 @@ impl Topics {
         indexes.clone().map(make_one).collect()
     }
 
-    /// Changes a topic's configuration by what `change` makes of it. Blocks.
+    /// Replaces a topic's configuration by the outcome of `change`. Blocks.
     ///
     /// # Errors
-    /// Unknown, `change` refuses, or the disk fails.
+    /// The topic is unknown, `change` refuses, or the disk fails.
     pub(crate) fn reconfigure(
         &self,
         name: &str,
@@ -131,21 +133,21 @@ impl Topics {
         let partitions = topic.partitions();
         partitions.iter().for_each(|partition| partition.log().set_config(config.clone()));
         drop(registry);
-        // What was acknowledged without a sync is not what later promises of flush.messages begin
-        // from.
+        // Later promises of flush.messages must not build on records that were acknowledged without
+        // a sync.
         partitions.iter().filter(|partition| partition.promises_syncs()).for_each(|partition| {
             partition.flush();
         });
         Ok(())
     }
 
-    /// Deletes a topic, and with it the offsets that groups have committed. Fetches and appends
-    /// that hold it finish on files that are unlinked. Blocks.
+    /// Deletes a topic and the offsets that groups have committed of it. Fetches and appends that
+    /// hold it finish on unlinked files. Blocks.
     ///
     /// # Errors
-    /// Unknown, or the disk fails. If a partition's name cannot be taken away, the topic is served
-    /// on, whole. If that has been done and the rest fails, the topic is gone; the next start, or
-    /// the next creation of a topic of the name, finishes.
+    /// The topic is unknown, or the disk fails. If a partition's name cannot be taken away, the
+    /// whole topic is still served. If all names are gone and the rest fails, the topic is gone;
+    /// the next start, or the next creation of a topic of the name, finishes the deletion.
     pub(crate) fn delete(&self, name: &str) -> Result<(), ChangeError> {
         let mut registry = self.registry.lock();
         let topic = self.get(name).ok_or(ChangeError::Unknown)?;
@@ -157,7 +159,7 @@ impl Topics {
             }
             noted => {
                 noted?;
-                // Dropped by the call: its files' room is free when nobody has them open.
+                // Dropped by the call, since files take room while they are open.
                 self.take_away_or_keep(&mut registry, topic)?;
             }
         }
@@ -170,9 +172,9 @@ impl Topics {
         Ok(())
     }
 
-    /// Where there is no room to write down that a deletion begins: over its quota a btrfs does
-    /// nothing but unlink. Whether there is room behind it. If there is not, the empty directories
-    /// say what has begun, and a start, or the next creation of a topic of the name, finishes.
+    /// Deletes files first, where there is no room to note the deletion: a btrfs over its quota can
+    /// do nothing but unlink. Returns whether there was room afterwards. Without it the empty
+    /// directories tell the next start, or the next creation of a topic of the name, to go on.
     fn remove_first(
         &self,
         registry: &mut Registry,
@@ -182,12 +184,12 @@ impl Topics {
         tracing::warn!(name, "no room to note a deletion: the files go first");
         self.by_name.write().remove(name);
         if let Err(error) = self.empty(&topic) {
-            // The next creation of a topic of the name finishes, rather than take over what is
-            // left.
+            // The next creation of a topic of the name finishes this deletion, and does not take
+            // over its rest.
             registry.delete_in_memory(name);
             return Err(error.into());
         }
-        // Their room is free when nobody has them open: fetches end soon.
+        // Files take room while they are open; fetches end soon.
         drop(topic);
         match when_there_is_room(|| registry.update(name, |entry| entry.deleting = true)) {
             Err(error) if is_full(&error) => {
@@ -207,7 +209,8 @@ impl Topics {
         topic.absent().try_for_each(|index| self.data_dir.empty(&topic.name_of(index)))
     }
 
-    /// Takes the names of a topic's partitions away and lets go of it; or leaves it as it was.
+    /// Takes the names of a topic's partitions away and drops the topic; or leaves both as they
+    /// were.
     fn take_away_or_keep(
         &self,
         registry: &mut Registry,
@@ -259,7 +262,7 @@ impl Topics {
     }
 }
 
-/// Tries again while there is no room: what was unlinked is free when the last fetch lets go of it.
+/// Tries again while there is no room: unlinked files are free when their last fetch ends.
 fn when_there_is_room(mut attempt: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
@@ -272,9 +275,9 @@ fn when_there_is_room(mut attempt: impl FnMut() -> anyhow::Result<()>) -> anyhow
     }
 }
 
-/// A deletion that came to nothing.
+/// A deletion that failed.
 struct NotTaken {
     error: anyhow::Error,
-    /// Every partition has its name again.
+    /// Whether every partition has its name again.
     is_whole: bool,
 }

@@ -1,6 +1,6 @@
-//! Retention, partition by partition: what is due is sealed, then let go of, logged and counted.
+//! Retention, partition by partition: seals and deletes expired segments, logs and counts them.
 //!
-//! Called by housekeeping.
+//! Called periodically.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::broker::read_errors::What;
 use crate::log_budget::LogBudget;
 
 impl Topics {
-    /// Seals active segments that have expired whole.
+    /// Seals active segments whose records have all expired.
     pub(crate) async fn roll_expired(&self) {
         let lines = LogBudget::new(Instant::now());
         for partition in self.partitions() {
@@ -29,7 +29,7 @@ impl Topics {
         }
     }
 
-    /// Lets go of the segments that retention no longer keeps. Blocks.
+    /// Deletes expired segments. Blocks.
     pub(crate) fn expire(&self, now_ms: i64, metrics: &Metrics) {
         for partition in self.partitions() {
             for (why, gone) in expire(&partition, now_ms, metrics) {
@@ -40,7 +40,7 @@ impl Topics {
     }
 }
 
-/// What of one partition went for one reason.
+/// The segments of one partition that expired for one reason.
 #[derive(Debug, Clone, Copy, Default)]
 struct Gone {
     segments: u64,
@@ -50,14 +50,14 @@ struct Gone {
 fn expire(partition: &Arc<Partition>, now_ms: i64, metrics: &Metrics) -> BTreeMap<Expiry, Gone> {
     let mut all: BTreeMap<Expiry, Gone> = BTreeMap::new();
     while partition.touch_files(|| let_go(partition, now_ms, &mut all)).is_some() {
-        // Not while the directory is held: a roll, and with it an append, waits for that, and all
-        // of a segment may have to be read. Of a deleted topic nothing is made of what is read.
+        // Without the directory's lock: a roll, and so an append, waits for that lock, and a whole
+        // segment may have to be read. A deleted topic makes no use of the result.
         let unread = partition.log().unread_age(now_ms);
         match unread.map(AgeRead::run) {
             Some(Ok(age)) => partition.log().note_age(age),
             Some(Err(error)) if partition.touch_files(|| ()).is_some() => {
                 metrics.note_read_error(What::Age);
-                tracing::warn!(partition = %partition.name, %error, "cannot tell how old a segment is");
+                tracing::warn!(partition = %partition.name, %error, "cannot find the age of a segment");
                 break;
             }
             Some(Err(_)) | None => break,

@@ -1,14 +1,13 @@
-//! Finishing a change of topics that was begun, by a server that is gone or by this one.
+//! Finishes a change of topics that was begun by an earlier server or by this one.
 //!
 //! ```text
 //!   growing-to    the partitions that were being made go: no client has heard of them
 //!   deleting      every partition goes, then the offsets, then the entry: the name is free
 //! ```
 //!
-//! Files go before offsets and entry: a full disk has no room for those otherwise.
-//!
-//! Each step may be done again, so a crash in the middle costs nothing but time. Called by opening
-//! for all entries, by changes for the topic that it deletes. Blocks.
+//! Files go before offsets and entry, for which a full disk has no room otherwise. Each step may be
+//! done again, so a crash in between costs time only. Called by opening for all entries, and by
+//! changes for the topic that it deletes. Blocks.
 
 use anyhow::{Context, bail};
 use penstock_storage::{DataDir, PartitionName};
@@ -16,8 +15,8 @@ use penstock_storage::{DataDir, PartitionName};
 use crate::broker::groups::OffsetStore;
 use crate::broker::registry::{Entry, Registry};
 
-/// Finishes what the registry says was begun. What cannot be finished is logged, keeps its entry
-/// and its name, and is tried again by the next start.
+/// Finishes every change that the registry has as begun. One that cannot be finished is logged,
+/// keeps its entry and its name, and is tried again by the next start.
 pub(super) fn finish_all(registry: &mut Registry, data_dir: &DataDir, offsets: &OffsetStore) {
     note_emptied(registry, data_dir);
     let begun = |entry: &Entry| entry.deleting || !entry.being_made().is_empty();
@@ -31,8 +30,8 @@ pub(super) fn finish_all(registry: &mut Registry, data_dir: &DataDir, offsets: &
     }
 }
 
-/// Notes deletions that had no room to be noted. Where there is none yet, it is known in memory. A
-/// partition whose directory had been lost before has none to be empty.
+/// Notes deletions that found no room to be noted; in memory only, if there is still none. A
+/// partition whose directory was lost before has none to be empty.
 fn note_emptied(registry: &mut Registry, data_dir: &DataDir) {
     let is_emptied = |(topic, entry): &(&String, &Entry)| {
         let names = || (0..entry.partitions).map(|partition| name_of(topic, partition));
@@ -53,7 +52,7 @@ fn name_of(topic: &str, partition: i32) -> PartitionName {
     PartitionName { topic: topic.to_owned(), partition }
 }
 
-/// Removes the partitions that were being made, and the topic if there were no others.
+/// Removes partitions that were being made, and the topic if it has no others.
 pub(super) fn undo_growth(
     registry: &mut Registry,
     data_dir: &DataDir,
@@ -67,7 +66,7 @@ pub(super) fn undo_growth(
     let names = partitions_of(data_dir, topic)?;
     let made: Vec<_> = names.into_iter().filter(|n| being_made.contains(&n.partition)).collect();
     for name in &made {
-        // They were never served, so nothing of Penstock's own can be in them.
+        // The partition was never served, so no record in it is Penstock's own.
         if data_dir.holds_records(name)? {
             bail!("{name} was only being made and has records: it is left as it is");
         }
@@ -80,8 +79,7 @@ pub(super) fn undo_growth(
     registry.set(topic, before)
 }
 
-/// Removes what there still is of a topic whose deletion has begun. Its name is free when this
-/// returns.
+/// Removes the rest of a topic whose deletion has begun. Its name is free when this returns.
 pub(super) fn finish_deletion(
     registry: &mut Registry,
     data_dir: &DataDir,
@@ -91,10 +89,11 @@ pub(super) fn finish_deletion(
     let Some(id) = registry.get(topic).filter(|entry| entry.deleting).map(|entry| entry.id) else {
         return Ok(());
     };
-    // What was noted in memory only: as long as it is, the directories must stay.
+    // A mark in memory only must reach the file before the directories go.
     registry.update(topic, |entry| entry.deleting = true)?;
     let mut left = partitions_of(data_dir, topic)?;
-    // A Kafka may have had the directory meanwhile, and another topic of the name: that one stays.
+    // A Kafka may have used the directory meanwhile, and have another topic of the name: that one
+    // stays.
     left.retain(|name| !matches!(data_dir.topic_id(name), Ok(Some(other)) if other != id));
     if !left.is_empty() {
         tracing::warn!(topic, partitions = left.len(), "finishing an interrupted deletion");
@@ -106,7 +105,7 @@ pub(super) fn finish_deletion(
     registry.set(topic, None)
 }
 
-/// Their names are gone, on the disk as well, when this returns.
+/// Removes their names, on the disk as well.
 fn take_away(data_dir: &DataDir, names: &[PartitionName]) -> anyhow::Result<()> {
     for name in names {
         data_dir.take_away(name).with_context(|| format!("cannot delete partition {name}"))?;

@@ -1,5 +1,5 @@
-//! Opening all topics of a data directory: what can be opened is served, what cannot keeps its
-//! place.
+//! Opens all topics of a data directory. A partition that cannot be opened keeps its place and is
+//! not served.
 //!
 //! ```text
 //!   registry ────► finish what a crash interrupted ──► take over topics that came from elsewhere
@@ -7,9 +7,9 @@
 //!                       └── cannot, or there is none: one line ───────────► its topic's `absent`
 //! ```
 //!
-//! Called at start, by server. It blocks. What concerns the data directory as a whole still refuses
-//! the start: its lock, its checkpoints, its listing; so does running out of descriptors or memory,
-//! which is no partition's fault.
+//! Called at start, by serve. Blocks. An error of the data directory as a whole refuses the start:
+//! its lock, its checkpoints, its listing. So does a lack of descriptors or memory, which is no
+//! partition's fault.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::broker::read_errors::{self, What};
 use crate::broker::registry::{Entry, Registry};
 use crate::config::settings::Settings;
 
-/// What came of one topic's directories.
+/// The outcome of one topic's directories.
 #[derive(Default)]
 struct Found {
     logs: BTreeMap<i32, Log>,
@@ -53,18 +53,18 @@ impl Topics {
         let mut registry = Registry::open(&data_dir)?;
         finish_all(&mut registry, &data_dir, offsets);
         data_dir.remove_taken_away()?;
-        // Before the mark of a Kafka's visit goes, which is how a start that was killed here is
+        // Done before the mark of a Kafka's visit goes, so that a start that was killed here is
         // repeated.
         take_over(&mut registry, &data_dir, offsets)?;
         report_held(&registry);
         let is_known = |topic: &str| registry.get(topic).is_some();
         if let Err(error) = offsets.retain_topics(is_known) {
-            // A topic of the name would forget them when it is created.
+            // A topic of that name would forget them when it is created.
             tracing::warn!(%error, "cannot forget offsets of topics that are gone");
         }
         let last_stop = data_dir.take_last_stop()?;
         let mut names = data_dir.partitions()?;
-        // What could not be undone is not shown all the same; records are.
+        // Growth that could not be undone is not shown, unless the partition has records.
         let is_whole = |entry: &Entry, name: &PartitionName| {
             let is_unmade = entry.being_made().contains(&name.partition);
             !entry.deleting && (!is_unmade || data_dir.holds_records(name).unwrap_or(true))
@@ -72,7 +72,7 @@ impl Topics {
         names.retain(|name| registry.get(&name.topic).is_some_and(|entry| is_whole(entry, name)));
         let is_there = |name: &PartitionName| names.binary_search(name).is_ok();
         match data_dir.retain_log_starts(is_there) {
-            // They do no harm before there is a partition of that name.
+            // They do no harm until there is a partition of that name.
             Err(DataDirError::Io { path, source }) if is_no_room(&source) => {
                 tracing::warn!(path = %path.display(), error = %source, "cannot forget where deleted logs started");
             }
@@ -113,7 +113,7 @@ impl Topics {
         let commits = Arc::new(Commits {
             durability: settings.durability,
             appends: metrics.appends.clone(),
-            groups: metrics.append_groups.clone(),
+            writes: metrics.append_writes.clone(),
             syncs: metrics.log_syncs.clone(),
         });
         let is_there = |(name, entry): &(&String, &Entry)| {
@@ -130,11 +130,11 @@ impl Topics {
         let (offsets, points_file) = (Arc::clone(offsets), Mutex::default());
         let topics =
             Topics { data_dir, defaults, commits, by_name, registry, offsets, points_file };
-        // A killed server may leave a write that nobody had synced; what is shown from here on must
+        // A killed server may leave writes that were never synced. What is served from here on must
         // last.
         topics.flush(Partition::promises_syncs);
         match topics.write_recovery_points() {
-            // The disk is full, say: those that there are cost time only, after a crash.
+            // Without room the old points stay. After a crash they cost time only.
             Err(error) if topics.bear_out(&points) => not_written(&error),
             written => written?,
         }
@@ -173,7 +173,7 @@ impl Found {
     }
 }
 
-/// Ascending numbers in few words: `0, 4-7`.
+/// Ascending numbers as ranges: `0, 4-7`.
 fn ranges(numbers: &[i32]) -> String {
     let runs = numbers.chunk_by(|before, after| before + 1 == *after);
     let words = runs.map(|run| match run {
@@ -184,8 +184,8 @@ fn ranges(numbers: &[i32]) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// Opens logs on as many threads as there are cores, or as can be had, and says what recovery
-/// found. `None`: it cannot be opened, which was said too.
+/// Opens logs on as many threads as there are cores, or as can be had. Logs what recovery found.
+/// `None`: the log cannot be opened, which is logged, too.
 fn open_all(
     names: Vec<PartitionName>,
     open: impl Fn(&PartitionName) -> Result<(Log, Recovery), LogError> + Sync,
@@ -207,7 +207,7 @@ fn open_all(
                     bail!("cannot open {name}: {source}");
                 }
                 Err(error) => {
-                    tracing::error!(%name, %error, "a partition cannot be opened; it is not served until a restart finds it mended");
+                    tracing::error!(%name, %error, "a partition cannot be opened; it is not served until a restart can open it");
                     None
                 }
             };
@@ -239,7 +239,7 @@ fn report(name: &PartitionName, recovery: &Recovery) {
         recovery.old_segments
     {
         let served_from = from.0;
-        tracing::warn!(%name, segments, magic, served_from, "the oldest segments are of before Kafka 0.11: kept, and not served");
+        tracing::warn!(%name, segments, magic, served_from, "the oldest segments are from before Kafka 0.11: kept, and not served");
     }
     let Transactions { aborted, open, .. } = recovery.transactions;
     if recovery.transactions.any() {

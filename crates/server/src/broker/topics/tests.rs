@@ -1,8 +1,6 @@
-//! Every moment at which a server can be killed while it changes topics, and while a start mends
-//! that.
+//! Kills at every moment of a change of topics, and of the start that finishes it.
 //!
-//! A disk that is dead after so many changes stands for the kill: nothing that comes later has any
-//! effect.
+//! A disk that is dead after so many changes stands for the kill: later changes have no effect.
 
 use std::fs::File;
 use std::io;
@@ -22,8 +20,7 @@ use crate::config::settings::Settings;
 const TOPIC: &str = "t";
 const COUNT: i32 = 2;
 
-/// The files of the system until so many changes have been made. Syncs have nothing to do: a kill
-/// loses nothing.
+/// The system's files until so many changes have been made. Syncs do nothing: a kill loses nothing.
 #[derive(Debug, Clone)]
 struct MortalDisk(Arc<AtomicUsize>);
 
@@ -120,7 +117,7 @@ impl DiskFile for MortalFile {
 fn close(topics: &Topics) -> anyhow::Result<()> {
     let (_sender, stop) = tokio::sync::watch::channel(crate::stop::Stop::Drain);
     let until = std::time::Instant::now() + std::time::Duration::from_secs(600);
-    topics.close(&Patience { until, stop })
+    topics.close(&Deadline { until, stop })
 }
 
 /// A server's start on a disk.
@@ -135,7 +132,8 @@ fn open_for_good(dir: &Path) -> Topics {
     open(dir, &MortalDisk::dying_after(usize::MAX)).unwrap()
 }
 
-/// How many partitions the topic has, all of them served, and whether the group's offset is there.
+/// The number of partitions of the topic, all of them served, and whether the group's offset is
+/// there.
 fn state(topics: &Topics) -> (i32, bool) {
     let has_offset = topics.offsets.read().get("g", TOPIC, 0).is_some();
     let Some(topic) = topics.get(TOPIC) else { return (0, has_offset) };
@@ -151,7 +149,7 @@ fn directories(dir: &Path) -> usize {
     std::fs::read_dir(dir).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count()
 }
 
-/// Not by a child process: until its exec it would hold the locks of directories that other tests
+/// Not by a child process: until its exec that would hold the locks of directories that other tests
 /// have open.
 fn copy(from: &Path) -> tempfile::TempDir {
     let to = tempfile::tempdir().unwrap();
@@ -171,9 +169,9 @@ fn copy_into(from: &Path, to: &Path) {
     }
 }
 
-/// Runs `change` on what `prepare` has made, with a kill after every change of the disk; then a
-/// start with a kill after every change of its own; then a start that lives. Gives all states that
-/// came of it.
+/// Runs `change` on the outcome of `prepare`, with a kill after every change of the disk. Then runs
+/// a start with a kill after every change of its own, then a start without a kill. Returns all
+/// states.
 fn every_end(
     prepare: impl Fn(&Topics),
     change: impl Fn(&Topics) -> Result<(), ChangeError>,
@@ -252,7 +250,8 @@ fn a_configuration_killed_at_any_moment_is_the_old_or_the_new_one() {
     assert_eq!(states, [(COUNT, true)].into());
 }
 
-/// Gives a partition's directory to another topic of the name, as a Kafka does that makes it again.
+/// Gives a partition's directory to another topic of the name, as a Kafka does that creates it
+/// again.
 fn hand_over(dir: &Path, partitions: std::ops::Range<i32>, id: TopicId) {
     for partition in partitions {
         let text = format!("version: 0\ntopic_id: {id}");
@@ -316,7 +315,7 @@ fn what_is_put_beside_no_topics_at_all_has_come_from_elsewhere() {
     assert!(partition.log().config().retention_ms.is_none() && defaults.retention_ms.is_some());
 }
 
-/// A start without recovery points and without a list takes all for its own.
+/// A start without recovery points and without a list takes all topics for its own.
 #[test]
 fn no_recovery_points_are_written_before_the_list_of_topics() {
     let dir = tempfile::tempdir().unwrap();
@@ -351,7 +350,7 @@ fn a_configuration_is_changed_from_what_it_is_then() {
     assert!(matches!(topics.reconfigure(TOPIC, set("x")), Err(ChangeError::Config(_))));
 }
 
-/// The disk is full when a topic is created, and still when the next server starts.
+/// The disk is full when a topic is created, and still full when the next server starts.
 #[test]
 fn a_creation_that_a_start_cannot_undo_is_not_shown_and_can_be_made_again() {
     for has_directories in [true, false] {

@@ -53,7 +53,7 @@ fn a_shortest_session_above_the_longest_is_refused_whichever_is_set_first() {
     settings.check().unwrap();
 }
 
-/// deploy/penstock.toml with each setting's line taken out of its comment.
+/// deploy/penstock.toml with each setting's line uncommented.
 fn sample_with_every_line() -> String {
     let lines = SAMPLE.lines();
     lines
@@ -74,7 +74,7 @@ fn the_sample_file_changes_nothing_and_has_every_key_with_its_default() {
     let (mut sample, defaults) = (Settings::default(), Settings::default());
     sample.set_from_toml(&text).unwrap();
     sample.check().unwrap();
-    // What depends on the machine, or is off, stands there as an example.
+    // Settings that depend on the machine, or are off by default, have an example there.
     sample.workers = defaults.workers;
     sample.connections_max = defaults.connections_max;
     sample.advertise = None;

@@ -1,7 +1,6 @@
-//! Every setting as text, as it is now: what DescribeConfigs shows of the server.
+//! The value of every setting as text, for DescribeConfigs of the server.
 //!
-//! The counterpart of [`Settings::set`](super::Settings::set): each text is one that sets what
-//! there is.
+//! The counterpart of [`Settings::set`](super::Settings::set), which accepts each of these texts.
 
 use std::time::Duration;
 
@@ -9,11 +8,11 @@ use penstock_storage::{LogConfig, TimestampType};
 
 use super::Settings;
 
-/// Kafka's "never", for what has no other word.
+/// Kafka's "never" where there is no other word.
 const FOREVER: i64 = i64::MAX;
 
 impl Settings {
-    /// The value of a key. `None`: no such key, or it is not set and has no default.
+    /// The value of a key. `None`: an unknown key, or one that is not set and has no default.
     pub(crate) fn text(&self, key: &str) -> Option<String> {
         let address = |(host, port): &(String, u16)| format!("{host}:{port}");
         let text = match key {
@@ -51,7 +50,7 @@ impl Settings {
     }
 }
 
-/// Defaults of topics, by the broker's names.
+/// Defaults of topics, under the broker's names.
 fn of_logs(config: &LogConfig, key: &str) -> Option<String> {
     let text = match key {
         "log.segment.bytes" => config.segment_bytes.to_string(),

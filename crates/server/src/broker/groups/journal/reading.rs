@@ -1,4 +1,4 @@
-//! Reading the journal: record after record, and on behind bytes that are none.
+//! Reads the journal record by record, and goes on behind bytes that are no record.
 //!
 //! ```text
 //!   [ sound ][ sound ][ unsound      ][ sound ][ sound ]│[ torn, garbage or zeros ]
@@ -6,26 +6,26 @@
 //!                                 2. else byte by byte, to the next one of a known kind
 //! ```
 //!
-//! A record depends on no other one, so what is behind a damaged one is as true as it was. Called
-//! by journal when it is opened. A claimed length is believed only as far as the file goes.
+//! Records do not depend on one another, so records behind a damaged one are valid. Called by
+//! journal when it opens the file. A claimed length is believed only as far as the file goes.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
-use super::{KINDS, PREFIX_BYTES, decode};
+use super::record::{KINDS, PREFIX_BYTES, decode};
 
-/// Looked at in one go for where a record may begin.
+/// The size of one read in a search for the next record.
 const WINDOW_BYTES: usize = 64 * 1024;
 
-/// Read in vain behind damage, all in all: who has the file full of what looks like records waits
-/// no longer.
+/// The most bytes that are read in vain behind damage. It bounds the time of a start on a file full
+/// of false records.
 const IN_VAIN_MAX_BYTES: u64 = 128 * 1024 * 1024;
 
 pub(super) struct Records<'a> {
     file: &'a File,
     reader: BufReader<&'a File>,
-    /// Where the next record begins.
+    /// The position of the next record.
     position: u64,
     end: u64,
     in_vain_bytes: u64,
@@ -33,25 +33,25 @@ pub(super) struct Records<'a> {
 
 /// A sound record.
 pub(super) struct Record {
-    /// Never empty; of whatever kind.
+    /// The body, of any kind, never empty.
     pub(super) body: Vec<u8>,
     pub(super) position: u64,
-    /// Before it, and no record.
+    /// Bytes before it that are no record.
     pub(super) skipped_bytes: u64,
 }
 
 impl<'a> Records<'a> {
-    /// All in the file's first `end` bytes.
+    /// All records in the file's first `end` bytes.
     pub(super) fn of(file: &'a File, end: u64) -> Records<'a> {
         Records { file, reader: BufReader::new(file), position: 0, end, in_vain_bytes: 0 }
     }
 
-    /// Behind the last sound record.
+    /// The position behind the last sound record.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
 
-    /// The next sound record; `None`: none follows.
+    /// The next sound record; `None` if there is none.
     pub(super) fn next(&mut self) -> io::Result<Option<Record>> {
         let from = self.position;
         let found = match self.body_here(from)? {
@@ -99,7 +99,7 @@ impl<'a> Records<'a> {
         Ok(None)
     }
 
-    /// The body of a sound record at any position; leaves the reader behind it.
+    /// The body of a sound record at any position. The reader stands behind it then.
     fn body_at(&mut self, position: u64) -> io::Result<Option<Vec<u8>>> {
         if position >= self.end {
             return Ok(None);
@@ -113,7 +113,7 @@ impl<'a> Records<'a> {
         Ok(body)
     }
 
-    /// The same where the reader stands, which is at `position`.
+    /// The body at the reader's own position, which is `position`.
     fn body_here(&mut self, position: u64) -> io::Result<Option<Vec<u8>>> {
         let Some(left_bytes) = (self.end - position).checked_sub(PREFIX_BYTES as u64) else {
             return Ok(None);
@@ -121,7 +121,7 @@ impl<'a> Records<'a> {
         let mut prefix = [0; PREFIX_BYTES];
         self.reader.read_exact(&mut prefix)?;
         let len_bytes = length_in(&prefix);
-        // A file that a power cut left full of zeros claims empty records, whose CRC is even right.
+        // A file that a power cut left full of zeros claims empty records with a valid CRC.
         if len_bytes == 0 || u64::from(len_bytes) > left_bytes {
             return Ok(None);
         }
@@ -133,7 +133,7 @@ impl<'a> Records<'a> {
     }
 }
 
-/// What a record's first four bytes say of its body.
+/// The length of the body, from a record's first four bytes.
 fn length_in(head: &[u8]) -> u32 {
     u32::from_be_bytes([head[0], head[1], head[2], head[3]])
 }

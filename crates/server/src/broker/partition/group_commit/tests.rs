@@ -1,4 +1,4 @@
-//! Group commits on real files and real rings: several workers, refusals, disks that fail, workers
+//! Group commit on real files and real rings: several workers, refusals, failing disks, workers
 //! that end.
 
 use std::fs;
@@ -17,13 +17,13 @@ const LOG_FILE: &str = "00000000000000000000.log";
 
 fn partition_in(dir: &Path, durability: Durability) -> Arc<Partition> {
     let log = Log::create(dir, TopicId::random(), LogConfig::default()).unwrap();
-    let (appends, groups, syncs) = Default::default();
-    let commits = Commits { durability, appends, groups, syncs };
+    let (appends, writes, syncs) = Default::default();
+    let commits = Commits { durability, appends, writes, syncs };
     let name = PartitionName { topic: "t".to_owned(), partition: 0 };
     Partition::new(name, log, Arc::new(commits))
 }
 
-/// A partition whose log is a device of this name: what is written there is gone, or never fits.
+/// A partition whose log is a device: writes to it vanish, or never fit.
 fn partition_on(device: &str, durability: Durability) -> (Arc<Partition>, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(device, dir.path().join(LOG_FILE)).unwrap();
@@ -46,7 +46,7 @@ fn produced(mut builder: BatchBuilder, value: &str) -> ProducedBatch {
     ProducedBatch::validate(builder.finish().into(), &LogConfig::default().terms(0, true)).unwrap()
 }
 
-/// Runs what `work` makes of a ring as a worker does.
+/// Runs `work` with a ring, as a worker does.
 fn on_worker<T, F: Future<Output = T>>(work: impl FnOnce(Ring) -> F) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
@@ -58,7 +58,7 @@ fn on_worker<T, F: Future<Output = T>>(work: impl FnOnce(Ring) -> F) -> T {
     })
 }
 
-/// Polls once: the append has queued up, or begun.
+/// Polls an append once: it is queued, or has begun.
 async fn begin<F: Future + Unpin>(append: &mut F) {
     std::future::poll_fn(|context| {
         assert!(Pin::new(&mut *append).poll(context).is_pending());
@@ -69,8 +69,8 @@ async fn begin<F: Future + Unpin>(append: &mut F) {
 
 type Appending<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
-/// Producers who are all there before the first one writes: half of them are a group in `fsync`
-/// mode.
+/// Producers that are all there before the first one writes. In `fsync` mode a commit takes half of
+/// them.
 async fn queued<'a, const N: usize>(
     partition: &'a Arc<Partition>,
     ring: &'a Ring,
@@ -93,24 +93,24 @@ fn producers_of_several_workers_each_hear_the_offset_their_record_has() {
         let dir = tempfile::tempdir().unwrap();
         let partition = partition_in(dir.path(), durability);
         let produce = async |ring: &Ring, name: String| {
-            let mut told = Vec::new();
+            let mut answered = Vec::new();
             for n in 0..RECORDS {
                 let text = format!("{name} {n}");
                 let appended = partition.append(ring, value(&text)).await.unwrap();
-                told.push((appended.base_offset.0, text));
+                answered.push((appended.base_offset.0, text));
             }
-            told
+            answered
         };
         let work = |worker: usize| {
             on_worker(async |ring| {
                 let name = |n| format!("worker {worker} producer {n}");
                 let mut all: Vec<_> =
                     (0..PRODUCERS).map(|n| Box::pin(produce(&ring, name(n)))).collect();
-                let mut told = Vec::new();
+                let mut answered = Vec::new();
                 std::future::poll_fn(|context| {
                     all.retain_mut(|one| match one.as_mut().poll(context) {
                         Poll::Ready(some) => {
-                            told.extend(some);
+                            answered.extend(some);
                             false
                         }
                         Poll::Pending => true,
@@ -118,20 +118,20 @@ fn producers_of_several_workers_each_hear_the_offset_their_record_has() {
                     if all.is_empty() { Poll::Ready(()) } else { Poll::Pending }
                 })
                 .await;
-                told
+                answered
             })
         };
-        let mut told: Vec<(i64, String)> = std::thread::scope(|scope| {
+        let mut answered: Vec<(i64, String)> = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..WORKERS).map(|n| scope.spawn(move || work(n))).collect();
             workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
         });
-        told.sort();
-        assert_eq!(told, written(&dir.path().join(LOG_FILE)));
+        answered.sort();
+        assert_eq!(answered, written(&dir.path().join(LOG_FILE)));
         let commits = &partition.commits;
-        let (groups, appends) = (commits.groups.get(), commits.appends.get());
+        let (writes, appends) = (commits.writes.get(), commits.appends.get());
         assert_eq!(appends as usize, WORKERS * PRODUCERS * RECORDS);
-        assert!(groups < appends / 2, "{groups} groups of {appends} appends");
-        let syncs = if durability == Durability::Fsync { groups } else { 0 };
+        assert!(writes < appends / 2, "{writes} writes of {appends} appends");
+        let syncs = if durability == Durability::Fsync { writes } else { 0 };
         assert_eq!(commits.syncs.get(), syncs);
     }
 }
@@ -151,7 +151,7 @@ fn written(path: &Path) -> Vec<(i64, String)> {
 }
 
 #[test]
-fn a_refused_producer_does_not_fail_those_of_its_group() {
+fn a_refused_producer_does_not_fail_the_others_of_its_commit() {
     let dir = tempfile::tempdir().unwrap();
     let partition = partition_in(dir.path(), Durability::Fsync);
     on_worker(async |ring| {
@@ -165,7 +165,7 @@ fn a_refused_producer_does_not_fail_those_of_its_group() {
         }
         assert_eq!(first.await.unwrap().base_offset, Offset(1));
         let [one, duplicate, gap, next, two] = waiting;
-        // Polled in any order: who comes first in the queue leads.
+        // Polled in any order; the first in the queue leads.
         let (one, duplicate, gap, next, two) = tokio::join!(one, duplicate, gap, next, two);
         assert_eq!(one.unwrap().base_offset, Offset(2));
         let refused = |outcome: Outcome| match outcome {
@@ -180,12 +180,12 @@ fn a_refused_producer_does_not_fail_those_of_its_group() {
         assert_eq!(next.unwrap().base_offset, Offset(3));
         assert_eq!(two.unwrap().base_offset, Offset(4));
         let commits = &partition.commits;
-        assert_eq!((commits.groups.get(), commits.syncs.get(), commits.appends.get()), (3, 3, 5));
+        assert_eq!((commits.writes.get(), commits.syncs.get(), commits.appends.get()), (3, 3, 5));
     });
 }
 
 #[test]
-fn a_group_takes_one_request_of_a_producer() {
+fn a_commit_takes_one_request_of_a_producer() {
     let dir = tempfile::tempdir().unwrap();
     let partition = partition_in(dir.path(), Durability::Os);
     on_worker(async |ring| {
@@ -199,11 +199,11 @@ fn a_group_takes_one_request_of_a_producer() {
         let [second, third] = waiting;
         let (first, second, third) = tokio::join!(first, second, third);
         let offsets = [first, second, third].map(|outcome| outcome.unwrap().base_offset.0);
-        assert_eq!((offsets, partition.commits.groups.get()), ([0, 1, 2], 3));
+        assert_eq!((offsets, partition.commits.writes.get()), ([0, 1, 2], 3));
     });
 }
 
-/// Its worker ends while it lets the next group go first.
+/// The leader's worker ends while it lets the next commit go first.
 #[test]
 fn a_leader_that_leaves_when_all_is_done_has_told_the_others() {
     let dir = tempfile::tempdir().unwrap();
@@ -222,7 +222,7 @@ fn a_leader_that_leaves_when_all_is_done_has_told_the_others() {
 
 /// fdatasync(2) of /dev/null fails, and its writes do not.
 #[test]
-fn a_failed_sync_fails_the_whole_group_and_is_never_tried_again() {
+fn a_failed_sync_fails_the_whole_commit_and_is_never_tried_again() {
     let (partition, _dir) = partition_on("/dev/null", Durability::Fsync);
     on_worker(async |ring| {
         let all = queued(&partition, &ring, ["first", "second", "third", "fourth"]).await;
@@ -286,7 +286,7 @@ fn a_flush_of_the_log_counts_for_flush_messages() {
 
 /// fdatasync(2) of /dev/null fails, and its writes do not.
 #[test]
-fn when_the_sync_that_flush_messages_asks_for_fails_its_group_is_refused() {
+fn when_the_sync_that_flush_messages_asks_for_fails_its_commit_is_refused() {
     let (partition, _dir) = partition_on("/dev/null", Durability::Os);
     set_flush_messages(&partition, 3);
     on_worker(async |ring| {
@@ -341,7 +341,7 @@ fn the_lead_passes_over_producers_that_have_left() {
         let alone = partition.appending.lock().await;
         let mut leader = Box::pin(partition.append(&ring, value("never begins")));
         begin(&mut leader).await;
-        let mut next = Box::pin(partition.append(&ring, value("told to lead, leaves")));
+        let mut next = Box::pin(partition.append(&ring, value("leads and leaves")));
         let mut last = Box::pin(partition.append(&ring, value("stays")));
         begin(&mut next).await;
         begin(&mut last).await;
@@ -352,7 +352,7 @@ fn the_lead_passes_over_producers_that_have_left() {
     });
 }
 
-/// The checkpoint's sync may have been told of the loss of bytes that are not finished yet.
+/// A failed sync of a checkpoint may have been about bytes of an unfinished commit.
 #[test]
 fn a_checkpoint_that_fails_during_a_write_fails_it_too() {
     let dir = tempfile::tempdir().unwrap();
@@ -371,7 +371,7 @@ fn a_checkpoint_that_fails_during_a_write_fails_it_too() {
     });
 }
 
-/// Its names may be those of a topic that was made anew.
+/// Its names may be those of a topic that was created again.
 #[test]
 fn a_checkpoint_that_fails_writes_nothing_again_by_the_names_of_a_deleted_partition() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Stops on a disk whose syncs take their time.
+//! Stops on a disk with slow syncs.
 
 use std::fs::File;
 use std::io;
@@ -20,8 +20,8 @@ use crate::config::settings::Settings;
 
 const COUNT: i32 = 32;
 
-/// Its syncs are counted: all of them, those that run now, and the most that ever ran. None ends
-/// while its gate is held, nor before its time is over.
+/// A disk that counts syncs: all, those that run now, and the most at once. No sync ends while the
+/// gate is held, nor before its time is over.
 #[derive(Debug, Clone, Default)]
 struct SlowDisk(Arc<[AtomicUsize; 3]>, Arc<Mutex<()>>, Arc<AtomicUsize>);
 
@@ -109,7 +109,7 @@ impl DiskFile for SlowFile {
     }
 }
 
-/// A server with a topic, whose syncs are counted from then on.
+/// A server with a topic, on a disk that counts syncs from then on.
 fn made(dir: &Path) -> (Topics, SlowDisk) {
     let settings = Settings { data_dir: dir.to_owned(), ..Settings::default() };
     let disk = SlowDisk::default();
@@ -135,9 +135,9 @@ fn fill(topics: &Topics) {
     }
 }
 
-fn patience(wait: Duration, stop: Stop) -> Patience {
+fn deadline(wait: Duration, stop: Stop) -> Deadline {
     let (_, stop) = watch::channel(stop);
-    Patience { until: Instant::now() + wait, stop }
+    Deadline { until: Instant::now() + wait, stop }
 }
 
 fn last_stop(topics: Topics, dir: &Path) -> LastStop {
@@ -150,7 +150,7 @@ fn logs_are_closed_side_by_side() {
     let dir = tempfile::tempdir().unwrap();
     let (topics, disk) = made(dir.path());
     fill(&topics);
-    topics.close(&patience(Duration::from_secs(600), Stop::Drain)).unwrap();
+    topics.close(&deadline(Duration::from_secs(600), Stop::Drain)).unwrap();
     assert!(disk.syncs() > COUNT as usize);
     let most = disk.0[2].load(Ordering::Relaxed);
     assert!((2..=THREADS).contains(&most), "{most} syncs at a time");
@@ -161,7 +161,7 @@ fn logs_are_closed_side_by_side() {
 fn logs_with_nothing_new_cost_no_sync_and_a_stop_in_a_hurry_is_clean_with_them() {
     let dir = tempfile::tempdir().unwrap();
     let (topics, disk) = made(dir.path());
-    topics.close(&patience(Duration::ZERO, Stop::Now)).unwrap();
+    topics.close(&deadline(Duration::ZERO, Stop::Now)).unwrap();
     assert!(disk.syncs() < COUNT as usize, "{} syncs", disk.syncs());
     assert_eq!(last_stop(topics, dir.path()), LastStop::Clean);
 }
@@ -172,7 +172,7 @@ fn a_stop_whose_time_is_over_leaves_what_is_new_to_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
         let (topics, disk) = made(dir.path());
         fill(&topics);
-        let closed = topics.close(&patience(Duration::from_secs(wait), stop));
+        let closed = topics.close(&deadline(Duration::from_secs(wait), stop));
         let words = closed.unwrap_err().to_string();
         assert!(words.contains(&format!("{COUNT} partitions are left")), "{words}");
         assert!(disk.syncs() < COUNT as usize, "{} syncs", disk.syncs());
@@ -180,7 +180,7 @@ fn a_stop_whose_time_is_over_leaves_what_is_new_to_the_next_start() {
     }
 }
 
-/// It took 74 s, whatever drain.timeout.ms was.
+/// It once took 74 s, whatever drain.timeout.ms was.
 #[test]
 fn a_stop_on_a_disk_with_syncs_of_100_ms_ends_in_its_time() {
     let dir = tempfile::tempdir().unwrap();
@@ -189,7 +189,7 @@ fn a_stop_on_a_disk_with_syncs_of_100_ms_ends_in_its_time() {
     fill(&topics);
     disk.2.store(100, Ordering::Relaxed);
     let (began, wait) = (Instant::now(), Duration::from_millis(500));
-    let closed = topics.close(&patience(wait, Stop::Drain));
+    let closed = topics.close(&deadline(wait, Stop::Drain));
     let took = began.elapsed();
     assert!(took < wait + Duration::from_secs(1), "{took:?}: {closed:?}");
     assert_eq!(last_stop(topics, dir.path()), LastStop::Unclean);
@@ -201,10 +201,10 @@ fn a_second_signal_ends_a_close_that_has_begun() {
     let (topics, disk) = made(dir.path());
     fill(&topics);
     let (signal, stop) = watch::channel(Stop::Drain);
-    let patience = Patience { until: Instant::now() + Duration::from_secs(600), stop };
+    let deadline = Deadline { until: Instant::now() + Duration::from_secs(600), stop };
     let closed = std::thread::scope(|scope| {
         let gate = disk.1.lock();
-        let closing = scope.spawn(|| topics.close(&patience));
+        let closing = scope.spawn(|| topics.close(&deadline));
         while disk.syncs() == 0 && !closing.is_finished() {
             std::thread::yield_now();
         }

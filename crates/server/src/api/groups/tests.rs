@@ -3,13 +3,13 @@
 use penstock_wire::ErrorCode;
 use penstock_wire::messages::*;
 
-use super::answers::MEMBER_ID_REQUIRED_SINCE;
-use super::offset_answers::OFFSET_METADATA_MAX_BYTES;
 use std::sync::Arc;
 
+use super::{MEMBER_ID_REQUIRED_SINCE, join_group, leave_group, sync_group};
+use crate::api::group_offsets::{OFFSET_METADATA_MAX_BYTES, begin_commit, fetch_offsets};
+use crate::broker::groups::{Groups, OffsetStore};
 use crate::config::limits::ANSWER_MAX_BYTES;
 
-use super::{Groups, OffsetStore};
 use crate::config::durability::Durability;
 use penstock_coordinator::GroupLimits;
 
@@ -53,7 +53,7 @@ fn commit(generation: i32, member_id: &str, metadata: &str) -> OffsetCommitReque
 
 /// Commits where the topic has partition 0 alone; gives the error of each partition asked.
 async fn commit_errors(groups: &Groups, request: OffsetCommitRequest) -> Vec<ErrorCode> {
-    let response = groups.begin_commit(request, &|_, index| index == 0).answered().await;
+    let response = begin_commit(groups, request, &|_, index| index == 0).answered().await;
     response.topics[0].partitions.iter().map(|partition| partition.error_code).collect()
 }
 
@@ -64,7 +64,7 @@ fn committed_offsets(groups: &Groups, asked: Option<Vec<i32>>) -> Vec<i64> {
         topics: asked.map(|indexes| vec![topic(indexes)]),
         ..OffsetFetchRequest::default()
     };
-    let response = groups.fetch_offsets(request, ANSWER_MAX_BYTES);
+    let response = fetch_offsets(groups, request, ANSWER_MAX_BYTES);
     let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
     partitions.map(|partition| partition.committed_offset).collect()
 }
@@ -72,22 +72,25 @@ fn committed_offsets(groups: &Groups, asked: Option<Vec<i32>>) -> Vec<i64> {
 #[tokio::test]
 async fn a_member_joins_syncs_commits_and_leaves() {
     let (groups, _dir) = coordinator();
-    let must_return = groups.join_group(MEMBER_ID_REQUIRED_SINCE, join("")).await;
+    let must_return = join_group(&groups, MEMBER_ID_REQUIRED_SINCE, join("")).await;
     assert_eq!(must_return.error_code, ErrorCode::MEMBER_ID_REQUIRED);
     let member_id = must_return.member_id;
-    let joined = groups.join_group(MEMBER_ID_REQUIRED_SINCE, join(&member_id)).await;
+    let joined = join_group(&groups, MEMBER_ID_REQUIRED_SINCE, join(&member_id)).await;
     assert_eq!((joined.error_code, &joined.leader), (ErrorCode::NONE, &member_id));
     assert_eq!(joined.members[0].metadata, "topics");
 
     let assignment =
         SyncGroupRequestAssignment { member_id: member_id.clone(), assignment: "all".into() };
-    let synced = groups.sync_group(SyncGroupRequest {
-        group_id: "g".into(),
-        generation_id: joined.generation_id,
-        member_id: member_id.clone(),
-        assignments: vec![assignment],
-        ..SyncGroupRequest::default()
-    });
+    let synced = sync_group(
+        &groups,
+        SyncGroupRequest {
+            group_id: "g".into(),
+            generation_id: joined.generation_id,
+            member_id: member_id.clone(),
+            assignments: vec![assignment],
+            ..SyncGroupRequest::default()
+        },
+    );
     assert_eq!(synced.await.assignment, "all");
 
     let errors = commit_errors(&groups, commit(joined.generation_id, &member_id, "m")).await;
@@ -97,8 +100,8 @@ async fn a_member_joins_syncs_commits_and_leaves() {
 
     let leave =
         LeaveGroupRequest { group_id: "g".into(), member_id, ..LeaveGroupRequest::default() };
-    assert_eq!(groups.leave_group(leave.clone()).error_code, ErrorCode::NONE);
-    assert_eq!(groups.leave_group(leave).error_code, ErrorCode::UNKNOWN_MEMBER_ID);
+    assert_eq!(leave_group(&groups, leave.clone()).error_code, ErrorCode::NONE);
+    assert_eq!(leave_group(&groups, leave).error_code, ErrorCode::UNKNOWN_MEMBER_ID);
     assert_eq!(committed_offsets(&groups, None), [42], "offsets stay without members");
 }
 
@@ -107,7 +110,7 @@ async fn a_consumer_outside_of_any_group_commits_with_no_generation() {
     let (groups, _dir) = coordinator();
     let errors = commit_errors(&groups, commit(-1, "", "m")).await;
     assert_eq!(errors[0], ErrorCode::NONE);
-    let errors = commit_errors(&groups, commit(3, "somebody", "m")).await;
+    let errors = commit_errors(&groups, commit(3, "unknown", "m")).await;
     assert_eq!(errors, [ErrorCode::ILLEGAL_GENERATION; 2]);
     let long = "m".repeat(OFFSET_METADATA_MAX_BYTES + 1);
     let errors = commit_errors(&groups, commit(-1, "", &long)).await;
@@ -115,24 +118,24 @@ async fn a_consumer_outside_of_any_group_commits_with_no_generation() {
 }
 
 #[tokio::test]
-async fn a_member_whose_answer_nobody_waits_for_stays_a_member() {
+async fn a_member_that_leaves_before_its_answer_stays_a_member() {
     let (groups, _dir) = coordinator();
-    let leader = groups.join_group(0, join("")).await;
-    let mut waiting = Box::pin(groups.join_group(0, join("")));
+    let leader = join_group(&groups, 0, join("")).await;
+    let mut waiting = Box::pin(join_group(&groups, 0, join("")));
     tokio::select! {
         biased;
         _ = &mut waiting => panic!("the leader has not joined again yet"),
         () = std::future::ready(()) => drop(waiting),
     }
-    let again = groups.join_group(0, join(&leader.member_id)).await;
+    let again = join_group(&groups, 0, join(&leader.member_id)).await;
     assert_eq!((again.generation_id, again.members.len()), (leader.generation_id + 1, 2));
 }
 
 #[tokio::test]
 async fn a_join_that_waits_is_let_go_when_the_server_stops() {
     let (groups, _dir) = coordinator();
-    groups.join_group(0, join("")).await;
-    let (waiting, ()) = tokio::join!(groups.join_group(0, join("")), async { groups.close() });
+    join_group(&groups, 0, join("")).await;
+    let (waiting, ()) = tokio::join!(join_group(&groups, 0, join("")), async { groups.close() });
     assert_eq!(waiting.error_code, ErrorCode::COORDINATOR_NOT_AVAILABLE);
 }
 
@@ -145,7 +148,7 @@ async fn asking_for_the_same_offsets_over_and_over_is_refused_before_it_takes_me
     let fetch = |times| {
         let groups_asked = vec![all.clone(); times];
         let request = OffsetFetchRequest { groups: groups_asked, ..Default::default() };
-        groups.fetch_offsets(request, ANSWER_MAX_BYTES)
+        fetch_offsets(&groups, request, ANSWER_MAX_BYTES)
     };
     assert!(fetch(1000).groups.iter().all(|group| group.error_code.is_none()));
     let refused = fetch(100_000).groups.pop().unwrap();

@@ -220,12 +220,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &["append", "listing", "log", "old_format", "partition_metadata", "producers"],
         "not yet cut",
     ),
-    ("ring", &["epoll", "perform", "ring", "uring", "uring_calls"], "not yet cut"),
-    (
-        "ring",
-        &["config", "operations", "pins", "residency", "sight", "sys", "transfer"],
-        "not yet cut",
-    ),
 ];
 
 /// The server's rooms, and the rooms and modules of its root that each may know.

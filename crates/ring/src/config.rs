@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use crate::pins::PageBudget;
-use crate::sight::Sight;
 
 /// The kernel counts a pipe's room in slots of one page each (KERNEL.md rows 5 and 6).
 pub const PAGE_BYTES: u64 = 4096;
@@ -87,6 +86,31 @@ pub enum BackendChoice {
     Uring,
     /// Readiness and sendfile, as on a host that forbids io_uring.
     Epoll,
+}
+
+/// How it can be seen whether bytes of a file are in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sight {
+    /// cachestat(2) counts pages, and a read that refuses to wait confirms the last one: ext4, XFS,
+    /// btrfs.
+    #[default]
+    Cachestat,
+    /// All is in memory, save what has been swapped out, which cachestat(2) does not count: tmpfs.
+    Memory,
+    /// mincore(2) of a mapping, where the file system keeps its pages out of cachestat's sight
+    /// (overlayfs) or has no reads that refuse to wait (FUSE, network file systems).
+    Mincore,
+    /// Not at all: any page may be on a disk.
+    Blind,
+}
+
+/// What a write is followed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing: the page cache has the bytes.
+    Return,
+    /// fdatasync(2): the disk has them, too.
+    SyncData,
 }
 
 /// How to build a [`crate::Ring`]. `Default` is right for a server.

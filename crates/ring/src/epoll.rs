@@ -20,7 +20,7 @@ use rustix::net::RecvFlags;
 use tokio::io::Interest;
 
 use crate::blocking;
-use crate::ring::Then;
+use crate::config::Then;
 use crate::socket::Socket;
 use crate::sys::{Gather, extend_received, watch};
 

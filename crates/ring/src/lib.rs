@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   ring.rs        what the server calls; one `Ring` a worker thread
+//!    ├─ shared.rs     what the clones of a ring share
 //!    ├─ perform.rs    performs a transfer ──── transfer.rs   the pure machine: what is next
 //!    │    ├─ route.rs, residency.rs, sight.rs                 which way it goes
 //!    │    ├─ pins.rs                                         whether it may hold pages
@@ -30,6 +31,7 @@ mod epoll;
 mod error;
 #[cfg(test)]
 mod fake;
+mod file_range;
 #[cfg(test)]
 mod kernel_contract;
 mod operations;
@@ -39,6 +41,7 @@ mod pipes;
 mod residency;
 mod ring;
 mod route;
+mod shared;
 mod shortage;
 mod sight;
 mod socket;
@@ -55,8 +58,7 @@ pub use config::*;
 pub use counters::{Counter, Counters};
 pub use error::{RAISE_THREADS, RingError, TransferError, WriteError};
 pub use pins::{CHUNK_BYTES, PROVEN_BYTES, PageBudget};
-pub use ring::{Backend, Ring, Then};
-pub use sight::Sight;
+pub use ring::{Backend, Ring};
 pub use socket::Socket;
 pub use sys::ignore_sigpipe;
 pub use transfer::{Path, Piece};

@@ -18,20 +18,21 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::config::{CHAIN_OPERATIONS, READ_AHEAD_BYTES, TURN_BYTES};
 use crate::counters::{Counter, Counters};
 use crate::error::TransferError;
+use crate::file_range::FileRange;
 use crate::operations::Resources;
 use crate::pipes::Lease;
-use crate::ring::{Kernel, Ring};
 use crate::route::{self, Way};
+use crate::shared::{Kernel, Shared};
 use crate::shortage;
 use crate::socket::Socket;
 use crate::stage::{Parked, Stage};
 use crate::sys::{Advice, Request, Requests};
-use crate::transfer::{FileRange, Means, Next, Op, Path, Pieces, Transfer};
+use crate::transfer::{Means, Next, Op, Path, Pieces, Transfer};
 use crate::uring::{OnDrop, Uring};
 
 /// Runs a transfer to its end. The caller keeps transfers on one socket apart.
 pub(crate) async fn transfer(
-    ring: &Ring,
+    ring: &Shared,
     pieces: Pieces,
     socket: &Rc<Socket>,
     path: Path,
@@ -56,7 +57,7 @@ pub(crate) async fn transfer(
             }
             Next::Do(_) => {}
         }
-        match (ring.kernel(), job.transfer.means()) {
+        match (&ring.kernel, job.transfer.means()) {
             (Kernel::Uring(uring), Means::Chain { .. }) => job = perform_linked(uring, job).await,
             _ => perform_stepwise(ring, &mut job).await,
         }
@@ -77,10 +78,10 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-fn possible_path(ring: &Ring, path: Path) -> Path {
-    match (ring.kernel(), path) {
+fn possible_path(ring: &Shared, path: Path) -> Path {
+    match (&ring.kernel, path) {
         (Kernel::Epoll { .. }, Path::Chain) => {
-            ring.counters().chains_by_sendfile.add(1);
+            ring.counters.chains_by_sendfile.add(1);
             Path::Sendfile
         }
         _ => path,
@@ -107,7 +108,7 @@ struct Job {
 }
 
 impl Job {
-    fn new(ring: &Ring, pieces: Pieces, socket: Rc<Socket>, path: Path) -> Job {
+    fn new(ring: &Shared, pieces: Pieces, socket: Rc<Socket>, path: Path) -> Job {
         Job {
             transfer: Transfer::new(pieces, means_of(way_of(path), ring, &socket)),
             socket,
@@ -118,14 +119,14 @@ impl Job {
             cold_place: None,
             stage: Stage::default(),
             parked_stage: None,
-            counters: ring.counters(),
+            counters: Arc::clone(&ring.counters),
         }
     }
 
     /// Chooses the way of the next plan: where the caller left that to us, and where peers hold all
     /// the pages they may.
-    fn route(&mut self, ring: &Ring) {
-        let is_free = self.path != Path::Auto && (self.path == Path::Copy || ring.pins().is_none());
+    fn route(&mut self, ring: &Shared) {
+        let is_free = self.path != Path::Auto && (self.path == Path::Copy || ring.pins.is_none());
         let is_settled = is_free || self.has_left_chain;
         if is_settled || !self.transfer.is_at_a_turn() || self.transfer.rest_bytes() == 0 {
             return;
@@ -144,20 +145,20 @@ impl Job {
         }
     }
 
-    fn choose(&self, ring: &Ring) -> Way {
+    fn choose(&self, ring: &Shared) -> Way {
         let transfer = &self.transfer;
-        let can_chain = matches!(ring.kernel(), Kernel::Uring(_));
+        let can_chain = matches!(ring.kernel, Kernel::Uring(_));
         let is_cached = || {
             let (mut ranges, now) = (transfer.next_ranges(TURN_BYTES), Instant::now());
             let goes_on = transfer.rest_bytes() > TURN_BYTES;
-            ranges.all(|range| ring.residency().is_cached(&range, goes_on, now))
+            ranges.all(|range| ring.residency.is_cached(&range, goes_on, now))
         };
         route::choose(transfer.rest_bytes(), can_chain, is_cached)
     }
 
     /// Whether the peer may be given pages of files, which it holds until it reads.
-    fn may_send_pages(&self, ring: &Ring, way: Way) -> bool {
-        let (Some(pins), true) = (ring.pins(), way != Way::Copy) else { return true };
+    fn may_send_pages(&self, ring: &Shared, way: Way) -> bool {
+        let (Some(pins), true) = (&ring.pins, way != Way::Copy) else { return true };
         let turn_bytes = if way == Way::Chain { READ_AHEAD_BYTES } else { TURN_BYTES };
         let may = self.socket.pin(pins, self.transfer.next_ranges(turn_bytes));
         if !may {
@@ -167,13 +168,13 @@ impl Job {
     }
 
     /// Gets what the next plan needs: a place among those that wait for a disk, a pipe, a buffer.
-    async fn prepare(&mut self, ring: &Ring) {
+    async fn prepare(&mut self, ring: &Shared) {
         if self.is_cold && self.transfer.is_at_a_turn() {
             self.cold_place = Some(ring.admit_cold().await);
             self.read_ahead(ring);
         }
         if self.pipe.is_none() && self.transfer.wants_pipe() {
-            match ring.pipes().lease().await {
+            match ring.pipes.lease().await {
                 Ok(lease) => {
                     self.transfer.set_pipe_slots(lease.slots());
                     self.pipe = Some(lease);
@@ -183,21 +184,21 @@ impl Job {
         }
         let only_waits = self.transfer.is_blocked() && self.transfer.staged_bytes() == 0;
         if matches!(self.transfer.means(), Means::Copy { .. }) && !only_waits {
-            self.stage.prepare(ring.spare_stage(), self.transfer.rest_bytes());
+            self.stage.prepare(&ring.spare_stage, self.transfer.rest_bytes());
         }
     }
 
     /// Has the disk read what the next plans will fill from, all at once instead of hop by hop;
     /// and, if a scan shall leave no trace, drops what the same peer was sent before. Not what it
     /// is being sent: pages that are still on their way to a peer cannot be dropped.
-    fn read_ahead(&self, ring: &Ring) {
-        let Kernel::Uring(uring) = ring.kernel() else { return };
+    fn read_ahead(&self, ring: &Shared) {
+        let Kernel::Uring(uring) = &ring.kernel else { return };
         let ahead: Vec<FileRange> = self.transfer.next_ranges(READ_AHEAD_BYTES).collect();
         for range in &ahead {
             uring.advise(range, Advice::WillNeed);
         }
         // Where nothing tells what was cold, this may be what others read.
-        if ring.config().drop_behind && ring.config().sight.tells_cold() {
+        if ring.config.drop_behind && ring.config.sight.tells_cold() {
             for range in self.socket.replace_scanned(ahead) {
                 uring.advise(&range, Advice::DontNeed);
             }
@@ -206,11 +207,11 @@ impl Job {
 
     /// Counts what happened, and lets go of what others may need: the stage if it is empty, the
     /// pipe if the peer does not read.
-    fn settle(&mut self, ring: &Ring) {
+    fn settle(&mut self, ring: &Shared) {
         self.count();
         self.settle_stage(ring);
         if self.cold_place.take().is_some() {
-            ring.workers().give_way(Instant::now());
+            ring.workers.give_way(Instant::now());
         }
         if self.transfer.is_refused() {
             return self.leave_chain(ring, &Errno::CANCELED.into());
@@ -226,7 +227,7 @@ impl Job {
     }
 
     /// There is no worker, or no pipe, for the rest: it is copied.
-    fn leave_chain(&mut self, ring: &Ring, error: &io::Error) {
+    fn leave_chain(&mut self, ring: &Shared, error: &io::Error) {
         self.counters.refused.add(1);
         shortage::report(error, "a kernel worker or a pipe for an answer");
         self.release_pipe();
@@ -236,17 +237,17 @@ impl Job {
 
     /// A buffer of 64 KiB for each of many peers that do not read would be much memory: some have
     /// theirs.
-    fn settle_stage(&mut self, ring: &Ring) {
+    fn settle_stage(&mut self, ring: &Shared) {
         if self.stage.bytes().is_empty() {
             self.parked_stage = None;
         } else if self.parked_stage.is_none() && self.transfer.is_blocked() {
-            self.parked_stage = Parked::take(ring.parked_stages());
+            self.parked_stage = Parked::take(&ring.parked_stages);
             if self.parked_stage.is_none() {
                 self.stage.forget();
                 self.transfer.forget_staged();
             }
         }
-        self.stage.release(ring.spare_stage());
+        self.stage.release(&ring.spare_stage);
     }
 
     fn count(&mut self) {
@@ -287,9 +288,9 @@ fn way_of(path: Path) -> Way {
     }
 }
 
-fn means_of(way: Way, ring: &Ring, socket: &Socket) -> Means {
+fn means_of(way: Way, ring: &Shared, socket: &Socket) -> Means {
     match way {
-        Way::Chain => Means::Chain { hop_bytes: ring.config().hop_bytes, pipe_slots: 1 },
+        Way::Chain => Means::Chain { hop_bytes: ring.config.hop_bytes, pipe_slots: 1 },
         Way::Sendfile => Means::Sendfile,
         Way::Copy => Means::Copy { stage_bytes: socket.stage_bytes() },
     }
@@ -341,7 +342,7 @@ fn requests(job: &mut Job) -> Requests<'_> {
 }
 
 /// The plan step by step, one turn of the event loop; reports like a chain.
-async fn perform_stepwise(ring: &Ring, job: &mut Job) {
+async fn perform_stepwise(ring: &Shared, job: &mut Job) {
     let mut results = [-libc::ECANCELED; CHAIN_OPERATIONS];
     let results = &mut results[..job.transfer.plan().len()];
     for (index, result) in results.iter_mut().enumerate() {
@@ -359,7 +360,7 @@ async fn perform_stepwise(ring: &Ring, job: &mut Job) {
 }
 
 /// One operation now, without waiting for anything but PollOut and a disk that a copy must read.
-async fn perform_step(ring: &Ring, job: &mut Job, op: Op) -> i32 {
+async fn perform_step(ring: &Shared, job: &mut Job, op: Op) -> i32 {
     let Job { transfer, socket, stage, .. } = job;
     match op {
         Op::PollOut => match ring.writable(socket).await {
@@ -399,7 +400,7 @@ async fn perform_step(ring: &Ring, job: &mut Job, op: Op) -> i32 {
 
 /// From the page cache at once, else by a read that waits on a kernel worker.
 async fn fill_stage(
-    ring: &Ring,
+    ring: &Shared,
     stage: &mut Stage,
     file: &Arc<File>,
     position: u64,

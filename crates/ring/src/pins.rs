@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::transfer::FileRange;
+use crate::file_range::FileRange;
 
 /// The largest folio of a file. A single page of it keeps all of it in memory.
 pub const CHUNK_BYTES: u64 = 2 * 1024 * 1024;

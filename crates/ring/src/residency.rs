@@ -14,17 +14,14 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::IoSliceMut;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use rustix::io::{ReadWriteFlags, preadv2};
-
-use crate::config::PAGE_BYTES;
-use crate::sight::Sight;
+use crate::config::{PAGE_BYTES, Sight};
+use crate::file_range::FileRange;
+use crate::sight::is_readable_now;
 use crate::sys;
-use crate::transfer::FileRange;
 
 /// To ask for so much takes the kernel two to three times as long as for 64 KiB.
 const WINDOW_BYTES: u64 = 512 * 1024;
@@ -163,13 +160,6 @@ fn is_cached_now(sight: Sight, file: &File, range: &Range<u64>) -> bool {
         Sight::Mincore => sys::mapped_pages(file, position, len_bytes).is_ok_and(is_all),
         Sight::Blind => false,
     }
-}
-
-/// By a read that refuses to wait (RWF_NOWAIT), which not all file systems know.
-pub(crate) fn is_readable_now(file: &File, position: u64) -> bool {
-    let mut byte = [0];
-    let read = preadv2(file, &mut [IoSliceMut::new(&mut byte)], position, ReadWriteFlags::NOWAIT);
-    matches!(read, Ok(1))
 }
 
 #[cfg(test)]

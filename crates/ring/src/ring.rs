@@ -4,35 +4,27 @@
 //! A `Ring` lives on one thread inside a tokio current-thread runtime with a `LocalSet` (or a
 //! tokio-uring one) and does nothing until [`Ring::drive`] was spawned.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
-use rustix::io::{Errno, ReadWriteFlags};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use crate::blocking;
-use crate::config::{BackendChoice, RingConfig};
+use crate::config::{BackendChoice, RingConfig, Then};
 use crate::counters::Counters;
 use crate::epoll;
 use crate::error::{RingError, TransferError, WriteError};
 use crate::perform;
-use crate::pins::PinTable;
-use crate::pipes::Pipes;
-use crate::residency::Residency;
-use crate::sight::Sight;
+use crate::shared::{Kernel, Shared};
 use crate::socket::Socket;
-use crate::stage::Stage;
 use crate::sys::Gather;
-use crate::transfer::{FileRange, Path, Piece};
+use crate::transfer::{Path, Piece};
 use crate::uring::Uring;
-use crate::workers::Workers;
 
 /// Room made in a receive buffer that has none: an empty receive would look like the peer's end.
 const RECEIVE_BYTES: usize = 4096;
@@ -46,41 +38,10 @@ pub enum Backend {
     Epoll,
 }
 
-/// What a write is followed by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// Nothing: the page cache has the bytes.
-    Return,
-    /// fdatasync(2): the disk has them, too.
-    SyncData,
-}
-
 /// A handle to the ring of this thread; clones share it.
 #[derive(Clone)]
 pub struct Ring {
     shared: Rc<Shared>,
-}
-
-struct Shared {
-    kernel: Kernel,
-    pipes: Pipes,
-    /// None: no bound.
-    pins: Option<Rc<PinTable>>,
-    residency: Residency,
-    spare_stage: Cell<Stage>,
-    parked_stages: Rc<Cell<usize>>,
-    workers: Workers,
-    /// A permit a chain that waits for a disk, first come first served.
-    cold_chains: Arc<Semaphore>,
-    config: RingConfig,
-    counters: Arc<Counters>,
-    /// Why io_uring is not used although it was wanted.
-    unavailable: Option<RingError>,
-}
-
-pub(crate) enum Kernel {
-    Uring(Rc<Uring>),
-    Epoll { stopped: Notify },
 }
 
 impl Ring {
@@ -116,23 +77,7 @@ impl Ring {
         config: RingConfig,
         counters: Arc<Counters>,
     ) -> Ring {
-        let pipes = Pipes::new(&config, Arc::clone(&counters));
-        let cold_chains = Arc::new(Semaphore::new(config.cold_chains));
-        Ring {
-            shared: Rc::new(Shared {
-                kernel,
-                pipes,
-                pins: config.page_budget.clone().map(PinTable::new),
-                residency: Residency::new(config.sight),
-                spare_stage: Cell::default(),
-                parked_stages: Rc::default(),
-                workers: Workers::of_this_thread(),
-                cold_chains,
-                config,
-                counters,
-                unavailable,
-            }),
-        }
+        Ring { shared: Rc::new(Shared::new(kernel, unavailable, config, counters)) }
     }
 
     /// Submits and reaps for all tasks of the thread; spawn it once. Ends after [`Ring::stop`].
@@ -215,22 +160,7 @@ impl Ring {
         position: u64,
         len_bytes: usize,
     ) -> io::Result<Bytes> {
-        let mut buffer = BytesMut::with_capacity(len_bytes);
-        while buffer.len() < len_bytes {
-            let (from, missing) = (position + buffer.len() as u64, len_bytes - buffer.len());
-            let result;
-            (result, buffer) = match &self.shared.kernel {
-                Kernel::Uring(uring) => uring.read(Arc::clone(&file), from, missing, buffer).await,
-                Kernel::Epoll { .. } => epoll::read(Arc::clone(&file), from, missing, buffer).await,
-            };
-            match result {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(buffer.freeze())
+        self.shared.read_at(file, position, len_bytes).await
     }
 
     /// Reads what the page cache holds, without waiting for a disk: `None` if it holds nothing
@@ -243,22 +173,7 @@ impl Ring {
         position: u64,
         buffer: &mut [u8],
     ) -> io::Result<Option<usize>> {
-        let flags = match self.config().sight {
-            Sight::Cachestat => ReadWriteFlags::NOWAIT,
-            _ => {
-                let len_bytes = buffer.len() as u64;
-                let range = FileRange { file: Arc::clone(file), position, len_bytes };
-                if !self.residency().is_cached(&range, false, Instant::now()) {
-                    return Ok(None);
-                }
-                ReadWriteFlags::empty()
-            }
-        };
-        match rustix::io::preadv2(file, &mut [IoSliceMut::new(buffer)], position, flags) {
-            Ok(len_bytes) => Ok(Some(len_bytes)),
-            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Ok(None),
-            Err(errno) => Err(errno.into()),
-        }
+        self.shared.read_cached_at(file, position, buffer)
     }
 
     /// Writes all `pieces`, one behind the other, at `position`, and then what `then` says. After
@@ -322,10 +237,7 @@ impl Ring {
 
     /// Waits until the socket takes bytes, or has failed (the next send says how).
     pub async fn writable(&self, socket: &Rc<Socket>) -> io::Result<()> {
-        match &self.shared.kernel {
-            Kernel::Uring(uring) => uring.poll(Rc::clone(socket), libc::POLLOUT).await.map(drop),
-            Kernel::Epoll { .. } => epoll::writable(socket).await,
-        }
+        self.shared.writable(socket).await
     }
 
     /// Waits until the peer has closed its sending side or reset the connection, whether or not
@@ -366,49 +278,7 @@ impl Ring {
         socket: &Rc<Socket>,
         path: Path,
     ) -> Result<(), TransferError> {
-        perform::transfer(self, pieces.into_iter().collect(), socket, path).await
-    }
-
-    pub(crate) fn kernel(&self) -> &Kernel {
-        &self.shared.kernel
-    }
-
-    /// Waits for a place among the chains that wait for a disk.
-    pub(crate) async fn admit_cold(&self) -> OwnedSemaphorePermit {
-        let cold_chains = Arc::clone(&self.shared.cold_chains);
-        if cold_chains.available_permits() == 0 {
-            self.shared.counters.cold_waits.add(1);
-        }
-        cold_chains.acquire_owned().await.expect("the semaphore is never closed")
-    }
-
-    pub(crate) fn pipes(&self) -> &Pipes {
-        &self.shared.pipes
-    }
-
-    pub(crate) fn residency(&self) -> &Residency {
-        &self.shared.residency
-    }
-
-    pub(crate) fn pins(&self) -> Option<&Rc<PinTable>> {
-        self.shared.pins.as_ref()
-    }
-
-    pub(crate) fn parked_stages(&self) -> &Rc<Cell<usize>> {
-        &self.shared.parked_stages
-    }
-
-    /// What the last copying transfer left for the next.
-    pub(crate) fn spare_stage(&self) -> &Cell<Stage> {
-        &self.shared.spare_stage
-    }
-
-    pub(crate) fn workers(&self) -> &Workers {
-        &self.shared.workers
-    }
-
-    pub(crate) fn config(&self) -> &RingConfig {
-        &self.shared.config
+        perform::transfer(&self.shared, pieces.into_iter().collect(), socket, path).await
     }
 }
 

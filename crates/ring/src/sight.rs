@@ -10,12 +10,13 @@
 //! ```
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::config::PAGE_BYTES;
-use crate::residency::is_readable_now;
+use rustix::io::{ReadWriteFlags, preadv2};
+
+use crate::config::{PAGE_BYTES, Sight};
 use crate::sys;
 
 /// Long enough for the end of the hole to lie in no folio with what was written.
@@ -30,22 +31,6 @@ const EXT4: i64 = 0xef53;
 const XFS: i64 = 0x5846_5342;
 const BTRFS: i64 = 0x9123_683e;
 const OVERLAYFS: i64 = 0x794c_7630;
-
-/// How it can be seen whether bytes of a file are in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sight {
-    /// cachestat(2) counts pages, and a read that refuses to wait confirms the last one: ext4, XFS,
-    /// btrfs.
-    #[default]
-    Cachestat,
-    /// All is in memory, save what has been swapped out, which cachestat(2) does not count: tmpfs.
-    Memory,
-    /// mincore(2) of a mapping, where the file system keeps its pages out of cachestat's sight
-    /// (overlayfs) or has no reads that refuse to wait (FUSE, network file systems).
-    Mincore,
-    /// Not at all: any page may be on a disk.
-    Blind,
-}
 
 /// What the trial file has shown.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +92,13 @@ impl Shown {
 
 fn magic(dir: &Path) -> io::Result<i64> {
     Ok(rustix::fs::statfs(dir)?.f_type as i64)
+}
+
+/// By a read that refuses to wait (RWF_NOWAIT), which not all file systems know.
+pub(crate) fn is_readable_now(file: &File, position: u64) -> bool {
+    let mut byte = [0];
+    let read = preadv2(file, &mut [IoSliceMut::new(&mut byte)], position, ReadWriteFlags::NOWAIT);
+    matches!(read, Ok(1))
 }
 
 fn trial_file(dir: &Path) -> io::Result<File> {

@@ -16,9 +16,9 @@ use rustix::net::sockopt;
 use tokio::io::Interest;
 
 use crate::config::{PAGE_BYTES, STAGE_BYTES};
+use crate::file_range::FileRange;
 use crate::pins::{PROVEN_BYTES, PinTable, Pins};
 use crate::sys::{Watched, unsent_bytes, watch};
-use crate::transfer::FileRange;
 
 /// A non-blocking stream socket.
 #[derive(Debug)]

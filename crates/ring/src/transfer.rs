@@ -33,8 +33,9 @@ use smallvec::SmallVec;
 
 use crate::config::CHAIN_OPERATIONS;
 use crate::error::TransferError;
+use crate::file_range::FileRange;
 
-pub(crate) use piece::{FileRange, Pieces};
+pub(crate) use piece::Pieces;
 pub use piece::{Path, Piece};
 
 /// Operations of a plan for an answer of one partition.

@@ -21,6 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::BytesMut;
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
@@ -28,8 +29,8 @@ use crate::config::RingConfig;
 use crate::counters::Counters;
 use crate::error::RingError;
 use crate::operations::{Abandoned, Completed, Key, NOBODY, Operations, Resources, Results};
+use crate::socket::Socket;
 use crate::sys::{Queue, Requests, Watched, watch};
-use crate::uring_calls::OnSocket;
 
 /// One io_uring and what is in flight on it.
 pub(crate) struct Uring {
@@ -74,6 +75,15 @@ pub(crate) enum OnDrop {
     /// Nobody was ever going to wait for it.
     Detach,
 }
+
+/// What a receive, or a poll without a buffer, owns.
+#[derive(Default)]
+pub(crate) struct OnSocket {
+    pub(crate) socket: Option<Rc<Socket>>,
+    pub(crate) buffer: BytesMut,
+}
+
+impl Resources for OnSocket {}
 
 impl Uring {
     /// One with all the workers that it cannot do without.

@@ -16,21 +16,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use smallvec::smallvec;
 
+use crate::config::Then;
 use crate::epoll;
+use crate::file_range::FileRange;
 use crate::operations::Resources;
-use crate::ring::Then;
 use crate::shortage::{self, moved_nothing, never_ran};
 use crate::socket::Socket;
 use crate::sys::{Advice, Gather, Request, adopt_accepted, extend_received};
-use crate::transfer::FileRange;
-use crate::uring::{OnDrop, Uring};
-
-/// What a receive, or a poll without a buffer, owns.
-#[derive(Default)]
-pub(crate) struct OnSocket {
-    socket: Option<Rc<Socket>>,
-    buffer: BytesMut,
-}
+use crate::uring::{OnDrop, OnSocket, Uring};
 
 struct Read {
     file: Arc<File>,
@@ -48,7 +41,6 @@ struct Advised(Arc<File>);
 
 struct Accept(Rc<TcpListener>);
 
-impl Resources for OnSocket {}
 impl Resources for Read {}
 impl Resources for Write {}
 impl Resources for Sync {}

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::RingConfig;
+use crate::config::{RingConfig, Then};
 use crate::counters::Counters;
 use crate::error::RingError;
-use crate::ring::{Kernel, Ring, Then};
+use crate::ring::Ring;
+use crate::shared::Kernel;
 use crate::socket::Socket;
 use crate::sys::Queue;
 use crate::thread_limit::ThreadLimit;

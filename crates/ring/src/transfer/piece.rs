@@ -50,28 +50,3 @@ pub enum Path {
     /// The best of these for every turn, by what is left and what is in the page cache (route.rs).
     Auto,
 }
-
-/// A range of a file, for those who look at where it lies.
-#[derive(Clone, Debug)]
-pub(crate) struct FileRange {
-    pub(crate) file: Arc<File>,
-    pub(crate) position: u64,
-    pub(crate) len_bytes: u64,
-}
-
-impl FileRange {
-    pub(crate) fn end(&self) -> u64 {
-        self.position + self.len_bytes
-    }
-
-    pub(crate) fn overlaps(&self, other: &FileRange) -> bool {
-        Arc::ptr_eq(&self.file, &other.file)
-            && self.position < other.end()
-            && other.position < self.end()
-    }
-
-    /// Lengthens it, if it ends before `end`.
-    pub(crate) fn reach(&mut self, end: u64) {
-        self.len_bytes = self.len_bytes.max(end - self.position);
-    }
-}

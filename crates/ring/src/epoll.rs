@@ -1,6 +1,6 @@
 //! The backend without io_uring: readiness for sockets, threads that may block for files.
 //!
-//! Called by ring.rs where the kernel forbids io_uring, and by uring_calls.rs for what it has no
+//! Called by ring.rs where the kernel forbids io_uring, and by uring/calls.rs for what it has no
 //! worker for. Sockets are tried whenever the runtime thinks they are ready, so a future dropped in
 //! between has given nothing to the kernel; file operations own what they touch on the thread that
 //! runs them.
@@ -20,7 +20,7 @@ use rustix::net::RecvFlags;
 use tokio::io::Interest;
 
 use crate::blocking;
-use crate::config::Then;
+use crate::ring_config::Then;
 use crate::socket::Socket;
 use crate::sys::{Gather, extend_received, watch};
 

@@ -19,7 +19,7 @@ use io_uring::squeue::Flags;
 use io_uring::types;
 use probe::*;
 
-use crate::config::RingConfig;
+use crate::ring_config::RingConfig;
 use crate::sys::Request;
 
 const KIB: u32 = 1024;

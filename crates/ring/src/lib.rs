@@ -2,18 +2,19 @@
 //! kernel holds.
 //!
 //! ```text
-//!   ring.rs        what the server calls; one `Ring` a worker thread
-//!    ├─ shared.rs     what the clones of a ring share
-//!    ├─ perform.rs    performs a transfer ──── transfer.rs   the pure machine: what is next
-//!    │    ├─ route.rs, residency.rs, sight.rs                 which way it goes
-//!    │    ├─ pins.rs                                         whether it may hold pages
-//!    │    ├─ pipes.rs, stage.rs                              where its bytes are on the way
-//!    │    └─ workers.rs                                      who gives way to the event loop
-//!    ├─ uring_calls.rs, uring.rs   operations as futures, the driver
-//!    │    ├─ operations.rs         who owns what while the kernel works
-//!    │    └─ sys.rs                all `unsafe`
-//!    ├─ epoll.rs      the same calls where io_uring is forbidden
-//!    └─ blocking.rs   threads that are always there; shortage.rs: what is left to them
+//!   ring.rs            what the server calls; one `Ring` a worker thread
+//!    ├─ shared.rs         what the clones of a ring share
+//!    ├─ perform.rs        performs a transfer
+//!    │    ├─ transfer.rs      the pure machine: what is next
+//!    │    ├─ transfer/        its means: route, residency (which path), pipes, stage (where bytes
+//!    │    │                   are on the way), workers (which give way to the event loop)
+//!    │    └─ pins.rs          whether it may hold pages
+//!    ├─ uring.rs          operations as futures, and the driver; uring/calls.rs single operations
+//!    │    ├─ operations.rs    who owns what while the kernel works
+//!    │    └─ sys.rs           all `unsafe`
+//!    ├─ epoll.rs          the same calls where io_uring is forbidden
+//!    ├─ sight.rs          how a file system shows which pages are in memory
+//!    └─ blocking.rs       threads that are always there; shortage.rs: what is left to them
 //! ```
 //!
 //! Files, socket, pipe and header bytes of an operation belong to a slab entry from before the push
@@ -25,40 +26,32 @@
 //! it to that. This crate must never know Kafka.
 
 pub mod blocking;
-mod config;
 mod counters;
 mod epoll;
 mod error;
-#[cfg(test)]
-mod fake;
 mod file_range;
 #[cfg(test)]
 mod kernel_contract;
 mod operations;
 mod perform;
 mod pins;
-mod pipes;
-mod residency;
 mod ring;
-mod route;
+mod ring_config;
 mod shared;
 mod shortage;
 mod sight;
 mod socket;
-mod stage;
 mod sys;
 #[cfg(test)]
 mod thread_limit;
 mod transfer;
 mod uring;
-mod uring_calls;
-mod workers;
 
-pub use config::*;
 pub use counters::{Counter, Counters};
 pub use error::{RAISE_THREADS, RingError, TransferError, WriteError};
 pub use pins::{CHUNK_BYTES, PROVEN_BYTES, PageBudget};
 pub use ring::{Backend, Ring};
+pub use ring_config::*;
 pub use socket::Socket;
 pub use sys::ignore_sigpipe;
 pub use transfer::{Path, Piece};

@@ -21,7 +21,7 @@ use std::task::{Poll, Waker};
 
 use slab::Slab;
 
-use crate::config::CHAIN_OPERATIONS;
+use crate::ring_config::CHAIN_OPERATIONS;
 
 /// `user_data` of entries whose completion nobody waits for (cancellations).
 pub(crate) const NOBODY: u64 = u64::MAX;

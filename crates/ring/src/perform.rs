@@ -15,18 +15,18 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::config::{CHAIN_OPERATIONS, READ_AHEAD_BYTES, TURN_BYTES};
 use crate::counters::{Counter, Counters};
 use crate::error::TransferError;
 use crate::file_range::FileRange;
 use crate::operations::Resources;
-use crate::pipes::Lease;
-use crate::route::{self, Way};
+use crate::ring_config::{CHAIN_OPERATIONS, READ_AHEAD_BYTES, TURN_BYTES};
 use crate::shared::{Kernel, Shared};
 use crate::shortage;
 use crate::socket::Socket;
-use crate::stage::{Parked, Stage};
 use crate::sys::{Advice, Request, Requests};
+use crate::transfer::pipes::Lease;
+use crate::transfer::route::{self, Way};
+use crate::transfer::stage::{Parked, Stage};
 use crate::transfer::{Means, Next, Op, Path, Pieces, Transfer};
 use crate::uring::{OnDrop, Uring};
 

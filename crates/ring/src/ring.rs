@@ -15,11 +15,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use crate::blocking;
-use crate::config::{BackendChoice, RingConfig, Then};
 use crate::counters::Counters;
 use crate::epoll;
 use crate::error::{RingError, TransferError, WriteError};
 use crate::perform;
+use crate::ring_config::{BackendChoice, RingConfig, Then};
 use crate::shared::{Kernel, Shared};
 use crate::socket::Socket;
 use crate::sys::Gather;

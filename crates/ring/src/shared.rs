@@ -15,18 +15,18 @@ use bytes::{Bytes, BytesMut};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::config::{RingConfig, Sight};
 use crate::counters::Counters;
 use crate::epoll;
 use crate::error::RingError;
 use crate::file_range::FileRange;
 use crate::pins::PinTable;
-use crate::pipes::Pipes;
-use crate::residency::Residency;
+use crate::ring_config::{RingConfig, Sight};
 use crate::socket::Socket;
-use crate::stage::Stage;
+use crate::transfer::pipes::Pipes;
+use crate::transfer::residency::Residency;
+use crate::transfer::stage::Stage;
+use crate::transfer::workers::Workers;
 use crate::uring::Uring;
-use crate::workers::Workers;
 
 /// The state of one ring.
 pub(crate) struct Shared {

@@ -11,7 +11,7 @@
 //! | sync | any other error | it **failed**, and is never asked for again: the pages count as clean since |
 //! | a splice of a chain | -ECANCELED, with all before it done | the rest of the answer is copied |
 //!
-//! Called by uring_calls.rs, transfer/apply.rs and blocking.rs. The decisions are pure.
+//! Called by uring/calls.rs, transfer/apply.rs and blocking.rs. The decisions are pure.
 
 use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};

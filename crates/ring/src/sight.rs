@@ -16,7 +16,7 @@ use std::path::Path;
 
 use rustix::io::{ReadWriteFlags, preadv2};
 
-use crate::config::{PAGE_BYTES, Sight};
+use crate::ring_config::{PAGE_BYTES, Sight};
 use crate::sys;
 
 /// Long enough for the end of the hole to lie in no folio with what was written.

@@ -15,9 +15,9 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::io::Interest;
 
-use crate::config::{PAGE_BYTES, STAGE_BYTES};
 use crate::file_range::FileRange;
 use crate::pins::{PROVEN_BYTES, PinTable, Pins};
+use crate::ring_config::{PAGE_BYTES, STAGE_BYTES};
 use crate::sys::{Watched, unsent_bytes, watch};
 
 /// A non-blocking stream socket.

@@ -27,9 +27,9 @@ use smallvec::SmallVec;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::config::{CHAIN_OPERATIONS, PAGE_BYTES, RingConfig};
 use crate::error::RingError;
 use crate::operations::{Key, NOBODY, Operations, Resources};
+use crate::ring_config::{CHAIN_OPERATIONS, PAGE_BYTES, RingConfig};
 
 /// What the page cache is told of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,19 +21,26 @@
 //! outside.
 
 mod apply;
+#[cfg(test)]
+mod fake;
 mod piece;
+pub(crate) mod pipes;
 mod plan;
+pub(crate) mod residency;
+pub(crate) mod route;
+pub(crate) mod stage;
 #[cfg(test)]
 mod tests;
+pub(crate) mod workers;
 
 use std::fs::File;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::config::CHAIN_OPERATIONS;
 use crate::error::TransferError;
 use crate::file_range::FileRange;
+use crate::ring_config::CHAIN_OPERATIONS;
 
 pub(crate) use piece::Pieces;
 pub use piece::{Path, Piece};

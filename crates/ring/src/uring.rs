@@ -11,6 +11,8 @@
 //! queued. Called by ring.rs and perform.rs. It must never hold its state borrowed while it wakes
 //! or drops.
 
+mod calls;
+
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -25,10 +27,10 @@ use bytes::BytesMut;
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
-use crate::config::RingConfig;
 use crate::counters::Counters;
 use crate::error::RingError;
 use crate::operations::{Abandoned, Completed, Key, NOBODY, Operations, Resources, Results};
+use crate::ring_config::RingConfig;
 use crate::socket::Socket;
 use crate::sys::{Queue, Requests, Watched, watch};
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Advice, fadvise};
 use rustix::net::{AddressFamily, SendFlags, SocketType, send, sockopt};
 
-use crate::config::PAGE_BYTES;
 use crate::pins::CHUNK_BYTES;
+use crate::ring_config::PAGE_BYTES;
 use crate::socket::Socket;
 use crate::sys;
 

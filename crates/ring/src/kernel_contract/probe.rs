@@ -14,8 +14,8 @@ use io_uring::{opcode, squeue, types};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::thread::Pid;
 
-use crate::config::RingConfig;
 use crate::operations::{Completed, Key, NOBODY, Operations, Resources, Results};
+use crate::ring_config::RingConfig;
 use crate::sys::{Queue, Request};
 
 /// What is to happen has long happened by then.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::{RingConfig, Then};
 use crate::counters::Counters;
 use crate::error::RingError;
 use crate::ring::Ring;
+use crate::ring_config::{RingConfig, Then};
 use crate::shared::Kernel;
 use crate::socket::Socket;
 use crate::sys::Queue;

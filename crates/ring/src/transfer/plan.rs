@@ -8,7 +8,7 @@
 //! ```
 
 use super::{Cursor, Op, Piece, Transfer};
-use crate::config::{CHAIN_OPERATIONS, PAGE_BYTES, TURN_BYTES};
+use crate::ring_config::{CHAIN_OPERATIONS, PAGE_BYTES, TURN_BYTES};
 
 impl Transfer {
     /// Wait for the peer, and get rid of what is staged before anything new is.

@@ -1,5 +1,5 @@
 //! What an operator may choose about the way of record bytes. The decision under `auto`, turn by
-//! turn and by what is in the page cache, is the ring's: `ring/src/route.rs`.
+//! turn and by what is in the page cache, is the ring's: `ring/src/transfer/route.rs`.
 
 use penstock_ring::Path;
 

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::config::{COPY_MAX_BYTES, MAX_PARKED_STAGES, STAGE_BYTES};
+use crate::ring_config::{COPY_MAX_BYTES, MAX_PARKED_STAGES, STAGE_BYTES};
 
 /// A full buffer's place among those that wait for peers; free again when dropped.
 #[derive(Debug)]

@@ -10,7 +10,7 @@
 //! The answer holds for one plan only (a turn of some 256 KiB): pages come and go while a slow peer
 //! takes the rest.
 
-use crate::config::COPY_MAX_BYTES;
+use crate::ring_config::COPY_MAX_BYTES;
 
 /// A way for the next plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

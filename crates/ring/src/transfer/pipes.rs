@@ -20,8 +20,8 @@ use std::sync::Arc;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::{PAGE_BYTES, RingConfig};
 use crate::counters::Counters;
+use crate::ring_config::{PAGE_BYTES, RingConfig};
 
 /// The pool of one ring.
 pub(crate) struct Pipes {

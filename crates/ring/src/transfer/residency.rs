@@ -18,8 +18,8 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::config::{PAGE_BYTES, Sight};
 use crate::file_range::FileRange;
+use crate::ring_config::{PAGE_BYTES, Sight};
 use crate::sight::is_readable_now;
 use crate::sys;
 

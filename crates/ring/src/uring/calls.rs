@@ -16,10 +16,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use smallvec::smallvec;
 
-use crate::config::Then;
 use crate::epoll;
 use crate::file_range::FileRange;
 use crate::operations::Resources;
+use crate::ring_config::Then;
 use crate::shortage::{self, moved_nothing, never_ran};
 use crate::socket::Socket;
 use crate::sys::{Advice, Gather, Request, adopt_accepted, extend_received};

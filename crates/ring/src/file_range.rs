@@ -1,6 +1,6 @@
-//! A range of a file: what is planned, asked for and pinned without being read.
+//! A range of a file, to be planned, looked up in the page cache, or pinned.
 //!
-//! Used by transfer.rs, which yields ranges, and by all that look at where they lie.
+//! transfer.rs yields ranges; the other modules look at where they lie. Nothing here reads them.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ impl FileRange {
             && other.position < self.end()
     }
 
-    /// Lengthens it, if it ends before `end`.
+    /// Lengthens the range to `end` if it ends before that.
     pub(crate) fn reach(&mut self, end: u64) {
         self.len_bytes = self.len_bytes.max(end - self.position);
     }

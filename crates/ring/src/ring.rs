@@ -1,8 +1,8 @@
-//! The ring of one worker thread: what the server calls.
+//! The ring of one worker thread: the interface for the server.
 //!
-//! Every method works on both backends; which one it is shows in speed and in `backend()` only.
-//! A `Ring` lives on one thread inside a tokio current-thread runtime with a `LocalSet` (or a
-//! tokio-uring one) and does nothing until [`Ring::drive`] was spawned.
+//! Every method works on both backends. The backend shows in speed and in `backend()` only. A
+//! `Ring` lives on one thread inside a tokio current-thread runtime with a `LocalSet` (or a
+//! tokio-uring one). It does nothing until [`Ring::drive`] has been spawned.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -26,7 +26,8 @@ use crate::sys::Gather;
 use crate::transfer::{Path, Piece};
 use crate::uring::Uring;
 
-/// Room made in a receive buffer that has none: an empty receive would look like the peer's end.
+/// Room added to a receive buffer that has none. A receive without room would look like the end of
+/// the stream.
 const RECEIVE_BYTES: usize = 4096;
 
 /// The kernel interface a ring runs on.
@@ -34,7 +35,7 @@ const RECEIVE_BYTES: usize = 4096;
 pub enum Backend {
     /// io_uring.
     Uring,
-    /// epoll, sendfile and the blocking pool.
+    /// epoll, sendfile and threads that may block.
     Epoll,
 }
 
@@ -45,17 +46,18 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Makes the ring of the calling thread, which must be the one that uses it.
+    /// Makes a ring for the calling thread, the only one that may use it.
     ///
-    /// All threads that it cannot do without are there when it returns: a lack that comes later
-    /// makes it slower.
+    /// All threads that the ring cannot do without exist when this returns. A shortage that comes
+    /// later makes the ring slower.
     ///
     /// # Errors
-    /// `Unavailable` when io_uring was demanded and cannot be had. `Auto` falls back to epoll and
-    /// [`Ring::unavailable`] says why. `NoThreads` whatever was demanded: epoll needs threads, too.
+    /// `Unavailable` when the configuration demands io_uring and the kernel refuses it. `Auto`
+    /// falls back to epoll, and [`Ring::unavailable`] returns the reason. `NoThreads` on both
+    /// backends, since epoll needs threads, too.
     pub fn new(config: RingConfig) -> Result<Ring, RingError> {
         config.assert_sound();
-        blocking::start().map_err(|error| RingError::no_threads("what blocks", &error))?;
+        blocking::start().map_err(|error| RingError::no_threads("blocking work", &error))?;
         let counters = Arc::new(Counters::default());
         let epoll = || Kernel::Epoll { stopped: Notify::new() };
         let (kernel, unavailable) = match config.backend {
@@ -80,7 +82,7 @@ impl Ring {
         Ring { shared: Rc::new(Shared::new(kernel, unavailable, config, counters)) }
     }
 
-    /// Submits and reaps for all tasks of the thread; spawn it once. Ends after [`Ring::stop`].
+    /// Submits and reaps for all tasks of the thread. Spawn it once. It ends after [`Ring::stop`].
     ///
     /// # Errors
     /// The runtime is shutting down, has no I/O driver, or `io_uring_enter` failed for good.
@@ -94,8 +96,8 @@ impl Ring {
         }
     }
 
-    /// Waits until the kernel owes nothing and ends the driver. First shut the sockets down, and
-    /// let the futures of this ring end or drop them: it waits for them too.
+    /// Waits until the kernel owes nothing, then ends the driver. It waits for the futures of this
+    /// ring, too: shut the sockets down first, and finish or drop the futures.
     pub async fn stop(&self) {
         match &self.shared.kernel {
             Kernel::Uring(uring) => uring.stop().await,
@@ -116,15 +118,15 @@ impl Ring {
         self.shared.unavailable.as_ref()
     }
 
-    /// The counters of this ring; any thread may read them.
+    /// The counters of this ring. Any thread may read them.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.shared.counters)
     }
 
-    /// Receives into the spare capacity of `buffer` (4 KiB are made if there is none) and gives it
-    /// back longer by what came; `Ok(0)` is the end of the stream.
+    /// Receives into the spare capacity of `buffer` (4 KiB are added if there is none) and returns
+    /// the buffer with the received bytes at its end. `Ok(0)` is the end of the stream.
     ///
-    /// Dropping the future loses the buffer and what may have arrived in it meanwhile.
+    /// Dropping the future loses the buffer and any bytes received into it meanwhile.
     pub async fn recv(
         &self,
         socket: &Rc<Socket>,
@@ -139,9 +141,9 @@ impl Ring {
         }
     }
 
-    /// Receives what is there into the spare capacity of `buffer`, which must have some, without
-    /// ever waiting: `None` if nothing is there, `Some(0)` at the end of the stream. No receive may
-    /// be under way.
+    /// Receives without ever waiting, into the spare capacity of `buffer`, which must have some.
+    /// `None`: nothing has arrived. `Some(0)`: the end of the stream. No other receive may be under
+    /// way.
     pub fn recv_now(&self, socket: &Socket, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
         match epoll::recv_now(socket, buffer) {
             Ok(len_bytes) => Ok(Some(len_bytes)),
@@ -152,8 +154,8 @@ impl Ring {
         }
     }
 
-    /// Reads `len_bytes` at `position`; fewer only if the file ends before. The caller has decided
-    /// that `len_bytes` is a size worth allocating.
+    /// Reads `len_bytes` at `position`, fewer only where the file ends before. The call allocates
+    /// `len_bytes`, so the caller bounds them.
     pub async fn read_at(
         &self,
         file: Arc<File>,
@@ -163,10 +165,10 @@ impl Ring {
         self.shared.read_at(file, position, len_bytes).await
     }
 
-    /// Reads what the page cache holds, without waiting for a disk: `None` if it holds nothing
-    /// there, else as many bytes as it has, `Some(0)` at the end of the file (preadv2(2),
-    /// RWF_NOWAIT). Where the file system refuses such reads: all or nothing, by what the ring
-    /// knows of the page cache.
+    /// Reads from the page cache without waiting for a disk (preadv2(2), RWF_NOWAIT). `None`: the
+    /// page cache has no byte at `position`. `Some(0)`: the end of the file. Otherwise the count of
+    /// bytes read, which may be less than `buffer` holds. Where the file system refuses such reads,
+    /// the read is all or nothing and rests on what the ring knows of the page cache.
     pub fn read_cached_at(
         &self,
         file: &Arc<File>,
@@ -176,8 +178,8 @@ impl Ring {
         self.shared.read_cached_at(file, position, buffer)
     }
 
-    /// Writes all `pieces`, one behind the other, at `position`, and then what `then` says. After
-    /// an error, or a dropped future, any part of them may have been written.
+    /// Writes all `pieces` one behind the other at `position`, then does what `then` asks for.
+    /// After an error or a dropped future any part of them may have been written.
     pub async fn write_all_at(
         &self,
         file: Arc<File>,
@@ -219,7 +221,7 @@ impl Ring {
         }
     }
 
-    /// fdatasync(2) by itself.
+    /// fdatasync(2) on its own.
     async fn sync_data(&self, file: Arc<File>) -> io::Result<()> {
         match &self.shared.kernel {
             Kernel::Uring(uring) => uring.sync_data(file).await,
@@ -227,7 +229,7 @@ impl Ring {
         }
     }
 
-    /// Waits for a connection. The stream is as accept4(2) gives it; make a [`Socket`] of it.
+    /// Waits for a connection. The stream is as accept4(2) returns it; make a [`Socket`] of it.
     pub async fn accept(&self, listener: &Rc<TcpListener>) -> io::Result<TcpStream> {
         match &self.shared.kernel {
             Kernel::Uring(uring) => uring.accept(Rc::clone(listener)).await,
@@ -235,13 +237,14 @@ impl Ring {
         }
     }
 
-    /// Waits until the socket takes bytes, or has failed (the next send says how).
+    /// Waits until the socket takes bytes or has failed. The next send returns the failure.
     pub async fn writable(&self, socket: &Rc<Socket>) -> io::Result<()> {
         self.shared.writable(socket).await
     }
 
-    /// Waits until the peer has closed its sending side or reset the connection, whether or not
-    /// bytes of it are still to be received. For requests that wait: nobody may be there any more.
+    /// Waits until the peer has closed its sending side or reset the connection. Bytes that are
+    /// still to be received make no difference. Requests that wait use this to notice that their
+    /// client has left.
     pub async fn peer_closed(&self, socket: &Rc<Socket>) -> io::Result<()> {
         match &self.shared.kernel {
             Kernel::Uring(uring) => uring.poll(Rc::clone(socket), libc::POLLRDHUP).await.map(drop),
@@ -249,8 +252,8 @@ impl Ring {
         }
     }
 
-    /// Sends `count` bytes of `file` from `position` to `socket` by linked splices: the call this
-    /// project is about. See [`Ring::transfer`].
+    /// Sends `count` bytes of `file` from `position` to `socket` by linked splices: the call that
+    /// this project is about. See [`Ring::transfer`].
     pub async fn transfer_to(
         &self,
         file: Arc<File>,
@@ -262,16 +265,17 @@ impl Ring {
         self.transfer(pieces, socket, Path::Chain).await
     }
 
-    /// Sends all `pieces` in order. One transfer at a time on a socket; a receive may run beside
+    /// Sends all `pieces` in order. A socket takes one transfer at a time; a receive may run beside
     /// it.
     ///
-    /// The files' bytes in the ranges must not change until the peer has acknowledged them: pages
-    /// travel, not copies. Without io_uring, [`Path::Chain`] goes by sendfile.
+    /// The bytes of the ranges must not change in their files until the peer has acknowledged them,
+    /// because pages travel, not copies. Without io_uring, [`Path::Chain`] goes by sendfile.
     ///
     /// # Errors
-    /// After any error, or a dropped future, an unknown prefix is out and the socket has been shut
-    /// down. Waiting for a peer that does not read has no time limit: [`Socket::shutdown`] ends it,
-    /// [`Socket::sent_bytes`] tells whether it is needed.
+    /// After any error or a dropped future an unknown prefix has been sent and the socket has been
+    /// shut down; [`TransferError::Read`] is the exception, if it comes before the first byte. The
+    /// wait for a peer that does not read has no time limit: [`Socket::taken_bytes`] shows whether
+    /// the peer reads, and [`Socket::shutdown`] ends the wait.
     pub async fn transfer(
         &self,
         pieces: impl IntoIterator<Item = Piece>,
@@ -282,7 +286,7 @@ impl Ring {
     }
 }
 
-/// Takes `len_bytes` off the front.
+/// Removes `len_bytes` from the front.
 fn advance(pieces: &mut VecDeque<Bytes>, mut len_bytes: usize) {
     while let Some(piece) = pieces.front_mut()
         && len_bytes > 0

@@ -1,8 +1,8 @@
-//! What the clones of one [`Ring`](crate::Ring) share: the kernel interface, pools, and what is
-//! known of the page cache.
+//! The state that all clones of one [`Ring`](crate::Ring) share: the kernel interface, the pools,
+//! and what the ring knows of the page cache.
 //!
-//! Held by ring.rs behind its `Rc`, and lent to perform.rs for each transfer. The calls that both
-//! of them make are methods here.
+//! ring.rs holds it behind an `Rc` and lends it to perform.rs for each transfer. Calls that both of
+//! them need are methods here.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -35,16 +35,16 @@ pub(crate) struct Shared {
     /// None: no bound.
     pub(crate) pins: Option<Rc<PinTable>>,
     pub(crate) residency: Residency,
-    /// What the last copying transfer left for the next.
+    /// The buffer that the last copying transfer left for the next.
     pub(crate) spare_stage: Cell<Stage>,
     /// How many full stages wait for peers.
     pub(crate) parked_stages: Rc<Cell<usize>>,
     pub(crate) workers: Workers,
-    /// A permit a chain that waits for a disk, first come first served.
+    /// One permit for each chain that may wait for a disk, first come first served.
     cold_chains: Arc<Semaphore>,
     pub(crate) config: RingConfig,
     pub(crate) counters: Arc<Counters>,
-    /// Why io_uring is not used although it was wanted.
+    /// Why io_uring is not in use although the configuration allowed it.
     pub(crate) unavailable: Option<RingError>,
 }
 
@@ -76,7 +76,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a place among the chains that wait for a disk.
+    /// Waits for a place among the chains that may wait for a disk.
     pub(crate) async fn admit_cold(&self) -> OwnedSemaphorePermit {
         let cold_chains = Arc::clone(&self.cold_chains);
         if cold_chains.available_permits() == 0 {

@@ -219,7 +219,7 @@ fn cold_hot_says_why_it_cannot_run_where_memory_cannot_be_seen() {
             .unwrap();
         let words = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{kind}: {words}");
-        assert!(words.contains("does not tell which pages are in memory"), "{kind}: {words}");
+        assert!(words.contains("does not show which pages are in memory"), "{kind}: {words}");
         assert_eq!(sent(&server.metrics().unwrap(), "sendfile"), 0, "nothing was measured");
     }
 }

@@ -1,5 +1,5 @@
-//! A flipped bit on the disk, from all sides: `penstock scrub`, `penstock dump`, the server's
-//! scrubber, and the consumers, who get all but the batch that was hit.
+//! A flipped bit on the disk, as seen by `penstock scrub`, `penstock dump`, the server's scrubber,
+//! and consumers, which get all but the damaged batch.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,10 +10,10 @@ use penstock_tests::{Metrics, Start, binary};
 use penstock_wire::ErrorCode;
 
 const BATCHES: i64 = 12;
-/// Of the batch that is damaged, in the first segment of several.
+/// Base offset of the damaged batch, in the first segment of several.
 const HIT: i64 = 2;
 
-/// A topic of several segments, one record a batch, stopped cleanly.
+/// A topic of several segments with one record in each batch, after a clean stop.
 fn filled() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let server = Start::on(dir.path()).set(&[("log.segment.bytes", "4096")]).start().unwrap();
@@ -31,7 +31,7 @@ fn first_segment(dir: &Path) -> PathBuf {
     dir.join("t-0/00000000000000000000.log")
 }
 
-/// Flips a bit in the records of the batch at offset `HIT`; batches are of one size.
+/// Flips a bit in the records of the batch at offset `HIT`. All batches have one size.
 fn hit(dir: &Path) {
     let segment = first_segment(dir);
     let mut bytes = std::fs::read(&segment).unwrap();
@@ -45,7 +45,7 @@ fn run(arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
 }
 
-/// All but the damaged record is served, and that is refused by its name.
+/// Checks that all records are served but the damaged one, which is refused with its error code.
 fn check_fetches(start: &Start) {
     let server = start.start().unwrap();
     let mut client = server.client().unwrap();
@@ -92,7 +92,7 @@ fn scrub_makes_wrong_indexes_anew_only_when_told_to() {
     assert_eq!(run(&["scrub", "--data-dir", data_dir]).0, 0);
 }
 
-/// A link to itself cannot be opened, as what is on a bad sector cannot.
+/// A link to itself cannot be opened, like a file on a bad sector.
 #[test]
 fn scrub_says_what_cannot_be_read_and_reads_all_else() {
     let dir = filled();

@@ -1,5 +1,5 @@
-//! Partitions from a Kafka of which something is not served: what clients are answered, and what
-//! the operator reads.
+//! Partitions from a Kafka of which some records are not served: the answers to clients, and the
+//! log lines for the operator.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use penstock_wire::ErrorCode;
 
 const EARLIEST: i64 = -2;
 
-/// A directory with `t-0`, whose one batch is at offset 10. Its server was killed.
+/// A directory with `t-0`, whose only batch is at offset 10, after a kill.
 fn directory() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path());
@@ -39,7 +39,7 @@ fn file(dir: &Path, base: i64, kind: &str) -> std::path::PathBuf {
     dir.join("t-0").join(format!("{base:020}.{kind}"))
 }
 
-/// A server whose log lines, warnings too, go to `<dir>/lines`.
+/// A server whose log lines, warnings included, go to `<dir>/lines`.
 fn start(dir: &Path) -> Penstock {
     let mut command = Command::new(binary("penstock"));
     command.args(Start::on(dir).arguments()).env("PENSTOCK_LOG", "warn");

@@ -1,6 +1,6 @@
-"""What the tests share: the server they talk to and the records they send.
+"""Shared by the tests: the server under test and the records to send.
 
-PEER=kafka puts a real Apache Kafka broker in Penstock's place: a test that it fails is a wrong test.
+PEER=kafka puts a real Apache Kafka broker in Penstock's place. A test that Kafka fails is a wrong test.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Apache Kafka's command line tools, each run as its shell script would run it."""
+"""Apache Kafka's command line tools, run as their shell scripts run them."""
 
 import shlex
 from pathlib import Path
@@ -7,7 +7,7 @@ from processes import TARGET, patience_s, run
 
 LIBRARIES = TARGET / "kafka-libs"
 
-# Small, quick to start: most of these live for a second.
+# Small and quick to start, because most of these run for a second.
 TOOL_OPTIONS = ["-Xmx256m", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 QUIET = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
 
@@ -15,7 +15,7 @@ FILES_A_DUMP = 400
 
 CONFIG_COMMAND = "org.apache.kafka.tools.ConfigCommand"
 
-# The shell scripts of Kafka's bin/ that others' scripts call, and what they run.
+# The shell scripts of Kafka's bin/ that exported scripts call, and their classes.
 COMMANDS = {
     "kafka-topics.sh": "org.apache.kafka.tools.TopicCommand",
     "kafka-configs.sh": CONFIG_COMMAND,
@@ -25,7 +25,7 @@ COMMANDS = {
 
 
 def java(main_class: str, *arguments, options=TOOL_OPTIONS, log_level=QUIET) -> list[str]:
-    """The command that starts a class of Apache Kafka's."""
+    """The command that starts a class of Apache Kafka."""
     return ["java", *options, log_level, "-cp", f"{LIBRARIES}/*", main_class, *map(str, arguments)]
 
 

@@ -1,6 +1,6 @@
-"""Programs from outside: one that runs to its end, and one that serves until it is told to stop.
+"""Programs from outside: one that runs to its end, and one that serves until it is stopped.
 
-Every wait here has an end, and every failure carries what the program said.
+Every wait has an end, and every failure includes the program's output.
 """
 
 import contextlib

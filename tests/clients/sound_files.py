@@ -1,4 +1,4 @@
-"""What kafka-dump-log must say of a partition's files, and nothing else."""
+"""Checks that kafka-dump-log accepts a partition's files and reports nothing else."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import java_tools
 from segment_files import batches
 
-# It names a mismatch and exits 0 all the same, so every line that is not one of these is a complaint.
+# The tool reports a mismatch and still exits with 0, so every other line is a complaint.
 NO_COMPLAINT = re.compile(
     r"""Dumping\ \S+
     | Log\ starting\ offset:\ \d+
@@ -22,7 +22,7 @@ INDEX_INTERVAL_BYTES = 4096
 
 
 def assert_kafka_accepts(partition_dirs: list[Path]) -> None:
-    """Every batch decodes, every index entry points where it says, every index would be loaded as it is."""
+    """Checks that every batch decodes, every index entry points to its batch, and every index would be loaded unchanged."""
     logs, indexes = _files(partition_dirs, "log"), _files(partition_dirs, "index") + _files(partition_dirs, "timeindex")
     assert logs and len(indexes) == 2 * len(logs), f"{len(logs)} logs and {len(indexes)} indexes in {partition_dirs}"
     _assert_no_complaint(java_tools.dump_log(logs, "--deep-iteration", "--skip-record-metadata"))

@@ -1,4 +1,4 @@
-"""What strace saw a process do."""
+"""The system calls of a process, as strace saw them."""
 
 import contextlib
 import fnmatch
@@ -21,7 +21,7 @@ class Calls:
         return {name for name, _, _ in self._calls}
 
     def bytes_by_call(self, names: tuple[str, ...]) -> dict[str, int]:
-        """What calls of these names answered, summed up: bytes, for calls that move bytes. Errors count nothing."""
+        """The sum of the results of calls by name: bytes, for calls that move bytes. Errors do not count."""
         moved: Counter[str] = Counter()
         for name, _, result in self._calls:
             if name in names and result.isdecimal():

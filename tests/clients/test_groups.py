@@ -1,6 +1,6 @@
-"""Consumer groups: members share the partitions, and what a group has read it does not read again.
+"""Consumer groups: members share the partitions, and a group reads no record twice.
 
-A member that leaves, or makes room for another, commits what it has handed out: so a group of well-behaved members reads
+A member that leaves, or makes room for another, commits its offsets first. So a group of well-behaved members reads
 every record once.
 """
 

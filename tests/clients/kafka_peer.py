@@ -1,6 +1,6 @@
-"""A real Apache Kafka broker: it writes data directories that Penstock must serve, and shows whether the tests are right.
+"""A real Apache Kafka broker: writes data directories that Penstock must serve, and shows whether the tests are right.
 
-One process is broker and controller (KRaft). It has the same interface as PenstockPeer, so every test can run against it.
+One process is broker and controller (KRaft). It has PenstockPeer's interface, so every test can run against it.
 """
 
 import base64

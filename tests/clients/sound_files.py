@@ -22,7 +22,7 @@ INDEX_INTERVAL_BYTES = 4096
 
 
 def assert_kafka_accepts(partition_dirs: list[Path]) -> None:
-    """Checks that every batch decodes, every index entry points to its batch, and every index would be loaded unchanged."""
+    """Checks that every batch decodes, every index entry points to its batch, and every index would be loaded."""
     logs, indexes = _files(partition_dirs, "log"), _files(partition_dirs, "index") + _files(partition_dirs, "timeindex")
     assert logs and len(indexes) == 2 * len(logs), f"{len(logs)} logs and {len(indexes)} indexes in {partition_dirs}"
     _assert_no_complaint(java_tools.dump_log(logs, "--deep-iteration", "--skip-record-metadata"))

@@ -69,12 +69,12 @@ fn check_fetches(start: &Start) {
 fn scrub_finds_a_flipped_bit_and_the_server_then_serves_all_but_its_batch() {
     let dir = filled();
     let data_dir = dir.path().to_str().unwrap();
-    let (code, said) = run(&["scrub", "--data-dir", data_dir]);
-    assert_eq!(code, 0, "{said}");
+    let (code, printed) = run(&["scrub", "--data-dir", data_dir]);
+    assert_eq!(code, 0, "{printed}");
     hit(dir.path());
-    let (code, said) = run(&["scrub", "--data-dir", data_dir]);
+    let (code, printed) = run(&["scrub", "--data-dir", data_dir]);
     assert_eq!(code, 1);
-    assert!(said.contains(&format!("offsets {HIT} to before {}", HIT + 1)), "{said}");
+    assert!(printed.contains(&format!("offsets {HIT} to before {}", HIT + 1)), "{printed}");
     check_fetches(&Start::on(dir.path()));
     check_fetches(&Start::on(dir.path()));
 }
@@ -103,10 +103,10 @@ fn scrub_says_what_cannot_be_read_and_reads_all_else() {
     std::os::unix::fs::symlink(&segment, &segment).unwrap();
     let scrub = ["scrub", "--data-dir", dir.path().to_str().unwrap()];
     let output = Command::new(binary("penstock")).args(scrub).output().unwrap();
-    let (said, failed) = (String::from_utf8(output.stdout), String::from_utf8(output.stderr));
-    let (said, failed) = (said.unwrap(), failed.unwrap());
+    let (printed, failed) = (String::from_utf8(output.stdout), String::from_utf8(output.stderr));
+    let (printed, failed) = (printed.unwrap(), failed.unwrap());
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains(&format!("offsets {HIT} to before {}", HIT + 1)), "{said}");
+    assert!(printed.contains(&format!("offsets {HIT} to before {}", HIT + 1)), "{printed}");
     assert!(failed.contains(bad.to_str().unwrap()), "{failed}");
     assert!(failed.contains("symbolic links"), "the cause: {failed}");
     assert!(failed.contains("2 partitions are not sound"), "{failed}");
@@ -128,14 +128,14 @@ fn dump_goes_on_behind_damage() {
     let (code, whole) = run(&["dump", "--batches", segment]);
     assert_eq!(code, 0);
     hit(dir.path());
-    let (code, said) = run(&["dump", "--batches", segment]);
+    let (code, printed) = run(&["dump", "--batches", segment]);
     assert_eq!(code, 1);
     let is_batch = |line: &&str| line.starts_with("position") && line.ends_with(" sound");
     let expected: Vec<_> = whole.lines().filter(is_batch).collect();
-    let shown: Vec<_> = said.lines().filter(is_batch).collect();
-    assert_eq!(shown.len() + 1, expected.len(), "{said}");
+    let shown: Vec<_> = printed.lines().filter(is_batch).collect();
+    assert_eq!(shown.len() + 1, expected.len(), "{printed}");
     assert_eq!(shown.last(), expected.last(), "what is behind the damage is shown");
-    assert!(said.contains(&format!("DAMAGED offsets {HIT} to before {}", HIT + 1)), "{said}");
+    assert!(printed.contains(&format!("DAMAGED offsets {HIT} to before {}", HIT + 1)), "{printed}");
 }
 
 #[test]

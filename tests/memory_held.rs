@@ -76,7 +76,7 @@ fn answers_without_records_that_nobody_reads_do_not_kill_a_server() {
             Ok(answer) => break answer,
             Err(error) => error.assert_is_an_end(),
         }
-        assert!(started.elapsed() < Duration::from_secs(30), "no answer for those who read");
+        assert!(started.elapsed() < Duration::from_secs(30), "no answer for peers that read");
         sleep(Duration::from_millis(100));
     };
     assert!(answer.len() > 500_000);
@@ -168,9 +168,9 @@ fn a_peer_that_ends_its_side_and_never_reads_counts_until_it_is_dropped() {
     sleep(Duration::from_millis(500));
     assert_eq!(server.metrics().unwrap().value("penstock_connections"), 4);
     gone.reset().unwrap();
-    assert!(reader.receive().unwrap().len() > 100_000, "whoever reads gets all");
+    assert!(reader.receive().unwrap().len() > 100_000, "a peer that reads gets all");
     let count = |wanted| move |metrics: &Metrics| metrics.value("penstock_connections") == wanted;
-    server.until_metrics("those who read and those who left are gone", count(2)).unwrap();
+    server.until_metrics("peers that read or left are gone", count(2)).unwrap();
     server.until_metrics("the silent one is dropped", count(1)).unwrap();
     drop(silent);
     server.stop().unwrap();

@@ -68,11 +68,11 @@ fn read(server: &Penstock, duration: &str) -> Result<f64, String> {
         .args(["--partition-max-bytes", "1MiB"])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&load.stdout);
+    let printed = String::from_utf8_lossy(&load.stdout);
     if !load.status.success() {
-        return Err(format!("{said}\n{}", String::from_utf8_lossy(&load.stderr)));
+        return Err(format!("{printed}\n{}", String::from_utf8_lossy(&load.stderr)));
     }
-    let summary = said.lines().find_map(|line| line.strip_prefix("fetch: ")).expect("a summary");
+    let summary = printed.lines().find_map(|line| line.strip_prefix("fetch: ")).expect("a summary");
     let requests: f64 = summary.split_whitespace().next().unwrap().parse().unwrap();
     Ok(requests)
 }

@@ -73,11 +73,11 @@ fn assert_good_readers_go_on(server: &Penstock) {
         .args(["--partition-max-bytes", "64KiB"])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&load.stdout);
-    assert!(load.status.success(), "{said}\n{}", String::from_utf8_lossy(&load.stderr));
-    let summary = said.lines().find(|line| line.starts_with("fetch: ")).expect("a summary");
+    let printed = String::from_utf8_lossy(&load.stdout);
+    assert!(load.status.success(), "{printed}\n{}", String::from_utf8_lossy(&load.stderr));
+    let summary = printed.lines().find(|line| line.starts_with("fetch: ")).expect("a summary");
     let requests: u64 = summary.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(requests > 100, "{said}");
+    assert!(requests > 100, "{printed}");
 }
 
 fn five_hundred_silent_peers_by(path: &str) {

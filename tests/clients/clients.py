@@ -102,7 +102,7 @@ def aiokafka_write(
 
 
 def java_write(address: str, topic: str, codec: str, values: list[bytes]) -> None:
-    """The console producer cannot be told a partition: the topic must have one."""
+    """The console producer cannot choose a partition, so the topic must have only one."""
     java_tools.console_producer(address, topic, codec, BATCH_BYTES, values)
 
 

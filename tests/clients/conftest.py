@@ -78,9 +78,9 @@ def kafkas(tmp_path_factory, values):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failure shows what the servers at hand said last."""
+    """A failure shows the last output of the servers."""
     report = yield
     start = getattr(item, "funcargs", {}).get("start")
     if report.failed and start is not None:
-        report.sections += [(f"what {server.data_dir} said", server.words()) for server in start.started[-3:]]
+        report.sections += [(f"output of {server.data_dir}", server.words()) for server in start.started[-3:]]
     return report

@@ -101,8 +101,8 @@ def consumer_perf(server: str, topic: str, records: int) -> str:
 
 def dump_log(files: list[Path], *arguments) -> str:
     """What kafka-dump-log says of logs and indexes, some hundred a run: a command line has its limits."""
-    said = []
+    printed = []
     for at in range(0, len(files), FILES_A_DUMP):
         names = ",".join(map(str, files[at : at + FILES_A_DUMP]))
-        said.append(run(java("org.apache.kafka.tools.DumpLogSegments", "--files", names, *arguments), timeout_s=600).decode())
-    return "".join(said)
+        printed.append(run(java("org.apache.kafka.tools.DumpLogSegments", "--files", names, *arguments), timeout_s=600).decode())
+    return "".join(printed)

@@ -27,9 +27,9 @@ def assert_kafka_accepts(partition_dirs: list[Path]) -> None:
     assert logs and len(indexes) == 2 * len(logs), f"{len(logs)} logs and {len(indexes)} indexes in {partition_dirs}"
     _assert_no_complaint(java_tools.dump_log(logs, "--deep-iteration", "--skip-record-metadata"))
     _assert_no_complaint(java_tools.dump_log(indexes, "--verify-index-only"))
-    said = java_tools.dump_log(indexes, "--index-sanity-check")
-    _assert_no_complaint(said)
-    judged = said.count("passed sanity check.") + len(EMPTY_INDEX.findall(said))
+    printed = java_tools.dump_log(indexes, "--index-sanity-check")
+    _assert_no_complaint(printed)
+    judged = printed.count("passed sanity check.") + len(EMPTY_INDEX.findall(printed))
     assert judged == len(indexes), f"{judged} of {len(indexes)} indexes judged"
 
 
@@ -37,8 +37,8 @@ def _files(partition_dirs: list[Path], suffix: str) -> list[Path]:
     return sorted(file for directory in partition_dirs for file in directory.glob(f"*.{suffix}"))
 
 
-def _assert_no_complaint(said: str) -> None:
-    lines = [line.strip() for line in said.splitlines()]
+def _assert_no_complaint(printed: str) -> None:
+    lines = [line.strip() for line in printed.splitlines()]
     complaints = [line for line in lines if not NO_COMPLAINT.fullmatch(line) and not _rightly_empty(line)]
     assert not complaints, "\n".join(["kafka-dump-log complains:", *complaints[:20]])
 

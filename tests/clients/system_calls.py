@@ -58,7 +58,7 @@ def _wait_until_traced(pid: int, tracer: subprocess.Popen) -> None:
 
 
 def _is_traced(task: Path) -> bool:
-    """io_uring's kernel threads belong to the process but run no system calls; nobody can trace them."""
+    """io_uring's kernel threads belong to the process but run no system calls, so they cannot be traced."""
     try:
         if (task / "comm").read_text().startswith("iou-"):
             return True

@@ -63,7 +63,7 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// Nobody there.
+    /// The server cannot be reached.
     pub fn connect(address: SocketAddr) -> Result<Client, ClientError> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
@@ -75,7 +75,7 @@ impl Client {
     /// the server until the client reads it.
     ///
     /// # Errors
-    /// Nobody there.
+    /// The server cannot be reached.
     pub fn connect_narrow(address: SocketAddr, buffer_bytes: usize) -> Result<Client, ClientError> {
         use rustix::net::{AddressFamily, SocketType, sockopt};
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)

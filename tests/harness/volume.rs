@@ -194,7 +194,7 @@ impl Mount {
 
     fn unmount(&mut self) -> anyhow::Result<()> {
         // Operations of a killed process's ring end a moment after the process.
-        until("nobody uses the mount", || match run("umount", [path(&self.point)]) {
+        until("the mount is not in use", || match run("umount", [path(&self.point)]) {
             Ok(()) => Ok(Some(())),
             Err(busy) if busy.to_string().contains("busy") => Ok(None),
             Err(error) => Err(error),

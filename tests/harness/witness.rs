@@ -41,7 +41,7 @@ impl Witness<'_> {
             journal.check_log(partition, &log);
             let missing = journal.missing(partition, &log);
             assert!(missing.is_empty(), "partition {partition} lost {}", ranges(&missing));
-            let end = client.offset_of(self.topic, partition, -1).expect("the log end is told");
+            let end = client.offset_of(self.topic, partition, -1).expect("the log end");
             journal.saw_high_watermark(partition, journal.floor(partition), end);
             records += log.len();
         }
@@ -60,8 +60,8 @@ impl Witness<'_> {
     /// Reads the log from the server, which may have gaps, and returns the offsets that it reports
     /// as damaged.
     pub fn sound(&self, client: &mut Client, partition: i32) -> (Vec<Found>, Vec<i64>) {
-        let start = client.offset_of(self.topic, partition, -2).expect("the log start is told");
-        let end = client.offset_of(self.topic, partition, -1).expect("the log end is told");
+        let start = client.offset_of(self.topic, partition, -2).expect("the log start");
+        let end = client.offset_of(self.topic, partition, -1).expect("the log end");
         let (mut log, mut damaged) = (Vec::new(), Vec::new());
         let mut next = start;
         while next < end {

@@ -288,7 +288,10 @@ mod tests {
         assert!(next(0) && !known(1));
         assert!(next(1) && known(1) && known(2) && known(WINDOW_BYTES / PAGE_BYTES - 1));
         let later = now + VERDICT_HOLDS;
-        assert!(residency.is_cached(&page(5), false, later) && known(6), "whoever asked before");
+        assert!(
+            residency.is_cached(&page(5), false, later) && known(6),
+            "after any earlier reader"
+        );
     }
 
     #[test]

@@ -55,7 +55,7 @@ def kafka_configs(server: str, kind: str, name, *arguments) -> str:
 
 
 def console_producer(server: str, topic: str, codec: str, batch_bytes: int, values: list[bytes]) -> None:
-    """Sends each value as a line. The Java producer is idempotent unless told otherwise: this one is not told."""
+    """Sends each value as a line. The Java producer is idempotent by default, and this one keeps the default."""
     arguments = ["--bootstrap-server", server, "--topic", topic, "--compression-codec", codec]
     arguments += ["--max-partition-memory-bytes", batch_bytes]
     lines = b"".join(value + b"\n" for value in values)

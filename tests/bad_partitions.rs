@@ -1,5 +1,5 @@
-//! A partition whose files cannot be used: the server starts all the same, says so, keeps its name,
-//! and serves the others. What is mended is served after the next start.
+//! A partition whose files cannot be used: the server starts all the same, logs it, keeps its name,
+//! and serves the others. A repaired partition is served after the next start.
 
 use std::path::Path;
 
@@ -12,8 +12,7 @@ use penstock_wire::{ErrorCode, Request, Response};
 
 const SEGMENT: &str = "00000000000000000000.log";
 
-/// Topics `good` and `bad`, of which `bad-1` is then broken: a file of it is exchanged for
-/// something else.
+/// Topics `good` and `bad`. Then a file of `bad-1` is replaced by something else.
 fn broken(file: &str, break_it: impl FnOnce(&Path)) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let server = Start::on(dir.path()).start().unwrap();
@@ -34,8 +33,8 @@ fn torn_metadata() -> tempfile::TempDir {
     broken("partition.metadata", |file| std::fs::write(file, "version: 0\nto").unwrap())
 }
 
-/// A link to itself: whoever opens it gets ELOOP, as a bad sector under a directory's inode gives
-/// EIO.
+/// A link to itself. To open it fails with ELOOP, as a bad sector under a directory's inode makes
+/// it fail with EIO.
 fn unreadable_segment() -> tempfile::TempDir {
     broken(SEGMENT, |file| std::os::unix::fs::symlink(file, file).unwrap())
 }
@@ -69,7 +68,7 @@ fn described(client: &mut Client, topic: &str) -> Vec<MetadataResponsePartition>
     }
 }
 
-/// Everything is served but `bad-1`, which keeps its place.
+/// Checks that everything is served but `bad-1`, which keeps its place.
 fn check_served(server: &Penstock) {
     let mut client = server.client().unwrap();
     for (topic, partition) in [("good", 0), ("bad", 0)] {
@@ -110,7 +109,7 @@ fn a_partition_that_was_mended_is_served_after_the_next_start_with_all_it_had() 
     let mut client = server.client().unwrap();
     assert_eq!(client.ask_for_partitions("bad", 3).unwrap(), ErrorCode::NONE);
     assert_eq!(produce(&mut client, "bad", 2), ErrorCode::NONE);
-    // Its log was not closed: what was said of the stop before is not said again.
+    // Its log was not closed, so the line about the stop before is not repeated.
     assert!(server.stop().is_err());
     assert!(!dir.path().join(".kafka_cleanshutdown").exists());
     let points = std::fs::read_to_string(dir.path().join("penstock-recovery-points")).unwrap();

@@ -1,5 +1,5 @@
-//! Configurations over the wire: what may be set on a topic, what is described, and that what is
-//! set is done.
+//! Configurations over the wire: which settings a topic takes, how they are described, and that
+//! they take effect.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ const BROKERS: i8 = 4;
 const SET: i8 = 0;
 const APPEND: i8 = 2;
 
-/// What scripts written for Kafka set, and what makes no difference on one server.
+/// Settings of scripts written for Kafka that make no difference on one server.
 const HARMLESS: &[(&str, &str)] = &[
     ("min.insync.replicas", "2"),
     ("unclean.leader.election.enable", "true"),
@@ -129,7 +129,7 @@ fn what_makes_no_difference_is_taken_kept_and_described_after_a_restart_too() {
         assert_eq!((config.value.as_deref(), config.config_source), (Some(*value), 1), "{name}");
         assert!(config.documentation.as_deref().is_some_and(|text| !text.is_empty()));
     }
-    // As in Kafka, no more replicas must be in sync than there are.
+    // As in Kafka, the replicas that must be in sync are at most those that exist.
     let produced = client.produce(TOPIC, 0, -1, batch(&["all of one"])).unwrap();
     assert_eq!(produced.error_code, ErrorCode::NONE);
 }
@@ -196,7 +196,7 @@ fn what_cannot_be_described_is_answered_with_kafkas_codes() {
     }
 }
 
-/// A short request must not become a long answer.
+/// A short request must not lead to a long answer.
 #[test]
 fn a_topic_is_described_once_a_request() {
     let (_dir, _server, mut client) = server(|start| start);

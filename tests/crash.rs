@@ -1,5 +1,5 @@
-//! `kill -9` under load: what was acknowledged or read is there, offsets have no gap, and the
-//! server is back at once.
+//! `kill -9` under load: no record that was acknowledged or read is missing, offsets have no gap,
+//! and the server is back at once.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
@@ -10,14 +10,14 @@ use penstock_tests::records::{batch_of, bytes_of, records_from};
 use penstock_tests::rounds::{Dice, is_soak, rounds, say};
 use penstock_tests::{Penstock, Start, binary};
 
-/// Kills of one data directory, before the next one begins: every round reads the whole log.
+/// Kills of one data directory before a fresh one, because every round reads the whole log.
 const KILLS_OF_ONE_LIFE: usize = 10;
 
-/// Acknowledged requests before a kill, at most.
+/// The most acknowledged requests before a kill.
 const REQUESTS_MAX: usize = 1500;
 
-/// And so long after the last of them, at most: a kill comes at any moment, not only after an
-/// answer.
+/// The longest time from the last of them to the kill, so that kills come at any moment, not only
+/// after an answer.
 const DELAY_MAX_US: usize = 5000;
 
 #[test]
@@ -48,8 +48,7 @@ fn what_was_acknowledged_or_read_survives_kills_under_load() {
     ));
 }
 
-/// Nothing of the active segment has been flushed when the kill comes: all of it is proved at the
-/// start.
+/// No byte of the active segment has been flushed before the kill, so the start proves all of it.
 #[test]
 fn a_large_active_tail_is_served_again_within_five_seconds() {
     const BATCH_BYTES: usize = 1_000_000;
@@ -77,8 +76,8 @@ fn a_large_active_tail_is_served_again_within_five_seconds() {
     assert!(took < BOUND, "{took:?} for {batches} MB");
 }
 
-/// The kernel ends a killed server's pending accept some milliseconds after the process is gone:
-/// until then the listener is there.
+/// The kernel ends a killed server's pending accept some milliseconds after the process is gone.
+/// The listener exists until then.
 #[test]
 fn a_server_is_back_on_its_port_right_after_a_kill() {
     let dir = tempfile::tempdir().unwrap();
@@ -111,7 +110,7 @@ fn a_port_that_another_server_holds_is_refused_after_a_moment() {
     assert!(lasted < Duration::from_secs(5), "it took {lasted:?}");
 }
 
-/// The server's command with this address instead of any.
+/// The server's command with this address instead of any port.
 fn serve_at(start: &Start, address: SocketAddr) -> Command {
     let mut arguments = start.arguments();
     let listen = arguments.iter().position(|argument| argument == "--listen").unwrap();

@@ -1,5 +1,5 @@
-//! A flipped bit on the disk, from all sides: `penstock scrub`, `penstock dump`, the server's
-//! scrubber, and the consumers, who get all but the batch that was hit.
+//! A flipped bit on the disk, as seen by `penstock scrub`, `penstock dump`, the server's scrubber,
+//! and consumers, which get all but the damaged batch.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,10 +10,10 @@ use penstock_tests::{Metrics, Start, binary};
 use penstock_wire::ErrorCode;
 
 const BATCHES: i64 = 12;
-/// Of the batch that is damaged, in the first segment of several.
+/// Base offset of the damaged batch, in the first segment of several.
 const HIT: i64 = 2;
 
-/// A topic of several segments, one record a batch, stopped cleanly.
+/// A topic of several segments with one record in each batch, after a clean stop.
 fn filled() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let server = Start::on(dir.path()).set(&[("log.segment.bytes", "4096")]).start().unwrap();
@@ -31,7 +31,7 @@ fn first_segment(dir: &Path) -> PathBuf {
     dir.join("t-0/00000000000000000000.log")
 }
 
-/// Flips a bit in the records of the batch at offset `HIT`; batches are of one size.
+/// Flips a bit in the records of the batch at offset `HIT`. All batches have one size.
 fn hit(dir: &Path) {
     let segment = first_segment(dir);
     let mut bytes = std::fs::read(&segment).unwrap();
@@ -45,7 +45,7 @@ fn run(arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
 }
 
-/// All but the damaged record is served, and that is refused by its name.
+/// Checks that all records are served but the damaged one, which is refused with its error code.
 fn check_fetches(start: &Start) {
     let server = start.start().unwrap();
     let mut client = server.client().unwrap();
@@ -69,12 +69,12 @@ fn check_fetches(start: &Start) {
 fn scrub_finds_a_flipped_bit_and_the_server_then_serves_all_but_its_batch() {
     let dir = filled();
     let data_dir = dir.path().to_str().unwrap();
-    let (code, said) = run(&["scrub", "--data-dir", data_dir]);
-    assert_eq!(code, 0, "{said}");
+    let (code, printed) = run(&["scrub", "--data-dir", data_dir]);
+    assert_eq!(code, 0, "{printed}");
     hit(dir.path());
-    let (code, said) = run(&["scrub", "--data-dir", data_dir]);
+    let (code, printed) = run(&["scrub", "--data-dir", data_dir]);
     assert_eq!(code, 1);
-    assert!(said.contains(&format!("offsets {HIT} to before {}", HIT + 1)), "{said}");
+    assert!(printed.contains(&format!("offsets {HIT} to before {}", HIT + 1)), "{printed}");
     check_fetches(&Start::on(dir.path()));
     check_fetches(&Start::on(dir.path()));
 }
@@ -92,7 +92,7 @@ fn scrub_makes_wrong_indexes_anew_only_when_told_to() {
     assert_eq!(run(&["scrub", "--data-dir", data_dir]).0, 0);
 }
 
-/// A link to itself cannot be opened, as what is on a bad sector cannot.
+/// A link to itself cannot be opened, like a file on a bad sector.
 #[test]
 fn scrub_says_what_cannot_be_read_and_reads_all_else() {
     let dir = filled();
@@ -103,10 +103,10 @@ fn scrub_says_what_cannot_be_read_and_reads_all_else() {
     std::os::unix::fs::symlink(&segment, &segment).unwrap();
     let scrub = ["scrub", "--data-dir", dir.path().to_str().unwrap()];
     let output = Command::new(binary("penstock")).args(scrub).output().unwrap();
-    let (said, failed) = (String::from_utf8(output.stdout), String::from_utf8(output.stderr));
-    let (said, failed) = (said.unwrap(), failed.unwrap());
+    let (printed, failed) = (String::from_utf8(output.stdout), String::from_utf8(output.stderr));
+    let (printed, failed) = (printed.unwrap(), failed.unwrap());
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains(&format!("offsets {HIT} to before {}", HIT + 1)), "{said}");
+    assert!(printed.contains(&format!("offsets {HIT} to before {}", HIT + 1)), "{printed}");
     assert!(failed.contains(bad.to_str().unwrap()), "{failed}");
     assert!(failed.contains("symbolic links"), "the cause: {failed}");
     assert!(failed.contains("2 partitions are not sound"), "{failed}");
@@ -128,14 +128,14 @@ fn dump_goes_on_behind_damage() {
     let (code, whole) = run(&["dump", "--batches", segment]);
     assert_eq!(code, 0);
     hit(dir.path());
-    let (code, said) = run(&["dump", "--batches", segment]);
+    let (code, printed) = run(&["dump", "--batches", segment]);
     assert_eq!(code, 1);
     let is_batch = |line: &&str| line.starts_with("position") && line.ends_with(" sound");
     let expected: Vec<_> = whole.lines().filter(is_batch).collect();
-    let shown: Vec<_> = said.lines().filter(is_batch).collect();
-    assert_eq!(shown.len() + 1, expected.len(), "{said}");
+    let shown: Vec<_> = printed.lines().filter(is_batch).collect();
+    assert_eq!(shown.len() + 1, expected.len(), "{printed}");
     assert_eq!(shown.last(), expected.last(), "what is behind the damage is shown");
-    assert!(said.contains(&format!("DAMAGED offsets {HIT} to before {}", HIT + 1)), "{said}");
+    assert!(printed.contains(&format!("DAMAGED offsets {HIT} to before {}", HIT + 1)), "{printed}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Topics whose directories cannot be taken away: what is reported as deleted is gone, what is not
-//! goes on whole, and a new topic of the name begins empty. Mounts are what stands in the way: a
-//! directory where something is mounted can be neither renamed nor removed.
+//! Topics whose directories cannot be removed: a topic reported as deleted is gone, another one
+//! goes on whole, and a new topic of the name starts empty. Mounts make the directories
+//! irremovable: a mount point can be neither renamed nor removed.
 
 use std::path::{Path, PathBuf};
 
@@ -67,7 +67,7 @@ fn a_deletion_that_failed_leaves_the_topic_whole_after_a_kill_too() {
     let Some(_mount) = Mount::tmpfs(&dir.path().join("t-1"), MOUNT_BYTES).unwrap() else { return };
     assert_eq!(produce(&mut client, 0), ErrorCode::NONE);
     assert_eq!(delete(&mut client), ErrorCode::KAFKA_STORAGE_ERROR);
-    // Over a roll: the directory has its name again.
+    // The records span a roll, so the directory has its name again.
     for _ in 0..20 {
         assert_eq!(produce(&mut client, 0), ErrorCode::NONE);
     }

@@ -1,6 +1,6 @@
-//! A full disk: what finds no room is refused, nothing of it is seen, fetch goes on; with room
-//! again so does produce, without a restart. The disk is a small one of each file system that
-//! differs in what it refuses, filled by the producers or by a foreign file.
+//! A full disk: a request without room is refused, readers see none of it, and fetches go on. With
+//! room again, produce goes on, too, without a restart. The disk is a small one of each file system
+//! that refuses different calls, filled by the producers or by a foreign file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ fn on_each(test: impl Fn(FileSystem, SmallDisk)) {
     on(&FileSystem::ALL, test);
 }
 
-/// The same where it matters less which one it is: on the two that differ most, in a soak on all.
+/// Runs a test on the two file systems that differ most, and in a soak on all.
 fn on_some(test: impl Fn(FileSystem, SmallDisk)) {
     let some = [FileSystem::Ext4, FileSystem::BtrfsQuota];
     on(if is_soak() { &FileSystem::ALL } else { &some }, test);
@@ -135,8 +135,8 @@ fn below_the_reserve_produce_is_refused_and_fetch_goes_on() {
     server.stop().unwrap();
 }
 
-/// A start writes what it can do without, too: index entries, recovery points, what a killed server
-/// left torn.
+/// A start also writes files that it can do without: index entries, recovery points, repairs after
+/// a kill.
 #[test]
 fn a_server_starts_on_a_full_disk_and_serves_what_is_there() {
     on_each(|kind, disk| start_full(kind, &disk, "os", true));
@@ -154,7 +154,7 @@ fn start_full(kind: FileSystem, disk: &SmallDisk, durability: &str, is_killed: b
         assert!(!is_refused(&produce(&mut client, "t", 1000)));
     }
     if is_killed { server.kill() } else { server.stop() }.unwrap();
-    // Of a topic that was deleted and is not forgotten, for which the disk has no room now.
+    // The record that would forget a deleted topic finds no room on the disk.
     let log_starts = disk.data_dir().join("log-start-offset-checkpoint");
     fs::write(log_starts, "0\n1\ngone 0 5\n").unwrap();
     if is_killed {
@@ -173,7 +173,7 @@ fn start_full(kind: FileSystem, disk: &SmallDisk, durability: &str, is_killed: b
             assert!(!records_from(&fetched, offset).is_empty(), "{what}");
         }
         assert!(client.offset_of("t", 0, 1).unwrap() >= 0, "{what}");
-        // XFS may have set room aside behind the end of a file.
+        // XFS may have reserved room behind the end of a file.
         until("the disk is full", || {
             let answer = produce(&mut client, "t", 10_000);
             end += i64::from(answer.error_code.is_none());
@@ -197,8 +197,8 @@ fn start_full(kind: FileSystem, disk: &SmallDisk, durability: &str, is_killed: b
     server.stop().unwrap();
 }
 
-/// What a kill, or a power cut, may leave: half a batch, an index without its end, no index, half a
-/// commit.
+/// Leaves the traces of a kill or a power cut: half a batch, an index without its end, no index,
+/// half a commit.
 fn tear(data_dir: &Path) {
     let append = |path: &Path, bytes: &[u8]| {
         let mut whole = fs::read(path).unwrap();
@@ -224,7 +224,7 @@ fn a_topic_can_be_deleted_on_a_full_disk_which_makes_room() {
     on_each(|kind, disk| delete_large(kind, &disk, false));
 }
 
-/// As after its limit was lowered: the deletion makes no room.
+/// As after a lower limit: the deletion makes no room.
 #[test]
 fn a_topic_can_be_deleted_far_over_a_quota() {
     let dir = tempfile::tempdir().unwrap();
@@ -256,8 +256,8 @@ fn delete_large(kind: FileSystem, disk: &SmallDisk, is_over: bool) {
     let of_large = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().contains("large");
     let left: Vec<_> = names.filter(of_large).collect();
     if is_over {
-        // There is no room to note the deletion until the foreign file goes: the empty directories
-        // do.
+        // There is no room to note the deletion until the foreign file is gone, so the empty
+        // directories show it.
         assert!(left.iter().all(|dir| fs::read_dir(dir).unwrap().next().is_none()));
         assert!(is_refused(&produce(&mut client, "kept", 65536)), "it is over its quota still");
     } else {
@@ -277,7 +277,7 @@ fn delete_large(kind: FileSystem, disk: &SmallDisk, is_over: bool) {
     server.stop().unwrap();
 }
 
-/// Its other partitions' empty directories say that it is deleted.
+/// The empty directories of its other partitions show that it is deleted.
 #[test]
 fn a_topic_that_lacks_a_partition_and_is_deleted_far_over_a_quota_stays_deleted() {
     let dir = tempfile::tempdir().unwrap();
@@ -301,7 +301,7 @@ fn a_topic_that_lacks_a_partition_and_is_deleted_far_over_a_quota_stays_deleted(
     server.stop().unwrap();
 }
 
-/// Its name is not lost for that.
+/// Its name can be used again.
 #[test]
 fn a_topic_that_could_be_deleted_in_part_only_far_over_a_quota_can_be_made_again_later() {
     let dir = tempfile::tempdir().unwrap();
@@ -328,13 +328,14 @@ fn a_topic_that_could_be_deleted_in_part_only_far_over_a_quota_can_be_made_again
     server.stop().unwrap();
 }
 
-/// All that was acknowledged is served, the files hold nothing else, and no partition is offline.
+/// Checks that all acknowledged records are served, the files hold no others, and no partition is
+/// offline.
 fn check(server: &Penstock, load: &Load, data_dir: &Path) -> usize {
     assert_eq!(offline(server), 0);
     load.witness(data_dir).check(&mut server.client().unwrap(), load.journal())
 }
 
-/// The same while the end of a file may be torn, since it could not be cut.
+/// The same check, while the end of a file may be torn because it could not be cut.
 fn check_served(server: &Penstock, load: &Load, data_dir: &Path) -> usize {
     assert_eq!(offline(server), 0);
     load.witness(data_dir).check_served(&mut server.client().unwrap(), load.journal())

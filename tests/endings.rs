@@ -1,5 +1,5 @@
-//! Beginnings and ends: peers that half-close or read slowly, stops, deletions, creations that
-//! fail, large requests in small pieces.
+//! Starts and ends: peers that half-close or read slowly, stops, deletions, creations that fail,
+//! large requests in small pieces.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
@@ -58,7 +58,7 @@ fn a_stop_does_not_wait_for_peers_that_ask_without_end() {
     let dir = tempfile::tempdir().unwrap();
     let start = Start::on(dir.path()).set(&[("drain.timeout.ms", "600000")]);
     let server = start.start().unwrap();
-    // Cheap to send and dear to answer, so that the next request is always there.
+    // Cheap to send and expensive to answer, so that a next request always waits.
     let request = Request::ApiVersions(ApiVersionsRequest::default());
     let frames = request.encode(newest(&request), 1, "test").repeat(1000);
     let mut peers = Vec::new();
@@ -78,7 +78,7 @@ fn a_stop_does_not_wait_for_peers_that_ask_without_end() {
     peers.into_iter().for_each(|peer| peer.join().unwrap());
 }
 
-/// A killed server's ring holds its listener for some milliseconds more, and with it the port.
+/// A killed server's ring holds its listener, and so the port, for some milliseconds more.
 #[test]
 fn a_start_right_after_a_kill_comes_up_on_the_same_port() {
     let dir = tempfile::tempdir().unwrap();
@@ -113,8 +113,8 @@ fn a_start_right_after_a_kill_comes_up_on_the_same_port() {
     server.stop().unwrap();
 }
 
-/// Appends that wait while their topic is deleted roll segments, each in a directory that by then
-/// belongs to a topic created anew: they made its log end jump at the next start.
+/// Appends that wait while their topic is deleted roll segments. Once each did so in the directory
+/// of a topic created again under the name, whose log end then jumped at the next start.
 #[test]
 fn appends_to_a_deleted_topic_leave_nothing_in_one_created_anew() {
     let dir = tempfile::tempdir().unwrap();
@@ -145,8 +145,8 @@ fn segments(dir: &Path) -> Vec<i64> {
     names.filter_map(|name| name.to_str()?.strip_suffix(".log")?.parse().ok()).collect()
 }
 
-/// A limit on descriptors breaks the creation in the middle; the partition at which it broke used
-/// to come up as a topic at the next start.
+/// A limit on descriptors breaks the creation in the middle. Once the partition at which it broke
+/// came up as a topic at the next start.
 #[test]
 fn nothing_is_left_of_a_topic_whose_creation_failed() {
     let dir = tempfile::tempdir().unwrap();
@@ -174,8 +174,8 @@ fn a_topic_named_twice_in_a_request_is_created_neither_time() {
     assert_eq!(errors, [twice, ErrorCode::NONE], "refused once, as Kafka does");
 }
 
-/// Each receive used to ask the budget again for room that an earlier one had been granted and not
-/// filled, so that one large frame in small pieces used it up.
+/// Once each receive requested room from the budget again that an earlier one had been granted and
+/// not filled, so one large frame in small pieces used the budget up.
 #[test]
 fn a_large_request_takes_its_size_from_the_budget_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -195,8 +195,8 @@ fn a_large_request_takes_its_size_from_the_budget_once() {
     assert_eq!(refused, ErrorCode::MESSAGE_TOO_LARGE);
 }
 
-/// A full send buffer takes nothing new until a third of it is free, which takes a slow reader
-/// longer than send.timeout.ms: what the peer takes out of the buffer must count.
+/// A full send buffer takes no new bytes until a third of it is free, which takes a slow reader
+/// longer than send.timeout.ms. So the bytes that the peer takes from the buffer must count.
 #[test]
 fn a_slow_reader_is_not_taken_for_a_silent_one() {
     const FETCH_BYTES: i32 = 50 << 20;
@@ -213,7 +213,7 @@ fn a_slow_reader_is_not_taken_for_a_silent_one() {
         [FetchPartition { partition_max_bytes, ..FetchPartition::default() }].into();
     let request = Request::Fetch(FetchRequest { max_bytes: FETCH_BYTES, ..request });
     client.send(&request, newest(&request)).unwrap();
-    // 160 kB/s, for three times the time-out; then the rest at once.
+    // 160 kB/s for three times the time-out, then the rest at once.
     let mut piece = vec![0; 8192];
     let started = Instant::now();
     let mut taken = 0;

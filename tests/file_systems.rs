@@ -1,8 +1,8 @@
-//! The same promises on every file system: what is in memory is sent at once, what is not waits on
-//! a kernel worker, and what others read is not evicted, also where the page cache can be seen in
-//! no usual way.
+//! The same promises on every file system: cached pages are sent at once, others wait on a kernel
+//! worker, and pages that others read are not evicted. They hold also where the page cache cannot
+//! be seen in the usual way.
 //!
-//! The file systems are images and mounts of the tests' own; without root they are skipped.
+//! The tests make images and mounts of their own. Without root they are skipped.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,14 +19,14 @@ const BATCHES: i64 = 64;
 const BATCH_BYTES: usize = 100_000;
 const DISK_BYTES: u64 = 512 << 20;
 
-/// A mounted file system; unmounted when dropped.
+/// A mounted file system. Dropping it unmounts it.
 enum Mounted {
     Volume(Volume),
     Mount(Mount),
 }
 
 impl Mounted {
-    /// One of the kinds of [`KINDS`], in `dir`.
+    /// Mounts one of the kinds of [`KINDS`] in `dir`.
     fn of(kind: &'static str, dir: &Path) -> Option<Mounted> {
         let point = dir.join("volume");
         match kind {
@@ -45,7 +45,7 @@ impl Mounted {
     }
 }
 
-/// Each kind of file system, and how it shows what is in memory.
+/// Each kind of file system, and how it shows which pages are in memory.
 const KINDS: [(&str, &str); 5] = [
     ("ext4", "cachestat"),
     ("xfs", "cachestat"),
@@ -54,8 +54,8 @@ const KINDS: [(&str, &str); 5] = [
     ("tmpfs", "memory"),
 ];
 
-/// Whether what tests make lies on a disk, and can be evicted: not in memory, nor on an overlay
-/// itself.
+/// Whether files of the tests lie on a disk and can be evicted, and neither in memory nor on an
+/// overlay.
 fn has_a_disk(dir: &Path) -> bool {
     const EXT4_XFS_BTRFS: [i64; 3] = [0xef53, 0x5846_5342, 0x9123_683e];
     let kind = rustix::fs::statfs(dir).map_or(0, |found| found.f_type);
@@ -75,7 +75,7 @@ fn fill(server: &Penstock) {
     }
 }
 
-/// Reads all there is, as a consumer does.
+/// Reads the whole log, as a consumer does.
 fn read_all(server: &Penstock) {
     let mut client = server.client().unwrap();
     let mut offset = 0;
@@ -115,12 +115,12 @@ fn a_file_system_is_named_and_what_is_in_memory_is_sent_at_once_on_each() {
     }
 }
 
-/// Takes a directory's segments out of the page cache, dirty pages included.
+/// Evicts a directory's segments from the page cache, dirty pages included.
 fn evict(dir: &Path) {
     for log in segments(dir) {
         let file = File::open(&log).unwrap();
         file.sync_data().unwrap();
-        // A page that is just now somebody's (its disk's, another core's list of new pages) stays
+        // A page in use at this moment (by its disk, or on another core's list of new pages) stays
         // once.
         for _ in 0..1000 {
             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
@@ -140,8 +140,7 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     logs
 }
 
-/// What an overlay keeps in memory lies in the files of its upper directory, on whose disk it can
-/// be seen.
+/// The pages of an overlay lie in the files of its upper directory, whose file system shows them.
 struct Overlay {
     dir: tempfile::TempDir,
     mount: Mount,
@@ -171,7 +170,7 @@ fn what_is_not_in_memory_waits_on_a_kernel_worker_on_an_overlay_too() {
     let Some(overlay) = Overlay::make() else { return };
     let server = Start::on(&overlay.data()).start().unwrap();
     fill(&server);
-    // Read-ahead that begins with a batch's header may be done before its records are asked for.
+    // Read-ahead that starts with a batch's header may be done before its records are requested.
     let is_chained = (1..BATCHES).any(|offset| {
         evict(&overlay.upper());
         let fetched = server.client().unwrap().fetch(TOPIC, 0, offset).unwrap();
@@ -219,7 +218,7 @@ fn cold_hot_says_why_it_cannot_run_where_memory_cannot_be_seen() {
             .unwrap();
         let words = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{kind}: {words}");
-        assert!(words.contains("does not tell which pages are in memory"), "{kind}: {words}");
+        assert!(words.contains("does not show which pages are in memory"), "{kind}: {words}");
         assert_eq!(sent(&server.metrics().unwrap(), "sendfile"), 0, "nothing was measured");
     }
 }

@@ -1,5 +1,5 @@
-//! Partitions from a Kafka of which something is not served: what clients are answered, and what
-//! the operator reads.
+//! Partitions from a Kafka of which some records are not served: the answers to clients, and the
+//! log lines for the operator.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use penstock_wire::ErrorCode;
 
 const EARLIEST: i64 = -2;
 
-/// A directory with `t-0`, whose one batch is at offset 10. Its server was killed.
+/// A directory with `t-0`, whose only batch is at offset 10, after a kill.
 fn directory() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path());
@@ -39,7 +39,7 @@ fn file(dir: &Path, base: i64, kind: &str) -> std::path::PathBuf {
     dir.join("t-0").join(format!("{base:020}.{kind}"))
 }
 
-/// A server whose log lines, warnings too, go to `<dir>/lines`.
+/// A server whose log lines, warnings included, go to `<dir>/lines`.
 fn start(dir: &Path) -> Penstock {
     let mut command = Command::new(binary("penstock"));
     command.args(Start::on(dir).arguments()).env("PENSTOCK_LOG", "warn");
@@ -57,8 +57,8 @@ fn produce(client: &mut Client) -> ErrorCode {
 
 fn run(arguments: &[&str]) -> (i32, String) {
     let output = Command::new(binary("penstock")).args(arguments).output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(printed).unwrap())
 }
 
 #[test]
@@ -98,12 +98,15 @@ fn scrub_and_dump_say_that_old_messages_are_not_read() {
     let dir = directory();
     put_old_messages(dir.path());
     start(dir.path()).stop().unwrap();
-    let (code, said) = run(&["scrub", "--data-dir", dir.path().to_str().unwrap()]);
-    assert_eq!(code, 0, "{said}");
-    assert!(said.contains("t-0: 1 segments from offset 0 on are of message format 1"), "{said}");
-    let (code, said) = run(&["dump", file(dir.path(), 0, "log").to_str().unwrap()]);
+    let (code, printed) = run(&["scrub", "--data-dir", dir.path().to_str().unwrap()]);
+    assert_eq!(code, 0, "{printed}");
+    assert!(
+        printed.contains("t-0: 1 segments from offset 0 on are of message format 1"),
+        "{printed}"
+    );
+    let (code, printed) = run(&["dump", file(dir.path(), 0, "log").to_str().unwrap()]);
     assert_eq!(code, 1);
-    assert!(said.contains("format 1") && !said.contains("NOT SOUND"), "{said}");
+    assert!(printed.contains("format 1") && !printed.contains("NOT SOUND"), "{printed}");
 }
 
 #[test]
@@ -133,5 +136,5 @@ fn what_a_killed_kafka_was_about_to_exchange_is_exchanged() {
     assert_eq!(records_from(&bytes_of(&client.fetch("t", 0, 5).unwrap()), 5).len(), 1);
     server.kill().unwrap();
     assert!(!file(dir.path(), 10, "log").exists());
-    assert!(lines(dir.path()).contains("t-0"), "it is said");
+    assert!(lines(dir.path()).contains("t-0"), "it is logged");
 }

@@ -1,8 +1,8 @@
-//! A disk that is full and is not, in turn, at any moment of everything a server writes: appends,
+//! A disk that is full and has room in turn, at any moment of all that a server writes: appends,
 //! rolls, creations and deletions of topics, retention, checkpoints, commits of offsets, stops, and
 //! starts after a stop or a kill.
 //!
-//! What was acknowledged is there, nothing goes offline, a stop exits 0.
+//! No acknowledged record is missing, no partition goes offline, and a stop exits with 0.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use penstock_wire::messages::{
 };
 use penstock_wire::{ErrorCode, Request, Response};
 
-/// Housekeeping is always at work.
+/// Settings with which background work is always busy.
 const SETTINGS: [(&str, &str); 3] = [
     ("log.retention.check.interval.ms", "50"),
     ("flush.checkpoint.interval.ms", "100"),
@@ -35,7 +35,7 @@ const BRIEF: [&str; 2] = ["brief-0", "brief-1"];
 
 const GROUP: &str = "group";
 
-/// What a full disk may answer, beside success and what follows from earlier answers.
+/// The error codes that a full disk may cause, beside those that follow from earlier answers.
 const REFUSALS: [ErrorCode; 5] = [
     ErrorCode::NONE,
     ErrorCode::KAFKA_STORAGE_ERROR,
@@ -51,7 +51,7 @@ fn a_disk_that_fills_at_any_moment_loses_nothing_and_takes_nothing_offline() {
     }
 }
 
-/// Few lives on one disk: what is acknowledged stays, and fills it for good.
+/// Few lives on one disk, because acknowledged records stay and fill it for good.
 fn live_on(kind: FileSystem) {
     const LIVES: usize = 2;
     let dir = tempfile::tempdir().unwrap();
@@ -73,7 +73,7 @@ struct World {
     commits: Commits,
 }
 
-/// What a group has committed of partition 0 of `PASSING`, ascending.
+/// The offsets that a group has committed for partition 0 of `PASSING`, ascending.
 #[derive(Debug, Default)]
 struct Commits {
     tried: i64,
@@ -86,12 +86,12 @@ impl World {
         let mut client = server.client().unwrap();
         client.create_topic(PASSING, 1, &PASSING_CONFIG).unwrap();
         let mut load = Load::create(&mut client, dice);
-        // Idempotent producers get their numbers while there is room.
+        // Idempotent producers get their ids while there is room.
         load.under(server.address(), |journal| journal.wait_for_more(20));
         World { server: Some(server), load, commits: Commits::default() }
     }
 
-    /// Until the next start, which finds a full disk or not. Records that are there then.
+    /// Runs until the next start, which may find a full disk. Returns the records that exist then.
     fn live(&mut self, start: &Start, disk: &SmallDisk, dice: &mut Dice) -> usize {
         let server = self.server.take().unwrap();
         let mut is_full = false;
@@ -105,7 +105,7 @@ impl World {
             });
             self.check_served(&server, &disk.data_dir());
         }
-        // Acknowledged commits are there.
+        // Acknowledged commits are not lost.
         let committed = committed(&mut server.client().unwrap());
         assert_eq!(committed, self.commits.acknowledged);
         match dice.within(0..2) {
@@ -136,7 +136,7 @@ impl World {
     }
 }
 
-/// One of the things that need room, or a change of the room there is.
+/// One operation that needs room, or a change of the free room.
 fn turn(
     client: &mut Client,
     commits: &mut Commits,

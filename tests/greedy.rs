@@ -1,19 +1,18 @@
-//! Small requests that ask for much: arrays at their limit, and the same thing named again and
-//! again. The answer has a bound, its memory too, and what is named twice is answered as Kafka
-//! 4.4.0 answers it.
+//! Small requests for large answers: arrays at their limit, and one name repeated many times. The
+//! answer has a bound, and so has its memory. A repeated name is answered as Kafka 4.4.0 does.
 
 use penstock_tests::records::batch_of;
 use penstock_tests::{Client, Penstock, Start};
 use penstock_wire::messages::*;
 use penstock_wire::{ApiKey, ErrorCode, Few, Request, Response, SUPPORTED, Str};
 
-/// What an answer beside records may take (docs/PROTOCOL.md).
+/// The most bytes of an answer without records (docs/PROTOCOL.md).
 const ANSWER_MAX_BYTES: u64 = 64 << 20;
 
-/// What the server may need beside it.
+/// Memory that the server may need beside it.
 const SLACK_BYTES: u64 = 16 << 20;
 
-/// Elements of the arrays of a request, all together.
+/// The most elements of all arrays of a request.
 const ELEMENTS_MAX: usize = 1 << 18;
 
 /// A topic with many partitions, and one with few.
@@ -169,8 +168,8 @@ fn every_request_with_its_arrays_at_their_limit_is_answered_within_bounded_memor
     drop(server);
     for api in SUPPORTED {
         for (what, request) in greedy(api.key) {
-            // Each on a server of its own: what an allocator keeps of one would stand for the next
-            // one's.
+            // Each runs on a server of its own, because memory that an allocator keeps would hide
+            // the next one's.
             let mut server = Start::on(dir.path()).start().unwrap();
             let mut client = server.client().unwrap();
             let sent_bytes = request.encode(api.max_version, 1, "greedy").len() as u64;
@@ -196,8 +195,8 @@ fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Requests of an API with as many elements as are taken: one thing again and again, and as many
-/// things.
+/// Requests of an API with as many elements as are accepted: one name repeated, and as many
+/// different names.
 fn greedy(key: ApiKey) -> Vec<(&'static str, Request)> {
     let same = |n: usize| std::iter::repeat_n(Str::from_static(WIDE), n);
     let many = |n: usize| (0..n).map(|n| Str::from(format!("t{n}")));
@@ -328,7 +327,7 @@ fn greedy(key: ApiKey) -> Vec<(&'static str, Request)> {
                 IncrementalAlterConfigsRequest { resources, validate_only: true }.into(),
             )]
         }
-        // They have no arrays.
+        // These APIs have no arrays.
         ApiKey::Heartbeat
         | ApiKey::ApiVersions
         | ApiKey::InitProducerId

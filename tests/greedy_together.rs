@@ -17,19 +17,19 @@ use penstock_wire::{Request, Str};
 
 const MIB: u64 = 1 << 20;
 
-/// What all answers in the making may take (docs/PROTOCOL.md).
+/// The memory budget of all answers in the making (docs/PROTOCOL.md).
 const IN_FLIGHT_MAX_BYTES: u64 = 256 * MIB;
 const SLACK_BYTES: u64 = 16 * MIB;
 
-/// Elements of the arrays of a request, all together.
+/// The most elements of all arrays of a request.
 const ELEMENTS_MAX: usize = 1 << 18;
 
-/// The tests take turns: each needs the processor for itself.
+/// The tests take turns, because each needs the processor for itself.
 static ALONE: Mutex<()> = Mutex::new(());
 
 const TOPIC: &str = "events";
 
-/// Each may take what one answer may.
+/// Each request may have the largest answer.
 #[test]
 fn greedy_requests_at_once_share_the_budget_of_answers_in_the_making() {
     const PEERS: u64 = 12;
@@ -58,13 +58,13 @@ fn greedy_requests_at_once_share_the_budget_of_answers_in_the_making() {
             grown / MIB
         );
         say(&figures);
-        // Of each, beside its share: the frame while it is received, and what is on its way.
+        // Beside its share each has a frame in its buffer, and bytes on their way.
         let of_each = 2 * sent_bytes + answer_bytes;
         assert!(grown < IN_FLIGHT_MAX_BYTES + SLACK_BYTES + PEERS * of_each, "{figures}");
     }
 }
 
-/// The bound is for a release build.
+/// The bound holds for a release build.
 #[test]
 fn honest_clients_keep_their_latency_beside_a_greedy_one() {
     let _alone = alone();
@@ -78,7 +78,7 @@ fn honest_clients_keep_their_latency_beside_a_greedy_one() {
         ("Fetch", fetch()),
     ];
     for (what, request) in greedy {
-        // In turn, since a machine is not equally quiet all the time.
+        // In turns, because a machine is not equally quiet all the time.
         let mut pairs: Vec<_> = (0..rounds(1, 5))
             .map(|_| [latency(&server, lasts, None), latency(&server, lasts, Some(&request))])
             .collect();
@@ -91,7 +91,7 @@ fn honest_clients_keep_their_latency_beside_a_greedy_one() {
     }
 }
 
-/// The p99 of a client that produces and fetches, beside one that asks without pause.
+/// The p99 of a client that produces and fetches, beside one that sends requests without pause.
 fn latency(server: &Penstock, lasts: Duration, greedy: Option<&Request>) -> Duration {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {

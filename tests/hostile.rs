@@ -1,5 +1,5 @@
-//! Frames from strangers and enemies: the connection is closed or answered with an error, memory
-//! does not grow by what they claim, the server goes on.
+//! Frames from strangers and attackers: the server closes the connection or answers with an error,
+//! claimed lengths reserve no memory, and the server goes on.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use penstock_tests::{Penstock, Start, produce_request};
 use penstock_wire::messages::{FetchRequest, FetchTopic, MetadataRequest};
 use penstock_wire::{Request, Response, SUPPORTED};
 
-/// What the process may grow by under all attacks of one kind, in bytes.
+/// Bytes by which the process may grow under all attacks of one kind.
 const GROWTH_MAX_BYTES: u64 = 1 << 20;
 
 fn server() -> (tempfile::TempDir, Penstock) {
@@ -19,11 +19,11 @@ fn server() -> (tempfile::TempDir, Penstock) {
     (dir, server)
 }
 
-/// Sends bytes as they are and gives what comes back until the server closes or falls silent.
+/// Sends raw bytes and returns the server's bytes until it closes or falls silent.
 fn attack(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    // The server may close while we still send.
+    // The server may close before all bytes are sent.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let mut answer = Vec::new();
@@ -79,7 +79,7 @@ fn a_large_claim_reserves_nothing() {
         .collect();
     assert_serves(&mut server);
     let grown = server.resident_bytes().unwrap().saturating_sub(before);
-    // 50 connections cost their own memory; what they claim is 5 GB.
+    // 50 connections cost their own memory. They claim 5 GB.
     assert!(grown < 8 * GROWTH_MAX_BYTES, "grew by {grown} bytes");
     drop(held);
 }
@@ -94,7 +94,7 @@ fn counts_of_two_billion_in_every_request_and_version_are_survived() {
         }
     }
     assert!(bodies.len() > 1000, "{} bodies", bodies.len());
-    // Once for the allocator to settle, then measured.
+    // The first pass lets the allocator settle, the second is measured.
     let attack_all = |server: &Penstock| {
         for body in &bodies {
             attack(server.address(), &frame(body));
@@ -108,8 +108,8 @@ fn counts_of_two_billion_in_every_request_and_version_are_survived() {
     assert_serves(&mut server);
 }
 
-/// Headers of one API and version with bodies of nothing but large counts, and of counts after some
-/// plausible bytes; in the compact form too.
+/// Headers of one API and version with bodies of large counts only, and of counts after some
+/// plausible bytes, also in the compact form.
 fn hostile_bodies(api_key: i16, version: i16) -> Vec<Vec<u8>> {
     let mut header = Vec::new();
     header.extend_from_slice(&api_key.to_be_bytes());
@@ -155,7 +155,7 @@ fn what_comes_behind_a_large_request_does_not_keep_its_memory() {
         })
         .collect();
     let grown = server.resident_bytes().unwrap().saturating_sub(before);
-    // 75 MB went through.
+    // 75 MB were sent.
     assert!(grown < 16 * GROWTH_MAX_BYTES, "grew by {grown} bytes");
     drop(held);
 }

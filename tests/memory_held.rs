@@ -1,5 +1,4 @@
-//! Memory that peers make a server hold, by whatever they ask: what they receive, send, wait for
-//! and leave behind.
+//! Memory that peers make a server hold: bytes that they receive, send, wait for and leave behind.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -16,7 +15,7 @@ use penstock_wire::{ApiKey, Request, Str};
 const MIB: u64 = 1024 * 1024;
 const TOPIC: &str = "events";
 
-/// A server in a group of its own with this limit.
+/// A server in a cgroup of its own with this limit.
 fn server_in(limit_bytes: u64) -> Option<(MemoryGroup, tempfile::TempDir, Penstock)> {
     let group = MemoryGroup::make(limit_bytes)?;
     let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
@@ -34,7 +33,7 @@ fn produce_of(len_bytes: usize) -> bytes::Bytes {
 fn a_frame_has_its_whole_share_whatever_was_received_when_its_length_came() {
     let Some((_group, _dir, server)) = server_in(64 * MIB) else { return };
     let mut client = server.client().unwrap();
-    // The next receive has room for as much: the most that is kept.
+    // The next receive has as much room, the most that is kept.
     let overhead = produce_of(20_000).len() - 20_000;
     let first = produce_of(20 * 1024 - overhead);
     assert_eq!(first.len(), 20 * 1024);
@@ -64,11 +63,11 @@ fn answers_without_records_that_nobody_reads_do_not_kill_a_server() {
         peer.send(&request, version).ok()?;
         Some(peer)
     };
-    // Some may be closed.
+    // Some connections may be closed.
     let peers: Vec<_> = (0..80).filter_map(ask).collect();
     let held = || server.metrics().unwrap().value("penstock_memory_answer_bytes");
     assert!(held() > 0 && held() <= 4 * MIB, "{}", held());
-    // Whoever has taken nothing of its answer gives way to those who read.
+    // A peer that has taken no byte of its answer gives way to peers that read.
     let started = Instant::now();
     let answer = loop {
         let mut client = server.client().unwrap();
@@ -77,7 +76,7 @@ fn answers_without_records_that_nobody_reads_do_not_kill_a_server() {
             Ok(answer) => break answer,
             Err(error) => error.assert_is_an_end(),
         }
-        assert!(started.elapsed() < Duration::from_secs(30), "no answer for those who read");
+        assert!(started.elapsed() < Duration::from_secs(30), "no answer for peers that read");
         sleep(Duration::from_millis(100));
     };
     assert!(answer.len() > 500_000);
@@ -125,7 +124,7 @@ fn a_fetch_that_waits_does_not_keep_uploads_waiting() {
     drop(waiting);
 }
 
-/// Producers far away: after each 64 KiB they pause for a round trip.
+/// Producers far away, which pause for a round trip after each 64 KiB.
 #[test]
 fn uploads_over_long_ways_all_get_through() {
     let dir = tempfile::tempdir().unwrap();
@@ -159,7 +158,7 @@ fn a_peer_that_ends_its_side_and_never_reads_counts_until_it_is_dropped() {
     client.create_topic(TOPIC, 1, &[]).unwrap();
     client.produce(TOPIC, 0, 1, batch_of(100_000)).unwrap();
     let ask = || {
-        // All of the answer fits into our send buffer.
+        // The whole answer fits into the server's send buffer.
         let mut peer = Client::connect_narrow(server.address(), 2048).unwrap();
         peer.send(&Request::Fetch(fetch_request(TOPIC, 0, 0)), 11).unwrap();
         peer.stream().shutdown(Shutdown::Write).unwrap();
@@ -169,9 +168,9 @@ fn a_peer_that_ends_its_side_and_never_reads_counts_until_it_is_dropped() {
     sleep(Duration::from_millis(500));
     assert_eq!(server.metrics().unwrap().value("penstock_connections"), 4);
     gone.reset().unwrap();
-    assert!(reader.receive().unwrap().len() > 100_000, "whoever reads gets all");
+    assert!(reader.receive().unwrap().len() > 100_000, "a peer that reads gets all");
     let count = |wanted| move |metrics: &Metrics| metrics.value("penstock_connections") == wanted;
-    server.until_metrics("those who read and those who left are gone", count(2)).unwrap();
+    server.until_metrics("peers that read or left are gone", count(2)).unwrap();
     server.until_metrics("the silent one is dropped", count(1)).unwrap();
     drop(silent);
     server.stop().unwrap();

@@ -1,5 +1,5 @@
-//! Little memory: peers that do not read, in a cgroup that counts what they hold, and uploads that
-//! stand still. The others go on, and the server is never killed for memory.
+//! Little memory: peers that do not read, in a cgroup that counts their pages, and uploads that
+//! stall. The other clients go on, and the kernel never kills the server for memory.
 
 use std::io::Write;
 use std::process::Command;
@@ -14,24 +14,25 @@ use penstock_wire::{ApiKey, Request};
 
 const MIB: u64 = 1024 * 1024;
 
-/// What silent peers ask of: each a large folio of its own, and all more than the limit.
+/// The log of the silent peers: each fetches a large folio of its own, and all together more than
+/// the limit.
 const LARGE: &str = "large";
 const LARGE_BATCHES: i64 = 200;
 
-/// What the others read.
+/// The log of the other readers.
 const HOT: &str = "hot";
 const HOT_BATCHES: i64 = 8;
 
 const SILENT_PEERS: i64 = 400;
 const PATHS: [&str; 4] = ["auto", "chain", "sendfile", "copy"];
 
-/// A group with this limit, and a data directory whose pages count in it, as they do when a server
-/// has been there for a while.
+/// A cgroup with this limit, and a data directory whose pages count in it, as after some time of a
+/// server.
 fn filled(limit_bytes: u64) -> Option<(MemoryGroup, tempfile::TempDir)> {
-    // Filled with more: cgroups of version 1 do not slow a writer down before all is full of pages
-    // that the disk has not yet (docs/OPERATING.md).
+    // Filled under a higher limit: cgroups of version 1 do not slow a writer down before all memory
+    // is dirty pages (docs/OPERATING.md).
     let group = MemoryGroup::make(limit_bytes + 512 * MIB)?;
-    // Not in a tmpfs, whose files are memory that cannot be reclaimed.
+    // It is not in a tmpfs, whose files are memory that cannot be reclaimed.
     let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     let server = group.start(&Start::on(dir.path())).unwrap();
     let mut client = server.client().unwrap();
@@ -48,7 +49,7 @@ fn filled(limit_bytes: u64) -> Option<(MemoryGroup, tempfile::TempDir)> {
     Some((group, dir))
 }
 
-/// Peers that ask for 1 MiB each and read nothing. Some may be refused.
+/// Peers that fetch 1 MiB each and read nothing. Some may be refused.
 fn silent_peers(server: &Penstock) -> Vec<Client> {
     let ask = |n| {
         let mut peer = server.client().ok()?;
@@ -59,7 +60,7 @@ fn silent_peers(server: &Penstock) -> Vec<Client> {
     (0..SILENT_PEERS).filter_map(ask).collect()
 }
 
-/// Requests a second of 16 connections that verify every byte; an error if one of them fails.
+/// Requests a second of 16 connections that verify every byte. An error if one of them fails.
 fn read(server: &Penstock, duration: &str) -> Result<f64, String> {
     let load = Command::new(binary("penstock-load"))
         .args(["fetch", "--topic", HOT, "--connections", "16", "--duration", duration])
@@ -67,11 +68,11 @@ fn read(server: &Penstock, duration: &str) -> Result<f64, String> {
         .args(["--partition-max-bytes", "1MiB"])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&load.stdout);
+    let printed = String::from_utf8_lossy(&load.stdout);
     if !load.status.success() {
-        return Err(format!("{said}\n{}", String::from_utf8_lossy(&load.stderr)));
+        return Err(format!("{printed}\n{}", String::from_utf8_lossy(&load.stderr)));
     }
-    let summary = said.lines().find_map(|line| line.strip_prefix("fetch: ")).expect("a summary");
+    let summary = printed.lines().find_map(|line| line.strip_prefix("fetch: ")).expect("a summary");
     let requests: f64 = summary.split_whitespace().next().unwrap().parse().unwrap();
     Ok(requests)
 }
@@ -112,8 +113,7 @@ fn four_hundred_silent_peers_in_24_mib_are_refused_or_give_way_and_the_server_go
         let start = Start::on(dir.path()).with(&["--fetch-path", path]);
         let mut server = group.start(&start).unwrap();
         let peers = silent_peers(&server);
-        // Whoever asks again gets a place, since peers that have taken nothing for a while give
-        // theirs.
+        // A retry gets a place, because peers that have taken nothing for a while lose theirs.
         let started = Instant::now();
         let fetched = loop {
             let fetched = server.client().ok().and_then(|mut client| client.fetch(HOT, 0, 0).ok());
@@ -146,7 +146,7 @@ fn upload() -> bytes::Bytes {
     produce_request(HOT, 0, 1, batch_of(900_000)).encode(version, 1, "upload")
 }
 
-/// A server with so much memory for requests.
+/// A server with this much memory for requests.
 fn server_for_uploads(budget_bytes: u64) -> (tempfile::TempDir, Penstock) {
     let dir = tempfile::tempdir().unwrap();
     let budget_bytes = budget_bytes.to_string();
@@ -165,7 +165,7 @@ fn an_honest_upload_does_not_wait_for_those_that_stand_still() {
         .map(|_| {
             let mut client = server.client().unwrap();
             client.stream().set_nonblocking(true).unwrap();
-            // What the server does not take stays where it is.
+            // Bytes that the server does not receive stay in the socket.
             let _ = client.stream().write(&upload[..700_000]);
             client
         })
@@ -200,7 +200,7 @@ fn a_slow_upload_that_goes_on_does_not_give_way() {
         other.stream().set_nonblocking(true).unwrap();
         let _ = other.stream().write(first);
     }
-    // Longer than a stalled upload is left alone, and the others wait for memory all the time.
+    // Longer than a stalled upload is tolerated, while the others wait for memory.
     for part in rest.chunks(20_000) {
         sleep(Duration::from_millis(50));
         slow.stream().write_all(part).expect("it was not closed");

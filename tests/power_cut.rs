@@ -1,6 +1,6 @@
-//! Power cuts under load, on a file system of their own: in `fsync`, and where a topic has
-//! `flush.messages` of 1, nothing that was acknowledged or read is lost, in `os` nothing below the
-//! last flush.
+//! Power cuts under load, on a file system of their own. In `fsync`, and where a topic has
+//! `flush.messages` of 1, no record that was acknowledged or read is lost. In `os` no record below
+//! the last flush is lost.
 //!
 //! ```text
 //!   load ──► freeze ──► cut power ──► kill ──► unmount, mount (ext4 replays its journal) ──► start ──► read all
@@ -13,15 +13,15 @@ use penstock_tests::rounds::{Dice, rounds, say};
 use penstock_tests::volume::Volume;
 use penstock_tests::{Client, Penstock, Start};
 
-/// Cuts of one file system, before the next one begins: every round reads the whole log.
+/// Cuts of one file system before a fresh one, because every round reads the whole log.
 const CUTS_OF_ONE_LIFE: usize = 10;
 const REQUESTS_MAX: usize = 600;
 const DISK_BYTES: u64 = 512 << 20;
 const FLUSH_INTERVAL: (&str, &str) = ("flush.checkpoint.interval.ms", "100");
 
-/// A server on a volume whose power is cut, and its load.
+/// A server on a volume whose power is cut, with its load.
 struct Victim {
-    /// Removed last.
+    /// The directory, removed last.
     _dir: tempfile::TempDir,
     volume: Volume,
     data_dir: PathBuf,
@@ -31,7 +31,7 @@ struct Victim {
 }
 
 impl Victim {
-    /// `None`: this machine cannot mount a volume, which was said.
+    /// `None`: the machine cannot mount a volume, which is logged.
     fn new(settings: &[(&str, &str)], dice: &mut Dice) -> Option<Victim> {
         let dir = tempfile::tempdir().unwrap();
         let volume = Volume::make(dir.path(), DISK_BYTES, "").unwrap()?;
@@ -43,13 +43,13 @@ impl Victim {
         Some(Victim { _dir: dir, volume, data_dir, start, server: Some(server), load })
     }
 
-    /// Cuts the power at some moment of the load and mounts what is left of the disk.
+    /// Cuts the power at some moment of the load and mounts the disk again.
     fn cut(&mut self, dice: &mut Dice) {
         let server = self.server.take().unwrap();
         self.load.under(server.address(), |journal| {
             journal.wait_for_more(dice.within(1..REQUESTS_MAX));
-            // Whoever loses power answers no more. The file system goes on for a moment, and may
-            // say that a sync succeeded whose transaction it has just given up.
+            // A server without power sends no answers. The file system goes on for a moment, and
+            // may report success for a sync whose transaction it has just given up.
             server.freeze().unwrap();
             self.volume.cut_power().unwrap();
             server.kill().unwrap();
@@ -118,9 +118,8 @@ fn in_os_a_power_cut_takes_only_what_is_newer_than_the_last_flush() {
     ));
 }
 
-/// Holds a partition against its journal: nothing below `flushed` may be lost or damaged. Has the
-/// journal forget what is lost beyond, and says how many records that are and where the log now
-/// ends.
+/// Compares a partition with its journal: no record below `flushed` may be lost or damaged. Makes
+/// the journal forget records lost beyond that. Returns their count and the log's end.
 fn loss(victim: &Victim, partition: i32, flushed: i64, client: &mut Client) -> (usize, i64) {
     let journal = victim.load.journal();
     let (log, damaged) = victim.load.witness(&victim.data_dir).sound(client, partition);
@@ -134,7 +133,7 @@ fn loss(victim: &Victim, partition: i32, flushed: i64, client: &mut Client) -> (
     (lost.len(), end)
 }
 
-/// How far each partition is said to be on the disk, by the file that the server keeps of it.
+/// How far each partition is on the disk, by the server's checkpoint file.
 fn flushed_ends(data_dir: &Path) -> [i64; PARTITIONS] {
     let points = std::fs::read_to_string(data_dir.join("penstock-recovery-points"));
     let points = points.unwrap_or_default();

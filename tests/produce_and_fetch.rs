@@ -1,4 +1,4 @@
-//! What a client may rely on when it produces and fetches, over a real connection to a real server.
+//! The guarantees of produce and fetch, over a real connection to a real server.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -33,7 +33,7 @@ fn fetch_with(client: &mut Client, request: FetchRequest) -> FetchResponse {
     }
 }
 
-/// Record bytes that a fetch of partitions 0 and 1 from their start gives under these limits.
+/// Record bytes of a fetch of partitions 0 and 1 from their start under these limits.
 fn sizes_of_two(client: &mut Client, max_bytes: i32, partition_max_bytes: i32) -> [usize; 2] {
     let partitions = [0, 1].map(|partition| FetchPartition {
         partition,
@@ -92,7 +92,7 @@ fn every_path_sends_the_same_bytes() {
         assert!(fetched.len() > 800_000);
         assert_eq!(*expected.get_or_insert(fetched.clone()), fetched, "by {path}");
         let series = format!("penstock_sent_bytes_total{{path=\"{path}\"}}");
-        // The last bytes reach us a moment before the server counts them.
+        // The last bytes arrive a moment before the server counts them.
         let started = Instant::now();
         while path != "auto" && server.metrics().unwrap().value(&series) != fetched.len() as u64 {
             let waited = started.elapsed();
@@ -181,8 +181,8 @@ fn a_fetch_does_not_wait_for_more_than_its_limits_let_through() {
     for partition in [0, 1] {
         client.produce(TOPIC, partition, 1, batch_of(4000)).unwrap();
     }
-    // Limits of the answer, of the server, of each partition; of the answer where the next batch
-    // does not fit.
+    // Limits of the answer, of the server, of each partition, and of the answer where the next
+    // batch does not fit.
     let limits = [(3000, 1 << 20), (1 << 20, 1 << 20), (1 << 20, 1000), (5000, 1 << 20)];
     for (max_bytes, partition_max_bytes) in limits {
         let partitions = [0, 1].map(|partition| FetchPartition {
@@ -246,8 +246,8 @@ fn a_request_is_taken_whatever_pieces_it_comes_in() {
     let (_dir, server, mut client) = with_topic(1, &[]);
     let request = produce_request(TOPIC, 0, 1, batch_of(40_000));
     let frame = request.encode(8, 1, "pieces");
-    // The smallest buffer holds 2048 bytes: those alone, one less and one more, and all but the
-    // last byte.
+    // The smallest buffer holds 2048 bytes: just as many, one less, one more, and all but the last
+    // byte.
     for first in [1, 2047, 2048, 2049, 4096, frame.len() - 1] {
         let mut stream = TcpStream::connect(server.address()).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -346,7 +346,7 @@ fn a_repeated_idempotent_batch_is_kept_once() {
 fn retention_unlinks_old_segments_and_readers_are_told() {
     let (_dir, _server, mut client) =
         server(|start| start.set(&[("log.retention.check.interval.ms", "50")]));
-    // By size alone: the records' time is years ago.
+    // Only by size, because the records' timestamps are years old.
     let configs = [("segment.bytes", "4096"), ("retention.bytes", "8192"), ("retention.ms", "-1")];
     client.create_topic(TOPIC, 1, &configs).unwrap();
     for _ in 0..20 {

@@ -1,6 +1,6 @@
-//! What becomes of batches whose producers got something wrong, over a real connection to a real
-//! server: what would stop consumers or retention is refused in Kafka's words, what the broker can
-//! put right it does.
+//! Wrong batches of producers, over a real connection to a real server: a batch that would stop
+//! consumers or retention is refused with Kafka's error code, and the broker corrects those that it
+//! can.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -37,7 +37,7 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap()
 }
 
-/// One batch whose records have these times.
+/// One batch whose records have these timestamps.
 fn timed(timestamps: &[i64]) -> Bytes {
     let mut builder = BatchBuilder::new();
     for timestamp_ms in timestamps {
@@ -46,7 +46,7 @@ fn timed(timestamps: &[i64]) -> Bytes {
     builder.finish().into()
 }
 
-/// The batch with these bytes at that place, and a CRC that is right for it.
+/// The batch with these bytes at that place, and a correct CRC.
 fn altered(batch: &Bytes, at: usize, with: &[u8]) -> Bytes {
     let mut bytes = batch.to_vec();
     bytes[at..at + with.len()].copy_from_slice(with);
@@ -56,12 +56,12 @@ fn altered(batch: &Bytes, at: usize, with: &[u8]) -> Bytes {
     bytes.into()
 }
 
-/// The batch with another greatest timestamp in its header.
+/// The batch with another max timestamp in its header.
 fn claiming(batch: &Bytes, max_timestamp_ms: i64) -> Bytes {
     altered(batch, 35, &max_timestamp_ms.to_be_bytes())
 }
 
-/// One batch of one record that says it is compressed; `pack` makes its body of the record.
+/// One batch of one record, marked as compressed. `pack` makes its body of the record.
 fn compressed(codec: Codec, pack: impl Fn(&[u8]) -> Vec<u8>) -> Bytes {
     let mut builder = BatchBuilder::new();
     let record = NewRecord { timestamp_ms: now_ms(), value: Some(b"v"), ..NewRecord::default() };
@@ -73,7 +73,7 @@ fn compressed(codec: Codec, pack: impl Fn(&[u8]) -> Vec<u8>) -> Bytes {
     packed.unwrap().into()
 }
 
-/// A zstd frame of raw blocks, or of blocks that repeat one byte so many times.
+/// A zstd frame of raw blocks, or of blocks that repeat one byte.
 fn zstd_frame(blocks: &[(&[u8], usize)]) -> Vec<u8> {
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x68];
     for (n, (content, repeated)) in blocks.iter().enumerate() {
@@ -163,7 +163,8 @@ fn whose_clock_it_is_the_topic_says_and_not_the_producer() {
     assert_eq!(refused.error_code, ErrorCode::INVALID_TIMESTAMP);
 }
 
-/// Fresh records went with an old one beside them, or for a header that said 1970.
+/// Once retention deleted fresh records beside an old one, or under a header with a timestamp of
+/// 1970.
 #[test]
 fn fresh_records_stay_whatever_their_headers_say_while_old_ones_go() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
-//! A disk that fails under a reader: an error or a closed connection, never wrong bytes, and the
-//! others go on.
+//! A disk that fails under a reader: the reader gets an error or a closed connection, never wrong
+//! bytes, and others go on.
 //!
-//! The disk is a loop device whose file is cut shorter: what lay behind the cut answers EIO.
+//! The disk is a loop device whose file is truncated: reads behind the cut fail with EIO.
 
 use std::fs::File;
 use std::io::Read;
@@ -25,43 +25,43 @@ const BATCHES: usize = 80;
 const VALUE_BYTES: usize = 100_000;
 const DISK_BYTES: u64 = 64 << 20;
 
-/// The cut moves down the disk in such steps until a partition is hit.
+/// The cut moves down the disk in such steps until it hits a partition.
 const CUT_BYTES: u64 = 1 << 20;
 
-/// The largest answer, and so the piece in which a log is read.
+/// The largest answer, and so the largest piece of a log that is read.
 const FETCH_BYTES: usize = 1 << 20;
 
-/// The version of fetches whose answer has nothing behind the records.
+/// A version of Fetch whose answers end with the records.
 const VERSION: i16 = 11;
 
-/// The time of each partition's first batch; the others follow a millisecond apart. Fresh, or
-/// retention took them.
+/// The timestamp of each partition's first batch. The others follow a millisecond apart. They are
+/// fresh, so that retention keeps them.
 static FIRST_MS: OnceLock<i64> = OnceLock::new();
 
-/// What one fetch brought.
+/// The result of one fetch.
 struct Taken {
-    /// Record bytes, as many as came.
+    /// The record bytes that came.
     records: Vec<u8>,
-    /// Whether the answer came to its end.
+    /// Whether the answer was complete.
     is_whole: bool,
     error_code: Option<ErrorCode>,
 }
 
-/// Fetches that did not bring what they should.
+/// Fetches that did not return all their records.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Failures {
     /// The connection was closed in the middle of the answer.
     broken_off: usize,
-    /// The answer said KAFKA_STORAGE_ERROR.
+    /// The answer had KAFKA_STORAGE_ERROR.
     refused: usize,
-    /// The answer ended before what was asked: in front of the place that cannot be read.
+    /// The answer ended early, in front of the place that cannot be read.
     shortened: usize,
 }
 
 fn never_wrong_bytes_by(path: &str) {
     let mut dice = Dice::of(&format!("read errors by {path}"));
     let dir = tempfile::tempdir().unwrap();
-    // Its journal would lie in the middle of the disk and be hit as well.
+    // Its journal would lie in the middle of the disk and be hit, too.
     let volume = Volume::make(dir.path(), DISK_BYTES, "^has_journal").unwrap();
     let Some(volume) = volume else { return };
     let start = Start::on(&volume.path().join("data")).with(&["--fetch-path", path]);
@@ -79,15 +79,15 @@ fn never_wrong_bytes_by(path: &str) {
     let is_broken = break_some(&volume, &logs);
     for (partition, truth) in (0..).zip(&truth) {
         let failures = read_log(&server, partition, truth);
-        // One answer at most was on its way when it met the error; none is begun that cannot be
-        // ended.
+        // At most one answer was on its way when it met the error. No later one is started that
+        // cannot be finished.
         let is_known = failures.broken_off <= 1 && failures.refused > 0;
         let none = Failures::default();
         let is_expected = if is_broken[partition as usize] { is_known } else { failures == none };
         assert!(is_expected, "partition {partition}: {failures:?}");
     }
     is_shown(&server, &is_broken, &std::fs::read_to_string(&lines).unwrap());
-    // What lies behind the cut can be read again, though it is not what it was.
+    // Reads behind the cut succeed again, with other bytes.
     volume.shrink_to(DISK_BYTES).unwrap();
     let is_mended = |metrics: &Metrics| metrics.value("penstock_partitions_unreadable") == 0;
     server.until_metrics("the places can be read again", is_mended).unwrap();
@@ -96,8 +96,8 @@ fn never_wrong_bytes_by(path: &str) {
     drop(server);
 }
 
-/// The oldest segment, which alone retention looks at, cannot be read, and is met by everything
-/// that reads one: each says so, and all else goes on.
+/// The oldest segment, the only one that retention looks at, cannot be read. Everything that reads
+/// it reports the error, and all else goes on.
 #[test]
 fn whatever_reads_a_failing_disk_says_so_and_all_else_goes_on() {
     const VICTIM: i32 = 1;
@@ -145,7 +145,7 @@ fn whatever_reads_a_failing_disk_says_so_and_all_else_goes_on() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {words}");
         assert!(words.contains("Input/output error"), "{arguments:?}: {words}");
     }
-    // Without recovery points a start reads everything.
+    // Without recovery points a start reads every segment.
     std::fs::remove_file(data.join("penstock-recovery-points")).unwrap();
     let server = start.start().unwrap();
     let metrics = server.metrics().unwrap();
@@ -167,7 +167,7 @@ fn segment_of(data: &Path, partition: i32, index: usize) -> PathBuf {
     segments_of(data, partition).swap_remove(index)
 }
 
-/// Writes a file again, behind all others on the disk: what is written last lies there, as a rule.
+/// Writes a file again, which usually moves it behind all others on the disk.
 fn move_to_the_end(file: &Path, volume: &Volume) {
     let copy = file.with_extension("copy");
     std::fs::copy(file, &copy).unwrap();
@@ -182,7 +182,7 @@ fn break_only(volume: &Volume, data: &Path, victim: &Path) {
     assert!(matches!(broken[..], [(log, _)] if log == victim), "{broken:?}");
 }
 
-/// Fetches from every offset on; how many were refused or broken off.
+/// Fetches from every offset on. Returns how many fetches were refused or broken off.
 fn refusals_of_fetches(server: &Penstock, partition: i32) -> usize {
     let fetch = |offset| fetch(&mut server.client().unwrap(), partition, offset);
     let is_refused =
@@ -190,7 +190,7 @@ fn refusals_of_fetches(server: &Penstock, partition: i32) -> usize {
     (0..BATCHES as i64).map(fetch).filter(is_refused).count()
 }
 
-/// Looks for the time of each batch; how many were refused.
+/// Looks up the timestamp of each batch. Returns how many look-ups were refused.
 fn refusals_of_times(client: &mut Client, partition: i32) -> usize {
     let mut refused = 0;
     for sequence in 0..BATCHES as i64 {
@@ -214,8 +214,8 @@ fn refusals_of_times(client: &mut Client, partition: i32) -> usize {
     refused
 }
 
-/// An operator hears of it: in the log within a budget, in the metrics, and from /readyz, which
-/// goes on saying yes.
+/// The operator sees the error: in the log within a budget, in the metrics, and in /readyz, which
+/// still answers 200.
 fn is_shown(server: &Penstock, is_broken: &[bool], lines: &str) {
     let names = (0..).zip(is_broken).filter(|(_, is_broken)| **is_broken);
     let names: Vec<String> = names.map(|(index, _)| format!("{TOPIC}-{index}")).collect();
@@ -255,8 +255,8 @@ fn a_failing_disk_never_gives_wrong_bytes_by_copy() {
     never_wrong_bytes_by("copy");
 }
 
-/// Partition after partition, each on the disk before the next, so that they lie there in this
-/// order.
+/// Produces partition after partition, each synced before the next, so that they lie on the disk in
+/// this order.
 fn fill(client: &mut Client, volume: &Path, dice: &mut Dice) {
     client.create_topic(TOPIC, PARTITIONS, &[]).unwrap();
     let volume = File::open(volume).unwrap();
@@ -280,7 +280,7 @@ fn segments(volume: &Path) -> Vec<PathBuf> {
     (0..PARTITIONS).map(|index| volume.join(log(index))).collect()
 }
 
-/// Takes more and more of the disk away, until some log can no longer be read whole; says which.
+/// Takes more and more of the disk away until a log cannot be read whole, and returns which one.
 fn break_some(volume: &Volume, logs: &[PathBuf]) -> Vec<bool> {
     rustix::fs::syncfs(File::open(volume.path()).unwrap()).unwrap();
     let mut len_bytes = DISK_BYTES;
@@ -303,8 +303,8 @@ fn forget(log: &Path) {
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
 }
 
-/// Fetches a log in pieces from every second batch on. What comes must be what was produced, as far
-/// as it comes.
+/// Fetches a log in pieces from every second batch on. All bytes that come must be those that were
+/// produced.
 fn read_log(server: &Penstock, partition: i32, truth: &[u8]) -> Failures {
     let batch_bytes = truth.len() / BATCHES;
     let mut failures = Failures::default();
@@ -331,7 +331,7 @@ fn read_log(server: &Penstock, partition: i32, truth: &[u8]) -> Failures {
     failures
 }
 
-/// Takes whatever comes until the answer or the connection ends; a time-out is a panic.
+/// Receives until the answer or the connection ends. Panics over a time-out.
 fn fetch(client: &mut Client, partition: i32, offset: i64) -> Taken {
     let request = Request::Fetch(fetch_request(TOPIC, partition, offset));
     client.send(&request, VERSION).unwrap();
@@ -364,11 +364,11 @@ const PREFIX_AND_CORRELATION: usize = 8;
 const THROTTLE_ERROR_SESSION: usize = 10;
 const TOPICS_NAME_PARTITIONS: usize = 4 + 2 + TOPIC.len() + 4;
 
-/// Where the partition's error code stands, behind its number.
+/// The place of the partition's error code, behind its index.
 const ERROR_CODE: usize =
     PREFIX_AND_CORRELATION + THROTTLE_ERROR_SESSION + TOPICS_NAME_PARTITIONS + 4;
 
-/// Bytes of an answer before its records: fixed, for one partition of this topic.
+/// Bytes of an answer before its records, fixed for one partition of this topic.
 fn head_len(have_bytes: usize) -> usize {
     const PARTITION: usize = 4 + 2 + 8 + 8 + 8 + 4 + 4 + 4;
     (PREFIX_AND_CORRELATION + THROTTLE_ERROR_SESSION + TOPICS_NAME_PARTITIONS + PARTITION)

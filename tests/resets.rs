@@ -1,7 +1,6 @@
-//! Peers that reset in the middle of an answer: what was on its way to them never comes to anybody
-//! else.
+//! Peers that reset in the middle of an answer: bytes on their way to one never reach another.
 //!
-//! Every partition's records bear its number, so a foreign byte shows, whichever path it went.
+//! The records of each partition bear its index, so a foreign byte shows on every path.
 
 use std::io::Read;
 
@@ -20,7 +19,7 @@ const PARTITIONS: usize = 4;
 const BATCHES: i64 = 24;
 const VALUE_BYTES: usize = 100_000;
 
-/// Most of an answer is still with the server when its peer resets.
+/// Bytes read before a reset, while the server still has most of the answer.
 const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 
 /// Answers on their way at once.
@@ -85,7 +84,7 @@ fn fill(client: &mut Client, dice: &mut Dice) {
     }
 }
 
-/// A fetch of all partitions, from anywhere near their start, that is not read.
+/// A fetch of all partitions from a place near their start, whose answer is not read.
 fn ask(server: &Penstock, dice: &mut Dice) -> Client {
     let mut peer = Client::connect_narrow(server.address(), RECEIVE_BUFFER_BYTES).unwrap();
     let (request, _) = fetch_all(dice);
@@ -93,8 +92,8 @@ fn ask(server: &Penstock, dice: &mut Dice) -> Client {
     peer
 }
 
-/// The whole answer to a fetch of all partitions: each has its own records, each record its own
-/// bytes.
+/// Checks the whole answer to a fetch of all partitions: each partition has its own records, and
+/// each record its own bytes.
 fn read_all(client: &mut Client, dice: &mut Dice) {
     let (request, offset) = fetch_all(dice);
     let Response::Fetch(answer) = client.ask(&request).unwrap() else { panic!() };

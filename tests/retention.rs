@@ -1,4 +1,4 @@
-//! Retention under readers: segments go while answers are made of them.
+//! Retention under readers: segments are deleted while answers read them.
 
 use std::io::Read;
 use std::path::Path;
@@ -19,10 +19,10 @@ const READERS: usize = 45;
 const SLOW_READERS: usize = 5;
 const VALUE_BYTES: usize = 20_000;
 
-/// Most of an answer is still with the server when its segment goes.
+/// Bytes read before the segment is deleted, while the server still has most of the answer.
 const RECEIVE_BUFFER_BYTES: usize = 32 << 10;
 
-/// The log keeps four segments of a megabyte; retention looks five times a second.
+/// The log keeps four segments of a megabyte. Retention runs five times a second.
 const SETTINGS: [(&str, &str); 5] = [
     ("log.segment.bytes", "1048576"),
     ("log.retention.bytes", "4194304"),
@@ -31,20 +31,20 @@ const SETTINGS: [(&str, &str); 5] = [
     ("socket.send.buffer.bytes", "65536"),
 ];
 
-/// What all readers together have met.
+/// The counts of all readers.
 #[derive(Debug, Default)]
 struct Met {
     records: AtomicUsize,
     out_of_range: AtomicUsize,
     recovered: AtomicUsize,
-    /// Answers that were read to their end after their segment had been deleted.
+    /// Answers read to their end after their segment had been deleted.
     outlived: AtomicUsize,
 }
 
 #[test]
 fn readers_inside_of_a_deleted_segment_finish_and_the_others_are_told() {
     let mut dice = Dice::of("retention under readers");
-    // Each is one answer read to its end after its segment was deleted.
+    // Each is an answer read to its end after its segment was deleted.
     let outlived = rounds(10, 200);
     let dir = tempfile::tempdir().unwrap();
     let server = Start::on(dir.path()).set(&SETTINGS).start().unwrap();
@@ -96,7 +96,7 @@ fn each_expiry_is_logged_with_its_reason_and_counted() {
     while client.offset_of(TOPIC, 0, -2).unwrap() == 0 {
         std::thread::sleep(Duration::from_millis(5));
     }
-    // The metric is counted, and the line written, behind the move of the log start.
+    // The metric and the log line follow the move of the log start.
     let series = "penstock_expired_segments_total{reason=\"size\"}";
     while server.metrics().unwrap().value(series) == 0 {
         std::thread::sleep(Duration::from_millis(5));
@@ -117,8 +117,7 @@ fn produce(client: &mut Client, sequence: u64, dice: &mut Dice) {
     assert_eq!((answer.error_code, answer.base_offset), (ErrorCode::NONE, sequence as i64));
 }
 
-/// Reads on from the oldest record; every fifth reader dawdles until the log start has overtaken
-/// it.
+/// Reads on from the oldest record. Every fifth reader waits until the log start has overtaken it.
 fn read(server: &Penstock, reader: usize, met: &Met, stop: &AtomicBool) {
     let mut client = server.client().unwrap();
     let mut position = 0;
@@ -146,7 +145,7 @@ fn read(server: &Penstock, reader: usize, met: &Met, stop: &AtomicBool) {
     }
 }
 
-/// Asks for the oldest records and takes the end of the answer only when their segment has been
+/// Fetches the oldest records, and reads the end of the answer only after their segment has been
 /// deleted.
 fn read_slowly(server: &Penstock, data_dir: &Path, met: &Met, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
@@ -179,7 +178,7 @@ fn read_one_slowly(
         decode_response(ApiKey::Fetch, 11, frame.into()).map_err(ClientError::Answer)?;
     let Response::Fetch(FetchResponse { mut responses, .. }) = answer else { panic!() };
     let answer = responses.remove(0).partitions.remove(0);
-    // Between the two requests the segment may have gone.
+    // The segment may have been deleted between the two requests.
     if answer.error_code != ErrorCode::OFFSET_OUT_OF_RANGE {
         check(&answer, position, met);
         met.outlived.fetch_add(usize::from(!segment.exists()), Ordering::Relaxed);
@@ -187,7 +186,7 @@ fn read_one_slowly(
     Ok(())
 }
 
-/// Every record is the one that was produced at its offset. Returns where to read on.
+/// Checks that every record is the one that was produced at its offset. Returns the next offset.
 fn check(answer: &PartitionData, position: i64, met: &Met) -> i64 {
     assert!(answer.error_code.is_none(), "{}", answer.error_code);
     let records = proved(answer, position);

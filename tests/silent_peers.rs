@@ -1,5 +1,5 @@
-//! Peers that ask for much and read nothing: they cost memory, not threads, and not the others'
-//! time.
+//! Peers that request much and read nothing: they cost memory, but neither threads nor the time of
+//! others.
 
 use std::io::Read;
 use std::process::Command;
@@ -44,7 +44,7 @@ fn silent_peers(server: &Penstock) -> Vec<Client> {
     (0..PEERS).map(ask).collect()
 }
 
-/// Waits until the silent peers' sockets are full: bytes stop going out.
+/// Waits until the silent peers' sockets are full and no more bytes go out.
 fn until_full(server: &Penstock) {
     let sent = || {
         let metrics = server.metrics().unwrap();
@@ -65,7 +65,7 @@ fn until_full(server: &Penstock) {
     }
 }
 
-/// The generator reads for two seconds and verifies every batch.
+/// Runs the generator for two seconds, with verification of every batch.
 fn assert_good_readers_go_on(server: &Penstock) {
     let load = Command::new(binary("penstock-load"))
         .args(["fetch", "--topic", TOPIC, "--connections", "4", "--duration", "2s"])
@@ -73,11 +73,11 @@ fn assert_good_readers_go_on(server: &Penstock) {
         .args(["--partition-max-bytes", "64KiB"])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&load.stdout);
-    assert!(load.status.success(), "{said}\n{}", String::from_utf8_lossy(&load.stderr));
-    let summary = said.lines().find(|line| line.starts_with("fetch: ")).expect("a summary");
+    let printed = String::from_utf8_lossy(&load.stdout);
+    assert!(load.status.success(), "{printed}\n{}", String::from_utf8_lossy(&load.stderr));
+    let summary = printed.lines().find(|line| line.starts_with("fetch: ")).expect("a summary");
     let requests: u64 = summary.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(requests > 100, "{said}");
+    assert!(requests > 100, "{printed}");
 }
 
 fn five_hundred_silent_peers_by(path: &str) {
@@ -121,7 +121,7 @@ fn a_peer_that_reads_nothing_is_dropped_and_one_that_reads_slowly_is_not() {
     let mut slow = server.client().unwrap();
     silent.send(&greedy(), 11).unwrap();
     slow.send(&greedy(), 11).unwrap();
-    // Every receive makes room in the socket, so this one makes progress all the time.
+    // Every receive makes room in the socket, so this peer always makes progress.
     let started = Instant::now();
     let mut chunk = vec![0; 1 << 20];
     while started.elapsed() < Duration::from_secs(6) {

@@ -1,5 +1,5 @@
-//! SIGTERM under load: what was acknowledged is there, the stop is clean, and the next start
-//! believes it.
+//! SIGTERM under load: no acknowledged record is lost, the stop is clean, and the next start relies
+//! on it.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use penstock_tests::{Penstock, Start};
 
 const REQUESTS_MAX: usize = 1500;
 
-/// What a start reads when it scans nothing: its own libraries, small files, and of each active
-/// segment what lies behind its last index entry.
+/// The most bytes that a start reads without a scan: libraries, small files, and the part of each
+/// active segment behind its last index entry.
 const START_READS_MAX_BYTES: u64 = 512 << 10;
 
 #[test]
@@ -25,8 +25,8 @@ fn a_stop_under_load_answers_what_is_in_flight_and_the_next_start_scans_nothing(
     for _ in 0..stops {
         let ended = load.under(server.address(), |journal| {
             journal.wait_for_more(dice.within(400..REQUESTS_MAX));
-            // Waits for exit code 0. Each producer waits for each answer; none within a minute is a
-            // panic.
+            // Waits for exit code 0. Each producer waits for each answer, and panics if none comes
+            // within a minute.
             server.stop().unwrap();
         });
         let ends = [&ended.producers[..], &ended.consumers[..]].concat();
@@ -46,8 +46,7 @@ fn a_stop_under_load_answers_what_is_in_flight_and_the_next_start_scans_nothing(
     assert!(start_bytes < START_READS_MAX_BYTES, "{start_bytes} bytes");
 }
 
-/// What a process has read by system calls so far, from the kernel's own books (proc_pid_io(5),
-/// rchar).
+/// Bytes that a process has read by system calls so far (proc_pid_io(5), rchar).
 fn read_bytes(server: &Penstock) -> u64 {
     let books = std::fs::read_to_string(format!("/proc/{}/io", server.pid())).unwrap();
     books.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()

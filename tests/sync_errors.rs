@@ -1,8 +1,8 @@
-//! A sync that fails: the partition goes offline and stays so, even when the disk is well again;
-//! nothing is acknowledged that is not there after a restart.
+//! A sync that fails: the partition goes offline and stays so, even when the disk works again. No
+//! acknowledged record is missing after a restart.
 //!
-//! The disk is a sparse file on a tmpfs that somebody fills: writes succeed in the page cache, and
-//! the sync says that they did not get any further. Asking again would say that all is well
+//! The disk is a sparse file on a tmpfs that another file fills. Writes succeed in the page cache,
+//! and the sync reports that they did not reach the disk. A second sync would report success
 //! (KERNEL.md).
 //!
 //! ```text
@@ -23,7 +23,7 @@ use penstock_wire::{ErrorCode, Request, Response};
 
 const DISK_BYTES: u64 = 256 << 20;
 const TMPFS_BYTES: u64 = 64 << 20;
-/// What the foreign file leaves of the tmpfs.
+/// Bytes of the tmpfs that the foreign file leaves free.
 const LEFT_BYTES: u64 = 4 << 20;
 
 #[test]
@@ -59,7 +59,7 @@ fn fail_syncs_under_load(
     let start = Start::on(&data_dir).set(settings);
     let server = start.start().unwrap();
     let mut load = Load::create(&mut server.client().unwrap(), dice);
-    // One sync at a time: of two, ext4 may confirm one that it gives up (KERNEL.md).
+    // One sync at a time, because ext4 may confirm one of two that it gives up (KERNEL.md).
     load.keep_first_partition();
     let witness = load.witness(&data_dir);
 
@@ -70,7 +70,7 @@ fn fail_syncs_under_load(
     let acknowledged = load.journal().acknowledgements();
     assert!(acknowledged > 0);
 
-    // Now a second sync would succeed.
+    // From now on a second sync would succeed.
     std::fs::remove_file(&foreign).unwrap();
     let ended = load.until_producers_end(server.address());
     assert_offline(&server, &ended);
@@ -93,14 +93,13 @@ fn fail_syncs_under_load(
     say(format_args!("{acknowledged} requests acknowledged before the sync failed, none lost"));
 }
 
-/// What was refused once stayed in the journal, and was committed after a restart as if nothing had
-/// been.
+/// Once a refused commit stayed in the journal and was in effect after a restart.
 #[test]
 fn an_offset_whose_sync_failed_is_not_committed_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let tmpfs = dir.path().join("tmpfs");
     let Some(_mount) = Mount::tmpfs(&tmpfs, TMPFS_BYTES).unwrap() else { return };
-    // Without a journal: with one ext4 may give up writing altogether, and nothing can be cut off
+    // Without a journal, because with one ext4 may stop all writes, and no file can be truncated
     // any more.
     let Some(volume) = Volume::make(&tmpfs, DISK_BYTES, "^has_journal").unwrap() else { return };
     let start = Start::on(&volume.path().join("data")).with(&["--durability", "fsync"]);
@@ -116,7 +115,7 @@ fn an_offset_whose_sync_failed_is_not_committed_after_a_restart() {
     }
     assert!(committed >= 0);
     assert_eq!(fetch_committed(&mut client), committed);
-    // The disk is well again, and no power was cut: the page cache is what it was.
+    // The disk works again, and no power was cut, so the page cache is unchanged.
     std::fs::remove_file(tmpfs.join("foreign")).unwrap();
     assert_eq!(commit(&mut client, committed + 2), ErrorCode::COORDINATOR_NOT_AVAILABLE);
     server.kill().unwrap();
@@ -125,10 +124,10 @@ fn an_offset_whose_sync_failed_is_not_committed_after_a_restart() {
     server.kill().unwrap();
 }
 
-/// So many that a commit takes 64 KiB of the disk.
+/// Enough that a commit takes 64 KiB of the disk.
 const COMMITTED_PARTITIONS: i32 = 16;
 
-/// The same offset for all partitions, with as many words as there may be.
+/// Commits the same offset for all partitions, with the longest metadata.
 fn commit(client: &mut Client, offset: i64) -> ErrorCode {
     let partition = |index| OffsetCommitRequestPartition {
         partition_index: index,
@@ -145,7 +144,7 @@ fn commit(client: &mut Client, offset: i64) -> ErrorCode {
     }
 }
 
-/// What is committed for the first partition. The last version that asks for one group.
+/// The committed offset of the first partition, by the last version that names one group.
 fn fetch_committed(client: &mut Client) -> i64 {
     let request = OffsetFetchRequest { group_id: "g".into(), ..Default::default() };
     match client.ask_in(7, &Request::OffsetFetch(request)).unwrap() {

@@ -1,8 +1,8 @@
-//! A server at its limit of threads: nothing goes offline, and all works again once there are
-//! threads.
+//! A server at its limit of threads: no partition goes offline, and everything works again once
+//! there are threads.
 //!
-//! The limit is that of a cgroup (harness/pids.rs), set to what is there while the server starts,
-//! appends, rolls, creates topics and answers fetches of data that is on the disk alone.
+//! The limit is that of a cgroup (harness/pids.rs). It is set to the current number of threads
+//! while the server starts, appends, rolls, creates topics and answers fetches of uncached data.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -26,22 +26,22 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 const TOPIC: &str = "t";
 const PARTITIONS: i32 = 3;
 const VALUE_BYTES: usize = 100_000;
-/// A roll every few batches.
+/// Segments so small that every few batches roll.
 const SEGMENT_BYTES: &str = "400000";
 
-/// All works again so soon after there are threads.
+/// Time within which everything works again once there are threads.
 const AGAIN_MAX: Duration = Duration::from_secs(5);
 
-/// The kernel, and the server, have let go of threads that they do not keep.
+/// Time after which kernel and server have ended the threads that they do not keep.
 const THREADS_IDLE: Duration = Duration::from_secs(17);
 
-/// Surely enough for a start.
+/// Threads that are surely enough for a start.
 const THREADS_ENOUGH: usize = 40;
 
 /// Set in the process that forbids itself io_uring and becomes the server.
 const BECOME_SERVER: &str = "TEST_BECOME_SERVER_AT_THE_LIMIT_OF_THREADS";
 
-/// Not a test by itself: the re-executed process ends here and never returns.
+/// No test by itself: the re-executed process runs this and never returns.
 #[test]
 fn become_the_server_without_io_uring_when_told_to() {
     const IO_URING_SETUP: i64 = 425;
@@ -58,12 +58,12 @@ fn become_the_server_without_io_uring_when_told_to() {
     panic!("cannot become the server: {error}");
 }
 
-/// What a server is asked for.
+/// The operations of a test.
 type Step = fn(&mut Limited);
 
-/// A server in a group of its own, and what it acknowledged.
+/// A server in a cgroup of its own, and the records that it acknowledged.
 struct Limited {
-    // Before the group, which can be removed when it is gone.
+    // Dropped before the group, which can be removed only without the process.
     server: Penstock,
     group: Pids,
     data_dir: PathBuf,
@@ -104,7 +104,7 @@ impl Limited {
         assert_eq!(answer.error_code, ErrorCode::NONE);
     }
 
-    /// Reads all from the disk: nothing of it is in the page cache.
+    /// Reads all records from the disk, after their eviction from the page cache.
     fn fetch_cold(&mut self) {
         for partition in 0..PARTITIONS {
             for path in self.segments(partition) {
@@ -135,7 +135,7 @@ impl Limited {
         files.filter(|path| path.extension().is_some_and(|kind| kind == "log")).collect()
     }
 
-    /// Does `what` at the limit, and then, with threads, all else.
+    /// Does `what` at the limit, then everything else with threads.
     fn at_the_limit(&mut self, what: &str, step: Step) {
         self.group.limit_to_present();
         let present = self.group.count();
@@ -178,7 +178,8 @@ fn nothing_goes_offline(durability: &str, fetch_path: &str, with_io_uring: bool)
     ];
     for round in 0..rounds(1, 2) {
         for (what, step) in steps {
-            // At first what there is since the start, later also what is left of more.
+            // The limit is at first the number since the start, later it includes threads that are
+            // left over.
             if is_soak() && round > 0 {
                 std::thread::sleep(THREADS_IDLE);
             }
@@ -214,7 +215,8 @@ fn nothing_goes_offline_at_the_limit_of_threads_without_io_uring() {
     nothing_goes_offline("fsync", "auto", false);
 }
 
-/// What a start needs is there when it serves: a limit of just that is one to live with.
+/// All threads that a server needs exist when it serves, so it can run at a limit of just that
+/// many.
 #[test]
 fn a_start_has_all_the_threads_it_needs_or_is_refused_with_words_and_touches_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -254,7 +256,7 @@ fn serves_with_no_more(mut limited: Limited) {
     limited.server.stop().unwrap();
 }
 
-/// The limit comes and goes under load: all is acknowledged, nothing is lost or doubled.
+/// The limit comes and goes under load: every record is acknowledged, and none is lost or doubled.
 #[test]
 fn a_limit_of_threads_that_comes_and_goes_costs_a_load_nothing_but_time() {
     let mut dice = Dice::of("a limit of threads that comes and goes");
@@ -278,8 +280,8 @@ fn a_limit_of_threads_that_comes_and_goes_costs_a_load_nothing_but_time() {
     server.stop().unwrap();
 }
 
-/// Each change of a topic that promises syncs waits for those who append to it, on a thread that
-/// may block; they may need such a thread themselves.
+/// Each change of a topic with syncs waits for its appends on a thread that may block. These
+/// appends may need such a thread themselves.
 #[test]
 fn many_changes_of_a_topic_at_once_take_no_producer_the_threads_it_needs() {
     const CHANGING: usize = 12;

@@ -1,5 +1,5 @@
-//! Creations, growths and deletions of topics that a SIGKILL interrupts at any moment: whole or not
-//! at all after the next start, and a deleted topic takes its groups' offsets along.
+//! Creations, growths and deletions of topics that a SIGKILL interrupts at any moment: after the
+//! next start they are whole or undone, and a deleted topic takes its groups' offsets along.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -69,8 +69,7 @@ fn commit(client: &mut Client, offset: i64) -> ErrorCode {
     }
 }
 
-/// What the group has committed of partition 0; -1: nothing. And in how many topics it has
-/// committed anything.
+/// The group's committed offset of partition 0 (-1: none), and the count of topics with a commit.
 fn committed(client: &mut Client) -> (i64, usize) {
     let mut ask = |topics| {
         let request = OffsetFetchRequest { group_id: GROUP.into(), topics, ..Default::default() };
@@ -84,7 +83,7 @@ fn committed(client: &mut Client) -> (i64, usize) {
     (offset, ask(None).len())
 }
 
-/// Its partitions with a leader, and those without.
+/// The partitions of a topic with a leader, and those without.
 fn partitions(client: &mut Client) -> (i32, i32) {
     partitions_of(client, TOPIC)
 }
@@ -129,7 +128,7 @@ impl Life {
         (server, client)
     }
 
-    /// Starts it with its warnings in a file, and returns those.
+    /// Starts the server with its warnings in a file, and returns the warnings.
     fn start_and_listen(&self) -> (Penstock, Client, String) {
         let lines = tempfile::NamedTempFile::new().unwrap();
         let server = self.start.start_with_log("warn", lines.path()).unwrap();
@@ -137,8 +136,8 @@ impl Life {
         (server, client, std::fs::read_to_string(lines.path()).unwrap())
     }
 
-    /// Sends a request and kills the server at some moment after: before, during or behind the
-    /// change, which takes `took` when nobody kills.
+    /// Sends a request and kills the server at a moment before, during or after the change, which
+    /// takes `took` without a kill.
     fn kill_during(&self, request: &Request, took: Duration, dice: &mut Dice) {
         let (server, mut client) = self.start();
         client.send(request, request.api_key().supported().max_version).unwrap();
@@ -147,7 +146,7 @@ impl Life {
         server.kill().unwrap();
     }
 
-    /// How long a change takes when nobody kills.
+    /// How long a change takes without a kill.
     fn time(&self, request: &Request) -> Duration {
         let (server, mut client) = self.start();
         let began = Instant::now();
@@ -157,7 +156,7 @@ impl Life {
         took
     }
 
-    /// Changes the registry as it stands in the file.
+    /// Changes the text of the registry's file.
     fn edit_registry(&self, from: &str, to: &str) {
         let path = self.path().join("penstock-topics.toml");
         let text = std::fs::read_to_string(&path).unwrap();
@@ -165,7 +164,7 @@ impl Life {
         std::fs::write(path, text.replace(from, to)).unwrap();
     }
 
-    /// Makes the topic as `request` wants it, on a quiet server.
+    /// Makes the topic of `request` on a quiet server.
     fn prepare(&self, count: i32) -> (Penstock, Client) {
         let (server, mut client) = self.start();
         assert_eq!(client.ask_for_topic(TOPIC, count, &[]).unwrap(), ErrorCode::NONE);
@@ -267,8 +266,8 @@ fn a_killed_deletion_leaves_the_whole_topic_or_nothing_and_no_offset_outlives_it
     say(format_args!("{kills} killed deletions of {took:?}, {gone} topics gone"));
 }
 
-/// On a file system of its own: what had not been synced is lost. An answered change is there, an
-/// unanswered one is there whole or not at all.
+/// On a file system of its own, where unsynced bytes are lost. An answered change is kept. An
+/// unanswered one is whole or undone.
 #[test]
 fn a_power_cut_during_creations_and_deletions_leaves_whole_topics_and_those_that_were_answered() {
     const DISK_BYTES: u64 = 512 << 20;
@@ -281,7 +280,7 @@ fn a_power_cut_during_creations_and_deletions_leaves_whole_topics_and_those_that
     for _ in 0..cuts {
         let server = start.start().unwrap();
         let mut client = server.client().unwrap();
-        // So many changes are answered, the next one is on its way when the power goes.
+        // So many changes are answered; the next one is in flight when the power is cut.
         for _ in 0..dice.within(1..4) {
             let name = format!("t{}", dice.within(0..3));
             match there.remove(&name) {
@@ -344,7 +343,7 @@ fn what_a_start_makes_of_an_interrupted_change_is_logged() {
     server.stop().unwrap();
 }
 
-/// No creation of Penstock's can have left records in a partition that was only being made.
+/// No creation of Penstock can leave records in a partition that is still being made.
 #[test]
 fn a_partition_that_was_being_made_is_kept_if_it_has_records() {
     let life = Life::new();
@@ -377,7 +376,7 @@ fn a_topic_made_again_knows_no_offset_of_the_one_before() {
     server.stop().unwrap();
 }
 
-/// A broker's share of a cluster, or a directory that somebody removed.
+/// A broker's share of a cluster, or a removed directory.
 #[test]
 fn partitions_that_are_not_here_are_listed_without_a_leader_and_refused_at_once() {
     let life = Life::new();

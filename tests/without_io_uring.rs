@@ -1,4 +1,4 @@
-//! A host that forbids io_uring: the server says so and serves all the same.
+//! A host that forbids io_uring: the server logs it and serves all the same.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -7,14 +7,14 @@ use penstock_tests::records::{batch, batch_of, bytes_of, records_from};
 use penstock_tests::{Penstock, Start, binary};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-/// Set in the process that takes the filter on and becomes the server.
+/// Set in the process that installs the filter and becomes the server.
 const BECOME_SERVER: &str = "TEST_BECOME_SERVER_WITHOUT_IO_URING";
 
 const IO_URING_SETUP: i64 = 425;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
-/// Not a test by itself: the re-executed process ends here and never returns.
+/// No test by itself: the re-executed process runs this and never returns.
 #[test]
 fn become_the_server_when_told_to() {
     let Ok(order) = std::env::var(BECOME_SERVER) else { return };
@@ -38,7 +38,7 @@ fn serves_without_io_uring(errno: u32) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "become_the_server_when_told_to", "--nocapture"]);
     command.env(BECOME_SERVER, format!("{errno} {}", arguments.join(" ")));
-    // With one thread, as on one core, the test's name would stand before the server's first line.
+    // With one thread, as on one core, the test's name would precede the server's first line.
     command.env("RUST_TEST_THREADS", "2");
     let server = Penstock::start(command).unwrap();
     let mut client = server.client().unwrap();

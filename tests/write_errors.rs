@@ -1,6 +1,6 @@
-//! A write that fails for another reason than a full disk: its partition takes nothing more until
-//! restart, and serves what it has; the others go on. The error is EFBIG, from a limit of the file
-//! size (`ulimit -f`).
+//! A write that fails for another reason than a full disk: its partition refuses writes until a
+//! restart and serves its records, and the other partitions go on. The error is EFBIG, from a limit
+//! of the file size (`ulimit -f`).
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use penstock_tests::records::{batch_of, bytes_of, records_from};
 use penstock_tests::{Client, Penstock, Start};
 use penstock_wire::ErrorCode;
 
-/// In blocks of 512 bytes, as sh counts.
+/// The limit in sh's blocks of 512 bytes.
 const FILE_MAX_BLOCKS: u64 = 1024;
 const VALUE_BYTES: usize = 50_000;
 
@@ -46,7 +46,8 @@ fn a_failed_write_takes_one_partition_offline_until_restart() {
     server.stop().unwrap();
 }
 
-/// A server whose files may not grow beyond the limit, and that gets the error and no signal.
+/// A server whose files may not grow beyond the limit, and which gets the error instead of a
+/// signal.
 fn start_limited(start: &Start, log: &std::path::Path) -> Penstock {
     let script = format!(r#"trap "" XFSZ; ulimit -f {FILE_MAX_BLOCKS}; exec "$@""#);
     let mut command = Command::new("sh");
@@ -59,7 +60,7 @@ fn produce(client: &mut Client, partition: i32) -> ErrorCode {
     client.produce("t", partition, 1, batch_of(VALUE_BYTES)).unwrap().error_code
 }
 
-/// Records of a partition, read from its start to its end.
+/// The records of a partition, read from its start to its end.
 fn count(client: &mut Client, partition: i32) -> usize {
     let end = client.offset_of("t", partition, -1).unwrap();
     let mut next = 0;

@@ -1,18 +1,18 @@
-//! What stands in a cell of a table: a median, with the range of the rounds where there is room.
+//! The text of a table's cell: a median, with the range of the rounds where there is room.
 //!
-//! Used by `page` and what writes its tables.
+//! Used by `page` and the modules that write its tables.
 
 use penstock_rig::spread::Spread;
 
-/// What was not measured.
+/// The cell of a figure that was not measured.
 const NOTHING: &str = "–";
 
-/// The middle one alone.
+/// The median alone.
 pub(crate) fn median(spread: Option<Spread>, words: impl Fn(f64) -> String) -> String {
     spread.map_or(NOTHING.to_owned(), |spread| words(spread.median))
 }
 
-/// A ratio, with the least and the most.
+/// A ratio with its range.
 pub(crate) fn range(spread: Option<Spread>) -> String {
     let words = |Spread { median, min, max }| format!("{median:.2} ({min:.2}–{max:.2})");
     spread.map_or(NOTHING.to_owned(), words)
@@ -24,7 +24,7 @@ pub(crate) fn row<T: AsRef<str>>(cells: impl IntoIterator<Item = T>) -> String {
     format!("| {} |\n", cells.join(" | "))
 }
 
-/// The line of names over a table, and the one under it.
+/// The head of a table: the line of names, and the line under it.
 pub(crate) fn head<T: AsRef<str>>(names: &[T]) -> String {
     row(names) + &format!("|{}\n", "---|".repeat(names.len()))
 }

@@ -1,14 +1,13 @@
-//! Hot readers beside a cold scan: what the scan does to them, on the disk as it is and on a slower
-//! one.
+//! Measures hot readers beside a cold scan, on the unlimited disk and on a slower one.
 //!
 //! ```text
 //! round   ├─ auto ──────────┤├─ chain ─────────┤├─ sendfile ──────┤   closed loop, then paced
 //!          quiet ░▓ beside ░▓  quiet ░▓ beside ░▓  quiet ░▓ beside ░▓
 //! ```
 //!
-//! Each pair is a run of `penstock-load cold-hot`: it evicts what the cold readers read every 20
-//! ms, looks whether what they ask for is really not in memory, and whether hot pages stayed there.
-//! A pair of which either is not true is thrown away here.
+//! Each pair is a run of `penstock-load cold-hot`. It evicts the cold readers' files every 20 ms,
+//! checks that their pages are not in memory before a fetch, and that hot pages stay in memory. A
+//! pair that fails either check is discarded here.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,34 +26,34 @@ use crate::results::{Comparison, HotReaders, Pace, Pair, Reason, ThrownAway, Tri
 use crate::server::Server;
 use crate::witness::{self, Testimony};
 
-/// A slow disk, when nobody says how slow: a fast one of a rented machine.
+/// The slow disk's default: a fast disk of a rented machine.
 const SLOW_DISK_BYTES_PER_S: u64 = 400_000_000;
 const HOT_CONNECTIONS: u32 = 8;
 const HOT_BYTES: u32 = 64 << 10;
 const COLD_CONNECTIONS: u32 = 4;
 const COLD_BYTES: u32 = 1 << 20;
 const WARM_UP_S: f64 = 0.3;
-/// Of what the slowest server can: a rate that all can hold.
+/// The paced rate as a share of the slowest server's, so that all can hold it.
 const RATE_SHARE: f64 = 0.5;
-/// With less of what they asked for on the disk, cold readers are none.
+/// The least share of pages on the disk for readers to count as cold.
 pub(crate) const UNCACHED_MIN: f64 = 0.95;
-/// A pair is tried so often before the round goes on without it.
+/// Tries of a pair before the round goes on without it.
 const TRIES: u32 = 4;
-/// Points of a distribution for each halving of what is above.
+/// Points of a distribution for each halving of the share above.
 const POINTS_PER_HALVING: u32 = 8;
 
-/// Tries the limit that somebody insists on, before minutes of other measurements.
+/// Tries a limit set on the command line, before minutes of other measurements.
 ///
 /// # Errors
-/// It cannot be had.
+/// The limit cannot be set.
 pub(crate) fn check(plan: &Plan) -> anyhow::Result<()> {
     slow_disk(plan, &mut Comparison::default()).map(drop)
 }
 
-/// All servers by turns, on both disks; `both_paced` too beside a scan of a fixed rate.
+/// Measures all servers by turns, on both disks. `both_paced`: also beside a scan of a fixed rate.
 ///
 /// # Errors
-/// A run fails; the limit that was asked for cannot be had.
+/// A run fails, or a limit set on the command line cannot be had.
 pub(crate) fn measure(
     plan: &Plan,
     servers: &[&Server],
@@ -76,7 +75,7 @@ fn slow_disk(plan: &Plan, into: &mut Comparison) -> anyhow::Result<Option<(u64, 
     disk::slow_disk(plan, SLOW_DISK_BYTES_PER_S, &mut into.no_slow_disk)
 }
 
-/// One disk's part.
+/// The measurements on one disk.
 struct Bench<'a> {
     plan: &'a Plan,
     servers: &'a [&'a Server],
@@ -86,7 +85,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// The rates are those of the first round that can tell them, and one for all.
+    /// The rates come from the first round that yields them, and hold for all servers.
     fn measure(&mut self) -> anyhow::Result<()> {
         let (mut rate, mut cold_rate) = (None, None);
         for round in 0..self.plan.rounds {
@@ -130,7 +129,7 @@ impl Bench<'_> {
                     }
                     Err((reason, detail)) => {
                         let server = server.name.clone();
-                        self.plan.say(&format!("a pair of {server} is thrown away: {detail}"));
+                        self.plan.say(&format!("a pair of {server} is discarded: {detail}"));
                         let away = ThrownAway { server, trial, reason, detail };
                         self.into.cold_thrown_away.push(away);
                     }
@@ -140,7 +139,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// The slowest server's, in a trial; `None`: one of them has no pair that counts.
+    /// The rate of the slowest server in a trial. `None`: a server has no pair that counts.
     fn least(&self, trial: Trial, servers: &[&Server], of: fn(&Pair) -> f64) -> Option<f64> {
         let pairs = || self.into.beside_cold.iter().filter(|pair| pair.trial == trial);
         let figure = |server: &&Server| pairs().find(|pair| pair.server == server.name).map(of);
@@ -149,14 +148,14 @@ impl Bench<'_> {
     }
 }
 
-/// What all can hold, as a round number.
+/// A round number that all servers can hold.
 fn share(least: f64, round_to: f64) -> f64 {
     (least * RATE_SHARE / round_to).round().max(1.0) * round_to
 }
 
 type WhyNot = (Reason, String);
 
-/// One run of `penstock-load cold-hot`, or why it says nothing.
+/// Makes one run of `penstock-load cold-hot`. Returns the pair, or why it does not count.
 fn pair(plan: &Plan, server: &Server, trial: Trial) -> anyhow::Result<Result<Pair, WhyNot>> {
     let distributions = plan.dir.join("penstock-load.hdr");
     let mut arguments = arguments(plan, server, trial);
@@ -205,13 +204,13 @@ fn arguments(plan: &Plan, server: &Server, trial: Trial) -> Vec<(&'static str, S
     ]
 }
 
-/// Why a run does not count although nothing is broken, and the numbers.
-fn why_not(said: &Value) -> Option<WhyNot> {
-    let mut phases = said["phases"].as_array()?.iter();
+/// Why a run without an error does not count, with its numbers.
+fn why_not(output: &Value) -> Option<WhyNot> {
+    let mut phases = output["phases"].as_array()?.iter();
     if let Some(moved) = phases.find_map(|phase| phase["thrown_away"].as_str()) {
         return Some((Reason::HotPagesMoved, moved.to_owned()));
     }
-    let cold = &phase(said, "disturbed")?["cold"];
+    let cold = &phase(output, "disturbed")?["cold"];
     if cold["uncached"].as_f64().is_some_and(|uncached| uncached >= UNCACHED_MIN) {
         return None;
     }
@@ -219,8 +218,8 @@ fn why_not(said: &Value) -> Option<WhyNot> {
     Some((Reason::NotCold, format!("a share of {uncached} was cold, of {looks} looked at")))
 }
 
-fn phase<'a>(said: &'a Value, kind: &str) -> Option<&'a Value> {
-    said["phases"].as_array()?.iter().find(|phase| phase["kind"] == kind)
+fn phase<'a>(output: &'a Value, kind: &str) -> Option<&'a Value> {
+    output["phases"].as_array()?.iter().find(|phase| phase["kind"] == kind)
 }
 
 fn hot_readers(phase: &Value, curve: Vec<(f64, f64)>) -> anyhow::Result<HotReaders> {
@@ -238,7 +237,7 @@ fn number(value: &Value) -> anyhow::Result<f64> {
     value.as_f64().with_context(|| format!("{value} is no number"))
 }
 
-/// The distributions of an HdrHistogram log, by their tags.
+/// The distributions in an HdrHistogram log, by tag.
 fn curves(log: &[u8]) -> anyhow::Result<BTreeMap<String, Vec<(f64, f64)>>> {
     let mut curves = BTreeMap::new();
     for entry in IntervalLogIterator::new(log) {
@@ -261,7 +260,7 @@ mod tests {
 
     use super::*;
 
-    fn said(thrown_away: Value, uncached: Value) -> Value {
+    fn output(thrown_away: Value, uncached: Value) -> Value {
         json!({ "phases": [
             { "kind": "quiet", "thrown_away": thrown_away, "cold": null },
             { "kind": "disturbed", "thrown_away": null, "cold": { "uncached": uncached } },
@@ -270,11 +269,11 @@ mod tests {
 
     #[test]
     fn a_pair_counts_only_when_cold_was_cold_and_hot_was_hot() {
-        let reason = |said| why_not(&said).map(|(reason, _)| reason);
-        assert_eq!(reason(said(Value::Null, json!(0.95))), None);
-        assert_eq!(reason(said(Value::Null, json!(0.94))), Some(Reason::NotCold));
-        assert_eq!(reason(said(Value::Null, Value::Null)), Some(Reason::NotCold), "not known");
-        assert_eq!(reason(said(json!("pages"), json!(1.0))), Some(Reason::HotPagesMoved));
+        let reason = |output| why_not(&output).map(|(reason, _)| reason);
+        assert_eq!(reason(output(Value::Null, json!(0.95))), None);
+        assert_eq!(reason(output(Value::Null, json!(0.94))), Some(Reason::NotCold));
+        assert_eq!(reason(output(Value::Null, Value::Null)), Some(Reason::NotCold), "not known");
+        assert_eq!(reason(output(json!("pages"), json!(1.0))), Some(Reason::HotPagesMoved));
     }
 
     #[test]

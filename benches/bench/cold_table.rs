@@ -1,5 +1,5 @@
-//! The part of a comparison's section that shows hot readers beside a cold scan: a table and a
-//! picture a disk.
+//! The part of a comparison's section about hot readers beside a cold scan: a table and a picture
+//! for each disk.
 //!
 //! Called by `page`. Pure: results in, text out.
 
@@ -12,7 +12,7 @@ use crate::results::{Comparison, Pace, Pair, Reason, in_order, paired, spread};
 
 const PACES: [Pace; 3] = [Pace::Closed, Pace::HotPaced, Pace::BothPaced];
 
-/// All disks, with what was thrown away.
+/// The tables of all disks, and the discarded pairs.
 pub(crate) fn words(section: &str, reference: &str, results: &Comparison) -> String {
     let mut text = format!(
         "\n### Hot beside cold\n\n8 hot readers of 64 KiB (64 MiB, all in the page cache before and after); \
@@ -34,12 +34,12 @@ pub(crate) fn words(section: &str, reference: &str, results: &Comparison) -> Str
     text
 }
 
-/// The file with the latencies of a section and disk.
+/// The file name of the latency picture of a section and disk.
 pub(crate) fn picture(section: &str, disk: Option<u64>) -> String {
     format!("{section}-latency{}.svg", disk.map_or("", |_| "-slow-disk"))
 }
 
-/// A disk in words.
+/// The name of a disk.
 pub(crate) fn name(disk: Option<u64>) -> String {
     disk.map_or("Disk as it is".to_owned(), |bytes_per_s| {
         format!("Disk limited to {} MB/s (cgroup of the servers)", bytes_per_s / 1_000_000)
@@ -49,9 +49,9 @@ pub(crate) fn name(disk: Option<u64>) -> String {
 fn thrown_away(results: &Comparison) -> String {
     let pairs = &results.cold_thrown_away;
     if pairs.is_empty() {
-        return "\nNo pair was thrown away.\n".to_owned();
+        return "\nNo pair was discarded.\n".to_owned();
     }
-    let mut text = format!("\nPairs thrown away, {} in all:", pairs.len());
+    let mut text = format!("\nDiscarded pairs, {} in all:", pairs.len());
     for server in in_order(pairs.iter().map(|pair| pair.server.as_str())) {
         let of = |reason| {
             pairs.iter().filter(|pair| pair.server == server && pair.reason == reason).count()
@@ -176,7 +176,7 @@ mod tests {
         assert!(
             text.contains("Disk limited to 400 MB/s") && text.contains("own-latency-slow-disk.svg")
         );
-        assert!(text.contains("No pair was thrown away."));
+        assert!(text.contains("No pair was discarded."));
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
         let text = thrown_away(&Comparison { cold_thrown_away, ..Comparison::default() });
         assert_eq!(
             text,
-            "\nPairs thrown away, 3 in all: kafka 0 (hot pages moved) and 2 (not cold); auto 1 (hot \
+            "\nDiscarded pairs, 3 in all: kafka 0 (hot pages moved) and 2 (not cold); auto 1 (hot \
              pages moved) and 0 (not cold).\n"
         );
     }

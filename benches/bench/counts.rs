@@ -1,6 +1,6 @@
-//! What a fetch costs the kernel: system calls, context switches, ring entries an enter.
+//! The cost of a fetch in the kernel: system calls, context switches, ring entries per enter.
 //!
-//! Apart from the timed runs, since counting slows a server down.
+//! Counted apart from the timed runs, because counting slows a server down.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::results::{Comparison, Counts};
 use crate::server::Server;
 
-/// Counts every server at every size, once.
+/// Counts every server at every size once.
 ///
 /// # Errors
 /// A run fails.
@@ -32,17 +32,17 @@ pub(crate) fn count(plan: &Plan, servers: &[Server], into: &mut Comparison) -> a
 fn one(plan: &Plan, server: &Server, fetch_bytes: u32, perf: bool) -> anyhow::Result<Counts> {
     let load = Load { connections: CONNECTIONS, fetch_bytes, seconds: plan.seconds / 2.0 };
     let mut command = load.command(plan, server);
-    let output = plan.dir.join("perf.csv");
+    let perf_file = plan.dir.join("perf.csv");
     if perf {
-        command = under_perf(server.pid, &output, &command);
+        command = under_perf(server.pid, &perf_file, &command);
     }
     let ring_before = server.as_penstock().map(ring).transpose()?;
     let switches_before = usage::switches_of(server.pid)?;
-    let said = finish(&mut command)?;
+    let output = finish(&mut command)?;
     let switches = usage::switches_of(server.pid)?.saturating_sub(switches_before);
     let ring_after = server.as_penstock().map(ring).transpose()?;
-    let counted = if perf { perf_counts(&fs::read_to_string(&output)?) } else { None };
-    let fetches = said["fetches_with_warm_up"].as_f64().context("no number of fetches")?;
+    let counted = if perf { perf_counts(&fs::read_to_string(&perf_file)?) } else { None };
+    let fetches = output["fetches_with_warm_up"].as_f64().context("no number of fetches")?;
     let entries_per_enter = |((entries, enters), (entries_before, enters_before))| {
         per_enter(entries - entries_before, enters - enters_before)
     };

@@ -1,5 +1,4 @@
-//! Connections by the thousand, held open from this process: asking, waiting, reading little or
-//! nothing.
+//! Thousands of connections of this process, which send requests, wait, and read little or nothing.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,13 +13,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::log::TOPIC;
 
 const FETCH_VERSION: i16 = 11;
-/// Descriptors that this process and its servers may have, if that is allowed.
+/// Descriptors for this process and its servers, if the system allows them.
 const DESCRIPTORS: u64 = 65_536;
 
-/// Lets this process, and what it starts, have enough descriptors.
+/// Raises the limit of descriptors for this process and its children.
 ///
 /// # Errors
-/// `needed` are not allowed.
+/// The system does not allow `needed` descriptors.
 pub(crate) fn allow_descriptors(needed: u64) -> anyhow::Result<()> {
     let now = getrlimit(Resource::Nofile);
     let most = now.maximum.unwrap_or(DESCRIPTORS);
@@ -29,14 +28,14 @@ pub(crate) fn allow_descriptors(needed: u64) -> anyhow::Result<()> {
         setrlimit(Resource::Nofile, wanted(most))?;
     }
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    ensure!(allowed >= needed, "{needed} descriptors are needed and {allowed} allowed");
+    ensure!(allowed >= needed, "{needed} descriptors are needed, {allowed} are allowed");
     Ok(())
 }
 
-/// Connects, and says nothing.
+/// Opens connections that send nothing.
 ///
 /// # Errors
-/// The server does not take so many.
+/// The server does not take as many.
 pub(crate) fn connect(server: SocketAddr, count: usize) -> anyhow::Result<Vec<TcpStream>> {
     let connect = |index| {
         TcpStream::connect(server).with_context(|| format!("connection {index} of {count}"))
@@ -44,7 +43,7 @@ pub(crate) fn connect(server: SocketAddr, count: usize) -> anyhow::Result<Vec<Tc
     (0..count).map(connect).collect()
 }
 
-/// Sends one fetch on every connection, and reads nothing.
+/// Sends one fetch on every connection and reads nothing.
 ///
 /// # Errors
 /// A connection is closed.
@@ -65,8 +64,7 @@ pub(crate) fn fetch(offset: u64, max_bytes: i32, max_wait_ms: i32) -> FetchReque
     FetchRequest { max_wait_ms, min_bytes: 1, max_bytes, topics, ..FetchRequest::default() }
 }
 
-/// Reads `bytes` from every connection once every `period` until told to stop; closed ones are
-/// skipped.
+/// Reads `bytes` from every connection once in each `period` until stopped. Skips closed ones.
 ///
 /// # Errors
 /// A socket cannot be made non-blocking.
@@ -83,7 +81,7 @@ pub(crate) fn sip(
     let mut next = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         for connection in connections.iter_mut() {
-            // Nothing there, or closed: it is looked at again in a period, and costs nothing.
+            // The socket is empty or closed. The next look comes a period later, and costs nothing.
             let _ = connection.read(&mut sip);
         }
         next += period;

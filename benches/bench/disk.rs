@@ -1,9 +1,8 @@
-//! A disk that is no faster than it is told to be, for some processes: a cgroup with limits of the
-//! block layer.
+//! Limits the speed of the disk for some processes, by a cgroup with limits of the block layer.
 //!
-//! Virtual disks are often memory of their host, and then "cold" means little, and a sync is over
-//! at once. `cold` and `produce` hold servers in such a group and let them go afterwards. Both
-//! versions of cgroups are known; it takes root.
+//! A virtual disk is often memory of its host. Then "cold" means little, and a sync is over at
+//! once. `cold` and `produce` put servers into such a group and take them out afterwards. Both
+//! versions of cgroups work. It needs root.
 //!
 //! ```text
 //! v1   MOUNT/penstock-bench-PID/blkio.throttle.read_bps_device   ◀─ "254:0 400000000"
@@ -20,11 +19,11 @@ use anyhow::{Context, bail};
 
 use crate::plan::Plan;
 
-/// The slow disk that a plan has, of so many bytes a second unless it says how many. `None`: nobody
-/// wants it, or nobody insists and it cannot be had; `why_not` says why then.
+/// The slow disk of a plan, by default of `usual_bytes_per_s`. `None`: the plan does not want one,
+/// or did not insist on one that cannot be had; `why_not` then gets the reason.
 ///
 /// # Errors
-/// Somebody insists and it cannot be had.
+/// The plan insists on a slow disk that cannot be had.
 pub(crate) fn slow_disk(
     plan: &Plan,
     usual_bytes_per_s: u64,
@@ -38,23 +37,24 @@ pub(crate) fn slow_disk(
         Ok(limit) => Ok(Some((bytes_per_s, limit))),
         Err(error) if plan.disk_bytes_per_s.is_some() => Err(error.context("no limit of the disk")),
         Err(error) => {
-            plan.say(&format!("only the disk as it is: {error:#}"));
+            plan.say(&format!("only the unlimited disk: {error:#}"));
             *why_not = Some(format!("{error:#}"));
             Ok(None)
         }
     }
 }
 
-/// A group that exists as long as this does. Dropping it puts processes back where they were.
+/// A group that exists as long as this value. Dropping it puts the processes back into their
+/// groups.
 #[derive(Debug)]
 pub(crate) struct DiskLimit {
     hierarchy: Hierarchy,
     group: PathBuf,
-    /// Processes in it, and the groups that they came from.
+    /// Processes in the group, and the groups that they came from.
     held: Vec<(u32, PathBuf)>,
 }
 
-/// Where cgroups are that can limit a disk.
+/// The place of cgroups that can limit a disk.
 #[derive(Debug, PartialEq, Eq)]
 struct Hierarchy {
     mount: PathBuf,
@@ -68,11 +68,10 @@ enum Version {
 }
 
 impl DiskLimit {
-    /// A group whose processes read, and write, that many bytes a second at most on the disk under
-    /// `dir`.
+    /// Makes a group whose processes read and write at most `bytes_per_s` on the disk under `dir`.
     ///
     /// # Errors
-    /// No disk is under it, or there are no cgroups for that, or not for us.
+    /// There is no disk under `dir`, there are no such cgroups, or this process may not use them.
     pub(crate) fn new(dir: &Path, bytes_per_s: u64) -> anyhow::Result<DiskLimit> {
         let device = device(dir)?;
         let hierarchy = Hierarchy::find()?;
@@ -87,7 +86,7 @@ impl DiskLimit {
         Ok(limit)
     }
 
-    /// A command that limits itself before it becomes `command`.
+    /// A command that enters the group before it becomes `command`.
     pub(crate) fn around(&self, command: &Command) -> Command {
         let mut shell = Command::new("sh");
         shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]);
@@ -96,10 +95,10 @@ impl DiskLimit {
         shell
     }
 
-    /// Limits a process, with all of its threads.
+    /// Puts a process with all its threads into the group.
     ///
     /// # Errors
-    /// It is gone, or may not be moved.
+    /// The process is gone, or may not be moved.
     pub(crate) fn hold(&mut self, pid: u32) -> anyhow::Result<()> {
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
         let home = self.hierarchy.version.group_of(&groups);
@@ -113,7 +112,7 @@ impl DiskLimit {
 
 impl Drop for DiskLimit {
     fn drop(&mut self) {
-        // Not those that have ended: their numbers may be somebody else's by now.
+        // Ended processes are left out, since other processes may have their ids by now.
         let inside = fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default();
         let inside: Vec<u32> = inside.lines().filter_map(|pid| pid.parse().ok()).collect();
         for (pid, home) in self.held.iter().filter(|(pid, _)| inside.contains(pid)) {
@@ -132,13 +131,14 @@ impl Hierarchy {
         if found.version == Version::Two {
             let controllers = found.mount.join("cgroup.subtree_control");
             fs::write(&controllers, "+io").context("the io controller cannot be used")?;
-            // What a group writes is known by whose memory it was; what it reads is known without.
+            // Writes count by the group that owns the memory, so they need its controller. Reads do
+            // not.
             let _ = fs::write(&controllers, "+memory");
         }
         Ok(found)
     }
 
-    /// That of version 1 has the controller where there is one.
+    /// The hierarchy of version 1 has the controller, if there is one.
     fn among(mounts: &str) -> Option<Hierarchy> {
         let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         let mut found = None;
@@ -158,7 +158,7 @@ impl Hierarchy {
 }
 
 impl Version {
-    /// Files of a group, and what to write into them.
+    /// The files of a group, and the text to write into each.
     fn rules(self, device: &str, bytes_per_s: u64) -> Vec<(&'static str, String)> {
         match self {
             Version::One => ["blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"]
@@ -170,7 +170,8 @@ impl Version {
         }
     }
 
-    /// Reads /proc/PID/cgroup (cgroups(7)): `number:controllers:path`, none and 0 in version 2.
+    /// Reads /proc/PID/cgroup (cgroups(7)): `number:controllers:path`. In version 2 the number is 0
+    /// and no controllers are named.
     fn group_of(self, groups: &str) -> Option<&str> {
         groups.lines().find_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -183,8 +184,7 @@ impl Version {
     }
 }
 
-/// `major:minor` of the disk that a directory lies on: the block layer limits disks, not
-/// partitions.
+/// `major:minor` of the disk under a directory. The block layer limits disks, not partitions.
 fn device(dir: &Path) -> anyhow::Result<String> {
     let number = fs::metadata(dir)?.dev();
     let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));

@@ -1,4 +1,4 @@
-//! The pictures: how late hot readers are beside a cold scan, and throughput by size.
+//! The pictures: latency of hot readers beside a cold scan, and throughput by size.
 
 use std::path::Path;
 
@@ -17,7 +17,8 @@ const FOOT: i32 = 66;
 const MARGIN: i32 = 20;
 const CAPTION_LINE: usize = 150;
 
-/// Latency of paced hot readers on one disk, a line a server and phase, quiet ones thin.
+/// Draws the latency of paced hot readers on one disk, a line for each server and phase. Lines of
+/// quiet phases are thin.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -31,7 +32,7 @@ pub(crate) fn latency(
     draw(file, &title, recorded, |area| draw_latency(&area, &recorded.results, disk))
 }
 
-/// Hot throughput, a bar a server; whiskers from the least to the most.
+/// Draws hot throughput, a bar for each server, with whiskers from the lowest to the highest round.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -104,7 +105,8 @@ fn draw_latency<'a>(area: &Area<'a>, results: &Comparison, disk: Option<u64>) ->
         .draw()
 }
 
-/// A chart a size, each with its own scale: small fetches would vanish beside large ones.
+/// Draws a chart for each size with a scale of its own, because small fetches would vanish beside
+/// large ones.
 fn draw_throughput<'a>(area: &Area<'a>, results: &Comparison) -> Drawn<'a> {
     let sizes = results.sizes();
     let charts = area.split_evenly((1, sizes.len().max(1)));

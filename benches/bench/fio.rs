@@ -1,8 +1,8 @@
-//! fio as the limit of the disk: files that grow by writes of one size, each followed by
+//! fio, which shows the limit of the disk: files that grow by writes of one size, each followed by
 //! fdatasync(2).
 //!
-//! The same system calls that a server in `fsync` mode makes, by a program that does nothing else.
-//! A file is not laid out beforehand, since a log's segment is not either.
+//! fio makes the same system calls as a server in `fsync` mode, and nothing else. Its files are not
+//! preallocated, because a log's segments are not either.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -14,23 +14,23 @@ use serde_json::Value;
 use crate::disk::DiskLimit;
 use crate::plan::Plan;
 
-/// A job of fewer writes measures its start.
+/// The least writes of a job. With fewer it would measure its own start.
 const WRITES_MIN: u64 = 16;
 
-/// Whether it is there.
+/// Checks that fio is installed.
 ///
 /// # Errors
-/// It is not.
+/// fio is not installed.
 pub(crate) fn check() -> anyhow::Result<()> {
     let found = Command::new("fio").arg("--version").stdout(Stdio::null()).status();
     found.map(|_| ()).context("fio is not installed; `make bench-produce` would have done it")
 }
 
-/// Bytes a second of `jobs` files that together take about `total_bytes`, on a disk that may be
-/// limited.
+/// Measures bytes a second of `jobs` files that take about `total_bytes` together, on a disk that
+/// may be limited.
 ///
 /// # Errors
-/// It fails.
+/// fio fails.
 pub(crate) fn write(
     plan: &Plan,
     limit: Option<&DiskLimit>,
@@ -41,7 +41,7 @@ pub(crate) fn write(
     let dir = plan.fresh("fio")?;
     let writes = (total_bytes / u64::from(jobs) / block_bytes).max(WRITES_MIN);
     let mut fio = Command::new("fio");
-    fio.args(["--name=groups", "--rw=write", "--ioengine=psync", "--iodepth=1", "--fdatasync=1"]);
+    fio.args(["--name=commits", "--rw=write", "--ioengine=psync", "--iodepth=1", "--fdatasync=1"]);
     fio.args(["--fallocate=none", "--group_reporting", "--output-format=json"]);
     fio.arg(format!("--directory={}", dir.display()));
     fio.arg(format!("--bs={block_bytes}")).arg(format!("--size={}", writes * block_bytes));
@@ -51,15 +51,15 @@ pub(crate) fn write(
         fio = limit.around(&fio);
     }
     let ended = fio.stdin(Stdio::null()).output().context("cannot start fio")?;
-    let said = String::from_utf8_lossy(&ended.stderr);
-    ensure!(ended.status.success(), "{fio:?} ended with {}: {said}", ended.status);
+    let output = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.success(), "{fio:?} ended with {}: {output}", ended.status);
     fs::remove_dir_all(&dir)?;
-    bytes_per_s(&serde_json::from_slice(&ended.stdout)?).context("fio said nothing of its speed")
+    bytes_per_s(&serde_json::from_slice(&ended.stdout)?).context("fio reported no speed")
 }
 
-/// Its report, with all jobs as one.
-fn bytes_per_s(said: &Value) -> Option<f64> {
-    said["jobs"][0]["write"]["bw_bytes"].as_f64().filter(|speed| *speed > 0.0)
+/// The speed in fio's report, with all jobs as one.
+fn bytes_per_s(output: &Value) -> Option<f64> {
+    output["jobs"][0]["write"]["bw_bytes"].as_f64().filter(|speed| *speed > 0.0)
 }
 
 #[cfg(test)]
@@ -70,9 +70,9 @@ mod tests {
 
     #[test]
     fn the_speed_is_that_of_all_jobs_and_none_is_not_zero() {
-        let said = |speed: u64| json!({ "jobs": [{ "write": { "bw_bytes": speed } }] });
-        assert_eq!(bytes_per_s(&said(5_000_000)), Some(5e6));
-        assert_eq!(bytes_per_s(&said(0)), None);
+        let output = |speed: u64| json!({ "jobs": [{ "write": { "bw_bytes": speed } }] });
+        assert_eq!(bytes_per_s(&output(5_000_000)), Some(5e6));
+        assert_eq!(bytes_per_s(&output(0)), None);
         assert_eq!(bytes_per_s(&json!({})), None);
     }
 }

@@ -1,4 +1,4 @@
-//! All in the page cache: every server and size, in turns.
+//! Measures fetches from the page cache, of every server and size, in turns.
 
 use crate::load::Load;
 use crate::plan::Plan;
@@ -8,7 +8,8 @@ use crate::server::Server;
 pub(crate) const SIZES: [u32; 3] = [4 << 10, 64 << 10, 1 << 20];
 pub(crate) const CONNECTIONS: u32 = 16;
 
-/// A round is every server at every size; a slow spell of the machine then hits them all.
+/// Runs the rounds. A round has every server at every size, so that a slow spell of the machine
+/// hits all of them.
 ///
 /// # Errors
 /// A run fails.
@@ -31,7 +32,7 @@ pub(crate) fn measure(
     Ok(())
 }
 
-/// Everybody is first in some round.
+/// Each server is first in some round.
 fn in_turn<T>(all: &[T], round: u32) -> impl Iterator<Item = &T> {
     let first = round as usize % all.len().max(1);
     all[first..].iter().chain(&all[..first])

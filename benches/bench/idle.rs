@@ -1,4 +1,5 @@
-//! Ten thousand connections that do nothing, half of them in a long poll, and a hundred that work.
+//! Measures ten thousand idle connections, half of them in a long poll, beside a hundred active
+//! ones.
 
 use std::time::{Duration, Instant};
 
@@ -14,14 +15,14 @@ use crate::server::Server;
 const CONNECTIONS: usize = 10_000;
 const ACTIVE: u32 = 100;
 const ACTIVE_BYTES: u32 = 64 << 10;
-/// Longer than the scenario.
+/// The wait of a long poll, longer than the scenario.
 const LONG_POLL_MS: i32 = 900_000;
 const WATCHED: Duration = Duration::from_secs(3);
 
-/// Memory and processor time of the idle, and what the active have beside them.
+/// Measures memory and processor time of the idle connections, and throughput of the active ones.
 ///
 /// # Errors
-/// Too few descriptors; a connection is refused; a run fails.
+/// There are too few descriptors, a connection is refused, or a run fails.
 pub(crate) fn measure(plan: &Plan, log: &Log) -> anyhow::Result<Idle> {
     crowd::allow_descriptors(CONNECTIONS as u64 + 1000)?;
     let limit = (CONNECTIONS + 1000).to_string();
@@ -44,8 +45,8 @@ pub(crate) fn measure(plan: &Plan, log: &Log) -> anyhow::Result<Idle> {
         crowd::ask(&mut crowd[..CONNECTIONS / 2], &long_poll)?;
         wait_until_all_wait(&server)?;
         if round == 0 {
-            // Memory that closed connections left is used again: only the first crowd shows its
-            // size.
+            // The server uses the memory of closed connections again, so only the first crowd shows
+            // its size.
             let (after, _) = usage::resident_bytes(server.pid)?;
             measured.bytes_each = after.saturating_sub(before) as f64 / CONNECTIONS as f64;
             let (cpu_before, watched_from) = (usage::cpu_s(server.pid)?, Instant::now());
@@ -60,13 +61,16 @@ pub(crate) fn measure(plan: &Plan, log: &Log) -> anyhow::Result<Idle> {
     Ok(measured)
 }
 
-/// The server has taken all connections and laid all long polls down.
+/// Waits until the server has accepted all connections and registered all long polls.
 fn wait_until_all_wait(server: &Server) -> anyhow::Result<()> {
     const PATIENCE: Duration = Duration::from_secs(60);
     let Some(penstock) = server.as_penstock() else { return Ok(()) };
     let started = Instant::now();
     while penstock.metrics()?.value("penstock_fetch_waiting") < CONNECTIONS as u64 / 2 {
-        anyhow::ensure!(started.elapsed() < PATIENCE, "long polls are not laid down");
+        anyhow::ensure!(
+            started.elapsed() < PATIENCE,
+            "the server has not registered all long polls"
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())

@@ -1,7 +1,7 @@
-//! Apache Kafka as a peer: one process, broker and controller (KRaft), its own defaults.
+//! Apache Kafka as a peer: one process, broker and controller (KRaft), with its defaults.
 //!
-//! `make peers` has put the jars of Maven Central into target/kafka-libs. Heap and collector are
-//! those of Kafka's start script; named settings are what a single node needs to run at all.
+//! `make peers` puts the jars of Maven Central into target/kafka-libs. Heap and collector are those
+//! of Kafka's start script. The settings here are those that a single node needs to run at all.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -27,10 +27,10 @@ const JAVA: [&str; 8] = [
     "-XX:+ExplicitGCInvokesConcurrent",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 ];
-/// 16 bytes in base64: any will do.
+/// Any 16 bytes in base64.
 const CLUSTER_ID: &str = "cGVuc3RvY2stYmVuY2gtMQ";
 
-/// A broker that runs.
+/// A running broker.
 #[derive(Debug)]
 pub(crate) struct Broker {
     pub(crate) address: SocketAddr,
@@ -38,7 +38,7 @@ pub(crate) struct Broker {
     data_dir: PathBuf,
 }
 
-/// Starts one on a fresh directory.
+/// Starts a broker on a fresh directory.
 ///
 /// # Errors
 /// Java or the jars are missing, or the broker does not start.
@@ -51,14 +51,14 @@ pub(crate) fn broker(plan: &Plan) -> anyhow::Result<Broker> {
     format_storage(&settings)?;
     let mut broker = java("kafka.Kafka");
     broker.arg(&settings);
-    let process = server::spawn(plan, &broker, address, &dir.join("said.txt"))?;
+    let process = server::spawn(plan, &broker, address, &dir.join("output.txt"))?;
     Ok(Broker { address, process, data_dir })
 }
 
-/// Starts one and writes the log into it.
+/// Starts a broker and writes the log into it.
 ///
 /// # Errors
-/// It does not start, or it wrote another log than Penstock did.
+/// The broker does not start, or writes another log than Penstock did.
 pub(crate) fn start(plan: &Plan) -> anyhow::Result<Server> {
     let Broker { address, process, data_dir } = broker(plan)?;
     log::produce_into(address, plan).context("into Apache Kafka")?;
@@ -70,8 +70,8 @@ fn format_storage(settings: &Path) -> anyhow::Result<()> {
     let mut format = java("kafka.tools.StorageTool");
     format.args(["format", "--cluster-id", CLUSTER_ID, "--config"]).arg(settings);
     let ended = format.output().context("cannot start java")?;
-    let said = String::from_utf8_lossy(&ended.stderr);
-    ensure!(ended.status.success(), "{format:?} ended with {}: {said}", ended.status);
+    let output = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.success(), "{format:?} ended with {}: {output}", ended.status);
     Ok(())
 }
 

@@ -13,10 +13,10 @@ use crate::results::Run;
 use crate::server::Server;
 
 const WARM_UP_S: f64 = 0.3;
-/// A run is tried so often before the bench gives up on a page cache that does not keep still.
+/// Tries of a run before the bench gives up on a page cache that does not keep its pages.
 const TRIES: u32 = 4;
 
-/// What to ask for, as fast as it is answered.
+/// A closed loop of fetches.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) connections: u32,
@@ -25,10 +25,11 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Runs it; a run during which a hot page was not in the cache is thrown away and counted.
+    /// Runs the load. A run that began or ended with a hot page missing from the cache is discarded
+    /// and counted.
     ///
     /// # Errors
-    /// Generator or server fail; the hot part does not stay in the cache.
+    /// Generator or server fails, or the hot part does not stay in the cache.
     pub(crate) fn on(
         &self,
         plan: &Plan,
@@ -50,13 +51,13 @@ impl Load {
 
     fn once(&self, plan: &Plan, server: &Server, round: u32) -> anyhow::Result<Run> {
         let cpu_before = usage::cpu_s(server.pid)?;
-        let said = finish(&mut self.command(plan, server))
+        let output = finish(&mut self.command(plan, server))
             .with_context(|| format!("{self:?} on {}", server.name))?;
         let cpu_s = usage::cpu_s(server.pid)? - cpu_before;
-        self.read(server, round, cpu_s, &said)
+        self.read(server, round, cpu_s, &output)
     }
 
-    /// The generator on its core.
+    /// The command of the generator, on its core.
     pub(crate) fn command(&self, plan: &Plan, server: &Server) -> Command {
         let mut load = Command::new(binary("penstock-raw-load"));
         let log = &server.log;
@@ -70,9 +71,10 @@ impl Load {
         pinned(plan.machine.cores.map(|cores| cores.load), &load)
     }
 
-    fn read(&self, server: &Server, round: u32, cpu_s: f64, said: &Value) -> anyhow::Result<Run> {
-        let number = |value: &Value| value.as_f64().with_context(|| format!("no number in {said}"));
-        let (measured, latency) = (&said["measured"], &said["measured"]["latency_us"]);
+    fn read(&self, server: &Server, round: u32, cpu_s: f64, output: &Value) -> anyhow::Result<Run> {
+        let number =
+            |value: &Value| value.as_f64().with_context(|| format!("no number in {output}"));
+        let (measured, latency) = (&output["measured"], &output["measured"]["latency_us"]);
         Ok(Run {
             server: server.name.clone(),
             round,
@@ -81,20 +83,20 @@ impl Load {
             fetches_per_s: number(&measured["fetches_per_s"])?,
             p50_us: number(&latency["p50"])?,
             p99_us: number(&latency["p99"])?,
-            server_cpu_s_per_fetch: cpu_s / number(&said["fetches_with_warm_up"])?,
-            server_cpu_s_per_gb: cpu_s / (number(&said["bytes_with_warm_up"])? / GB),
-            generator_busy: number(&said["generator_busy"])?,
+            server_cpu_s_per_fetch: cpu_s / number(&output["fetches_with_warm_up"])?,
+            server_cpu_s_per_gb: cpu_s / (number(&output["bytes_with_warm_up"])? / GB),
+            generator_busy: number(&output["generator_busy"])?,
         })
     }
 }
 
-/// Runs a generator to its end and gives what it said.
+/// Runs a generator to its end and returns its output.
 ///
 /// # Errors
-/// It fails.
+/// The generator fails.
 pub(crate) fn finish(load: &mut Command) -> anyhow::Result<Value> {
     let ended = load.stdin(Stdio::null()).output().with_context(|| format!("{load:?}"))?;
-    let said = String::from_utf8_lossy(&ended.stderr);
-    ensure!(ended.status.success(), "{load:?} ended with {}: {said}", ended.status);
+    let output = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.success(), "{load:?} ended with {}: {output}", ended.status);
     Ok(serde_json::from_slice(&ended.stdout)?)
 }

@@ -1,7 +1,7 @@
-//! The log that is served: one partition, one segment, batches of one length.
+//! The log that all servers serve: one partition, one segment, batches of one length.
 //!
-//! A range of the segment and a fetch of its batches are then the same bytes, so a server of files
-//! and a server of logs can be asked for the same. `look` makes sure of it rather than believe it.
+//! So a range of the segment and a fetch of its batches are the same bytes, and a server of files
+//! can be compared with a server of logs. `look` checks that it is so.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -18,16 +18,16 @@ use crate::plan::Plan;
 use crate::witness;
 
 pub(crate) const TOPIC: &str = "bench";
-/// A topic of its own for hot readers beside those who read the whole other one cold.
+/// The topic of hot readers, while cold readers read all of the other one.
 pub(crate) const HOT_TOPIC: &str = "hot";
 const HOT_BYTES: u64 = 64 << 20;
 pub(crate) const BATCH_BYTES: u64 = 4096;
 const RECORD_BYTES: u64 = 1024;
 const BATCH_HEADER_LEN: usize = 61;
 const PRODUCERS: u32 = 8;
-/// Places where the batches are looked at.
+/// The number of batches that are checked.
 const LOOKS: u64 = 64;
-/// Every so many-th page is looked for in the page cache.
+/// The distance of the pages that are looked for in the page cache.
 const RESIDENCY_STEP: usize = 16;
 
 #[derive(Debug, Clone)]
@@ -39,10 +39,10 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Produced into a Penstock of its own.
+    /// Produces the log into a Penstock of its own.
     ///
     /// # Errors
-    /// Server or generator fail, or write something else than expected.
+    /// Server or generator fails, or the log is not as expected.
     pub(crate) fn produce(plan: &Plan) -> anyhow::Result<Log> {
         plan.say(&format!("producing {} MiB", plan.log_bytes >> 20));
         let data_dir = plan.fresh("log")?;
@@ -52,10 +52,10 @@ impl Log {
         Log::look(&data_dir, plan.log_bytes)
     }
 
-    /// The log in a data directory, whoever wrote it.
+    /// Looks at the log in a data directory, of any server.
     ///
     /// # Errors
-    /// It is not one segment of equal batches.
+    /// The log is not one segment of equal batches.
     pub(crate) fn look(data_dir: &Path, len_bytes: u64) -> anyhow::Result<Log> {
         let segment = data_dir.join(format!("{TOPIC}-0/00000000000000000000.log"));
         let file = File::open(&segment).with_context(|| segment.display().to_string())?;
@@ -74,8 +74,8 @@ impl Log {
         Ok(Log { data_dir: data_dir.to_owned(), segment, len_bytes, batch_records })
     }
 
-    /// The same log for one more server: segments are the same files and so the same pages, the
-    /// rest is copied.
+    /// The same log for one more server. Segments are hard links, so they share their pages. Other
+    /// files are copies.
     ///
     /// # Errors
     /// Files cannot be linked or copied.
@@ -87,7 +87,7 @@ impl Log {
         0..self.len_bytes / 2
     }
 
-    /// Where the segments of the topic lie that is hot beside a cold one.
+    /// The directory of the hot topic's segments.
     pub(crate) fn hot_dir(&self) -> PathBuf {
         self.data_dir.join(format!("{HOT_TOPIC}-0"))
     }
@@ -95,24 +95,24 @@ impl Log {
     /// Reads the hot part once.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// A file cannot be read.
     pub(crate) fn warm(&self) -> anyhow::Result<()> {
         let hot = std::io::Read::take(File::open(&self.segment)?, self.hot_part().end);
         std::io::copy(&mut { hot }, &mut std::io::sink())?;
         Ok(())
     }
 
-    /// Whether the hot part is in the page cache; one page of some is looked at.
+    /// Whether the hot part is in the page cache, by a look at some of its pages.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// A file cannot be read.
     pub(crate) fn is_hot(&self) -> anyhow::Result<bool> {
         let found = residency_of(&File::open(&self.segment)?, self.hot_part(), RESIDENCY_STEP)?;
         Ok(found.is_none_or(|Residency { pages, cached }| pages == cached))
     }
 }
 
-/// Writes the log, and the topic beside it, into any server of the protocol.
+/// Writes the log, and the hot topic beside it, into any server of the protocol.
 ///
 /// # Errors
 /// The generator fails.

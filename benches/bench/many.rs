@@ -1,8 +1,8 @@
-//! Three thousand 1 MiB fetches at once, served by root and by a user whose pipes are counted.
+//! Measures three thousand 1 MiB fetches at once, by a server of root and by one of a user with a
+//! pipe budget.
 //!
-//! Without CAP_SYS_RESOURCE a user has 16384 pipe pages in all; a server that takes no account of
-//! it ends with pipes of two pages. Root is not counted, so it is what the other is measured
-//! against.
+//! Without CAP_SYS_RESOURCE a user has 16384 pipe pages in all. A server that ignores the budget
+//! ends with pipes of two pages. Root has no budget, so its server is the baseline.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -22,18 +22,19 @@ use crate::server::{self, Server};
 const CONNECTIONS: u32 = 3000;
 const FETCH_BYTES: u32 = 1 << 20;
 const PATHS: [&str; 2] = ["auto", "chain"];
-/// One round of all connections takes longer than an ordinary run.
+/// Seconds of a run. One round of all connections takes longer than an ordinary run.
 const TIMES_LONGER: f64 = 8.0;
 const ROUNDS_MAX: u32 = 3;
 const NOBODY: u32 = 65_534;
 
-/// Pairs by path; none if this process is not root's, which alone can be both.
+/// Measures pairs by path. There are none unless root runs this process, because only root can be
+/// both users.
 ///
 /// # Errors
 /// A run fails.
 pub(crate) fn measure(plan: &Plan, log: &Log) -> anyhow::Result<Vec<Many>> {
     if !rustix::process::geteuid().is_root() {
-        plan.say("not root: no comparison of root with somebody else");
+        plan.say("not root: no comparison of root with another user");
         return Ok(Vec::new());
     }
     crowd::allow_descriptors(u64::from(CONNECTIONS) + 1000)?;

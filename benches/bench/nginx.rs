@@ -1,6 +1,7 @@
-//! nginx as a peer: the same segment file by ranges over HTTP, one process.
+//! nginx as a peer: it serves the same segment file by HTTP ranges, in one process.
 //!
-//! Debian's package (`nginx-light`). With threads, file reads and sendfile leave the event loop.
+//! It is Debian's package `nginx-light`. With threads, file reads and sendfile leave the event
+//! loop.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,10 +12,10 @@ use crate::log::Log;
 use crate::plan::Plan;
 use crate::server::{self, Server};
 
-/// Starts one, with `aio threads` or without.
+/// Starts nginx, with `aio threads` or without.
 ///
 /// # Errors
-/// It is not installed or does not start.
+/// nginx is not installed or does not start.
 pub(crate) fn start(plan: &Plan, log: &Log, threads: bool) -> anyhow::Result<Server> {
     let name = if threads { "nginx aio" } else { "nginx" };
     let dir = plan.fresh(if threads { "nginx-aio" } else { "nginx" })?;
@@ -23,12 +24,13 @@ pub(crate) fn start(plan: &Plan, log: &Log, threads: bool) -> anyhow::Result<Ser
     fs::write(&configuration, words(&dir, &log.segment, address, threads))?;
     let mut nginx = Command::new("nginx");
     nginx.arg("-p").arg(&dir).arg("-e").arg(dir.join("error.log")).arg("-c").arg(&configuration);
-    let process = server::spawn(plan, &nginx, address, &dir.join("said.txt"))?;
+    let process = server::spawn(plan, &nginx, address, &dir.join("output.txt"))?;
     let language = vec!["--language=http".to_owned(), "--path=/segment".to_owned()];
     Ok(Server::other(name, address, language, log, process))
 }
 
-/// One process that does not fork, so that it is measured whole; connections live as long as a run.
+/// The configuration: one process that does not fork, so that all of it is measured, and
+/// connections that live as long as a run.
 fn words(dir: &Path, segment: &Path, address: SocketAddr, threads: bool) -> String {
     let (dir, segment) = (dir.display(), segment.display());
     let aio = if threads { "aio threads;" } else { "" };

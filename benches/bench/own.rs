@@ -1,4 +1,5 @@
-//! `own`: this project alone, beside what one thread of the machine can do without a protocol.
+//! `own`: the fetch paths of Penstock beside the raw server, which shows what one thread can do
+//! without a protocol.
 
 use crate::log::Log;
 use crate::plan::Plan;
@@ -6,10 +7,10 @@ use crate::results::Comparison;
 use crate::server::Server;
 use crate::{cold, counts, hot};
 
-/// Fetch paths beside the raw server; copy is the demo's.
+/// The fetch paths measured here. The demo measures copy.
 const PATHS: [&str; 3] = ["auto", "chain", "sendfile"];
 
-/// All of it.
+/// Measures all of `own`.
 ///
 /// # Errors
 /// A server or a run fails.

@@ -1,4 +1,4 @@
-//! docs/BENCHMARKS.md: the measured parts are written between markers, prose around them stays.
+//! Writes the measured parts of docs/BENCHMARKS.md between markers. The prose around them stays.
 //!
 //! ```text
 //! <!-- measured: own -->
@@ -25,10 +25,10 @@ pub(crate) const SECTIONS: [(&str, &str); 4] = [
     ("scenarios", "## Crowds (`make bench-scenarios`)"),
 ];
 
-/// Writes these sections, as far as there are results for them.
+/// Writes the `sections` that have results.
 ///
 /// # Errors
-/// Results cannot be read; the page has lost a marker; something cannot be written.
+/// Results cannot be read, a marker is missing from the page, or a file cannot be written.
 pub(crate) fn write(plan: &Plan, sections: &[&str]) -> anyhow::Result<()> {
     let (file, plots) = (plan.docs.join("BENCHMARKS.md"), plan.docs.join("plots"));
     fs::create_dir_all(&plots)?;
@@ -39,7 +39,7 @@ pub(crate) fn write(plan: &Plan, sections: &[&str]) -> anyhow::Result<()> {
             "peers" => compared(plan, &plots, name, ["kafka", "kafka"])?,
             "produce" => plan.recorded(name)?.as_ref().map(produced),
             "scenarios" => plan.recorded(name)?.as_ref().map(scenarios),
-            other => bail!("nobody knows the section {other}"),
+            other => bail!("unknown section {other}"),
         };
         if let Some(text) = text {
             page = replaced(&page, name, &text)?;
@@ -48,7 +48,7 @@ pub(crate) fn write(plan: &Plan, sections: &[&str]) -> anyhow::Result<()> {
     fs::write(&file, page).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// A comparison and its pictures; `None`: nothing was measured.
+/// The section of a comparison, with its pictures. `None`: nothing was measured.
 fn compared(
     plan: &Plan,
     plots: &Path,
@@ -87,14 +87,14 @@ fn replaced(page: &str, name: &str, with: &str) -> anyhow::Result<String> {
     Ok(format!("{before}{begin}\n{}\n{end}{after}", with.trim_end()))
 }
 
-/// What hot servers, and those beside a cold scan, are held against.
+/// The baseline of hot servers, and that of servers beside a cold scan.
 type References<'a> = [&'a str; 2];
 
 fn comparison(name: &str, [hot, cold]: References, recorded: &Recorded<Comparison>) -> String {
     let results = &recorded.results;
     let mut text = conditions(recorded);
     text += &format!(
-        "{} runs were thrown away since pages left the cache under them.\n\n### Hot\n\n\
+        "{} runs were discarded because pages left the cache.\n\n### Hot\n\n\
          16 connections, closed loop, all in the page cache before and after.\n\n",
         results.thrown_away
     );
@@ -211,7 +211,7 @@ fn scenarios(recorded: &Recorded<Scenarios>) -> String {
     text
 }
 
-/// The second of each pair as a share of the first.
+/// The second value of each pair as a share of the first.
 fn of_pairs(pairs: &[(f64, f64)]) -> Option<Spread> {
     spread(pairs.iter().map(|(first, second)| second / first))
 }

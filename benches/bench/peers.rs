@@ -1,7 +1,7 @@
-//! `peers`: the same load on the servers a user would otherwise pick.
+//! `peers`: the same load on the servers that a user would pick instead.
 //!
-//! nginx and the raw server are asked in languages of their own, so they have no part in the cold
-//! scan, whose generator speaks Kafka's.
+//! nginx and the raw server do not speak Kafka's protocol, so they take no part in the cold scan,
+//! whose generator speaks only that.
 
 use penstock_rig::usage;
 
@@ -13,13 +13,14 @@ use crate::results::{Comparison, Memory};
 use crate::server::Server;
 use crate::{cold, counts, hot, kafka, nginx};
 
-/// A Java virtual machine compiles what it runs often; before that it is another program.
+/// Seconds of load before Kafka is measured. A Java virtual machine compiles frequent code, and is
+/// another program before that.
 const JAVA_WARM_UP_S: f64 = 10.0;
 
-/// All of it.
+/// Measures all of `peers`.
 ///
 /// # Errors
-/// A peer is missing; a run fails.
+/// A peer is missing, or a run fails.
 pub(crate) fn run(plan: &Plan) -> anyhow::Result<Comparison> {
     cold::check(plan)?;
     let log = Log::produce(plan)?;

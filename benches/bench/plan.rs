@@ -1,5 +1,4 @@
-//! How long, how often, on what and where to: the arguments, and the conditions that go with
-//! results.
+//! The arguments (durations, rounds, directories), and the conditions that go with results.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,28 +13,28 @@ use serde::de::DeserializeOwned;
 
 use crate::results::Recorded;
 
-/// A segment of the defaults.
+/// Bytes of a segment by the server's defaults.
 const LOG_BYTES: u64 = 1 << 30;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The served data lies in DIR/bench while it runs; what is there is removed first
+    /// Keep the served data in DIR/bench during the run. An existing DIR/bench is removed first
     #[arg(long, value_name = "DIR", default_value = "target", global = true)]
     under: PathBuf,
 
-    /// Where results go
+    /// Directory of the results
     #[arg(long, value_name = "DIR", default_value = "bench-out", global = true)]
     out: PathBuf,
 
-    /// Where BENCHMARKS.md and plots/ go
+    /// Directory of BENCHMARKS.md and plots/
     #[arg(long, value_name = "DIR", default_value = "docs", global = true)]
     docs: PathBuf,
 
-    /// Bytes of record batches; the first half is read hot, all of it cold
+    /// Bytes of record batches. The first half is read hot, all of it cold
     #[arg(long, value_name = "BYTES", default_value_t = LOG_BYTES, global = true)]
     log_bytes: u64,
 
-    /// How often everything is measured, in turns
+    /// Rounds, in which all servers take turns
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), global = true)]
     rounds: u32,
 
@@ -43,21 +42,21 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1.0, global = true)]
     seconds: f64,
 
-    /// What a slow disk reads, or writes (by a cgroup; takes root). 0: there is none. Not given:
-    /// 400 MB/s for cold scans and 125 MB/s for syncs where that can be done
+    /// Bytes a second that a slow disk reads or writes (by a cgroup, which needs root). 0: no slow
+    /// disk. Default: 400 MB/s for cold scans and 125 MB/s for syncs, where the machine can do it
     #[arg(long, value_name = "N", global = true)]
     disk_bytes_per_second: Option<u64>,
 }
 
-/// What every measurement needs to know.
+/// The parameters of every measurement.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// Empty at the start.
+    /// The working directory, empty at the start.
     pub(crate) dir: PathBuf,
     pub(crate) log_bytes: u64,
     pub(crate) rounds: u32,
     pub(crate) seconds: f64,
-    /// Of a slow disk that somebody insists on.
+    /// The speed of a slow disk that the command line insists on.
     pub(crate) disk_bytes_per_s: Option<u64>,
     pub(crate) machine: Machine,
     pub(crate) docs: PathBuf,
@@ -90,8 +89,8 @@ impl Plan {
         })
     }
 
-    /// Keeps what was measured, with its conditions, under a name, which it gives back. `served`:
-    /// the bytes of the log that was read, if there was one.
+    /// Saves results with their conditions under a name, which it returns. `served`: the bytes of
+    /// the log that was read, if there was one.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -115,10 +114,10 @@ impl Plan {
         Ok(name)
     }
 
-    /// What an earlier run kept, if there was one.
+    /// The saved results of an earlier run, if there are any.
     ///
     /// # Errors
-    /// The file is not one of this program's.
+    /// The file was not written by this program.
     pub(crate) fn recorded<T: DeserializeOwned>(
         &self,
         name: &str,
@@ -132,17 +131,17 @@ impl Plan {
         Ok(Some(recorded))
     }
 
-    /// A new empty directory.
+    /// Makes a new empty directory.
     ///
     /// # Errors
-    /// It exists, or cannot be made.
+    /// The directory exists or cannot be made.
     pub(crate) fn fresh(&self, name: &str) -> anyhow::Result<PathBuf> {
         let dir = self.dir.join(name);
         fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         Ok(dir)
     }
 
-    /// Says what is being done.
+    /// Prints the current step.
     pub(crate) fn say(&self, words: &str) {
         eprintln!("{:>4} s  {words}", self.started.elapsed().as_secs());
     }

@@ -1,16 +1,16 @@
-//! `produce`: what an appended record costs beside Apache Kafka, and what a synced group costs
+//! `produce`: measures the cost of an appended record beside Apache Kafka, and of a synced commit
 //! beside fio.
 //!
 //! ```text
 //! a round, for 1 and 16 partitions     os      ├─ penstock ─┤├─ kafka ─┤    records a CPU-second
-//!                                      fsync   ├─ penstock ─┤├─ fio ───┤    MB/s, fio in writes of one group,
-//!                                                                          on the disk as it is and on a slower one
+//!                                      fsync   ├─ penstock ─┤├─ fio ───┤    MB/s, fio in writes of one commit,
+//!                                                                          on the unlimited disk and on a slower one
 //! ```
 //!
-//! Every run begins with a file system that owes the disk nothing: those of `fsync`, and fio, with
-//! new files; those of `os` on a machine whose memory is full of page cache, as it is where a
-//! server has run for a day: a virtual machine gives memory that lies idle back to its host, and
-//! getting it anew can cost more than all that a server does.
+//! Every run starts with no dirty pages in the file system. Runs of `fsync` and of fio have new
+//! files. Runs of `os` start with memory full of page cache, as on a machine where a server has run
+//! for a day. A virtual machine returns idle memory to its host, and to get it back can cost more
+//! than all the work of a server.
 
 use std::fs::File;
 use std::io::Read;
@@ -30,19 +30,20 @@ const PRODUCERS: u32 = 16;
 const RECORD_BYTES: u64 = 1 << 10;
 const BATCH_BYTES: u64 = 16 << 10;
 const PARTITIONS: [u32; 2] = [1, 16];
-/// A slow disk, when nobody says how slow: a volume as clouds rent it out by default.
+/// The slow disk's default: a volume as clouds rent it out by default.
 const SLOW_DISK_BYTES_PER_S: u64 = 125_000_000;
-/// What a run of `os` appends for each of the plan's seconds.
+/// Bytes that a run of `os` appends for each of the plan's seconds.
 const BYTES_A_SECOND: f64 = 256e6;
-/// A Java virtual machine compiles what it runs often; before that it is another program.
+/// Bytes appended before Kafka is measured. A Java virtual machine compiles frequent code, and is
+/// another program before that.
 const KAFKA_WARM_UP_BYTES: u64 = 4 << 30;
-/// Of the memory that is available when all servers are warm: what is left for them to grow.
+/// The share of available memory, with all servers warm, that is left for them to grow.
 const SPARE_BYTES: u64 = 1 << 30;
 
-/// All of it.
+/// Measures all of `produce`.
 ///
 /// # Errors
-/// Kafka or fio is missing; a run fails.
+/// Kafka or fio is missing, or a run fails.
 pub(crate) fn run(plan: &Plan) -> anyhow::Result<Produced> {
     fio::check()?;
     let mut results = Produced::default();
@@ -61,7 +62,7 @@ fn penstock(plan: &Plan, name: &str, durability: &str) -> anyhow::Result<Penstoc
     server::start_pinned(plan, &start)
 }
 
-/// Penstock and Apache Kafka, acknowledged from the page cache.
+/// Measures Penstock and Apache Kafka, acknowledged from the page cache.
 fn appending(plan: &Plan, into: &mut Produced) -> anyhow::Result<()> {
     let penstock = penstock(plan, "os", "os")?;
     let kafka = kafka::broker(plan)?;
@@ -83,9 +84,9 @@ fn appending(plan: &Plan, into: &mut Produced) -> anyhow::Result<()> {
                 settle(plan)?;
                 let cpu_before = usage::cpu_s(pid)?;
                 let bytes = (BYTES_A_SECOND * plan.seconds) as u64;
-                let said = produce(plan, address, &Topic::kept(partitions), total(bytes))?;
+                let output = produce(plan, address, &Topic::kept(partitions), total(bytes))?;
                 let cpu_s = usage::cpu_s(pid)? - cpu_before;
-                let number = |name: &str| number(&said["result"][name]);
+                let number = |name: &str| number(&output["result"][name]);
                 into.appending.push(Appending {
                     server: name.to_owned(),
                     partitions,
@@ -100,7 +101,8 @@ fn appending(plan: &Plan, into: &mut Produced) -> anyhow::Result<()> {
     penstock.stop()
 }
 
-/// Penstock with a sync a group, and fio with one a write of such a group's bytes.
+/// Measures Penstock with a sync for each commit, and fio with a sync for each write of as many
+/// bytes.
 fn syncing(
     plan: &Plan,
     mut slow_disk: Option<(u64, DiskLimit)>,
@@ -115,25 +117,25 @@ fn syncing(
         let disk = if slow_disk.is_some() { "on a slow disk, " } else { "" };
         plan.say(&format!("syncing, {disk}round {} of {}", round + 1, plan.rounds));
         for partitions in PARTITIONS {
-            // New files, as fio has them: those that have grown large cost more to sync.
+            // New files, like fio's, because large files cost more to sync.
             let topic = Topic { name: format!("produced-{partitions}-{round}"), partitions };
             produce(plan, penstock.address(), &topic, total(BATCH_BYTES * 64))?;
             settle(plan)?;
             let before = Synced::so_far(&penstock)?;
             let seconds = [("--duration", plan.seconds.to_string()), ("--warm-up", "0".into())];
-            let said = produce(plan, penstock.address(), &topic, seconds)?;
-            let group_bytes = Synced::so_far(&penstock)?.a_group(&before);
-            let group_bytes = group_bytes.context("nothing was synced")?;
+            let output = produce(plan, penstock.address(), &topic, seconds)?;
+            let commit_bytes = Synced::so_far(&penstock)?.bytes_a_sync(&before);
+            let commit_bytes = commit_bytes.context("nothing was synced")?;
             settle(plan)?;
-            let bytes = number(&said["result"]["bytes"])?;
+            let bytes = number(&output["result"]["bytes"])?;
             let limit = slow_disk.as_ref().map(|(_, limit)| limit);
-            let fio_bytes_per_s = fio::write(plan, limit, partitions, group_bytes, bytes as u64)?;
+            let fio_bytes_per_s = fio::write(plan, limit, partitions, commit_bytes, bytes as u64)?;
             into.syncing.push(Syncing {
                 disk_bytes_per_s: slow_disk.as_ref().map(|(bytes_per_s, _)| *bytes_per_s),
                 partitions,
                 round,
-                group_bytes,
-                penstock_bytes_per_s: number(&said["result"]["bytes_per_s"])?,
+                commit_bytes,
+                penstock_bytes_per_s: number(&output["result"]["bytes_per_s"])?,
                 fio_bytes_per_s,
             });
         }
@@ -141,7 +143,7 @@ fn syncing(
     penstock.stop()
 }
 
-/// What a server in `fsync` mode has done so far.
+/// Work of a server in `fsync` mode so far.
 struct Synced {
     bytes: u64,
     syncs: u64,
@@ -154,28 +156,28 @@ impl Synced {
         Ok(Synced { bytes, syncs: metrics.value("penstock_log_syncs_total") })
     }
 
-    /// Mean bytes of a sync since then; `None`: there was none.
-    fn a_group(&self, before: &Synced) -> Option<u64> {
+    /// Mean bytes of a sync since `before`. `None`: there was none.
+    fn bytes_a_sync(&self, before: &Synced) -> Option<u64> {
         (self.bytes - before.bytes).checked_div(self.syncs - before.syncs)
     }
 }
 
 type Flags = [(&'static str, String); 2];
 
-/// Until that much is appended, and without a warm-up, so that processor time and records are of
-/// the same run.
+/// Arguments of a run that ends when `bytes` are appended. It has no warm-up, so that processor
+/// time and records cover the same run.
 fn total(bytes: u64) -> Flags {
     [("--total-bytes", bytes.to_string()), ("--warm-up", "0".to_owned())]
 }
 
-/// What is appended to.
+/// The topic of a run.
 struct Topic {
     name: String,
     partitions: u32,
 }
 
 impl Topic {
-    /// The one that all runs with so many partitions append to.
+    /// The topic that all runs with as many partitions append to.
     fn kept(partitions: u32) -> Topic {
         Topic { name: format!("produced-{partitions}"), partitions }
     }
@@ -195,12 +197,12 @@ fn produce(plan: &Plan, address: SocketAddr, topic: &Topic, until: Flags) -> any
     witness::hear_well(plan, "produce", &flags)
 }
 
-/// Writes what is dirty, so that no run pays for the one before it.
+/// Writes dirty pages back, so that no run pays for the one before it.
 fn settle(plan: &Plan) -> anyhow::Result<()> {
     Ok(rustix::fs::syncfs(File::open(&plan.dir)?)?)
 }
 
-/// Leaves no memory idle: reads a file that is all hole, which takes page cache and no disk.
+/// Fills idle memory with page cache, by reading a file that is one hole and needs no disk.
 fn fill_memory(plan: &Plan) -> anyhow::Result<()> {
     plan.say("filling the page cache");
     let available = usage::available_memory_bytes()?;
@@ -220,9 +222,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_is_what_one_sync_carried_since_the_last_look() {
+    fn the_bytes_of_a_sync_are_the_mean_since_the_last_look() {
         let before = Synced { bytes: 1_000, syncs: 10 };
-        assert_eq!(Synced { bytes: 161_000, syncs: 12 }.a_group(&before), Some(80_000));
-        assert_eq!(Synced { bytes: 1_000, syncs: 10 }.a_group(&before), None);
+        assert_eq!(Synced { bytes: 161_000, syncs: 12 }.bytes_a_sync(&before), Some(80_000));
+        assert_eq!(Synced { bytes: 1_000, syncs: 10 }.bytes_a_sync(&before), None);
     }
 }

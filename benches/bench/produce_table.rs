@@ -7,7 +7,7 @@ use penstock_rig::words::count;
 use crate::cells::{head, median, range, row};
 use crate::results::{Appending, Produced, Syncing, in_order, paired, spread};
 
-/// What servers are held against.
+/// The baseline of the servers.
 const REFERENCE: &str = "kafka";
 
 /// Both tables.
@@ -63,7 +63,7 @@ fn syncing(pairs: &[Syncing]) -> String {
         table += &row([
             disk.map_or("as it is".to_owned(), |bytes| format!("{} MB/s", bytes / 1_000_000)),
             partitions.to_string(),
-            median(of(|pair| pair.group_bytes as f64 / 1024.0), count),
+            median(of(|pair| pair.commit_bytes as f64 / 1024.0), count),
             median(of(|pair| pair.penstock_bytes_per_s / 1e6), tenths),
             median(of(|pair| pair.fio_bytes_per_s / 1e6), tenths),
             range(of(|pair| pair.penstock_bytes_per_s / pair.fio_bytes_per_s)),
@@ -114,7 +114,7 @@ mod tests {
             disk_bytes_per_s,
             partitions: 16,
             round,
-            group_bytes: 80 << 10,
+            commit_bytes: 80 << 10,
             penstock_bytes_per_s,
             fio_bytes_per_s: 50e6,
         };

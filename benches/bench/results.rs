@@ -1,6 +1,7 @@
-//! What is kept of a measurement, as it stands in bench-out/*.json: base units, one entry a run.
+//! The saved form of measurements in bench-out/*.json: base units, one entry for each run.
 //!
-//! Written by the measuring side, read by `page` and `figures`, so that both can be run apart.
+//! The measuring modules write it; `page` and `figures` read it. So either can run without the
+//! other.
 
 use penstock_rig::spread::Spread;
 use serde::{Deserialize, Serialize};
@@ -13,18 +14,18 @@ pub(crate) struct Recorded<T> {
     pub(crate) results: T,
 }
 
-/// Of `own` and `peers`.
+/// Results of `own` and `peers`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Comparison {
-    /// Closed loop, all in the page cache; one of each server and size a round.
+    /// Closed-loop runs from the page cache, one of each server and size in a round.
     pub(crate) hot: Vec<Run>,
-    /// Of those, runs thrown away since pages left the cache under them.
+    /// Hot runs discarded because pages left the cache.
     pub(crate) thrown_away: u32,
     pub(crate) counts: Vec<Counts>,
     /// Hot readers beside a cold scan.
     pub(crate) beside_cold: Vec<Pair>,
     pub(crate) cold_thrown_away: Vec<ThrownAway>,
-    /// Why there is no slow disk among them, if one was wanted.
+    /// Why there is no slow disk among them, if the plan wanted one.
     pub(crate) no_slow_disk: Option<String>,
     pub(crate) memory: Vec<Memory>,
 }
@@ -41,8 +42,8 @@ pub(crate) struct Run {
     pub(crate) p99_us: f64,
     pub(crate) server_cpu_s_per_fetch: f64,
     pub(crate) server_cpu_s_per_gb: f64,
-    /// Share of its core that the generator used: near 1 in a closed loop, it and not the server
-    /// set the pace.
+    /// Share of its core that the generator used. Near 1 in a closed loop means that the generator,
+    /// not the server, set the pace.
     pub(crate) generator_busy: f64,
 }
 
@@ -55,24 +56,24 @@ pub(crate) struct Pair {
     pub(crate) quiet: HotReaders,
     pub(crate) beside: HotReaders,
     pub(crate) cold_bytes_per_s: f64,
-    /// Of what cold readers were about to ask for.
+    /// Share of the cold readers' pages that were not in memory just before their fetch.
     pub(crate) cold_uncached: f64,
 }
 
-/// What a pair was asked to do.
+/// The conditions of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Trial {
     pub(crate) round: u32,
-    /// The most that the servers may read; `None`: what the disk gives.
+    /// The limit of the servers' reads. `None`: an unlimited disk.
     pub(crate) disk_bytes_per_s: Option<u64>,
     pub(crate) pace: Pace,
-    /// Hot fetches offered a second; 0: closed loop.
+    /// Hot fetches offered a second. 0: a closed loop.
     pub(crate) rate: f64,
-    /// Cold ones; 0: closed loop.
+    /// Cold fetches offered a second. 0: a closed loop.
     pub(crate) cold_rate: f64,
 }
 
-/// Which of the readers have a rate of their own, instead of going as fast as they are answered.
+/// Which readers have a fixed rate instead of a closed loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Pace {
@@ -81,19 +82,19 @@ pub(crate) enum Pace {
     BothPaced,
 }
 
-/// What hot readers got.
+/// The results of the hot readers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct HotReaders {
     pub(crate) fetches_per_s: f64,
-    /// Share of what was due; `None` in a closed loop.
+    /// Share of the due requests that were done. `None` in a closed loop.
     pub(crate) rate_kept: Option<f64>,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
-    /// Microseconds, and the share of fetches that took no longer.
+    /// Points of a distribution: microseconds, and the share of fetches that took no longer.
     pub(crate) latency_us_cdf: Vec<(f64, f64)>,
 }
 
-/// A pair that says nothing.
+/// A discarded pair.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ThrownAway {
     pub(crate) server: String,
@@ -104,29 +105,29 @@ pub(crate) struct ThrownAway {
     pub(crate) detail: String,
 }
 
-/// Why it says nothing.
+/// Why a pair is discarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reason {
-    /// Pages that hot readers read came or went.
+    /// Pages of the hot readers came or went.
     HotPagesMoved,
-    /// Too much of what cold readers asked for was in memory, or nobody could tell.
+    /// Too many of the cold readers' pages were in memory, or it is not known how many.
     NotCold,
 }
 
-/// What one fetch costs the kernel.
+/// The cost of one fetch in the kernel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) server: String,
     pub(crate) fetch_bytes: u32,
-    /// `None`: it takes perf.
+    /// `None`: perf is missing.
     pub(crate) system_calls_per_fetch: Option<f64>,
     pub(crate) switches_per_fetch: f64,
-    /// `None`: there is no ring, or it carried nothing.
+    /// `None`: there is no ring, or it had no entries.
     pub(crate) ring_entries_per_enter: Option<f64>,
 }
 
-/// After all loads.
+/// Memory after all loads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Memory {
     pub(crate) server: String,
@@ -134,12 +135,12 @@ pub(crate) struct Memory {
     pub(crate) most_resident_bytes: u64,
 }
 
-/// Of `produce`.
+/// Results of `produce`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Produced {
-    /// Acknowledged from the page cache.
+    /// Runs acknowledged from the page cache.
     pub(crate) appending: Vec<Appending>,
-    /// Acknowledged from the disk.
+    /// Runs acknowledged from the disk.
     pub(crate) syncing: Vec<Syncing>,
     /// Why nothing was measured on a slower disk.
     pub(crate) no_slow_disk: Option<String>,
@@ -157,21 +158,22 @@ pub(crate) struct Appending {
     pub(crate) generator_busy: f64,
 }
 
-/// One load of producers on a server that syncs, then fio with writes as large.
+/// One load of producers on a server that syncs, then fio with writes of the same size.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Syncing {
-    /// `None`: the disk as it is.
+    /// `None`: an unlimited disk.
     pub(crate) disk_bytes_per_s: Option<u64>,
-    /// Of the server; files of fio.
+    /// Partitions of the server, and files of fio.
     pub(crate) partitions: u32,
     pub(crate) round: u32,
-    /// Mean of what one sync carried.
-    pub(crate) group_bytes: u64,
+    /// Mean bytes of one sync.
+    #[serde(alias = "group_bytes")]
+    pub(crate) commit_bytes: u64,
     pub(crate) penstock_bytes_per_s: f64,
     pub(crate) fio_bytes_per_s: f64,
 }
 
-/// Of `scenarios`.
+/// Results of `scenarios`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Scenarios {
     pub(crate) idle: Idle,
@@ -179,19 +181,19 @@ pub(crate) struct Scenarios {
     pub(crate) many: Vec<Many>,
 }
 
-/// Thousands of connections that do nothing, half of them in a long poll.
+/// Thousands of idle connections, half of them in a long poll.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Idle {
     pub(crate) connections: usize,
     /// Resident memory of the server.
     pub(crate) bytes_each: f64,
-    /// Of one core.
+    /// Share of one core.
     pub(crate) cpu_share: f64,
     /// Fetches a second of active connections alone and beside the idle ones, pair by pair.
     pub(crate) active_pairs: Vec<(f64, f64)>,
 }
 
-/// Peers that ask for much and read nothing or little.
+/// Peers that request much and read little or nothing.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Slow {
     pub(crate) silent: usize,
@@ -203,12 +205,13 @@ pub(crate) struct Slow {
     pub(crate) resident_bytes_quiet: u64,
     pub(crate) resident_bytes: u64,
     pub(crate) send_timeout_s: f64,
-    /// Seconds from the last silent peer's request until all silent ones were dropped; `None`: they
-    /// were not.
+    /// Seconds from the last silent peer's request until all silent peers were dropped. `None`:
+    /// they were not.
     pub(crate) silent_dropped_after_s: Option<f64>,
 }
 
-/// Thousands of large fetches at once, by root and by somebody without its pipes.
+/// Thousands of large fetches at once, from a server of root and from one of a user with a pipe
+/// budget.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Many {
     pub(crate) path: String,
@@ -219,7 +222,7 @@ pub(crate) struct Many {
 }
 
 impl Comparison {
-    /// The servers in the order they took turns.
+    /// The servers in the order of their turns.
     pub(crate) fn servers(&self) -> Vec<&str> {
         in_order(self.hot.iter().map(|run| run.server.as_str()))
     }
@@ -229,13 +232,13 @@ impl Comparison {
         in_order(self.hot.iter().map(|run| run.fetch_bytes))
     }
 
-    /// A figure of one server's hot runs; `None`: there are none.
+    /// A figure of one server's hot runs. `None`: there are no runs.
     pub(crate) fn hot(&self, server: &str, size: u32, of: fn(&Run) -> f64) -> Option<Spread> {
         let runs = self.hot.iter().filter(|run| run.server == server && run.fetch_bytes == size);
         spread(runs.map(of))
     }
 
-    /// The same against another server, round by round.
+    /// The ratio of the figure to another server's, round by round.
     pub(crate) fn hot_ratio(
         &self,
         servers: (&str, &str),
@@ -262,7 +265,8 @@ impl Comparison {
     }
 }
 
-/// Median and range of the rounds' ratios, of (server, round, figure); `None`: no round has both.
+/// Median and range of the rounds' ratios, from (server, round, figure). `None`: no round has both
+/// servers.
 pub(crate) fn paired<'a>(
     figures: impl Iterator<Item = (&'a str, u32, f64)> + Clone,
     (server, other): (&str, &str),

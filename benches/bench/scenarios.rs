@@ -1,11 +1,11 @@
-//! `scenarios`: crowds that do nothing, do harm, or want much at once.
+//! `scenarios`: crowds of peers that are idle, read nothing, or fetch much at once.
 
 use crate::log::Log;
 use crate::plan::Plan;
 use crate::results::Scenarios;
 use crate::{idle, many, slow};
 
-/// All of them.
+/// Measures all scenarios.
 ///
 /// # Errors
 /// A server or a run fails.

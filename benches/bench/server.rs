@@ -1,4 +1,5 @@
-//! One server under test, whichever it is: started on the server's core, asked from outside, ended.
+//! One server under test, of any kind: starts it on the server's core, reads its figures from
+//! outside, ends it.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,18 +14,18 @@ use penstock_tests::{Penstock, Start, binary};
 use crate::log::{BATCH_BYTES, Log, TOPIC};
 use crate::plan::Plan;
 
-/// A start that takes longer has failed; a Java virtual machine takes some seconds.
+/// The longest start. A Java virtual machine takes some seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(crate) struct Server {
-    /// In results.
+    /// The name in results.
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) pid: u32,
-    /// How the generator speaks to it.
+    /// The generator's arguments for its protocol.
     pub(crate) language: Vec<String>,
-    /// What it serves.
+    /// The log that it serves.
     pub(crate) log: Log,
     process: Process,
 }
@@ -40,7 +41,7 @@ enum Process {
 pub(crate) struct Other(Child);
 
 impl Other {
-    /// Its process id.
+    /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
@@ -54,10 +55,10 @@ impl Drop for Other {
 }
 
 impl Server {
-    /// epoll and sendfile, no protocol.
+    /// Starts the raw server: epoll and sendfile, no protocol.
     ///
     /// # Errors
-    /// It does not start.
+    /// The server does not start.
     pub(crate) fn raw(plan: &Plan, log: &Log) -> anyhow::Result<Server> {
         let mut command = Command::new(binary("penstock-raw-server"));
         command.arg(&log.segment);
@@ -71,10 +72,10 @@ impl Server {
         Ok(Server::other("raw", address.parse()?, language, log, child))
     }
 
-    /// Penstock by one fetch path, with more arguments, on a link of the log.
+    /// Starts Penstock with one fetch path and more arguments, on a link of the log.
     ///
     /// # Errors
-    /// It does not start.
+    /// The server does not start.
     pub(crate) fn penstock(
         plan: &Plan,
         log: &Log,
@@ -89,7 +90,7 @@ impl Server {
         Ok(Server::of_penstock(start_pinned(plan, &start)?, path, log))
     }
 
-    /// A Penstock that was started in another way.
+    /// A Penstock that the caller has started.
     pub(crate) fn of_penstock(penstock: Penstock, path: &str, log: &Log) -> Server {
         Server {
             name: penstock_name(path),
@@ -101,7 +102,7 @@ impl Server {
         }
     }
 
-    /// A process that is up already.
+    /// A process that is already running.
     pub(crate) fn other(
         name: &str,
         address: SocketAddr,
@@ -114,7 +115,7 @@ impl Server {
         Server { name: name.to_owned(), address, pid, language, log, process }
     }
 
-    /// The Penstock it is, if it is one.
+    /// The Penstock, if it is one.
     pub(crate) fn as_penstock(&self) -> Option<&Penstock> {
         match &self.process {
             Process::Penstock(penstock) => Some(penstock),
@@ -122,10 +123,10 @@ impl Server {
         }
     }
 
-    /// Ends it: a Penstock cleanly.
+    /// Ends the server, a Penstock by a clean stop.
     ///
     /// # Errors
-    /// It does not end well.
+    /// A Penstock does not stop cleanly.
     pub(crate) fn stop(self) -> anyhow::Result<()> {
         match self.process {
             Process::Penstock(penstock) => penstock.stop(),
@@ -137,12 +138,12 @@ impl Server {
     }
 }
 
-/// What a Penstock by this fetch path is called in results.
+/// The name in results of a Penstock with this fetch path.
 pub(crate) fn penstock_name(path: &str) -> String {
     format!("penstock {path}")
 }
 
-/// One worker by one fetch path; no limits that a bench would meet.
+/// How to start one worker with one fetch path, and without limits that a bench would meet.
 pub(crate) fn penstock(data_dir: &std::path::Path, path: &str) -> Start {
     Start::on(data_dir).with(&["--fetch-path", path])
 }
@@ -150,14 +151,14 @@ pub(crate) fn penstock(data_dir: &std::path::Path, path: &str) -> Start {
 /// Starts a Penstock on the server's core.
 ///
 /// # Errors
-/// It does not start.
+/// The server does not start.
 pub(crate) fn start_pinned(plan: &Plan, start: &Start) -> anyhow::Result<Penstock> {
     let mut command = Command::new(binary("penstock"));
     command.args(start.arguments());
     Penstock::start(pinned(plan.machine.cores.map(|cores| cores.server), &command))
 }
 
-/// How the generator speaks to a server of the protocol.
+/// The generator's arguments for a server of Kafka's protocol.
 pub(crate) fn kafka_language(log: &Log) -> Vec<String> {
     vec![
         "--language=kafka".to_owned(),
@@ -167,38 +168,41 @@ pub(crate) fn kafka_language(log: &Log) -> Vec<String> {
     ]
 }
 
-/// Starts a command pinned to the server's core and waits until its port takes connections. What it
-/// says goes to a file.
+/// Starts a command pinned to the server's core, and waits until its port takes connections. Its
+/// output goes to a file.
 ///
 /// # Errors
-/// It ends instead, or takes too long.
+/// The command ends, or takes too long.
 pub(crate) fn spawn(
     plan: &Plan,
     command: &Command,
     address: SocketAddr,
-    says: &PathBuf,
+    output_file: &PathBuf,
 ) -> anyhow::Result<Other> {
-    let output = std::fs::File::create(says)?;
+    let output = std::fs::File::create(output_file)?;
     let mut command = pinned(plan.machine.cores.map(|cores| cores.server), command);
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     let mut child = Other(command.spawn().with_context(|| format!("cannot start {command:?}"))?);
     let started = Instant::now();
     while TcpStream::connect(address).is_err() {
         if let Some(status) = child.0.try_wait()? {
-            bail!("{command:?} ended with {status}; {} has more", says.display());
+            bail!("{command:?} ended with {status}; {} has more", output_file.display());
         }
         if started.elapsed() > PATIENCE {
-            bail!("nobody listens on {address} after {PATIENCE:?}; {} has more", says.display());
+            bail!(
+                "no server listens on {address} after {PATIENCE:?}; {} has more",
+                output_file.display()
+            );
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(child)
 }
 
-/// A port that was free a moment ago.
+/// Finds a port that was free a moment ago.
 ///
 /// # Errors
-/// There is none.
+/// There is no free port.
 pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

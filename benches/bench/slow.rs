@@ -1,4 +1,5 @@
-//! A thousand peers that never read, five hundred that read 1 KiB a second, and sixteen good ones.
+//! Measures sixteen good peers beside a thousand that never read and five hundred that read 1 KiB a
+//! second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,17 +20,17 @@ const SIP_BYTES: usize = 1 << 10;
 const SIP_EVERY: Duration = Duration::from_secs(1);
 const GOOD: u32 = 16;
 const GOOD_BYTES: u32 = 64 << 10;
-/// What the bad ones ask for: more than any socket holds.
+/// The fetch size of bad peers, more than any socket holds.
 const GREED_BYTES: i32 = 50 << 20;
-/// Long enough that nobody is dropped while the good ones are measured.
+/// The send time-out, long enough that no peer is dropped while the good ones are measured.
 const SEND_TIMEOUT_MS: &str = "20000";
-/// The sockets of the bad ones are full after this.
+/// Time after which the sockets of bad peers are full.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// Latency of the good, and what the bad cost.
+/// Measures the latency of good peers, and the cost of bad ones.
 ///
 /// # Errors
-/// A run fails, or the server does.
+/// A run or the server fails.
 pub(crate) fn measure(plan: &Plan, log: &Log) -> anyhow::Result<Slow> {
     crowd::allow_descriptors((SILENT + SLOW) as u64 + 1000)?;
     let server = Server::penstock(plan, log, "auto", &[("send.timeout.ms", SEND_TIMEOUT_MS)])?;
@@ -92,7 +93,7 @@ fn one(
     })
 }
 
-/// Seconds until no more connections are left than the slow ones; `None`: there always are.
+/// Seconds until only the slow connections are left. `None`: others stay.
 fn dropped_after_s(server: &Server, asked_at: Instant) -> anyhow::Result<Option<f64>> {
     let penstock = server.as_penstock().context("not a Penstock")?;
     let patience = Duration::from_millis(SEND_TIMEOUT_MS.parse()?) * 3;

@@ -1,6 +1,8 @@
-//! `penstock-load` on the load's core: the generator for people, which checks what it measures.
+//! Runs `penstock-load`, the generator for people, on the load's core. It checks the records that
+//! it reads.
 //!
-//! Used where a bench speaks Kafka's protocol only: producing, and hot readers beside cold ones.
+//! Used where all servers speak Kafka's protocol: for producing, and for hot readers beside cold
+//! ones.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -12,17 +14,17 @@ use serde_json::Value;
 
 use crate::plan::Plan;
 
-/// What it found, and its reason if it calls that a failure.
+/// The result of a run, and the reason if it failed.
 #[derive(Debug)]
 pub(crate) struct Testimony {
     pub(crate) json: Value,
     pub(crate) failure: Option<String>,
 }
 
-/// Runs a workload of it to its end.
+/// Runs a workload to its end.
 ///
 /// # Errors
-/// It found nothing at all.
+/// The run left no result.
 pub(crate) fn hear(
     plan: &Plan,
     workload: &str,
@@ -36,17 +38,17 @@ pub(crate) fn hear(
     }
     let mut load = pinned(plan.machine.cores.map(|cores| cores.load), &load);
     let ended = load.stdin(Stdio::null()).output().context("cannot start penstock-load")?;
-    let said = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
-    let json = fs::read(&file).with_context(|| format!("{load:?}: {}: {said}", ended.status))?;
+    let output = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
+    let json = fs::read(&file).with_context(|| format!("{load:?}: {}: {output}", ended.status))?;
     fs::remove_file(&file)?;
-    let failure = (!ended.status.success()).then_some(said);
+    let failure = (!ended.status.success()).then_some(output);
     Ok(Testimony { json: serde_json::from_slice(&json)?, failure })
 }
 
-/// The same, when a failure means that the server is broken.
+/// Runs a workload whose failure means that the server is broken.
 ///
 /// # Errors
-/// It found nothing, or a failure.
+/// The run left no result, or failed.
 pub(crate) fn hear_well(
     plan: &Plan,
     workload: &str,

@@ -1,10 +1,10 @@
-//! Under which conditions the demo's numbers were taken, in words under its title.
+//! The conditions of the demo's numbers, as a caption under its title.
 
 pub(crate) use penstock_rig::machine::{Cores, Machine, pinned};
 
 use crate::run::Plan;
 
-/// One or two sentences for people.
+/// The conditions in one line.
 pub(crate) fn caption(machine: &Machine, plan: &Plan) -> String {
     let mut parts = machine.words();
     parts.push(format!("{:.2} GiB in page cache", plan.total_bytes as f64 / (1_u64 << 30) as f64));

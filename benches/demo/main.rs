@@ -1,4 +1,4 @@
-//! `make demo`: serves the same gigabyte by every fetch path, prints what that costs and draws it.
+//! `make demo`: serves the same gigabyte by every fetch path, then prints and draws the costs.
 //!
 //! ```text
 //! data ── 1 GiB on disk ──▶ run: every path × size, in rounds ──▶ report (rows)
@@ -7,7 +7,8 @@
 //!                             └─ measure: /proc, perf, /metrics    └─▶ json           demo.json
 //! ```
 //!
-//! It starts the release binaries and looks at them from outside; it must never link to the server.
+//! The demo starts the release binaries and looks at them from outside. It must never link to the
+//! server.
 
 mod conditions;
 mod plot;
@@ -27,17 +28,17 @@ use penstock_rig::{cache, usage as measure};
 use crate::conditions::{Machine, caption};
 use crate::run::Plan;
 
-/// Columns of what is printed, the table's width.
+/// Columns of the printed text, as wide as the table.
 const LINE: usize = 130;
 
 /// Compares the fetch paths of Penstock on this machine.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The served data lies in a new directory of DIR while it runs
+    /// Keep the served data in a new directory of DIR during the run
     #[arg(long, value_name = "DIR", default_value = "target")]
     under: PathBuf,
 
-    /// Where demo.svg and demo.json go
+    /// Directory of demo.svg and demo.json
     #[arg(long, value_name = "DIR", default_value = "demo-out")]
     out: PathBuf,
 
@@ -45,20 +46,20 @@ struct Arguments {
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     total_bytes: u64,
 
-    /// How often every path is measured; the paths take turns. Fewer than 3 show no spread
+    /// Rounds, in which the paths take turns. Fewer than 3 show no spread
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..))]
     rounds: u32,
 
-    /// Length of one measurement, in seconds; below 1, a busy machine may get nothing done in it
+    /// Seconds of one measurement. With less than 1 a busy machine may finish no fetch
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
 
-    /// Leave the data where it is
+    /// Keep the data after the run
     #[arg(long)]
     keep: bool,
 }
 
-/// The served data, removed when dropped.
+/// The served data. Dropping it removes the files.
 struct Data {
     dir: PathBuf,
     keep: bool,

@@ -1,4 +1,4 @@
-//! The picture: throughput and CPU time a GB, bars by path, grouped by fetch size.
+//! The picture: throughput and CPU time per GB, in bars by path, grouped by fetch size.
 //!
 //! ```text
 //!  title
@@ -26,10 +26,10 @@ const FOOT: u32 = 70;
 const MARGIN: i32 = 24;
 const CAPTION_LINE: usize = 170;
 
-/// Bars between two groups.
+/// Width between two groups, in bars.
 const GAP: f64 = 0.8;
 
-/// Colours that stay apart for colour-blind eyes, one a path.
+/// A colour for each path, distinct for colour-blind eyes.
 const COLOURS: [RGBColor; PATHS.len()] =
     [RGBColor(213, 94, 0), RGBColor(86, 180, 233), RGBColor(0, 114, 178), RGBColor(0, 158, 115)];
 

@@ -1,4 +1,4 @@
-//! The rows of the comparison, and how they are written down.
+//! The rows of the comparison, and their JSON.
 
 pub(crate) use penstock_rig::spread::{Ratio, Spread};
 use serde_json::{Value, json};
@@ -17,19 +17,20 @@ pub(crate) struct Timed {
     pub(crate) p99_ms: f64,
     pub(crate) cpu_s_per_gb: f64,
     pub(crate) sent: SentBytes,
-    /// Share of its core that the load generator used: near 1, it and not the server sets the pace.
+    /// Share of its core that the load generator used. Near 1 means that the generator, not the
+    /// server, set the pace.
     pub(crate) generator_busy: f64,
 }
 
-/// What was counted apart from the timed loads, since counting slows a server down.
+/// Counts taken apart from the timed loads, because counting slows a server down.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Counted {
-    /// `None`: it takes perf.
+    /// `None`: perf is missing.
     pub(crate) system_calls_per_gb: Option<f64>,
     pub(crate) switches_per_gb: f64,
 }
 
-/// All about one path and fetch size.
+/// All results of one path and fetch size.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) path: &'static str,
@@ -38,12 +39,12 @@ pub(crate) struct Row {
     pub(crate) timed: Vec<Timed>,
 }
 
-/// All that was measured.
+/// All results.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// By size, then by path.
+    /// Sorted by size, then by path.
     pub(crate) rows: Vec<Row>,
-    /// The least that was found after a server; `None`: it could not be looked up.
+    /// The least part of the data in memory after a run. `None`: the file system does not show it.
     pub(crate) residency: Option<Residency>,
 }
 

@@ -1,9 +1,9 @@
-//! Produces the data, then puts the same load on a server of every path, in turns.
+//! Produces the data, then puts the same load on a server with each path, in turns.
 //!
-//! One counting turn comes first: each path reads everything once with verification, then perf
-//! counts system calls and context switches. The timed rounds follow, without perf and without
-//! verification. A slow spell of the machine hits every path, since a round is copy, sendfile,
-//! chain, auto.
+//! A counting turn comes first: each path reads everything once with verification, then perf counts
+//! system calls and context switches. The timed rounds follow, without perf and without
+//! verification. A round is copy, sendfile, chain, auto, so a slow spell of the machine hits every
+//! path.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,10 +18,10 @@ use crate::conditions::{Cores, pinned};
 use crate::measure::{self, GB, Reading};
 use crate::report::{Counted, Report, Row, Timed};
 
-/// What `--fetch-path` may be, in the order of a round.
+/// The values of `--fetch-path`, in the order of a round.
 pub(crate) const PATHS: [&str; 4] = ["copy", "sendfile", "chain", "auto"];
 
-/// Most that one fetch brings.
+/// The fetch sizes.
 pub(crate) const FETCH_BYTES: [u64; 2] = [64 << 10, 1 << 20];
 
 const TOPIC: &str = "demo";
@@ -30,7 +30,7 @@ const CONNECTIONS: u32 = 16;
 const BATCH_BYTES: u32 = 64 << 10;
 const COUNTED_SECONDS: f64 = 1.0;
 
-/// What to measure.
+/// The parameters of a run.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// An empty directory.
@@ -41,10 +41,10 @@ pub(crate) struct Plan {
     pub(crate) cores: Option<Cores>,
 }
 
-/// Does it all.
+/// Produces, counts and measures.
 ///
 /// # Errors
-/// A server or a load fails; a batch read is not the batch written.
+/// A server or a load fails, or a batch read is not the batch written.
 pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
     plan.produce()?;
     let perf = measure::perf_works();
@@ -103,7 +103,7 @@ impl Plan {
         server.stop()
     }
 
-    /// Starts a server of one worker on the data, which is then in the page cache.
+    /// Starts a server of one worker on the data, and reads the data into the page cache.
     fn start(&self, path: &str) -> anyhow::Result<Penstock> {
         fs::create_dir_all(self.data_dir())?;
         cache::warm(&self.data_dir())?;
@@ -161,7 +161,8 @@ impl Plan {
         })
     }
 
-    /// The load that is measured: on and on, nothing verified, so that the generator stays cheap.
+    /// The measured load. It runs until time is over and verifies nothing, so that the generator
+    /// stays cheap.
     fn fetch(&self, server: &Penstock, fetch_bytes: u64, seconds: f64) -> Command {
         let mut fetch = self.load(server, "fetch", CONNECTIONS);
         fetch.args(["--partition-max-bytes", &fetch_bytes.to_string()]);
@@ -179,14 +180,14 @@ impl Plan {
         pinned(self.cores.map(|cores| cores.load), &load)
     }
 
-    /// Runs a load to its end and gives the `result` it wrote.
+    /// Runs a load to its end and returns its `result`.
     fn finish(&self, load: &Command) -> anyhow::Result<Value> {
         let mut quiet = Command::new(load.get_program());
         quiet.args(load.get_args()).stdin(Stdio::null()).stdout(Stdio::null());
         let ended = quiet.output().with_context(|| format!("cannot start {load:?}"))?;
         if !ended.status.success() {
-            let said = String::from_utf8_lossy(&ended.stderr);
-            bail!("{load:?} ended with {}: {said}", ended.status);
+            let output = String::from_utf8_lossy(&ended.stderr);
+            bail!("{load:?} ended with {}: {output}", ended.status);
         }
         let mut written: Value = serde_json::from_slice(&fs::read(self.result_file())?)?;
         Ok(written["result"].take())

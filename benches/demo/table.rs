@@ -1,4 +1,4 @@
-//! The one table: a row for every fetch size and path.
+//! The table of the demo: a row for each fetch size and path.
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
@@ -19,7 +19,7 @@ const HEADER: [&str; 10] = [
     "p99 ms",
 ];
 
-/// As text, without colours.
+/// The table as text without colours.
 pub(crate) fn draw(report: &Report) -> String {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED);

@@ -1,4 +1,4 @@
-//! What the numbers say, in a paragraph. Every statement is worked out from the report.
+//! A paragraph that explains the numbers. Every statement is computed from the report.
 
 use penstock_rig::words::{count, size};
 
@@ -6,10 +6,10 @@ use crate::measure::SentBytes;
 use crate::report::{Ratio, Report, Row};
 use crate::run::{FETCH_BYTES, PATHS};
 
-/// From here on the generator, and not the server, may have set the pace.
+/// Share of busy time from which on the generator, not the server, may have set the pace.
 const GENERATOR_BUSY_MOST: f64 = 0.9;
 
-/// Below this the disk has had a say.
+/// Share of the data in memory below which the disk took part.
 const CACHED_LEAST: f64 = 0.99;
 
 /// The paragraph.
@@ -23,7 +23,7 @@ pub(crate) fn tell(report: &Report) -> String {
     sentences.join(" ")
 }
 
-/// The chain against the two others.
+/// Compares the chain with the two other paths.
 fn compare(report: &Report, fetch_bytes: u64) -> Option<String> {
     let row = |path| report.row(path, fetch_bytes);
     let (copy, sendfile, chain) = (row("copy")?, row("sendfile")?, row("chain")?);
@@ -71,7 +71,7 @@ fn counts(rows: &[&Row]) -> String {
     }
 }
 
-/// Which paths brought bytes through the server's memory, and what part of theirs at most.
+/// The paths that brought bytes through the server's memory, with the largest share of each.
 fn user_space(report: &Report) -> String {
     let most = |path: &str| {
         let rows = report.rows.iter().filter(|row| row.path == path);
@@ -90,7 +90,7 @@ fn user_space(report: &Report) -> String {
     )
 }
 
-/// What `auto` chose, in shares of the bytes that it sent.
+/// The paths that `auto` chose, as shares of the bytes that it sent.
 fn choices(report: &Report) -> Option<String> {
     let mut at_sizes = Vec::new();
     for fetch_bytes in FETCH_BYTES {
@@ -164,7 +164,7 @@ mod tests {
         Row { path, fetch_bytes, counted, timed: gb_per_s.map(timed).to_vec() }
     }
 
-    /// `auto` takes two paths here.
+    /// A run in which `auto` takes two paths.
     fn sent(path: &str) -> SentBytes {
         let by = |this| if path == this { 1 << 30 } else { 0 };
         let auto = |quarters: u64| if path == "auto" { quarters << 28 } else { 0 };

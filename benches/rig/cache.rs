@@ -1,8 +1,8 @@
-//! Whether the served files are in the page cache, and how to get them there.
+//! Brings served files into the page cache, and looks whether they are in it.
 //!
-//! A run on pages that the host has evicted measures the disk. A bench warms the files before it
-//! measures and looks again after. The look is a read of one byte a page that refuses to wait for
-//! the disk (preadv2(2), RWF_NOWAIT): it needs no tool and no privilege.
+//! A run on evicted pages measures the disk. So a bench warms the files before it measures, and
+//! looks at them again afterwards. The look reads one byte of a page without waiting for the disk
+//! (preadv2(2), RWF_NOWAIT). It needs no tool and no privilege.
 
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
@@ -16,18 +16,18 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 pub struct Residency {
     /// Pages looked at.
     pub pages: u64,
-    /// Those in memory.
+    /// Pages found in memory.
     pub cached: u64,
 }
 
 impl Residency {
-    /// 0 to 1.
+    /// The share of pages in memory, 0 to 1.
     pub fn share(&self) -> f64 {
         if self.pages == 0 { 1.0 } else { self.cached as f64 / self.pages as f64 }
     }
 }
 
-/// Looks at every page of every segment; `None`: this file system cannot read without waiting.
+/// Looks at every page of every segment. `None`: the file system has no reads that refuse to wait.
 ///
 /// # Errors
 /// A file cannot be read.
@@ -43,7 +43,7 @@ pub fn residency(data_dir: &Path) -> io::Result<Option<Residency>> {
     Ok(Some(sum))
 }
 
-/// Looks at every `step`th page of a range of bytes that lies in the file.
+/// Looks at every `step`th page of a range of bytes within the file.
 ///
 /// # Errors
 /// The file cannot be read.

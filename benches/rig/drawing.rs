@@ -1,15 +1,15 @@
-//! What all pictures share: the kind of surface, the ink, and how text is put on it.
+//! Shared by all pictures: the drawing surface, the colours, and text.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Of text and lines.
+/// Colour of text and lines.
 pub const INK: RGBColor = RGBColor(40, 40, 40);
-/// Of the lines behind a chart.
+/// Colour of the lines behind a chart.
 pub const GRID: RGBColor = RGBColor(225, 225, 225);
 
-/// Colours that stay apart for colour-blind eyes.
+/// Colours that are distinct for colour-blind eyes.
 pub const COLOURS: [RGBColor; 6] = [
     RGBColor(120, 120, 120),
     RGBColor(0, 158, 115),
@@ -22,11 +22,11 @@ pub const COLOURS: [RGBColor; 6] = [
 /// A part of an SVG file.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Whether drawing worked.
+/// The result of drawing.
 pub type Drawn<'a> =
     Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
 
-/// Puts text at a place, anchored as told.
+/// Puts text at a place with an anchor.
 ///
 /// # Errors
 /// The file cannot be written.

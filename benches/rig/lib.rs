@@ -1,6 +1,7 @@
-//! What every bench stands on: the machine's cores, the page cache, what a server used, medians.
+//! Shared by all benches: the machine's cores, the page cache, a server's use of the machine,
+//! medians.
 //!
-//! It looks at servers from outside and never measures by itself; see the folders beside this one.
+//! It looks at servers from outside, and never measures by itself. The folders beside this one do.
 
 pub mod cache;
 pub mod drawing;

@@ -1,4 +1,4 @@
-//! The machine and the source a number belongs to: a number without its conditions is not a result.
+//! The machine and the commit of a number, because a number without its conditions is not a result.
 
 use std::fs;
 use std::process::Command;
@@ -8,25 +8,25 @@ use serde_json::{Value, json};
 /// The two cores that server and load are pinned to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cores {
-    /// The load generator's.
+    /// The core of the load generator.
     pub load: usize,
-    /// The server's, its kernel workers included.
+    /// The core of the server and its kernel workers.
     pub server: usize,
 }
 
-/// This machine, and the commit that is checked out.
+/// This machine, and the commit of the checkout.
 #[derive(Debug)]
 pub struct Machine {
     kernel: String,
     processor: Option<String>,
     usable_cores: usize,
     commit: Option<String>,
-    /// `None`: only one core may be used, or there is no taskset.
+    /// `None`: this process may use only one core, or taskset is missing.
     pub cores: Option<Cores>,
 }
 
 impl Machine {
-    /// What this one says about itself.
+    /// Reads the properties of this machine.
     pub fn this() -> Machine {
         let usable = usable_cores();
         let taskset = output_of(Command::new("taskset").arg("--version")).is_some();
@@ -43,7 +43,7 @@ impl Machine {
         }
     }
 
-    /// Kernel, processor and cores, in words.
+    /// Names kernel, processor and cores.
     pub fn words(&self) -> Vec<String> {
         let mut words = vec![format!("Linux {}", self.kernel)];
         words.extend(self.processor.clone());
@@ -57,12 +57,12 @@ impl Machine {
         words
     }
 
-    /// Short name of the commit, with a plus when the tree had changes.
+    /// The short name of the commit, with a plus if the tree had changes.
     pub fn commit(&self) -> Option<&str> {
         self.commit.as_deref()
     }
 
-    /// For a result file.
+    /// The values for a result file.
     pub fn to_json(&self) -> Value {
         json!({
             "kernel": self.kernel,
@@ -75,7 +75,7 @@ impl Machine {
     }
 }
 
-/// Runs a command on one core.
+/// A command that runs on one core.
 pub fn pinned(core: Option<usize>, command: &Command) -> Command {
     let Some(core) = core else {
         let mut plain = Command::new(command.get_program());
@@ -100,7 +100,7 @@ fn processor() -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// Short name of the commit, with a plus when the tree has changes.
+/// The short name of the commit, with a plus if the tree has changes.
 fn commit() -> Option<String> {
     let head = output_of(Command::new("git").args(["rev-parse", "--short", "HEAD"]))?;
     let changes = output_of(Command::new("git").args(["status", "--porcelain"]))?;

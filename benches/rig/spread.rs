@@ -1,28 +1,28 @@
-//! Medians with their spread, and ratios with their range: one number of a noisy machine says
-//! little.
+//! Medians with their spread, and ratios with their range, because one number of a noisy machine
+//! proves little.
 
 use serde_json::{Value, json};
 
-/// Several measurements of the same.
+/// Several measurements of one figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
-    /// The middle one.
+    /// The median.
     pub median: f64,
-    /// The least.
+    /// The lowest value.
     pub min: f64,
-    /// The most.
+    /// The highest value.
     pub max: f64,
 }
 
-/// How many times another spread one is.
+/// The ratio of one spread to another.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ratio(pub Spread);
 
 impl Spread {
-    /// Of at least one value.
+    /// The spread of at least one value.
     ///
     /// # Panics
-    /// Of none.
+    /// There is no value.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Spread {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -33,7 +33,7 @@ impl Spread {
         Spread { median: f64::midpoint(lower, upper), min, max }
     }
 
-    /// The medians' ratio; its range is from the worst pair of rounds to the best.
+    /// The ratio of the medians. Its range reaches from the worst pair of rounds to the best.
     pub fn over(&self, other: &Spread) -> Ratio {
         Ratio(Spread {
             median: self.median / other.median,
@@ -42,7 +42,7 @@ impl Spread {
         })
     }
 
-    /// For a result file.
+    /// The values for a result file.
     pub fn to_json(self) -> Value {
         json!({ "median": self.median, "min": self.min, "max": self.max })
     }

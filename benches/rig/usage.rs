@@ -1,7 +1,7 @@
-//! What a running server has used so far, seen from outside: processor time, switches, bytes sent.
+//! The use of a running server so far, seen from outside: processor time, switches, bytes sent.
 //!
-//! A bench takes a [`Reading`] before and after a load and divides the difference by the gigabytes
-//! that were sent between the two. Parsing is apart from reading, and tested.
+//! A bench takes a [`Reading`] before and after a load, and divides the difference by the gigabytes
+//! sent in between. Parsing is separate from reading, and tested.
 
 use std::fs;
 use std::ops::Sub;
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::Context;
 use penstock_tests::{Metrics, Penstock};
 
-/// Bytes that "a GB" means everywhere in the benches.
+/// Bytes of a GB in all benches.
 pub const GB: f64 = 1e9;
 
 const PERF_EVENTS: &str = "raw_syscalls:sys_enter,context-switches";
@@ -20,7 +20,7 @@ const PERF_EVENTS: &str = "raw_syscalls:sys_enter,context-switches";
 pub struct Reading {
     /// User and system time of all threads, io_uring's kernel workers included.
     cpu_s: f64,
-    /// Of the threads that live; a kernel worker that ended takes its count along.
+    /// Context switches of living threads. A kernel worker that has ended takes its count along.
     switches: u64,
     sent: SentBytes,
 }
@@ -28,26 +28,26 @@ pub struct Reading {
 /// Record bytes sent, by path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SentBytes {
-    /// Through the server's own memory.
+    /// Bytes copied through the server's memory.
     pub copy: u64,
-    /// By sendfile on the event loop.
+    /// Bytes sent by sendfile on the event loop.
     pub sendfile: u64,
-    /// By linked splices.
+    /// Bytes sent by linked splices.
     pub chain: u64,
 }
 
-/// What was used between two readings.
+/// The use between two readings.
 #[derive(Debug, Clone, Copy)]
 pub struct Used {
     /// User and system time of all threads.
     pub cpu_s: f64,
-    /// Context switches of those that live.
+    /// Context switches of living threads.
     pub switches: u64,
-    /// Record bytes.
+    /// Record bytes sent.
     pub sent: SentBytes,
 }
 
-/// What perf counted in a server during a load.
+/// Counts of perf in a server during a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PerfCounts {
     /// Of all its threads.
@@ -57,7 +57,7 @@ pub struct PerfCounts {
 }
 
 impl Reading {
-    /// Of a Penstock, now.
+    /// Reads the totals of a Penstock now.
     ///
     /// # Errors
     /// It is gone.
@@ -77,16 +77,16 @@ pub fn cpu_s(pid: u32) -> anyhow::Result<f64> {
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// Memory that processes could have without swapping, in bytes: what is idle, and page cache.
+/// Bytes of memory that processes could have without swapping: idle memory and page cache.
 ///
 /// # Errors
-/// The kernel does not say.
+/// The kernel does not report it.
 pub fn available_memory_bytes() -> anyhow::Result<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo")?;
     Ok(kib_of(&meminfo, "MemAvailable:").context("no MemAvailable")? << 10)
 }
 
-/// Resident memory of a process, in bytes, and the most it ever was.
+/// Resident memory of a process, in bytes, now and at its peak.
 ///
 /// # Errors
 /// It is gone.
@@ -120,7 +120,7 @@ impl From<&Metrics> for SentBytes {
 }
 
 impl SentBytes {
-    /// On all paths.
+    /// The sum of all paths.
     pub fn total_gb(&self) -> f64 {
         (self.copy + self.sendfile + self.chain) as f64 / GB
     }
@@ -135,13 +135,13 @@ impl SentBytes {
         }
     }
 
-    /// Share of the bytes that the server's memory held on their way.
+    /// Share of the bytes that went through the server's memory.
     pub fn user_space_share(&self) -> f64 {
         self.copy as f64 / GB / self.total_gb()
     }
 }
 
-/// Whether perf may count here: it must be installed, and tracing allowed.
+/// Whether perf can count: it must be installed, and tracing allowed.
 pub fn perf_works() -> bool {
     let mut probe = Command::new("perf");
     probe.args(["stat", "--event", PERF_EVENTS, "--", "true"]);
@@ -149,7 +149,8 @@ pub fn perf_works() -> bool {
     probe.status().is_ok_and(|status| status.success())
 }
 
-/// A command that runs another one while perf counts in the process, and writes what it counted.
+/// A command that runs another one while perf counts in the process, and writes the counts to a
+/// file.
 pub fn under_perf(pid: u32, output: &std::path::Path, counted: &Command) -> Command {
     let mut perf = Command::new("perf");
     perf.args(["stat", "--field-separator", ",", "--event", PERF_EVENTS]);
@@ -160,7 +161,8 @@ pub fn under_perf(pid: u32, output: &std::path::Path, counted: &Command) -> Comm
 
 /// utime + stime of a line of /proc/PID/stat (proc_pid_stat(5), fields 14 and 15).
 ///
-/// The name, field 2, may hold blanks and parentheses: the numbers begin after the last one.
+/// The name, field 2, may hold blanks and parentheses, so the numbers begin after the last
+/// parenthesis.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, numbers) = stat.rsplit_once(')')?;
     let mut fields = numbers.split_ascii_whitespace().skip(14 - 3);
@@ -169,7 +171,7 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// Reads what `perf stat --field-separator ,` wrote; `None`: an event was not counted.
+/// Reads the output of `perf stat --field-separator ,`. `None`: an event was not counted.
 pub fn perf_counts(output: &str) -> Option<PerfCounts> {
     let count = |event: &str| {
         let line = output.lines().find(|line| line.split(',').nth(2) == Some(event))?;
@@ -188,7 +190,7 @@ pub fn perf_counts(output: &str) -> Option<PerfCounts> {
 pub fn switches_of(pid: u32) -> anyhow::Result<u64> {
     let mut sum = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A kernel worker may end between the listing and the look.
+        // A kernel worker may end between listing and reading.
         if let Ok(status) = fs::read_to_string(thread?.path().join("status")) {
             sum += switches(&status);
         }

@@ -1,15 +1,15 @@
-//! Numbers and lines as people read them, in tables, pages and pictures.
+//! Numbers and lines in human form, for tables, pages and pictures.
 
-/// Keeps a number and what belongs to it on one line.
+/// Keeps a number and its unit on one line.
 const NO_BREAK: char = '\u{a0}';
 
-/// A size as people write it.
+/// A size with its unit.
 pub fn size(bytes: u64) -> String {
     let (count, unit) = if bytes >= 1 << 20 { (bytes >> 20, "MiB") } else { (bytes >> 10, "KiB") };
     format!("{count}{NO_BREAK}{unit}")
 }
 
-/// A count with its thousands set apart.
+/// A count with separated thousands.
 pub fn count(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut grouped = String::new();
@@ -22,7 +22,7 @@ pub fn count(value: f64) -> String {
     grouped
 }
 
-/// Lines no longer than that where the text can be broken.
+/// Breaks text into lines of at most `width`, where it can be broken.
 pub fn wrap(text: &str, separator: &str, longest: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for part in text.split(separator) {

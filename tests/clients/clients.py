@@ -1,4 +1,4 @@
-"""The clients under test behind two calls: write these values to a partition, read a partition from an offset to its end.
+"""The clients under test, behind two calls: write values to a partition, read a partition from an offset to its end.
 
 | name      | what it is                                   | built on             |
 |-----------|----------------------------------------------|----------------------|
@@ -7,7 +7,7 @@
 | aiokafka  | aiokafka of PyPI                             | pure Python, asyncio |
 | java      | kafka-console-producer and -consumer         | Apache Kafka's own   |
 
-Every reader checks the CRC of what it reads, and fails when the end does not come in time.
+Every reader checks the CRC of each batch, and fails if the end does not come in time.
 """
 
 import asyncio
@@ -102,7 +102,7 @@ def aiokafka_write(
 
 
 def java_write(address: str, topic: str, codec: str, values: list[bytes]) -> None:
-    """The console producer cannot be told a partition: the topic must have one."""
+    """The console producer cannot choose a partition, so the topic must have only one."""
     java_tools.console_producer(address, topic, codec, BATCH_BYTES, values)
 
 

@@ -1,6 +1,6 @@
-"""What the tests share: the server they talk to and the records they send.
+"""Shared by the tests: the server under test and the records to send.
 
-PEER=kafka puts a real Apache Kafka broker in Penstock's place: a test that it fails is a wrong test.
+PEER=kafka puts a real Apache Kafka broker in Penstock's place. A test that Kafka fails is a wrong test.
 """
 
 import os
@@ -78,9 +78,9 @@ def kafkas(tmp_path_factory, values):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failure shows what the servers at hand said last."""
+    """A failure shows the last output of the servers."""
     report = yield
     start = getattr(item, "funcargs", {}).get("start")
     if report.failed and start is not None:
-        report.sections += [(f"what {server.data_dir} said", server.words()) for server in start.started[-3:]]
+        report.sections += [(f"output of {server.data_dir}", server.words()) for server in start.started[-3:]]
     return report

@@ -1,4 +1,4 @@
-"""What a server holds, small enough to be compared: digests of all records, the topics' own configs, and commits."""
+"""The contents of a server in a comparable form: digests of all records, the topics' own configs, and commits."""
 
 import hashlib
 import struct
@@ -13,7 +13,7 @@ PATIENCE_S = 60
 
 
 class Records(NamedTuple):
-    """One partition's, as one isolation level shows them."""
+    """The records of one partition, as one isolation level shows them."""
 
     count: int
     digest: str
@@ -24,7 +24,7 @@ def admin(address: str) -> AdminClient:
 
 
 def partitions(address: str) -> list[tuple[str, int]]:
-    """Those of all topics that are no server's own."""
+    """The partitions of all topics but a server's internal ones."""
     client = admin(address)
     topics = client.list_topics(timeout=PATIENCE_S).topics.values()
     return sorted((topic.topic, index) for topic in topics for index in topic.partitions if topic.topic[:2] != "__")

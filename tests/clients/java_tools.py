@@ -1,4 +1,4 @@
-"""Apache Kafka's command line tools, each run as its shell script would run it."""
+"""Apache Kafka's command line tools, run as their shell scripts run them."""
 
 import shlex
 from pathlib import Path
@@ -7,7 +7,7 @@ from processes import TARGET, patience_s, run
 
 LIBRARIES = TARGET / "kafka-libs"
 
-# Small, quick to start: most of these live for a second.
+# Small and quick to start, because most of these run for a second.
 TOOL_OPTIONS = ["-Xmx256m", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 QUIET = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
 
@@ -15,7 +15,7 @@ FILES_A_DUMP = 400
 
 CONFIG_COMMAND = "org.apache.kafka.tools.ConfigCommand"
 
-# The shell scripts of Kafka's bin/ that others' scripts call, and what they run.
+# The shell scripts of Kafka's bin/ that exported scripts call, and their classes.
 COMMANDS = {
     "kafka-topics.sh": "org.apache.kafka.tools.TopicCommand",
     "kafka-configs.sh": CONFIG_COMMAND,
@@ -25,7 +25,7 @@ COMMANDS = {
 
 
 def java(main_class: str, *arguments, options=TOOL_OPTIONS, log_level=QUIET) -> list[str]:
-    """The command that starts a class of Apache Kafka's."""
+    """The command that starts a class of Apache Kafka."""
     return ["java", *options, log_level, "-cp", f"{LIBRARIES}/*", main_class, *map(str, arguments)]
 
 
@@ -55,7 +55,7 @@ def kafka_configs(server: str, kind: str, name, *arguments) -> str:
 
 
 def console_producer(server: str, topic: str, codec: str, batch_bytes: int, values: list[bytes]) -> None:
-    """Sends each value as a line. The Java producer is idempotent unless told otherwise: this one is not told."""
+    """Sends each value as a line. The Java producer is idempotent by default, and this one keeps the default."""
     arguments = ["--bootstrap-server", server, "--topic", topic, "--compression-codec", codec]
     arguments += ["--max-partition-memory-bytes", batch_bytes]
     lines = b"".join(value + b"\n" for value in values)
@@ -101,8 +101,8 @@ def consumer_perf(server: str, topic: str, records: int) -> str:
 
 def dump_log(files: list[Path], *arguments) -> str:
     """What kafka-dump-log says of logs and indexes, some hundred a run: a command line has its limits."""
-    said = []
+    printed = []
     for at in range(0, len(files), FILES_A_DUMP):
         names = ",".join(map(str, files[at : at + FILES_A_DUMP]))
-        said.append(run(java("org.apache.kafka.tools.DumpLogSegments", "--files", names, *arguments), timeout_s=600).decode())
-    return "".join(said)
+        printed.append(run(java("org.apache.kafka.tools.DumpLogSegments", "--files", names, *arguments), timeout_s=600).decode())
+    return "".join(printed)

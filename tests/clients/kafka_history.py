@@ -1,4 +1,4 @@
-"""Gives a real Kafka a past: one of everything that a data directory may have to be taken over with."""
+"""Gives a real Kafka a history: one of everything that a data directory may contain when Penstock takes it over."""
 
 import time
 from contextlib import closing

@@ -1,6 +1,6 @@
-"""A real Apache Kafka broker: writes the data directories that Penstock must serve, and tells whether the tests are right.
+"""A real Apache Kafka broker: writes data directories that Penstock must serve, and shows whether the tests are right.
 
-One process is broker and controller (KRaft). It has Penstock's interface here, so every test can run against it.
+One process is broker and controller (KRaft). It has PenstockPeer's interface, so every test can run against it.
 """
 
 import base64
@@ -48,7 +48,7 @@ class KafkaPeer:
 
 
 def _random_cluster_id() -> str:
-    # As Kafka's own: one that begins with a dash would be an option to its command line.
+    # As in Kafka, no id begins with a dash, which would make it an option of the command line.
     while (name := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
         pass
     return name

@@ -1,4 +1,4 @@
-"""Penstock itself, started as its users start it."""
+"""Penstock, started as its users start it."""
 
 import os
 import re

@@ -1,6 +1,6 @@
-"""Programs from outside: one that runs to its end, and one that serves until it is told to stop.
+"""Programs from outside: one that runs to its end, and one that serves until it is stopped.
 
-Every wait here has an end, and every failure carries what the program said.
+Every wait has an end, and every failure includes the program's output.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ def tail(printed: bytes | None) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens on now.
+    """Free ports of the loopback address.
 
     They lie below those that the kernel gives to outgoing connections: one of these would be free now and some client's
     own end before the server binds it.

@@ -1,6 +1,6 @@
-"""A consumer of a few lines that keeps the bytes of the answer as they came: Fetch version 4 over one socket.
+"""A small consumer that keeps the raw bytes of an answer: Fetch version 4 over one socket.
 
-Real clients decode what they get. Whether the bytes on the wire are the bytes of the file, only these can tell.
+Real clients decode the bytes. Only raw bytes show whether the bytes on the wire are those of the file.
 """
 
 import socket

@@ -1,6 +1,6 @@
-"""The records that every client writes and reads: numbered lines of a real CSV, the world's airfields.
+"""The records that all clients write and read: numbered lines of a real CSV, the world's airfields.
 
-A stream of records is known by the SHA-256 of its values, each followed by a line feed, partition after partition.
+The digest of a stream of records is the SHA-256 of its values, each followed by a line feed, partition after partition.
 """
 
 import hashlib

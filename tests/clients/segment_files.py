@@ -1,4 +1,4 @@
-"""A partition's files, read without any server: Kafka's names, and the heads of the batches inside.
+"""A partition's files, read without a server: their names, and the headers of their batches.
 
     position 0        8        12      16      17    21      23          27         57     61
              | base   | length | epoch | magic | crc | attrs | last delta| ..       | count | records ...

@@ -1,4 +1,4 @@
-"""What kafka-dump-log must say of a partition's files, and nothing else."""
+"""Checks that kafka-dump-log accepts a partition's files and reports nothing else."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import java_tools
 from segment_files import batches
 
-# It names a mismatch and exits 0 all the same, so every line that is not one of these is a complaint.
+# The tool reports a mismatch and still exits with 0, so every other line is a complaint.
 NO_COMPLAINT = re.compile(
     r"""Dumping\ \S+
     | Log\ starting\ offset:\ \d+
@@ -22,14 +22,14 @@ INDEX_INTERVAL_BYTES = 4096
 
 
 def assert_kafka_accepts(partition_dirs: list[Path]) -> None:
-    """Every batch decodes, every index entry points where it says, every index would be loaded as it is."""
+    """Checks that every batch decodes, every index entry points to its batch, and every index would be loaded."""
     logs, indexes = _files(partition_dirs, "log"), _files(partition_dirs, "index") + _files(partition_dirs, "timeindex")
     assert logs and len(indexes) == 2 * len(logs), f"{len(logs)} logs and {len(indexes)} indexes in {partition_dirs}"
     _assert_no_complaint(java_tools.dump_log(logs, "--deep-iteration", "--skip-record-metadata"))
     _assert_no_complaint(java_tools.dump_log(indexes, "--verify-index-only"))
-    said = java_tools.dump_log(indexes, "--index-sanity-check")
-    _assert_no_complaint(said)
-    judged = said.count("passed sanity check.") + len(EMPTY_INDEX.findall(said))
+    printed = java_tools.dump_log(indexes, "--index-sanity-check")
+    _assert_no_complaint(printed)
+    judged = printed.count("passed sanity check.") + len(EMPTY_INDEX.findall(printed))
     assert judged == len(indexes), f"{judged} of {len(indexes)} indexes judged"
 
 
@@ -37,8 +37,8 @@ def _files(partition_dirs: list[Path], suffix: str) -> list[Path]:
     return sorted(file for directory in partition_dirs for file in directory.glob(f"*.{suffix}"))
 
 
-def _assert_no_complaint(said: str) -> None:
-    lines = [line.strip() for line in said.splitlines()]
+def _assert_no_complaint(printed: str) -> None:
+    lines = [line.strip() for line in printed.splitlines()]
     complaints = [line for line in lines if not NO_COMPLAINT.fullmatch(line) and not _rightly_empty(line)]
     assert not complaints, "\n".join(["kafka-dump-log complains:", *complaints[:20]])
 

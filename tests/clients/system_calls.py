@@ -1,4 +1,4 @@
-"""What strace saw a process do."""
+"""The system calls of a process, as strace saw them."""
 
 import contextlib
 import fnmatch
@@ -21,7 +21,7 @@ class Calls:
         return {name for name, _, _ in self._calls}
 
     def bytes_by_call(self, names: tuple[str, ...]) -> dict[str, int]:
-        """What calls of these names answered, summed up: bytes, for calls that move bytes. Errors count nothing."""
+        """The sum of the results of calls by name: bytes, for calls that move bytes. Errors do not count."""
         moved: Counter[str] = Counter()
         for name, _, result in self._calls:
             if name in names and result.isdecimal():
@@ -58,7 +58,7 @@ def _wait_until_traced(pid: int, tracer: subprocess.Popen) -> None:
 
 
 def _is_traced(task: Path) -> bool:
-    """io_uring's kernel threads belong to the process but run no system calls; nobody can trace them."""
+    """io_uring's kernel threads belong to the process but run no system calls, so they cannot be traced."""
     try:
         if (task / "comm").read_text().startswith("iou-"):
             return True

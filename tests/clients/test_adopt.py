@@ -1,6 +1,6 @@
-"""There and back: Penstock serves the data directory of a real Kafka, and the same Kafka takes it back as it was.
+"""Penstock serves the data directory of a real Kafka, and the same Kafka takes it back unchanged.
 
-PENSTOCK_ADOPT_SECONDS says for how long it serves; `make adopt` gives it ten minutes.
+PENSTOCK_ADOPT_SECONDS sets how long Penstock serves. `make adopt` sets ten minutes.
 """
 
 import os

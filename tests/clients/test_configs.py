@@ -1,4 +1,4 @@
-"""Configurations as Apache Kafka's tools set and show them, and what producers hear that ask for transactions."""
+"""Configurations as Apache Kafka's tools set and show them, and the refusal of transactional producers."""
 
 import subprocess
 import time
@@ -10,7 +10,7 @@ import pytest
 import java_tools
 from clients import create_topic
 
-# Clients try again for a minute what might come right.
+# Clients retry for a minute after an error that may pass.
 AT_ONCE_S = 20
 
 

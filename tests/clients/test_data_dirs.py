@@ -1,4 +1,4 @@
-"""The same directory for both: Penstock serves what Apache Kafka wrote, Kafka's tool accepts what Penstock wrote."""
+"""One data directory for both: Penstock serves Apache Kafka's files, and Kafka's tool accepts Penstock's files."""
 
 import itertools
 import shutil
@@ -11,7 +11,7 @@ from records import assert_same
 from segment_files import segments, tear
 from sound_files import assert_kafka_accepts
 
-# Each codec by another client, so that each client's way to fill a batch is there.
+# Another client for each codec, so that the directory has batches of all clients.
 WRITER_OF = dict(zip(CODECS, itertools.cycle(WRITERS)))
 
 

@@ -1,4 +1,4 @@
-"""What stands in deploy/ fits the server: it runs under these filters, and the dashboard shows what it counts."""
+"""The files in deploy/ fit the server: it runs under their filters, and the dashboard shows its metrics."""
 
 import json
 import re
@@ -18,7 +18,7 @@ METRIC = re.compile(r"\bpenstock_\w+")
 
 
 def test_systemd_finds_nothing_to_complain_of_in_the_unit(tmp_path):
-    """It also asks whether the program is there, so the unit gets one that is."""
+    """systemd also checks that the program exists, so the unit gets one that does."""
     unit = tmp_path / "penstock.service"
     program = BINARY if BINARY.exists() else shutil.which("true")
     unit.write_text((DEPLOY / "penstock.service").read_text().replace("/usr/local/bin/penstock", str(program)))

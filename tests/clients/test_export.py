@@ -1,4 +1,4 @@
-"""`penstock export`: the script it prints gives a real Kafka every record, config and commit of a data directory."""
+"""`penstock export`: its script gives a real Kafka every record, config and commit of a data directory."""
 
 import shutil
 from contextlib import closing, contextmanager
@@ -25,7 +25,7 @@ def kafka_bin(tmp_path_factory) -> Path:
 
 
 class Script:
-    """What `penstock export` printed, for a Kafka with this data directory."""
+    """The output of `penstock export`, for a Kafka with this data directory."""
 
     def __init__(self, data_dir: Path, kafka_bin: Path, kafkas_dir: Path, *arguments):
         self.path = data_dir.with_suffix(".sh")
@@ -71,7 +71,7 @@ def test_a_fresh_kafka_takes_over_what_another_one_had_written(kafkas, start, ka
     groups = [*GROUPS, "it's \"quoted\", too"]
     held = all_of(server.address, groups)
     server.stop()
-    # Penstock shows what was aborted also to those who do not want it; a Kafka does not.
+    # Penstock serves aborted records also to consumers with read_committed; a Kafka does not.
     ours_alone = {place: of for place, of in held["read_committed"].items() if place[0] == "made-here"}
     held["read_committed"] = {**kafkas[1]["read_committed"], **ours_alone}
 

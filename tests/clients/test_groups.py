@@ -1,6 +1,6 @@
-"""Consumer groups: members share the partitions, and what a group has read it does not read again.
+"""Consumer groups: members share the partitions, and a group reads no record twice.
 
-A member that leaves, or makes room for another, commits what it has handed out: so a group of well-behaved members reads
+A member that leaves, or makes room for another, commits its offsets first. So a group of well-behaved members reads
 every record once.
 """
 
@@ -72,10 +72,10 @@ def test_the_console_consumer_goes_on_where_its_group_was(server, shared_values)
 def test_kafka_consumer_perf_test_reads_every_record(server, values):
     create_topic(server, "pulled", PARTITIONS)
     write_over_partitions(server, "pulled", values)
-    said = java_tools.consumer_perf(server.address, "pulled", len(values))
-    header, row = said.strip().splitlines()[-2:]
+    printed = java_tools.consumer_perf(server.address, "pulled", len(values))
+    header, row = printed.strip().splitlines()[-2:]
     measured = dict(zip(header.split(", "), row.split(", ")))
-    assert measured.get("data.consumed.in.nMsg") == str(len(values)), said
+    assert measured.get("data.consumed.in.nMsg") == str(len(values)), printed
 
 
 # --- sharing ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Apache Kafka's administration and producing tools do their work, and offsets are found by time."""
+"""Apache Kafka's administration and producing tools work with Penstock, and offsets are found by time."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""The bytes of an answer are the bytes of the file, and on the chain path no one but the kernel touches them."""
+"""The bytes of an answer are the bytes of the file, and on the chain path only the kernel touches them."""
 
 import pytest
 
@@ -13,7 +13,7 @@ ROUNDS = 8
 
 
 def fill(server, values) -> int:
-    """Some 18 MB of uncompressed records in segments of 4 MiB. Gives the log's end."""
+    """Writes some 18 MB of uncompressed records in segments of 4 MiB. Returns the log's end."""
     chosen = values[:20_000] * ROUNDS
     create_topic(server, TOPIC, segment_bytes=SEGMENT_BYTES)
     confluent_write(server.address, TOPIC, "none", chosen)

@@ -1,4 +1,4 @@
-//! A blocking client: one request at a time, each in a version the caller names or the newest.
+//! A blocking client: one request at a time, in the newest version or in one that the caller names.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,12 +23,12 @@ pub struct Client {
     correlation_id: i32,
 }
 
-/// What can happen to a request.
+/// The failure of a request.
 #[derive(Debug)]
 pub enum ClientError {
     /// The connection failed or was closed.
     Io(std::io::Error),
-    /// The answer cannot be read: always a fault of the server.
+    /// The answer cannot be decoded, which is always a fault of the server.
     Answer(DecodeError),
 }
 
@@ -50,8 +50,8 @@ impl std::fmt::Display for ClientError {
 impl std::error::Error for ClientError {}
 
 impl ClientError {
-    /// Panics unless this is a connection that failed or was closed. An answer that cannot be read
-    /// is the server's fault; so is none within the time-out.
+    /// Panics unless the connection failed or was closed. An answer that cannot be decoded is the
+    /// server's fault, and so is no answer within the time-out.
     pub fn assert_is_an_end(&self) {
         let ClientError::Io(error) = self else { panic!("{self}") };
         let is_timeout = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
@@ -63,7 +63,7 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// Nobody there.
+    /// The server cannot be reached.
     pub fn connect(address: SocketAddr) -> Result<Client, ClientError> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
@@ -72,15 +72,15 @@ impl Client {
     }
 
     /// Connects with a receive buffer of about this size, so that most of a large answer stays with
-    /// the server until it is read.
+    /// the server until the client reads it.
     ///
     /// # Errors
-    /// Nobody there.
+    /// The server cannot be reached.
     pub fn connect_narrow(address: SocketAddr, buffer_bytes: usize) -> Result<Client, ClientError> {
         use rustix::net::{AddressFamily, SocketType, sockopt};
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)
             .map_err(std::io::Error::from)?;
-        // Before connecting: the window is agreed upon then.
+        // Set before connecting, when the window is agreed upon.
         sockopt::set_socket_recv_buffer_size(&socket, buffer_bytes)
             .map_err(std::io::Error::from)?;
         rustix::net::connect(&socket, &address).map_err(std::io::Error::from)?;
@@ -89,10 +89,10 @@ impl Client {
         Ok(Client { stream, correlation_id: 0 })
     }
 
-    /// Ends the connection with a reset, whatever is on its way.
+    /// Ends the connection with a reset, even if bytes are on their way.
     ///
     /// # Errors
-    /// The socket cannot be told.
+    /// The socket option cannot be set.
     pub fn reset(self) -> Result<(), ClientError> {
         let linger = Some(Duration::ZERO);
         rustix::net::sockopt::set_socket_linger(&self.stream, linger)
@@ -100,7 +100,7 @@ impl Client {
         Ok(())
     }
 
-    /// The connection itself, for what the protocol does not foresee.
+    /// The connection itself, for bytes outside the protocol.
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
@@ -115,7 +115,7 @@ impl Client {
         Ok(self.correlation_id)
     }
 
-    /// A whole answer frame without its prefix.
+    /// Receives a whole answer frame without its prefix.
     ///
     /// # Errors
     /// The connection failed or was closed.
@@ -128,7 +128,7 @@ impl Client {
         Ok(answer.into())
     }
 
-    /// Asks in a given version.
+    /// Sends a request in a given version and returns its answer.
     ///
     /// # Errors
     /// The connection failed, or the answer cannot be read.
@@ -141,7 +141,7 @@ impl Client {
         Ok(response)
     }
 
-    /// Asks in the newest version.
+    /// Sends a request in the newest version and returns its answer.
     ///
     /// # Errors
     /// As [`Client::ask_in`].
@@ -149,7 +149,7 @@ impl Client {
         self.ask_in(request.api_key().supported().max_version, request)
     }
 
-    /// Creates a topic; it must not exist.
+    /// Creates a topic, which must not exist.
     ///
     /// # Errors
     /// As [`Client::ask_in`].
@@ -164,7 +164,7 @@ impl Client {
         Ok(())
     }
 
-    /// Asks for a topic and gives what is said of it.
+    /// Creates a topic and returns its part of the answer.
     ///
     /// # Errors
     /// As [`Client::ask_in`].
@@ -192,7 +192,7 @@ impl Client {
         Ok(response.topics[0].error_code)
     }
 
-    /// Asks that a topic be deleted and gives the answer.
+    /// Deletes a topic and returns the answer.
     ///
     /// # Errors
     /// As [`Client::ask_in`].
@@ -204,7 +204,7 @@ impl Client {
         Ok(response.responses[0].error_code)
     }
 
-    /// Asks for as many partitions of a topic and gives what is said of it.
+    /// Raises the partitions of a topic to `count` and returns its part of the answer.
     ///
     /// # Errors
     /// As [`Client::ask_in`].
@@ -218,7 +218,7 @@ impl Client {
         Ok(response.results[0].error_code)
     }
 
-    /// Produces batches to one partition and gives the partition's answer.
+    /// Produces batches to one partition and returns its part of the answer.
     ///
     /// # Errors
     /// As [`Client::ask_in`].
@@ -236,7 +236,7 @@ impl Client {
         Ok(response.responses.remove(0).partition_responses.remove(0))
     }
 
-    /// Fetches from one partition and gives the partition's answer.
+    /// Fetches from one partition and returns its part of the answer.
     ///
     /// # Errors
     /// As [`Client::ask_in`].
@@ -253,7 +253,7 @@ impl Client {
         Ok(response.responses.remove(0).partitions.remove(0))
     }
 
-    /// The offset that a timestamp (or -1 latest, -2 earliest, -3 largest timestamp) stands for.
+    /// The offset for a timestamp, or for -1 (latest), -2 (earliest), -3 (largest timestamp).
     ///
     /// # Errors
     /// As [`Client::ask_in`].
@@ -284,7 +284,7 @@ pub fn produce_request(topic: &str, partition: i32, acks: i16, batches: Bytes) -
     Request::Produce(ProduceRequest { acks, timeout_ms: 30_000, topic_data, ..Default::default() })
 }
 
-/// A fetch of one partition with a consumer's usual limits, that does not wait.
+/// A fetch of one partition with a consumer's usual limits, which does not wait.
 pub fn fetch_request(topic: &str, partition: i32, offset: i64) -> FetchRequest {
     let partition = FetchPartition {
         partition,

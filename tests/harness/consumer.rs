@@ -1,4 +1,4 @@
-//! A consumer that proves every byte it reads and writes down what it saw.
+//! A consumer that proves every byte it reads and notes it in the journal.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,16 +15,17 @@ use crate::{Client, ClientError, fetch_request};
 
 const MAX_WAIT_MS: i32 = 20;
 
-/// One consumer of some partitions; it reads on from run to run.
+/// One consumer of some partitions. It reads on from run to run.
 #[derive(Debug)]
 pub struct Consumer {
     topic: String,
-    /// Where it goes on, partition by partition.
+    /// The next offset of each partition.
     positions: Vec<i64>,
     journal: Arc<Journal>,
 }
 
-/// The records of a fetched partition from `offset` on, proved: CRCs, stamps, no gap.
+/// The records of a fetched partition from `offset` on, after a proof of their CRCs and stamps, and
+/// that there is no gap.
 pub fn proved(partition: &PartitionData, offset: i64) -> Vec<Found> {
     let records = records_from(&bytes_of(partition), offset);
     let proved = |(at, (offset, value)): (i64, (i64, Vec<u8>))| {
@@ -41,7 +42,7 @@ impl Consumer {
         Consumer { topic, positions, journal: Arc::clone(journal) }
     }
 
-    /// Reads until told to stop or the connection breaks.
+    /// Reads until stopped or until the connection breaks.
     pub fn run(&mut self, server: SocketAddr, stop: &AtomicBool) -> End {
         match self.try_run(server, stop) {
             Ok(end) => end,

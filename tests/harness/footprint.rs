@@ -1,14 +1,14 @@
-//! What a server process holds of the machine, and that it gives it back.
+//! The resources that a server process holds, and a check that it releases them.
 
 use std::time::{Duration, Instant};
 
 use crate::Penstock;
 
-/// What a load took must be back within this.
+/// Time within which the resources of a load must be released.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The allocator keeps some of what it was given.
+/// Memory that the allocator may keep.
 const MEMORY_SLACK_BYTES: u64 = 48 << 20;
-/// Threads that come and go by themselves: of the blocking pool, of the kernel.
+/// Threads that come and go by themselves, of the blocking pool and of the kernel.
 const THREADS_SLACK: usize = 6;
 
 /// Threads, descriptors, memory and pipes at one moment.
@@ -35,13 +35,13 @@ impl Footprint {
         }
     }
 
-    /// Waits until the server holds no more than this again; segments of its logs may be `segments`
-    /// more. Panics after ten seconds.
+    /// Waits until the server holds no more than this again. Its logs may have `segments` more
+    /// segments. Panics after ten seconds.
     pub fn assert_back(&self, server: &Penstock, segments: usize) {
         let started = Instant::now();
         loop {
             let now = Footprint::of(server);
-            // Idle pipes are kept, two descriptors each.
+            // Idle pipes are kept, with two descriptors each.
             let kept = 2 * server.metrics().expect("metrics").value("penstock_ring_pipes_open");
             let is_back = now.threads <= self.threads + THREADS_SLACK
                 && now.descriptors <= self.descriptors + kept as usize + segments

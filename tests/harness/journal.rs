@@ -1,8 +1,7 @@
-//! The acknowledgement journal: what was sent, what was acknowledged, what was seen, kept outside
-//! the server.
+//! The acknowledgement journal: records sent, acknowledged and read, kept outside the server.
 //!
-//! Producers and consumers note in it from their threads; it panics at the first note that
-//! contradicts an earlier one. The checker ([`crate::witness`]) holds a whole log against it.
+//! Producers and consumers write notes from their threads. The journal panics at the first note
+//! that contradicts an earlier one. The checker ([`crate::witness`]) compares a whole log with it.
 //!
 //! | invariant | where |
 //! |---|---|
@@ -19,7 +18,7 @@ use std::time::Duration;
 
 use crate::stamp::Stamped;
 
-/// Without an acknowledgement for so long, a load has stopped.
+/// A load without an acknowledgement for so long has stopped.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// The notes of one test about one topic.
@@ -29,7 +28,7 @@ pub struct Journal {
     grew: Condvar,
 }
 
-/// A record as it was found in a log.
+/// A record found in a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
     /// Where.
@@ -40,7 +39,7 @@ pub struct Found {
 
 #[derive(Debug, Default)]
 struct Notes {
-    /// By producer and sequence.
+    /// Records sent, by producer and sequence.
     sent: HashMap<(u64, u64), Sent>,
     partitions: HashMap<i32, PartitionNotes>,
     acknowledgements: usize,
@@ -49,20 +48,20 @@ struct Notes {
 #[derive(Debug)]
 struct Sent {
     record: Stamped,
-    /// How often it may be in the log.
+    /// How often the record may be in the log.
     copies_max: usize,
 }
 
 #[derive(Debug, Default)]
 struct PartitionNotes {
-    /// The record at each offset that was acknowledged or read, by its hash.
+    /// The hash of the record at each offset that was acknowledged or read.
     known: BTreeMap<i64, u64>,
-    /// No high watermark may be lower.
+    /// The lowest high watermark that may follow.
     floor: i64,
 }
 
 impl Journal {
-    /// Notes a send before it happens. An idempotent one may be repeated and adds no copy.
+    /// Notes a send before it happens. An idempotent send may be repeated and adds no copy.
     pub fn sends(&self, records: &[Stamped], is_idempotent: bool) {
         let mut notes = self.notes();
         for record in records {
@@ -94,12 +93,12 @@ impl Journal {
         notes.partition(partition).know(found.offset, &found.record);
     }
 
-    /// The least that a high watermark asked for from now on may be.
+    /// The lowest high watermark that a request from now on may return.
     pub fn floor(&self, partition: i32) -> i64 {
         self.notes().partition(partition).floor
     }
 
-    /// Notes a high watermark; `floor` is what [`Journal::floor`] said before it was asked for.
+    /// Notes a high watermark. `floor` is the result of [`Journal::floor`] before the request.
     pub fn saw_high_watermark(&self, partition: i32, floor: i64, high_watermark: i64) {
         assert!(high_watermark >= floor, "high watermark {high_watermark} after {floor}");
         let mut notes = self.notes();
@@ -112,7 +111,7 @@ impl Journal {
         self.notes().acknowledgements
     }
 
-    /// Waits until so many requests more are acknowledged.
+    /// Waits until so many more requests are acknowledged.
     pub fn wait_for_more(&self, acknowledgements: usize) {
         let mut notes = self.notes();
         let enough = notes.acknowledgements + acknowledgements;
@@ -123,7 +122,7 @@ impl Journal {
         }
     }
 
-    /// Holds a whole log against what was sent: only sent records, none too often.
+    /// Checks that a whole log has only sent records, and none too often.
     pub fn check_log(&self, partition: i32, log: &[Found]) {
         let notes = self.notes();
         let mut copies: HashMap<(u64, u64), usize> = HashMap::new();
@@ -140,8 +139,8 @@ impl Journal {
         }
     }
 
-    /// Offsets of records that were acknowledged or read and are not in the log. One whose offset
-    /// holds another record is a panic.
+    /// Offsets of records that were acknowledged or read and are missing from the log. Panics if
+    /// another record has such an offset.
     pub fn missing(&self, partition: i32, log: &[Found]) -> Vec<i64> {
         let at: HashMap<i64, u64> = log.iter().map(|f| (f.offset, f.record.hash)).collect();
         let mut notes = self.notes();
@@ -155,8 +154,8 @@ impl Journal {
         notes.partition(partition).known.iter().filter_map(is_missing).collect()
     }
 
-    /// Forgets records that a fault was allowed to take, so that `end` is the log's end: offsets
-    /// from there on are given out anew.
+    /// Forgets records that a fault was allowed to lose, so that `end` is the log's end. Offsets
+    /// from there on are assigned again.
     pub fn forget(&self, partition: i32, lost: &[i64], end: i64) {
         let mut notes = self.notes();
         let of_partition = notes.partition(partition);

@@ -1,7 +1,7 @@
-//! What the whole-system tests share: a real server process and a client that speaks the protocol.
+//! Shared by the whole-system tests: a real server process and a client that speaks the protocol.
 //!
-//! The server is the release binary that `make build` made (`PENSTOCK_BIN` names another), on a
-//! port of its own and a fresh directory. The client is blocking and does one request at a time.
+//! The server is the release binary of `make build` (`PENSTOCK_BIN` names another), on a port of
+//! its own and a fresh directory. The client is blocking and sends one request at a time.
 
 mod client;
 pub mod consumer;

@@ -1,4 +1,4 @@
-//! The load that faults come upon: four producers and two consumers of two partitions.
+//! The load during a fault: four producers and two consumers of two partitions.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,20 +18,20 @@ pub const TOPIC: &str = "acknowledged";
 pub const PARTITIONS: usize = 2;
 const CONSUMERS: usize = 2;
 
-/// acks, and whether the producer is idempotent.
+/// The acks of each producer, and whether it is idempotent.
 const PRODUCERS: [(i16, bool); 4] = [(1, false), (1, true), (-1, false), (-1, true)];
 
-/// Producers and consumers with one journal; they go on from one fault to the next.
+/// Producers and consumers with one journal. They go on from one fault to the next.
 #[derive(Debug, Default)]
 pub struct Load {
     producers: Vec<Producer>,
     consumers: Vec<Consumer>,
-    /// How often they were made.
+    /// How often new ones were made.
     generation: usize,
     journal: Arc<Journal>,
 }
 
-/// How a load ended.
+/// The ends of a load.
 #[derive(Debug)]
 pub struct Ended {
     /// The producers' ends.
@@ -41,7 +41,8 @@ pub struct Ended {
 }
 
 impl Load {
-    /// Creates the topic, with small segments so that faults meet rolls, and those who will use it.
+    /// Creates the topic, with small segments so that faults meet rolls, and its producers and
+    /// consumers.
     pub fn create(client: &mut Client, dice: &mut Dice) -> Load {
         let configs = [("segment.bytes", "262144")];
         client.create_topic(TOPIC, PARTITIONS as i32, &configs).expect("the topic is new");
@@ -50,7 +51,7 @@ impl Load {
         load
     }
 
-    /// New producers and consumers, for after a fault that took what the old ones rely on. The
+    /// Makes new producers and consumers after a fault that lost records the old ones rely on. The
     /// consumers read from these offsets on.
     pub fn renew_clients(&mut self, dice: &mut Dice, offsets: &[i64; PARTITIONS]) {
         let (journal, generation) = (&self.journal, self.generation);
@@ -64,22 +65,22 @@ impl Load {
         self.generation += 1;
     }
 
-    /// Leaves only the producers of the first partition.
+    /// Keeps only the producers of the first partition.
     pub fn keep_first_partition(&mut self) {
         self.producers.truncate(PRODUCERS.len() / PARTITIONS);
     }
 
-    /// What was sent and acknowledged.
+    /// The journal of records sent and acknowledged.
     pub fn journal(&self) -> &Journal {
         &self.journal
     }
 
-    /// Who can read the log in this data directory.
+    /// A witness that can read the log in this data directory.
     pub fn witness<'a>(&self, data_dir: &'a std::path::Path) -> Witness<'a> {
         Witness { data_dir, topic: TOPIC, partitions: PARTITIONS }
     }
 
-    /// Lets the producers alone run until each has ended by itself.
+    /// Runs only the producers, until each has ended by itself.
     pub fn until_producers_end(&mut self, server: SocketAddr) -> Vec<End> {
         let never = &AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -89,7 +90,8 @@ impl Load {
         })
     }
 
-    /// Lets the load run and `fault` come upon it; then stops those whom it did not end.
+    /// Runs the load and `fault` beside it. Then stops the producers and consumers that the fault
+    /// did not end.
     pub fn under(&mut self, server: SocketAddr, fault: impl FnOnce(&Journal)) -> Ended {
         let stop = AtomicBool::new(false);
         let (producers, consumers) = (&mut self.producers, &mut self.consumers);
@@ -111,7 +113,7 @@ fn join(clients: Vec<ScopedJoinHandle<'_, End>>) -> Vec<End> {
     clients.into_iter().map(|client| client.join().expect("no client panicked")).collect()
 }
 
-/// A fault that panics must not leave the load running: the scope would wait for it for ever.
+/// Stops the load also if a fault panics. Otherwise the scope would wait for it for ever.
 struct StopsWhenDropped<'a>(&'a AtomicBool);
 
 impl Drop for StopsWhenDropped<'_> {

@@ -1,7 +1,7 @@
-//! A memory limit of its own for a server under test: a cgroup, of version 2 where memory is
-//! counted there, else 1.
+//! A memory limit for a server under test: a cgroup, of version 2 where that counts memory, else of
+//! version 1.
 //!
-//! Needs root; a test that cannot have one says so and is over.
+//! It needs root. A test that cannot have one logs that and ends.
 //!
 //! ```text
 //!   v2   /sys/fs/cgroup/penstock-test-PID-N/          memory.max               memory.events: oom_kill
@@ -18,7 +18,7 @@ use crate::process::{binary, until};
 use crate::rounds::say;
 use crate::{Penstock, Start};
 
-/// A cgroup with a memory limit; removed when dropped.
+/// A cgroup with a memory limit. Dropping it removes the group.
 #[derive(Debug)]
 pub struct MemoryGroup {
     directory: PathBuf,
@@ -27,9 +27,9 @@ pub struct MemoryGroup {
 
 #[derive(Debug)]
 struct Version {
-    /// Where groups are made.
+    /// The parent of the groups.
     root: &'static str,
-    /// There only if this version counts memory.
+    /// A file that exists only if this version counts memory.
     mark: &'static str,
     limit: &'static str,
     kills: &'static str,
@@ -54,7 +54,7 @@ const VERSIONS: [Version; 2] = [
 ];
 
 impl MemoryGroup {
-    /// Makes one. `None`: this machine cannot, which was said.
+    /// Makes a group. `None`: the machine cannot, which is logged.
     pub fn make(limit_bytes: u64) -> Option<MemoryGroup> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
@@ -74,15 +74,15 @@ impl MemoryGroup {
         made
     }
 
-    /// Sets another limit.
+    /// Changes the limit.
     ///
     /// # Errors
-    /// More than that is in use and cannot be given up.
+    /// More memory than that is in use and cannot be reclaimed.
     pub fn limit_to(&self, limit_bytes: u64) -> std::io::Result<()> {
         std::fs::write(self.directory.join(self.version.limit), limit_bytes.to_string())
     }
 
-    /// Starts a server in it.
+    /// Starts a server in the group.
     ///
     /// # Errors
     /// As [`Start::start`].
@@ -94,7 +94,7 @@ impl MemoryGroup {
         Penstock::start(command)
     }
 
-    /// Processes that the kernel has killed since the limit was too small for them.
+    /// The count of processes that the kernel has killed for want of memory.
     ///
     /// # Errors
     /// The group cannot be read.
@@ -116,7 +116,7 @@ impl MemoryGroup {
 
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
-        // A process that has just ended leaves it a moment later.
+        // A process that has just ended leaves the group a moment later.
         let _ = until("the group is empty", || Ok(std::fs::remove_dir(&self.directory).ok()));
     }
 }

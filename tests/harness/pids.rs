@@ -1,7 +1,7 @@
 //! A limit of threads for a test's server: a cgroup of its own with the pids controller.
 //!
-//! RLIMIT_NPROC does not bind root, as whom these tests run. The controller is found by
-//! /proc/mounts, of either version; a test that cannot have one says so and is over.
+//! RLIMIT_NPROC does not bind root, and these tests run as root. /proc/mounts shows the controller,
+//! of either version. A test that cannot have one logs that and ends.
 //!
 //! ```text
 //!   sh: its id into cgroup.procs ──exec──► penstock     pids.max: max, or as many as there are
@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::process::until;
 use crate::rounds::say;
 
-/// A cgroup without a limit, until one is set; removed when dropped.
+/// A cgroup, at first without a limit. Dropping it removes the group.
 #[derive(Debug)]
 pub struct Pids(PathBuf);
 
 impl Pids {
-    /// Makes one. `None`: this machine cannot, which was said.
+    /// Makes a group. `None`: the machine cannot, which is logged.
     pub fn make() -> Option<Pids> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -52,23 +52,23 @@ impl Pids {
         command
     }
 
-    /// Threads of it now, kernel workers included.
+    /// Threads of the group now, kernel workers included.
     pub fn count(&self) -> usize {
         let text = std::fs::read_to_string(self.0.join("pids.current")).unwrap();
         text.trim().parse().unwrap()
     }
 
-    /// No more threads than these.
+    /// Limits the group to `threads`.
     pub fn limit(&self, threads: usize) {
         self.set(&threads.to_string()).unwrap();
     }
 
-    /// No more threads than there are.
+    /// Limits the group to the threads that it has.
     pub fn limit_to_present(&self) {
         self.limit(self.count());
     }
 
-    /// As many threads as anyone wants.
+    /// Lifts the limit.
     pub fn lift(&self) {
         self.set("max").unwrap();
     }
@@ -88,7 +88,7 @@ impl Drop for Pids {
     }
 }
 
-/// Where groups with the pids controller are made.
+/// The place of groups with the pids controller.
 fn hierarchy() -> std::io::Result<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/mounts")?;
     for mount in mounts.lines() {

@@ -1,4 +1,4 @@
-//! A server process: started, asked for its metrics, stopped or killed.
+//! A server process: starts it, reads its metrics, stops or kills it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 
 use crate::Client;
 
-/// A start or a stop that takes longer has failed.
+/// The longest start or stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How to start a server.
@@ -20,7 +20,7 @@ pub struct Start {
     arguments: Vec<String>,
 }
 
-/// A running server; killed when dropped.
+/// A running server. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Penstock {
     child: Child,
@@ -28,11 +28,11 @@ pub struct Penstock {
     metrics: SocketAddr,
 }
 
-/// What /metrics said at one moment.
+/// The text of /metrics at one moment.
 #[derive(Debug, Clone)]
 pub struct Metrics(String);
 
-/// A binary of the workspace, as `make build` leaves it.
+/// The path of a binary of the workspace, as built by `make build`.
 pub fn binary(name: &str) -> PathBuf {
     match std::env::var_os("PENSTOCK_BIN") {
         Some(server) => PathBuf::from(server).with_file_name(name),
@@ -41,35 +41,35 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 impl Start {
-    /// On this data directory, one worker, any port.
+    /// A start on this data directory, with one worker and any port.
     pub fn on(data_dir: &Path) -> Start {
         Start { data_dir: data_dir.to_owned(), arguments: Vec::new() }.with(&["--workers", "1"])
     }
 
-    /// With these arguments too; a flag given again replaces nothing, so give each once.
+    /// Adds arguments. Each flag may be given only once.
     pub fn with(mut self, arguments: &[&str]) -> Start {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
     }
 
-    /// With these settings too.
+    /// Adds settings.
     pub fn set(self, pairs: &[(&str, &str)]) -> Start {
         pairs
             .iter()
             .fold(self, |start, (key, value)| start.with(&["--set", &format!("{key}={value}")]))
     }
 
-    /// Starts it and waits until it listens.
+    /// Starts the server and waits until it listens.
     ///
     /// # Errors
-    /// It ends instead, or says nothing.
+    /// The server ends, or does not listen in time.
     pub fn start(&self) -> anyhow::Result<Penstock> {
         let mut command = Command::new(binary("penstock"));
         command.args(self.arguments());
         Penstock::start(command)
     }
 
-    /// Starts it with its log of this level (info, warn, …) in `lines`.
+    /// Starts the server with its log of this level (info, warn, …) in the file `lines`.
     ///
     /// # Errors
     /// As [`Start::start`], or the file cannot be made.
@@ -80,7 +80,7 @@ impl Start {
         Penstock::start(command)
     }
 
-    /// The server's command line, for those who start it in a way of their own.
+    /// The server's command line, for a test that starts it by another command.
     pub fn arguments(&self) -> Vec<String> {
         let data_dir = self.data_dir.display().to_string();
         let usual = [
@@ -92,7 +92,7 @@ impl Start {
             "--data-dir",
             &data_dir,
         ];
-        // Test machines are smaller than the disks the reserve is meant for.
+        // Test machines have smaller disks than those that the reserve is meant for.
         let reserve = ["--set", "disk.reserve.bytes=0", "--set", "disk.reserve.percent=0"];
         let usual = usual.into_iter().chain(reserve).map(str::to_owned);
         usual.chain(self.arguments.iter().cloned()).collect()
@@ -103,9 +103,9 @@ impl Penstock {
     /// Starts a command that becomes the server, and waits until it listens.
     ///
     /// # Errors
-    /// It ends instead, or says nothing.
+    /// The server ends, or does not listen in time.
     pub fn start(mut command: Command) -> anyhow::Result<Penstock> {
-        // Ours; a server would take them for settings that nobody knows.
+        // Variables of the tests, which a server would refuse as unknown settings.
         for own in ["PENSTOCK_SOAK", "PENSTOCK_SEED", "PENSTOCK_SEEDS", "PENSTOCK_BENCH"] {
             command.env_remove(own);
         }
@@ -135,17 +135,17 @@ impl Penstock {
         Ok(Penstock { child, address, metrics })
     }
 
-    /// Where clients connect.
+    /// The address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// A new client of it.
+    /// Connects a new client.
     ///
     /// # Errors
     /// It cannot be reached.
@@ -153,18 +153,18 @@ impl Penstock {
         Ok(Client::connect(self.address)?)
     }
 
-    /// Asks /metrics.
+    /// Reads /metrics.
     ///
     /// # Errors
-    /// It cannot be reached or answers no.
+    /// The server cannot be reached, or its answer is not 200.
     pub fn metrics(&self) -> anyhow::Result<Metrics> {
         Ok(Metrics(self.get("/metrics")?))
     }
 
-    /// What a watcher of /readyz gets, if it is a good answer.
+    /// The body of /readyz, if its answer is 200.
     ///
     /// # Errors
-    /// It cannot be reached or answers no.
+    /// The server cannot be reached, or its answer is not 200.
     pub fn readiness(&self) -> anyhow::Result<String> {
         let answer = self.get("/readyz")?;
         Ok(answer.split_once("\r\n\r\n").context("no body")?.1.to_owned())
@@ -182,10 +182,10 @@ impl Penstock {
         Ok(text)
     }
 
-    /// Asks /metrics again and again until it says so.
+    /// Reads /metrics again and again until `is_so` holds.
     ///
     /// # Errors
-    /// It does not for a minute, or cannot be reached.
+    /// It does not hold within a minute, or the server cannot be reached.
     pub fn until_metrics(
         &self,
         what: &str,
@@ -210,7 +210,7 @@ impl Penstock {
         self.status_bytes("VmRSS:")
     }
 
-    /// The most that was resident since [`Penstock::forget_peak`].
+    /// Peak of resident memory since [`Penstock::forget_peak`].
     ///
     /// # Errors
     /// It runs no more.
@@ -218,7 +218,7 @@ impl Penstock {
         self.status_bytes("VmHWM:")
     }
 
-    /// Makes what is resident now the peak (proc_pid_clear_refs(5)).
+    /// Resets the peak to the resident memory of now (proc_pid_clear_refs(5)).
     ///
     /// # Errors
     /// It runs no more.
@@ -238,21 +238,21 @@ impl Penstock {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL and waits until the process is gone.
     ///
     /// # Errors
-    /// It cannot be waited for.
+    /// The process cannot be waited for.
     pub fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// SIGSTOP, and waits until it does nothing any more: what its clients have heard from here on,
-    /// it had said before.
+    /// Sends SIGSTOP and waits until no thread runs. Answers that clients receive later were sent
+    /// before.
     ///
     /// # Errors
-    /// It is gone, or does not stop in time.
+    /// The process is gone, or does not stop in time.
     pub fn freeze(&self) -> anyhow::Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
@@ -260,8 +260,8 @@ impl Penstock {
             let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()))?;
             let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
                 let status = std::fs::read_to_string(task?.path().join("status"))?;
-                // Kernel workers of a ring are threads of the process, and do not stop; they answer
-                // nobody.
+                // Kernel workers of a ring are threads of the process and do not stop. They send no
+                // answers.
                 Ok(status.contains("State:\tT") || status.starts_with("Name:\tiou-"))
             };
             let stopped = tasks.map(is_stopped).collect::<std::io::Result<Vec<bool>>>()?;
@@ -269,10 +269,10 @@ impl Penstock {
         })
     }
 
-    /// SIGTERM, and waits for a clean end.
+    /// Sends SIGTERM and waits for a clean end.
     ///
     /// # Errors
-    /// It does not end in time, or not with exit code 0.
+    /// The process does not end in time, or its exit code is not 0.
     pub fn stop(mut self) -> anyhow::Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
@@ -292,17 +292,17 @@ impl Drop for Penstock {
 }
 
 impl Metrics {
-    /// The value of a series, labels as they stand in the text; none: 0.
+    /// The value of a series, with its labels as in the text. 0 if there is none.
     pub fn value(&self, series: &str) -> u64 {
         let mut lines = self.0.lines().filter_map(|line| line.strip_prefix(series));
         lines.find_map(|rest| rest.trim().parse::<f64>().ok()).unwrap_or(0.0) as u64
     }
 }
 
-/// Asks again and again until there is an answer.
+/// Calls `ask` again and again until it returns a value.
 ///
 /// # Errors
-/// There is none for a minute, or asking fails.
+/// There is no value within a minute, or a call fails.
 pub(crate) fn until<T>(
     what: &str,
     mut ask: impl FnMut() -> anyhow::Result<Option<T>>,

@@ -1,4 +1,4 @@
-//! A producer that writes down what it sends and what it is told, and goes on after a fault.
+//! A producer that notes its sends and their answers in the journal, and goes on after a fault.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::rounds::Dice;
 use crate::stamp::{STAMP_LEN, Stamp, Stamped};
 use crate::{Client, ClientError, produce_request};
 
-/// Requests on the way at once: Kafka's `max.in.flight.requests.per.connection`.
+/// Requests in flight at once: Kafka's `max.in.flight.requests.per.connection`.
 const IN_FLIGHT_MAX: usize = 5;
 const RECORDS_MAX: usize = 12;
 const VALUE_MAX_BYTES: usize = 1500;
@@ -23,7 +23,7 @@ const VALUE_MAX_BYTES: usize = 1500;
 /// The newest version without tagged fields.
 const VERSION: i16 = 7;
 
-/// One producer of one partition; its numbers go on from run to run.
+/// One producer of one partition. Its sequence numbers go on from run to run.
 #[derive(Debug)]
 pub struct Producer {
     topic: String,
@@ -31,21 +31,21 @@ pub struct Producer {
     acks: i16,
     number: u64,
     is_idempotent: bool,
-    /// Producer id and epoch, once the server gave them.
+    /// Producer id and epoch, once the server has assigned them.
     identity: Option<(i64, i16)>,
     next_sequence: u64,
-    /// Sent and not answered, oldest first.
+    /// Requests sent and not answered, oldest first.
     unanswered: VecDeque<Sent>,
     journal: Arc<Journal>,
     dice: Dice,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The connection broke.
     Broken,
-    /// It was told to stop; everything it had sent was answered.
+    /// The test stopped it, and all its requests were answered.
     Stopped,
     /// The server refused records.
     Refused(ErrorCode),
@@ -58,7 +58,7 @@ struct Sent {
 }
 
 impl Producer {
-    /// Producer `number` of a test, which no other has.
+    /// Makes producer `number`, which no other producer of the test has.
     pub fn new(
         journal: &Arc<Journal>,
         (topic, partition): (&str, i32),
@@ -79,9 +79,9 @@ impl Producer {
         }
     }
 
-    /// Produces until told to stop, refused, or the connection breaks. What an idempotent producer
-    /// got no answer for in the last run it sends again first; another one does not know and goes
-    /// on.
+    /// Produces until stopped or refused, or until the connection breaks. An idempotent producer
+    /// first sends again the requests of the last run that had no answer. Another producer goes on
+    /// without them.
     pub fn run(&mut self, server: SocketAddr, stop: &AtomicBool) -> End {
         match self.try_run(server, stop) {
             Ok(end) => end,
@@ -103,8 +103,8 @@ impl Producer {
         for sent in &self.unanswered {
             client.send(&sent.request, VERSION)?;
         }
-        // Every answer is awaited, also behind a refusal: the server may be writing those that are
-        // on their way.
+        // It waits for every answer, also after a refusal, because the server may be writing later
+        // requests.
         let (mut refusal, mut refused) = (None, 0);
         loop {
             while refusal.is_none()

@@ -1,11 +1,11 @@
-//! Batches to produce and records that were fetched.
+//! Batches to produce, and records of fetched bytes.
 
 use bytes::Bytes;
 use penstock_batch::{BatchBuilder, Batches, NewRecord, check_crc};
 use penstock_wire::Records;
 use penstock_wire::messages::PartitionData;
 
-/// One uncompressed batch with these values, all of one time.
+/// One uncompressed batch with these values, all with one timestamp.
 pub fn batch_at<V: AsRef<[u8]>>(timestamp_ms: i64, values: &[V]) -> Bytes {
     let mut builder = BatchBuilder::new();
     for value in values {
@@ -28,7 +28,7 @@ pub fn batch_of(len_bytes: usize) -> Bytes {
     batch(&[vec![b'x'; len_bytes]])
 }
 
-/// The bytes of a fetched partition.
+/// The record bytes of a fetched partition.
 pub fn bytes_of(partition: &PartitionData) -> Bytes {
     match &partition.records {
         Records::Bytes(bytes) => bytes.clone().unwrap_or_default(),
@@ -36,8 +36,8 @@ pub fn bytes_of(partition: &PartitionData) -> Bytes {
     }
 }
 
-/// Offset and value of every record in the whole batches of `bytes` from `from` on; a batch that is
-/// cut at the end is left out, as clients do. Every batch's CRC must hold.
+/// Offset and value of every record from `from` on in the whole batches of `bytes`. A cut batch at
+/// the end is left out, as clients do. Panics over a wrong CRC.
 pub fn records_from(bytes: &[u8], from: i64) -> Vec<(i64, Vec<u8>)> {
     let mut records = Vec::new();
     for batch in Batches::new(bytes) {

@@ -1,7 +1,8 @@
-//! How much of the fault tests runs, and the dice they throw.
+//! The number of rounds of the fault tests, and their random numbers.
 //!
-//! `make test` runs each test's small share; `PENSTOCK_SOAK=100` all rounds, another number that
-//! many percent of them. Every test prints its seed; `PENSTOCK_SEED` makes it throw the same again.
+//! `make test` runs a small share of each test. `PENSTOCK_SOAK=100` runs all rounds, another number
+//! that many percent of them. Every test prints its seed; `PENSTOCK_SEED` repeats its random
+//! numbers.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,7 +16,7 @@ pub fn rounds(few: usize, all: usize) -> usize {
     few.max(all * percent() / 100)
 }
 
-/// Whether this is a soak: bounds that a busy machine may miss hold only there.
+/// Whether this is a soak. Bounds that a busy machine may miss are checked only then.
 pub fn is_soak() -> bool {
     percent() > 0
 }
@@ -26,13 +27,13 @@ fn percent() -> usize {
     asked.expect("PENSTOCK_SOAK is a percentage of the rounds")
 }
 
-/// Says something about a test that passes, too: not captured, as what `println!` says would be.
+/// Prints a line about a test. Unlike that of `println!`, it is not captured if the test passes.
 pub fn say(words: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{words}");
 }
 
 impl Dice {
-    /// Dice for a test, whose seed is said.
+    /// The random numbers of a test. Prints the seed.
     pub fn of(test: &str) -> Dice {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_nanos());
         let asked = std::env::var("PENSTOCK_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -41,7 +42,7 @@ impl Dice {
         Dice(seed)
     }
 
-    /// Dice of their own for somebody else, who throws at other moments.
+    /// Separate random numbers for another thread, which draws at other moments.
     pub fn split(&mut self) -> Dice {
         Dice(self.throw())
     }

@@ -1,13 +1,12 @@
-//! A small disk for a server's directory, beside a file that is not the server's and takes the
-//! room: on each of the file systems that differ in what they refuse when they are full.
+//! A small disk with a server's directory and a foreign file that takes the room. It is made on
+//! each of the file systems that refuse different calls when they are full.
 //!
 //! ```text
 //!   <mount>/[room/]data        the server's
-//!                  foreign     takes what is free, without being written: fallocate(2)
+//!                  foreign     takes free room without writes: fallocate(2)
 //! ```
 //!
-//! With `BtrfsQuota` both are in a subvolume whose quota is what is full; statvfs(3) knows nothing
-//! of it.
+//! With `BtrfsQuota` both are in a subvolume whose quota is full, which statvfs(3) does not show.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -18,7 +17,7 @@ use crate::volume::{Mount, Volume, limit};
 
 const QUOTA_BYTES: u64 = 32 << 20;
 
-/// What a small disk is.
+/// The kinds of small disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {
     /// In memory.
@@ -33,7 +32,7 @@ pub enum FileSystem {
     BtrfsQuota,
 }
 
-/// A mounted one; unmounted when dropped.
+/// A mounted small disk. Dropping it unmounts the disk.
 #[derive(Debug)]
 pub struct SmallDisk {
     place: PathBuf,
@@ -47,7 +46,7 @@ enum Mounted {
 }
 
 impl FileSystem {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [FileSystem; 5] = [
         FileSystem::Tmpfs,
         FileSystem::Ext4,
@@ -56,7 +55,7 @@ impl FileSystem {
         FileSystem::BtrfsQuota,
     ];
 
-    /// The least that its tools make, with room to spare for its own books.
+    /// The least size that its tools make, with room to spare for metadata.
     fn len_bytes(self) -> u64 {
         match self {
             FileSystem::Tmpfs | FileSystem::Ext4 => 32 << 20,
@@ -68,7 +67,7 @@ impl FileSystem {
 }
 
 impl SmallDisk {
-    /// Mounts one in `dir`. `None`: this machine cannot, which was logged.
+    /// Mounts a small disk in `dir`. `None`: the machine cannot, which is logged.
     ///
     /// # Errors
     /// The machine could, but something failed.
@@ -103,18 +102,17 @@ impl SmallDisk {
         Ok(Some(SmallDisk { place, _mount: mounted }))
     }
 
-    /// Where a server may have its data directory.
+    /// The place for a server's data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.place.join("data")
     }
 
-    /// Takes all that is free, but for about `left_bytes`. What it takes comes back with
-    /// `give_back`.
+    /// Takes all free room but about `left_bytes`, until `give_back`.
     ///
     /// # Panics
-    /// The file system does not do as it should.
+    /// The file system fails.
     pub fn take(&self, left_bytes: u64) {
-        // Of what is over its quota nothing can be cut off: what is to be left is set aside before.
+        // A file over its quota cannot be truncated, so the room to be left is set aside before.
         let left = self.place.join("left");
         if left_bytes > 0 {
             fill(&File::create(&left).expect("there is room"), left_bytes);
@@ -122,8 +120,8 @@ impl SmallDisk {
         let file = File::options().create(true).append(true).open(self.place.join("foreign"));
         if let Ok(file) = file {
             fill(&file, u64::MAX);
-            // Btrfs gives what it has kept for changes under way back with the transaction, and may
-            // find room then.
+            // Btrfs releases room reserved for changes with the transaction, and may find more
+            // then.
             let _ = file.sync_all();
             fill(&file, u64::MAX);
         }
@@ -133,7 +131,7 @@ impl SmallDisk {
         }
     }
 
-    /// Ends what `take` has begun.
+    /// Frees the room that `take` has taken.
     ///
     /// # Panics
     /// The file cannot be unlinked.
@@ -142,10 +140,10 @@ impl SmallDisk {
         self.settle();
     }
 
-    /// Lowers the limit of one that has a quota below what is there.
+    /// Lowers the limit of a disk with a quota below its use.
     ///
     /// # Panics
-    /// It has none, or btrfs(8) fails.
+    /// The disk has no quota, or btrfs(8) fails.
     pub fn exceed_quota(&self) {
         limit::set(&self.place, 1 << 20).expect("a limit can be lowered");
     }
@@ -153,20 +151,19 @@ impl SmallDisk {
     /// Raises that limit again.
     ///
     /// # Panics
-    /// It has none, or btrfs(8) fails.
+    /// The disk has no quota, or btrfs(8) fails.
     pub fn restore_quota(&self) {
         limit::set(&self.place, QUOTA_BYTES).expect("a limit can be raised");
     }
 
-    /// Waits until what was unlinked is free again, which btrfs and XFS do behind the caller's
-    /// back.
+    /// Waits until the room of unlinked files is free, which btrfs and XFS do in the background.
     fn settle(&self) {
         let dir = File::open(&self.place).expect("the directory is there");
         rustix::fs::syncfs(&dir).expect("the file system is sound");
     }
 }
 
-/// Takes as much, or what there is.
+/// Takes so many bytes, or all there are.
 fn fill(file: &File, len_bytes: u64) {
     use rustix::fs::{FallocateFlags, fallocate};
     let mut at = file.metadata().map_or(0, |metadata| metadata.len());
@@ -177,7 +174,7 @@ fn fill(file: &File, len_bytes: u64) {
         }
     }
     if is_soak() && end == u64::MAX {
-        // What no whole page of is left.
+        // The rest that is smaller than a page.
         let _ = file.write_all_at(&[1; 4095], at);
     }
 }

@@ -1,8 +1,8 @@
-//! A record that says whose it is and proves its bytes.
+//! A record that names its sender and proves its bytes.
 //!
 //! ```text
 //!  0 ┌───────────┬──────────┬──────────┬──────┐ 28
-//!    │ partition │ producer │ sequence │ hash │ filler …      big-endian; the hash is of all the rest
+//!    │ partition │ producer │ sequence │ hash │ filler …      big-endian; the hash is over all other bytes
 //!    └─────4─────┴────8─────┴────8─────┴──8───┘
 //! ```
 
@@ -15,23 +15,23 @@ const HASH_AT: usize = 20;
 /// Length of a stamp: the shortest value.
 pub const STAMP_LEN: usize = 28;
 
-/// Who sent a record, and where to.
+/// The sender and the destination of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stamp {
-    /// The partition it was sent to.
+    /// The partition that it was sent to.
     pub partition: i32,
     /// The number of its producer, unique in a test.
     pub producer: u64,
-    /// Its number with that producer.
+    /// The number of the record, by its producer.
     pub sequence: u64,
 }
 
 /// A stamp and the hash of the whole value that bears it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamped {
-    /// Whose it is.
+    /// The stamp.
     pub stamp: Stamp,
-    /// Tells its bytes from any other record's.
+    /// The hash that distinguishes its bytes from any other record's.
     pub hash: u64,
 }
 
@@ -54,7 +54,7 @@ impl Stamp {
 }
 
 impl Stamped {
-    /// Reads a value. Panics when its hash is wrong: these are not the bytes that were sent.
+    /// Reads a value. Panics if its hash is wrong, because the bytes are not those that were sent.
     pub fn read(value: &[u8]) -> Stamped {
         assert!(value.len() >= STAMP_LEN, "{} bytes bear no stamp", value.len());
         let number = |at: usize| u64::from_be_bytes(value[at..at + 8].try_into().expect("8 bytes"));

@@ -1,9 +1,9 @@
-//! A file system of its own for a test: ext4 on a loop device, whose power can be cut and whose
-//! disk can shrink; or XFS or btrfs, for what those do otherwise.
+//! A file system for a test: ext4 on a loop device, whose power can be cut and whose disk can
+//! shrink, or XFS or btrfs, which behave differently.
 //!
-//! Needs root and loop devices; a test that cannot have one says so and is over. The programs are
+//! It needs root and loop devices. A test that cannot have one logs that and ends. The programs are
 //! those of util-linux, e2fsprogs, xfsprogs and btrfs-progs. The one ioctl(2) has no safe wrapper,
-//! and this workspace allows `unsafe` in one file only: perl, which every Debian has, does it.
+//! and this workspace allows `unsafe` in one file only, so perl makes it, which every Debian has.
 //!
 //! ```text
 //!   <dir>/volume.image ──losetup──► /dev/loopN ──mount──► <dir>/volume
@@ -17,12 +17,12 @@ use anyhow::{Context, bail};
 use crate::process::until;
 use crate::rounds::say;
 
-/// EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH: from now on nothing reaches the disk,
-/// neither what was written and not synced nor what the journal had not committed (KERNEL.md).
+/// EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH. From then on nothing reaches the disk,
+/// neither unsynced writes nor uncommitted transactions of the journal (KERNEL.md).
 const CUT_POWER: &str = r#"open(my $d, "<", $ARGV[0]) or die "open: $!";
     my $flags = pack("L", 2); ioctl($d, 0x8004587d, $flags) or die "ioctl: $!";"#;
 
-/// A file system on a loop device; unmounted when dropped.
+/// A file system on a loop device. Dropping it unmounts the file system.
 #[derive(Debug)]
 pub struct Volume {
     image: PathBuf,
@@ -30,7 +30,7 @@ pub struct Volume {
     mount: Mount,
 }
 
-/// A place where something is mounted; unmounted when dropped.
+/// A mount point. Dropping it unmounts the file system.
 #[derive(Debug)]
 pub struct Mount {
     point: PathBuf,
@@ -38,8 +38,8 @@ pub struct Mount {
 }
 
 impl Volume {
-    /// Makes one of `len_bytes`, sparse, in `dir`, with these ext4 features besides the usual ones
-    /// (`""`: no others). `None`: this machine cannot, which was said.
+    /// Makes an ext4 of `len_bytes`, sparse, in `dir`, with these features besides the usual ones
+    /// (`""`: no others). `None`: the machine cannot, which is logged.
     ///
     /// # Errors
     /// The machine could, but something failed.
@@ -48,7 +48,7 @@ impl Volume {
         Volume::make_by(dir, len_bytes, "ext4", &make)
     }
 
-    /// Makes one of another kind, `xfs` or `btrfs`. `None`: this machine cannot, which was said.
+    /// Makes an `xfs` or a `btrfs`. `None`: the machine cannot, which is logged.
     ///
     /// # Errors
     /// As [`Volume::make`].
@@ -89,39 +89,39 @@ impl Volume {
         }
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         &self.mount.point
     }
 
-    /// Mounts it; a journal is replayed. Errors of the disk are answered and not more.
+    /// Mounts the file system, which replays its journal. An error of the disk is returned and has
+    /// no other effect.
     ///
     /// # Errors
-    /// mount(8) says no.
+    /// mount(8) fails.
     pub fn mount(&mut self) -> anyhow::Result<()> {
         let options =
             if self.kind == "ext4" { "loop,noatime,errors=continue" } else { "loop,noatime" };
         self.mount.mount(&["-t", self.kind, "-o", options, path(&self.image)])
     }
 
-    /// Unmounts it, once nobody uses it any more.
+    /// Unmounts the file system, once it is no longer in use.
     ///
     /// # Errors
-    /// umount(8) says no.
+    /// umount(8) fails.
     pub fn unmount(&mut self) -> anyhow::Result<()> {
         self.mount.unmount()
     }
 
-    /// Cuts its power: what was not synced never reaches the disk. Whoever uses it gets errors.
+    /// Cuts the power: unsynced bytes never reach the disk, and every use returns an error.
     ///
     /// # Errors
-    /// The file system cannot.
+    /// The file system does not support it.
     pub fn cut_power(&self) -> anyhow::Result<()> {
         run("perl", ["-e", CUT_POWER, path(&self.mount.point)])
     }
 
-    /// Takes the end of its disk away: what lies there answers EIO from now on, once it is not
-    /// cached.
+    /// Takes the end of the disk away. Reads of uncached bytes there fail with EIO from then on.
     ///
     /// # Errors
     /// The image cannot be cut.
@@ -131,11 +131,11 @@ impl Volume {
 }
 
 impl Mount {
-    /// A tmpfs of `len_bytes` at `point`, which is made if it is not there. `None`: this machine
-    /// cannot, which was said.
+    /// Mounts a tmpfs of `len_bytes` at `point`, which is made if it does not exist. `None`: the
+    /// machine cannot, which is logged.
     ///
     /// # Errors
-    /// The place cannot be made.
+    /// The mount point cannot be made.
     pub fn tmpfs(point: &Path, len_bytes: u64) -> anyhow::Result<Option<Mount>> {
         let mut mount = Mount::at(point)?;
         let options = format!("size={len_bytes}");
@@ -148,11 +148,11 @@ impl Mount {
         }
     }
 
-    /// An overlayfs at `point`, which is made if it is not there; its directories are made beside
-    /// it. `None`: this machine cannot, which was said.
+    /// Mounts an overlayfs at `point`, which is made if it does not exist, with its directories
+    /// beside it. `None`: the machine cannot, which is logged.
     ///
     /// # Errors
-    /// A place cannot be made.
+    /// A directory cannot be made.
     pub fn overlay(point: &Path) -> anyhow::Result<Option<Mount>> {
         let mut mount = Mount::at(point)?;
         let [lower, upper, work] =
@@ -171,12 +171,12 @@ impl Mount {
         }
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         &self.point
     }
 
-    /// A directory above it has been renamed.
+    /// Notes that a directory above the mount point has been renamed.
     pub fn moved_to(&mut self, point: &Path) {
         self.point = point.to_owned();
     }
@@ -193,8 +193,8 @@ impl Mount {
     }
 
     fn unmount(&mut self) -> anyhow::Result<()> {
-        // What a ring of a killed process had in the kernel ends a moment after the process.
-        until("nobody uses the mount", || match run("umount", [path(&self.point)]) {
+        // Operations of a killed process's ring end a moment after the process.
+        until("the mount is not in use", || match run("umount", [path(&self.point)]) {
             Ok(()) => Ok(Some(())),
             Err(busy) if busy.to_string().contains("busy") => Ok(None),
             Err(error) => Err(error),
@@ -211,7 +211,7 @@ pub mod limit {
     /// Makes a subvolume whose use is counted.
     ///
     /// # Errors
-    /// btrfs(8) says no.
+    /// btrfs(8) fails.
     pub fn subvolume(mounted: &Path) -> anyhow::Result<PathBuf> {
         let made = mounted.join("limited");
         run("btrfs", ["quota", "enable", path(mounted)])?;
@@ -219,10 +219,10 @@ pub mod limit {
         Ok(made)
     }
 
-    /// Says how much it may take.
+    /// Sets the limit of the subvolume.
     ///
     /// # Errors
-    /// btrfs(8) says no.
+    /// btrfs(8) fails.
     pub fn set(subvolume: &Path, bytes: u64) -> anyhow::Result<()> {
         run("btrfs", ["qgroup", "limit", &bytes.to_string(), path(subvolume)])
     }
@@ -231,7 +231,8 @@ pub mod limit {
 impl Drop for Mount {
     fn drop(&mut self) {
         if self.is_mounted {
-            // Lazily: a test that panics may leave somebody who uses it for another moment.
+            // Unmounted lazily, because a test that panics may leave a process that uses it for a
+            // moment.
             let _ = run("umount", ["--lazy", path(&self.point)]);
         }
     }

@@ -1,4 +1,4 @@
-//! Reads a whole log, through the server and past it in the segment files, and holds it against a
+//! Reads a whole log, through the server and from the segment files, and compares it with a
 //! journal.
 
 use std::path::Path;
@@ -11,20 +11,20 @@ use crate::journal::{Found, Journal};
 use crate::records::{bytes_of, records_from};
 use crate::stamp::Stamped;
 
-/// Where a log is read from.
+/// The place of a log.
 #[derive(Debug, Clone, Copy)]
 pub struct Witness<'a> {
     /// The server's data directory.
     pub data_dir: &'a Path,
     /// The topic.
     pub topic: &'a str,
-    /// Its partitions: 0 to this.
+    /// The count of partitions.
     pub partitions: usize,
 }
 
 impl Witness<'_> {
-    /// Checks that both ways to read every partition agree, that they hold only what was sent, and
-    /// nothing that was acknowledged or read is missing. Nobody may be producing.
+    /// Checks of every partition that both ways to read it agree, that it has only sent records,
+    /// and that no record that was acknowledged or read is missing. No producer may run.
     pub fn check(&self, client: &mut Client, journal: &Journal) -> usize {
         for partition in 0..self.partitions as i32 {
             let served = self.served(client, partition);
@@ -33,7 +33,7 @@ impl Witness<'_> {
         self.check_served(client, journal)
     }
 
-    /// The same of what is served alone.
+    /// Checks the same of the served log only.
     pub fn check_served(&self, client: &mut Client, journal: &Journal) -> usize {
         let mut records = 0;
         for partition in 0..self.partitions as i32 {
@@ -41,14 +41,14 @@ impl Witness<'_> {
             journal.check_log(partition, &log);
             let missing = journal.missing(partition, &log);
             assert!(missing.is_empty(), "partition {partition} lost {}", ranges(&missing));
-            let end = client.offset_of(self.topic, partition, -1).expect("the log end is told");
+            let end = client.offset_of(self.topic, partition, -1).expect("the log end");
             journal.saw_high_watermark(partition, journal.floor(partition), end);
             records += log.len();
         }
         records
     }
 
-    /// The log as the server gives it, from its start to its end, without a gap.
+    /// Reads the log from the server, from its start to its end. Panics over a gap.
     pub fn served(&self, client: &mut Client, partition: i32) -> Vec<Found> {
         let (log, damaged) = self.sound(client, partition);
         assert!(damaged.is_empty(), "partition {partition} is damaged at {}", ranges(&damaged));
@@ -57,10 +57,11 @@ impl Witness<'_> {
         log
     }
 
-    /// What the server gives of a log, perhaps with gaps, and the offsets that it says are damaged.
+    /// Reads the log from the server, which may have gaps, and returns the offsets that it reports
+    /// as damaged.
     pub fn sound(&self, client: &mut Client, partition: i32) -> (Vec<Found>, Vec<i64>) {
-        let start = client.offset_of(self.topic, partition, -2).expect("the log start is told");
-        let end = client.offset_of(self.topic, partition, -1).expect("the log end is told");
+        let start = client.offset_of(self.topic, partition, -2).expect("the log start");
+        let end = client.offset_of(self.topic, partition, -1).expect("the log end");
         let (mut log, mut damaged) = (Vec::new(), Vec::new());
         let mut next = start;
         while next < end {
@@ -76,7 +77,7 @@ impl Witness<'_> {
             log.extend(
                 records.map(|(offset, value)| Found { offset, record: Stamped::read(&value) }),
             );
-            // Batches lead over offsets that a power cut has taken, some of them without a record.
+            // Batches span offsets that a power cut has lost, and some of them have no record.
             let last = Batches::new(&bytes).map_while(Result::ok).last();
             let read_to = last.map_or(next, |(header, _)| header.last_offset() + 1);
             assert!(read_to > next, "nothing at offset {next} of {end}");
@@ -85,7 +86,7 @@ impl Witness<'_> {
         (log, damaged)
     }
 
-    /// The log as its segment files hold it. Every batch must be whole and sound.
+    /// Reads the log from its segment files. Panics unless every batch is whole and sound.
     pub fn stored(&self, partition: i32) -> Vec<Found> {
         let dir = self.data_dir.join(format!("{}-{partition}", self.topic));
         let entries = std::fs::read_dir(dir).expect("the partition has a directory");
@@ -111,7 +112,7 @@ impl Witness<'_> {
     }
 }
 
-/// Ascending offsets in words: `3-7 9`.
+/// The text of ascending offsets: `3-7 9`.
 pub fn ranges(offsets: &[i64]) -> String {
     let runs = offsets.chunk_by(|one, next| one + 1 == *next);
     let words = runs.map(|run| match run {

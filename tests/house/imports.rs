@@ -4,8 +4,9 @@
 //!   src/a/b:  use crate::c::{D, e::F};   ──►  a/b imports c and c/e
 //! ```
 //!
-//! A module is named by its path below `src`, without `.rs`. What stands in tests does not count. A
-//! name that the crate's root re-exports counts as an import of the module it comes from.
+//! A module is named by its path below `src`, without `.rs`. Tests, and modules that exist for
+//! tests alone, do not count. A name that the crate's root re-exports counts as an import of the
+//! module it comes from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,6 +19,7 @@ pub(crate) type Imports = BTreeMap<String, BTreeSet<String>>;
 pub(crate) fn imports_of(src: &Path) -> Imports {
     let mut sources = BTreeMap::new();
     read(src, src, &mut sources);
+    remove_tests(&mut sources);
     let root = sources.get("lib").or(sources.get("main")).expect("a crate has a root").clone();
     let re_exports = re_exports(&root);
     let names: BTreeSet<String> = sources.keys().cloned().collect();
@@ -72,6 +74,28 @@ fn read(src: &Path, folder: &Path, sources: &mut BTreeMap<String, String>) {
             }
         }
     }
+}
+
+/// Takes out every module that is declared for tests alone, with all below it.
+fn remove_tests(sources: &mut BTreeMap<String, String>) {
+    let of = |(module, code): (&String, &String)| -> Vec<String> {
+        let folder = match &**module {
+            "lib" | "main" => String::new(),
+            _ => format!("{module}/"),
+        };
+        modules_of_tests(code).map(|name| format!("{folder}{name}")).collect()
+    };
+    let tests: Vec<String> = sources.iter().flat_map(of).collect();
+    let is_below = |module: &str, test: &str| {
+        module.strip_prefix(test).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    sources.retain(|module, _| !tests.iter().any(|test| is_below(module, test)));
+}
+
+/// What `#[cfg(test)] mod name;` declares.
+fn modules_of_tests(code: &str) -> impl Iterator<Item = &str> {
+    let declared = code.split("#[cfg(test)]\nmod ").skip(1);
+    declared.filter_map(|rest| rest.lines().next()?.strip_suffix(';'))
 }
 
 /// Without comments, and without the module of tests at the end.
@@ -198,6 +222,15 @@ fn paths_are_found_in_every_form() {
     assert_eq!(from("super::e").as_deref(), Some("x/e"));
     assert_eq!(from("super::super::I").as_deref(), Some("I"));
     assert_eq!(from("crate::a::c::D").as_deref(), Some("a/c/D"));
+}
+
+#[test]
+fn a_module_for_tests_alone_is_left_out_with_what_is_below_it() {
+    let sources = [("lib", "#[cfg(test)]\nmod a;\nmod ab;\n"), ("a", ""), ("a/b", ""), ("ab", "")];
+    let mut sources: BTreeMap<String, String> =
+        sources.map(|(module, code)| (module.to_owned(), code.to_owned())).into();
+    remove_tests(&mut sources);
+    assert_eq!(sources.into_keys().collect::<Vec<_>>(), ["ab", "lib"]);
 }
 
 #[test]

@@ -231,12 +231,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &["api", "field", "header", "reader", "sample", "schema", "writer"],
         "the macro of the messages names all that a field needs",
     ),
-    ("ring", &["epoll", "perform", "ring", "uring", "uring_calls"], "not yet cut"),
-    (
-        "ring",
-        &["config", "operations", "pins", "residency", "sight", "sys", "transfer"],
-        "not yet cut",
-    ),
 ];
 
 /// The rooms (folders) of crates: the crate, the room, and the rooms and root modules that it may
@@ -291,6 +285,26 @@ const ROOMS: &[(&str, &str, &[&str])] = &[
     ("storage", "find", &["segment", "units"]),
     ("storage", "segment", &["damage", "disk", "error", "units"]),
     ("storage", "checkpoint", &["disk", "error", "topic_name", "units"]),
+    (
+        "ring",
+        "transfer",
+        &["counters", "error", "file_range", "ring_config", "shortage", "sight", "sys"],
+    ),
+    (
+        "ring",
+        "uring",
+        &[
+            "counters",
+            "epoll",
+            "error",
+            "file_range",
+            "operations",
+            "ring_config",
+            "shortage",
+            "socket",
+            "sys",
+        ],
+    ),
 ];
 
 #[test]

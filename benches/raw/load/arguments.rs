@@ -8,34 +8,34 @@ use clap::{Parser, ValueEnum};
 
 use crate::protocol::{Batches, Protocol};
 
-/// Reads ranges of one file from a server and drops them, as cheaply as it can be done.
+/// Reads ranges of one file from a server and drops them, as cheaply as possible.
 #[derive(Debug, Parser)]
 pub(crate) struct Arguments {
     /// HOST:PORT
     #[arg(long)]
     pub(crate) server: SocketAddr,
 
-    /// What the server speaks
+    /// Protocol of the server
     #[arg(long, value_enum)]
     language: Language,
 
-    /// kafka: the topic; its partition 0 must be one segment
+    /// kafka: the topic, whose partition 0 must be one segment
     #[arg(long, default_value = "bench")]
     topic: String,
 
-    /// kafka: bytes of every batch
+    /// kafka: bytes of each batch
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..))]
     batch_bytes: u64,
 
-    /// kafka: records of every batch
+    /// kafka: records of each batch
     #[arg(long, default_value_t = 3)]
     batch_records: u64,
 
-    /// http: the file's path
+    /// http: path of the file
     #[arg(long, default_value = "/segment")]
     path: String,
 
-    /// Readers, each of its own share of --part
+    /// Readers, each with its own share of --part
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
 
@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 64 << 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) fetch_bytes: u32,
 
-    /// FROM..TO, bytes of the file that are read
+    /// Bytes of the file to read, FROM..TO
     #[arg(long, value_parser = part)]
     pub(crate) part: Range<u64>,
 
@@ -64,10 +64,10 @@ enum Language {
 }
 
 impl Arguments {
-    /// How to ask.
+    /// The dialect of the requests.
     ///
     /// # Errors
-    /// Kafka's batches and the ranges do not fit together.
+    /// The ranges are not whole batches.
     pub(crate) fn protocol(&self) -> anyhow::Result<Protocol> {
         Ok(match self.language {
             Language::Raw => Protocol::Raw,

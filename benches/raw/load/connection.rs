@@ -1,8 +1,8 @@
-//! One connection of the generator: asks for the next range, receives the head, drops the rest.
+//! One connection of the generator: requests the next range, receives the head, drops the rest.
 //!
-//! The first bytes of an answer are received as usual, the rest is dropped inside the kernel
-//! (MSG_TRUNC, tcp(7)): what the generator does not do is left for the server. It is the same for
-//! every protocol, so servers can be compared by it.
+//! The first bytes of an answer are received as usual, and the rest is dropped inside the kernel
+//! (MSG_TRUNC, tcp(7)), which leaves more of the processor to the server. All protocols are treated
+//! alike, so servers can be compared.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
@@ -14,12 +14,12 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use crate::protocol::{Protocol, Range};
 
-/// Received as usual: the head, and of small answers all.
+/// Bytes received as usual: the head, and all of a small answer.
 const HEAD_BYTES: usize = 8 << 10;
-/// Most that one call drops.
+/// The most bytes that one call drops.
 pub(crate) const DROP_AT_ONCE_BYTES: usize = 1 << 20;
 
-/// Walks a part of the file in equal steps, on and on.
+/// Walks a part of the file in equal steps, again and again.
 #[derive(Debug, Clone)]
 pub(crate) struct Cursor {
     pub(crate) start: u64,
@@ -27,27 +27,27 @@ pub(crate) struct Cursor {
     pub(crate) next: Range,
 }
 
-/// A reader of its own part.
+/// A reader with its own part of the file.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
     cursor: Cursor,
     request: BytesMut,
-    /// What is being received.
+    /// The answer being received.
     asked: Range,
-    /// When it was asked for.
+    /// When the range was requested.
     since: Instant,
     head: Box<[u8; HEAD_BYTES]>,
     received: usize,
-    /// `None`: the head is not complete.
+    /// Bytes left of the answer. `None`: the head is not complete.
     left: Option<u64>,
 }
 
 impl Cursor {
-    /// `count` walkers spread evenly over a part of the file; each goes round in its share.
+    /// `count` walkers spread evenly over a part of the file. Each goes round in its share.
     ///
     /// # Errors
-    /// The part is too small for them.
+    /// The part is too small.
     pub(crate) fn spread(
         part: std::ops::Range<u64>,
         len_bytes: u32,
@@ -55,7 +55,7 @@ impl Cursor {
     ) -> anyhow::Result<Vec<Cursor>> {
         let step = u64::from(len_bytes);
         let share = (part.end.saturating_sub(part.start)) / count as u64 / step * step;
-        // With more readers than ranges they share.
+        // With more readers than ranges, readers share a range.
         let places = (part.end.saturating_sub(part.start)) / step;
         ensure!(places > 0, "{len_bytes} bytes do not fit into {part:?}");
         let cursor = |index: u64| {
@@ -103,17 +103,17 @@ impl Connection {
         &self.stream
     }
 
-    /// When the current range was asked for.
+    /// When the current range was requested.
     pub(crate) fn since(&self) -> Instant {
         self.since
     }
 
-    /// The range that is, or was last, received.
+    /// The current or last range.
     pub(crate) fn asked(&self) -> Range {
         self.asked
     }
 
-    /// Asks for the next range. The socket is empty, so a request always fits.
+    /// Requests the next range. The send buffer is empty, so a request always fits.
     pub(crate) fn ask(&mut self, protocol: &Protocol, since: Instant) -> anyhow::Result<()> {
         self.asked = self.cursor.take();
         protocol.aim(&mut self.request, self.asked);
@@ -123,7 +123,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Receives what is there; whether that was the rest.
+    /// Receives the bytes that have come, and returns whether the answer is complete.
     pub(crate) fn receive(
         &mut self,
         protocol: &Protocol,
@@ -142,7 +142,7 @@ impl Connection {
         }
     }
 
-    /// Whether there may be more to receive now.
+    /// Whether more bytes may be ready now.
     fn receive_head(&mut self, protocol: &Protocol) -> anyhow::Result<bool> {
         let place = &mut self.head[self.received..];
         let room = place.len();
@@ -155,7 +155,7 @@ impl Connection {
         if let Some(head_len) = protocol.head_len(&self.head[..self.received], self.asked)? {
             let whole = head_len as u64 + u64::from(self.asked.len_bytes);
             let left = whole.checked_sub(self.received as u64);
-            self.left = Some(left.context("more bytes than the answer has")?);
+            self.left = Some(left.context("the server sent more bytes than the answer has")?);
         }
         Ok(received == room)
     }
@@ -168,7 +168,8 @@ impl Connection {
             other => other?.1,
         };
         ensure!(dropped > 0, "the server closed the connection in the middle of an answer");
-        self.left = Some(left.checked_sub(dropped as u64).context("more dropped than asked")?);
+        self.left =
+            Some(left.checked_sub(dropped as u64).context("more bytes dropped than requested")?);
         Ok(dropped == wanted)
     }
 }

@@ -1,11 +1,11 @@
-//! `penstock-raw-load`: the one generator that all servers of a comparison are measured with.
+//! `penstock-raw-load`: the generator that measures all servers of a comparison.
 //!
 //! ```text
 //! readers ── one thread, one epoll, closed loop ──▶ fetches/s, latency
 //! ```
 //!
-//! It speaks the raw server's language, Fetch 11, or HTTP, and does the same with every answer: see
-//! `connection`. For benches only; `penstock-load` is the generator for people.
+//! It speaks the raw server's protocol, Fetch 11, or HTTP, and treats every answer alike (see
+//! `connection`). It is for benches only; `penstock-load` is the generator for people.
 
 mod arguments;
 mod connection;

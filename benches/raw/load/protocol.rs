@@ -1,5 +1,4 @@
-//! The three languages of the generator: a request for a range, and what the head of its answer
-//! says.
+//! The three protocols of the generator: the request for a range, and the head of its answer.
 //!
 //! ```text
 //! raw     16 bytes                                → 16 bytes · range
@@ -7,10 +6,10 @@
 //! http    GET with a Range, keep-alive            → 206 and headers · range
 //! ```
 //!
-//! Pure: bytes in, bytes out. An answer is good only if it brings exactly what was asked for, so a
-//! range is named by its place in the file for all three. For Kafka that takes a partition of one
-//! segment whose batches all have one length and one number of records, as `penstock-load produce`
-//! writes it.
+//! Pure: bytes in, bytes out. An answer is good only if it has exactly the requested range, so all
+//! three name a range by its place in the file. For Kafka that needs a partition of one segment
+//! whose batches all have one length and one number of records, as `penstock-load produce` writes
+//! it.
 
 use anyhow::{Context, bail, ensure};
 use bytes::{Bytes, BytesMut};
@@ -20,10 +19,10 @@ use penstock_wire::messages::{FetchPartition, FetchRequest, FetchTopic};
 const RAW_HEAD_LEN: usize = 16;
 /// The last version whose answers end with the records.
 const FETCH_VERSION: i16 = 11;
-/// What stands behind fetch_offset in a request of one partition: log start offset, partition max
-/// bytes, number of forgotten topics, length of the rack.
+/// Bytes behind fetch_offset in a request of one partition: log start offset, partition max bytes,
+/// number of forgotten topics, length of the rack.
 const AFTER_FETCH_OFFSET: usize = 8 + 4 + 4 + 2;
-/// A head of more bytes is not one.
+/// The longest head.
 const HTTP_HEAD_MAX: usize = 4096;
 
 /// Bytes of the served file.
@@ -33,14 +32,14 @@ pub(crate) struct Range {
     pub(crate) len_bytes: u32,
 }
 
-/// How batches lie in the partition's only segment.
+/// The layout of batches in the partition's only segment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Batches {
     pub(crate) len_bytes: u64,
     pub(crate) records: u64,
 }
 
-/// How to ask.
+/// The dialect of the requests.
 #[derive(Debug)]
 pub(crate) enum Protocol {
     Raw,
@@ -71,8 +70,7 @@ impl Protocol {
         }
     }
 
-    /// Makes an earlier request of the same length one for another position; HTTP's length depends
-    /// on it.
+    /// Changes an earlier request to another position. An HTTP request may change its length.
     pub(crate) fn aim(&self, request: &mut BytesMut, range: Range) {
         match self {
             Protocol::Raw => request[..8].copy_from_slice(&range.position.to_le_bytes()),
@@ -85,10 +83,10 @@ impl Protocol {
         }
     }
 
-    /// How many bytes the head has that `received` begins with; `None`: it is not complete.
+    /// The length of the head at the start of `received`. `None`: the head is not complete.
     ///
     /// # Errors
-    /// The answer is not `range`, whole.
+    /// The answer is not the whole `range`.
     pub(crate) fn head_len(&self, received: &[u8], range: Range) -> anyhow::Result<Option<usize>> {
         match self {
             Protocol::Raw => raw_head(received, range),
@@ -154,7 +152,7 @@ fn http_head(received: &[u8], range: Range) -> anyhow::Result<Option<usize>> {
     }
     let length = lines.find_map(|line| line.strip_prefix("Content-Length: "));
     let length: u64 = length.context("no Content-Length")?.parse()?;
-    ensure!(length == u64::from(range.len_bytes), "{range:?} brought {length} bytes");
+    ensure!(length == u64::from(range.len_bytes), "the answer to {range:?} has {length} bytes");
     Ok(Some(end + 4))
 }
 

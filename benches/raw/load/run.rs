@@ -1,4 +1,5 @@
-//! The loop: who has an answer receives it and asks for the next, until the time is over.
+//! The loop: each reader with an answer receives it and requests the next range, until time is
+//! over.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,10 @@ use crate::protocol::Protocol;
 use crate::tally::Tally;
 
 const EVENTS_AT_ONCE: usize = 256;
-/// Without any answer it looks at the clock so often.
+/// Time between two looks at the clock while no answer comes.
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
-/// What a run found.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) tally: Tally,
@@ -34,10 +35,10 @@ struct Run {
     outcome: Outcome,
 }
 
-/// Connects, runs, and looks at what is left.
+/// Connects, runs, and returns the result.
 ///
 /// # Errors
-/// The server cannot be reached, closes a connection, or answers anything but the range asked for.
+/// The server cannot be reached, closes a connection, or answers anything but the requested range.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut run = Run::prepare(arguments)?;
     let started = Instant::now();

@@ -1,13 +1,13 @@
-//! What readers got within the measured time: how many, how much, how late.
+//! The fetches, bytes and latencies of all readers within the measured time.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-/// Longer than a run: ten minutes.
+/// The longest latency: ten minutes, longer than a run.
 const LONGEST_US: u64 = 600_000_000;
-/// More than a table shows.
+/// Digits of a latency, more than a table shows.
 const DIGITS: u8 = 3;
 
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 const REQUEST_LEN: usize = 16;
 
-/// What a peer asked for.
+/// A request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Request {
     position: u64,
@@ -18,13 +18,13 @@ struct Request {
 
 #[derive(Debug)]
 enum State {
-    /// So much of a request is here.
+    /// Bytes of a request received so far.
     Receiving(usize),
-    /// Header bytes sent, and the range that is still to go.
+    /// Header bytes sent, and the rest of the range.
     Sending { header_sent: usize, position: u64, left: u64 },
 }
 
-/// How a turn ended.
+/// The end of a turn.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     Waits,
@@ -39,7 +39,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Of a socket that does not block.
+    /// A connection of a non-blocking socket.
     pub(crate) fn new(stream: TcpStream) -> Connection {
         Connection { stream, request: [0; REQUEST_LEN], state: State::Receiving(0) }
     }
@@ -55,7 +55,7 @@ impl Connection {
         }
     }
 
-    /// Goes on until the socket has to be waited for: one request at most.
+    /// Works on at most one request, until the socket would block.
     pub(crate) fn turn(&mut self, file: &File, call_bytes: usize) -> Result<Turn, Errno> {
         let outcome = match self.state {
             State::Receiving(_) => self.receive(file, call_bytes),

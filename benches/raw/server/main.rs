@@ -1,12 +1,12 @@
-//! `penstock-raw-server`: epoll and sendfile without any protocol: what one thread of this machine
-//! can do.
+//! `penstock-raw-server`: epoll and sendfile without a protocol. It shows what one thread of the
+//! machine can do.
 //!
 //! ```text
 //! request   position u64 │ length u32 │ id u32          little-endian, 16 bytes
 //! answer    the request again          │ length bytes of the file from position on
 //! ```
 //!
-//! For benches only. It trusts its peers: a request beyond the end of the file closes the
+//! It is for benches only, and trusts its peers. A request beyond the end of the file closes the
 //! connection.
 
 mod connection;
@@ -32,7 +32,7 @@ struct Arguments {
     /// The file to serve
     file: PathBuf,
 
-    /// Where to listen; port 0 takes any. The address is printed
+    /// Address to listen on. Port 0 takes any free port. The address is printed
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 
@@ -40,7 +40,7 @@ struct Arguments {
     #[arg(long, default_value_t = 128 << 10, value_parser = clap::value_parser!(u64).range(1..))]
     call_bytes: u64,
 
-    /// SO_SNDBUF of every connection; 0: the kernel's own tuning
+    /// SO_SNDBUF of every connection. 0: the kernel tunes it
     #[arg(long, default_value_t = 256 << 10)]
     send_buffer_bytes: usize,
 }
@@ -61,7 +61,7 @@ struct Server {
     call_bytes: usize,
     send_buffer_bytes: usize,
     epoll: OwnedFd,
-    /// By the key that their events carry.
+    /// Connections by the key of their events.
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
 }
@@ -118,7 +118,7 @@ impl Server {
         Ok(())
     }
 
-    /// Lets a connection go on; one that ended in an earlier event of the same batch is skipped.
+    /// Lets a connection go on. One that ended in an earlier event of the same batch is skipped.
     fn turn(&mut self, key: usize) {
         let Some(connection) = &mut self.connections[key] else { return };
         let was_waiting_for = connection.waits_for();

@@ -1,7 +1,7 @@
-//! The arguments: what may be asked for, in which units, with which defaults.
+//! The arguments, with their units and defaults.
 //!
-//! Parsed by `command`. Everything here is also written into the JSON report, so that a result
-//! names the conditions it was measured under. Must never do I/O.
+//! Parsed by `command`. The JSON report includes all of them, so that a result names its
+//! conditions. Must never do I/O.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -10,28 +10,28 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 use serde::{Serialize, Serializer};
 
-/// How long a run lasts that does not end by itself.
+/// Duration of a run that does not end by itself.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
-/// What such a run leaves unmeasured at its beginning.
+/// Warm-up of such a run.
 const DEFAULT_WARM_UP: Duration = Duration::from_secs(1);
 
-/// What fits on the wire and in memory a few times.
+/// Sizes of a batch that fit on the wire, and in memory a few times.
 const BATCH_BYTES: RangeInclusive<u64> = 2 * MIN_BATCH_BYTES..=256 << 20;
-/// The shortest batch that is made: room for its header and a record's, and a little text.
+/// The shortest batch: its header, the header of a record, and a little text.
 pub(crate) const MIN_BATCH_BYTES: u64 = 128;
 
-/// Whom to load, and how long to wait for it.
+/// The server under load, and how long to wait for it.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct TargetArgs {
-    /// A server of the cluster; the leaders of the partitions are asked of it.
+    /// A server of the cluster, which names the leaders of the partitions.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) bootstrap_server: String,
 
-    /// The topic. `produce` creates it when it is missing.
+    /// The topic. `produce` creates it if it does not exist.
     #[arg(long)]
     pub(crate) topic: String,
 
-    /// How long to wait for an answer or a connection before the run counts as failed.
+    /// The longest wait for an answer or a connection. The run fails after it.
     #[arg(long, default_value = "30s", value_parser = duration)]
     #[serde(serialize_with = "seconds", rename = "timeout_s")]
     pub(crate) timeout: Duration,
@@ -53,7 +53,7 @@ pub(crate) struct OutputArgs {
     pub(crate) hdr: Option<PathBuf>,
 }
 
-/// What `produce` and `fetch` both take.
+/// The arguments that `produce` and `fetch` share.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct CommonArgs {
     #[command(flatten)]
@@ -64,28 +64,28 @@ pub(crate) struct CommonArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) connections: u32,
 
-    /// Threads that the connections are spread over.
+    /// Threads that share the connections.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) threads: u32,
 
     /// Requests per second of all connections together. Latency then counts from the moment a
-    /// request was meant to go out. 0: the next request follows the last answer.
+    /// request was due. 0: each request follows the answer before it.
     #[arg(long, default_value_t = 0.0, value_parser = rate)]
     pub(crate) rate: f64,
 
-    /// How long to go on, warm-up included. Default: 10 s, or until the work is done when it ends
+    /// Duration of the run, warm-up included. Default: 10 s, or until the work is done if it ends
     /// by itself (--total-bytes, --from earliest).
     #[arg(long, value_parser = duration)]
     #[serde(serialize_with = "maybe_seconds", rename = "duration_s")]
     pub(crate) duration: Option<Duration>,
 
-    /// What is left out of the measurement at the beginning. Default: 1 s, or 0 when the work ends
-    /// by itself.
+    /// Time at the start that is not measured. Default: a tenth of --duration, at most 1 s; 0 if
+    /// the work ends by itself.
     #[arg(long, value_parser = duration)]
     #[serde(serialize_with = "maybe_seconds", rename = "warm_up_s")]
     pub(crate) warm_up: Option<Duration>,
 
-    /// Seed of payloads and random positions: the same seed makes the same bytes.
+    /// Seed of payloads and random positions. The same seed makes the same bytes.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 
@@ -100,15 +100,15 @@ pub(crate) struct ProduceArgs {
     #[serde(flatten)]
     pub(crate) common: CommonArgs,
 
-    /// Partitions of the topic if it has to be created.
+    /// Partitions of a topic that has to be created.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=10_000))]
     pub(crate) partitions: i32,
 
-    /// Value of one record. Text that compresses about as logs do.
+    /// Size of a record's value, text that compresses about as well as logs do.
     #[arg(long, default_value = "1KiB", value_parser = size)]
     pub(crate) record_bytes: u64,
 
-    /// One batch before compression, header included; one batch a request.
+    /// Size of a batch before compression, header included. A request carries one batch.
     #[arg(long, default_value = "64KiB", value_parser = size)]
     pub(crate) batch_bytes: u64,
 
@@ -116,13 +116,13 @@ pub(crate) struct ProduceArgs {
     #[arg(long, value_enum, default_value_t = Codec::None)]
     pub(crate) codec: Codec,
 
-    /// Who must have a batch before it is acknowledged. With 0 there is no answer: latency is then
-    /// the time until the kernel has taken the request.
+    /// Replicas that must have a batch before it is acknowledged. With 0 there is no answer, and
+    /// latency is the time until the kernel has taken the request.
     #[arg(long, value_enum, default_value_t = Acks::Leader)]
     pub(crate) acks: Acks,
 
-    /// Stop after exactly so many bytes of batches before compression; the last ones are shorter to
-    /// meet the number.
+    /// Stop after exactly this many bytes of batches before compression. The last batches are
+    /// shorter to meet the number.
     #[arg(long, value_parser = size)]
     pub(crate) total_bytes: Option<u64>,
 }
@@ -133,29 +133,28 @@ pub(crate) struct FetchArgs {
     #[serde(flatten)]
     pub(crate) common: CommonArgs,
 
-    /// Where to read.
+    /// Order of the fetches.
     #[arg(long, value_enum, default_value_t = ReadFrom::Sequential)]
     pub(crate) from: ReadFrom,
 
-    /// Most that one answer may bring.
+    /// Most bytes of one answer.
     #[arg(long, default_value = "50MiB", value_parser = size_i32)]
     pub(crate) max_bytes: i32,
 
-    /// Most that one answer may bring of one partition. A request asks for one partition.
+    /// Most bytes of one partition in an answer. A request asks for one partition.
     #[arg(long, default_value = "1MiB", value_parser = size_i32)]
     pub(crate) partition_max_bytes: i32,
 
-    /// Least that the server should wait for before it answers.
+    /// Bytes that the server should wait for before it answers.
     #[arg(long, default_value = "1", value_parser = size_i32)]
     pub(crate) min_bytes: i32,
 
-    /// Longest that the server should wait for it, in milliseconds.
+    /// Longest time that the server should wait for them, in milliseconds.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(i32).range(0..))]
     pub(crate) max_wait_ms: i32,
 
-    /// Do not check batches (CRC-32C) and offsets (no gap; compacted topics have some). Record
-    /// bytes are then dropped in the kernel where possible, which leaves more of the processor to
-    /// the server.
+    /// Check neither batches (CRC-32C) nor offsets (gaps, which compacted topics have). The kernel
+    /// then drops record bytes where it can, which leaves more of the processor to the server.
     #[arg(long = "no-verify", action = ArgAction::SetFalse)]
     pub(crate) verify: bool,
 }
@@ -174,7 +173,7 @@ pub(crate) enum Codec {
 /// Acknowledgement, numbered as in a produce request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 pub(crate) enum Acks {
-    /// Nobody: no answer is sent
+    /// None: the server sends no answer
     #[value(name = "0")]
     #[serde(rename = "0")]
     None = 0,
@@ -188,16 +187,17 @@ pub(crate) enum Acks {
     All = -1,
 }
 
-/// The order in which a fetch run reads.
+/// The order of a fetch run's offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ReadFrom {
-    /// Everything there is at the beginning, once; readers of one partition share it. Then the run
-    /// ends
+    /// Each record that exists at the start, once; readers of one partition share them. Then the
+    /// run ends
     Earliest,
-    /// On and on, from the end back to the start; readers of one partition begin spread over it
+    /// Offset after offset, and from the end back to the start; readers of one partition start
+    /// spread over it
     Sequential,
-    /// Every fetch at an offset drawn from the seed
+    /// Each fetch at an offset drawn from the seed
     Random,
 }
 
@@ -214,10 +214,10 @@ impl From<Codec> for penstock_batch::Codec {
 }
 
 impl ProduceArgs {
-    /// When the run is measured and ends; it has no time limit when --total-bytes ends it.
+    /// When the run is measured and when it ends. It has no time limit if --total-bytes ends it.
     ///
     /// # Errors
-    /// Values that contradict each other, in words for the person who gave them.
+    /// Values that contradict each other, with a message for the user.
     pub(crate) fn check(&self) -> Result<Span, String> {
         let Self { record_bytes, batch_bytes, .. } = *self;
         if !BATCH_BYTES.contains(&batch_bytes) {
@@ -229,30 +229,30 @@ impl ProduceArgs {
         }
         if record_bytes.saturating_add(MIN_BATCH_BYTES) > batch_bytes {
             return Err(format!(
-                "--record-bytes {record_bytes} and a batch's {MIN_BATCH_BYTES} more do not fit into \
+                "--record-bytes {record_bytes} and {MIN_BATCH_BYTES} bytes of headers do not fit into \
                  --batch-bytes {batch_bytes}"
             ));
         }
         match self.total_bytes {
-            Some(total) if total < MIN_BATCH_BYTES => {
-                Err(format!("--total-bytes {total} is less than one batch ({MIN_BATCH_BYTES})"))
-            }
+            Some(total) if total < MIN_BATCH_BYTES => Err(format!(
+                "--total-bytes {total} is less than the shortest batch ({MIN_BATCH_BYTES})"
+            )),
             total => Span::of(&self.common, total.is_some()),
         }
     }
 }
 
 impl FetchArgs {
-    /// When the run is measured and ends; it has no time limit when --from earliest ends it.
+    /// When the run is measured and when it ends. It has no time limit if --from earliest ends it.
     ///
     /// # Errors
-    /// Values that contradict each other, in words for the person who gave them.
+    /// Values that contradict each other, with a message for the user.
     pub(crate) fn check(&self) -> Result<Span, String> {
         let max_wait = Duration::from_millis(self.max_wait_ms as u64);
         let timeout = self.common.target.timeout;
         if max_wait >= timeout {
             return Err(format!(
-                "--max-wait-ms {} would be taken for no answer: it must be below --timeout {timeout:?}",
+                "--max-wait-ms {} must be below --timeout {timeout:?}, which would end the run first",
                 self.max_wait_ms
             ));
         }
@@ -276,7 +276,7 @@ impl Span {
             false => (DEFAULT_WARM_UP, Some(DEFAULT_DURATION)),
         };
         let duration = common.duration.or(duration);
-        // A short run keeps its proportions rather than being all warm-up.
+        // The warm-up of a short run shrinks with it.
         let warm_up = duration.map_or(warm_up, |whole| warm_up.min(whole / 10));
         let warm_up = common.warm_up.unwrap_or(warm_up);
         match duration {

@@ -1,7 +1,7 @@
-//! One connection to one server: sends a request, gets its answer. One at a time.
+//! One connection to one server: sends a request and receives its answer, one at a time.
 //!
-//! Used by the workloads and by `topic`. The buffer that answers are received into is used again
-//! as soon as the answer before is dropped. Must never believe a length before its bytes came.
+//! Used by the workloads and by `topic`. The receive buffer is used again as soon as the answer
+//! before is dropped. Must never trust a length before its bytes have come.
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -11,20 +11,21 @@ use penstock_wire::{ApiKey, ErrorCode, Request, Response, decode_response, negot
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What servers know us by.
+/// The client id in requests.
 const CLIENT_ID: &str = "penstock-load";
-/// Largest answer we take: Kafka's own limit of a fetch and some.
+/// The largest answer accepted: Kafka's limit of a fetch and some more.
 pub(crate) const MAX_FRAME_BYTES: u32 = 256 << 20;
-/// Room made at first; beyond it the buffer grows with what has come.
+/// Bytes reserved at first. Beyond them the buffer grows with the bytes that have come.
 const GROW_BYTES: usize = 64 << 10;
 
-/// A connection that knows which versions its server speaks.
+/// A connection that knows the versions of its server.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
-    /// Bytes received and not yet taken.
+    /// Bytes received and not yet consumed.
     pub(crate) received: BytesMut,
-    /// The longest frame that has really come: so much room may be made before the next comes.
+    /// The longest frame that has come, which is how much may be reserved before the next one
+    /// comes.
     longest_frame: usize,
     address: String,
     versions: Vec<ApiVersion>,
@@ -32,10 +33,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects to `HOST:PORT` and asks which versions there are.
+    /// Connects to `HOST:PORT` and asks for the server's versions.
     ///
     /// # Errors
-    /// Not reachable, or not a server of Kafka's protocol.
+    /// The server is not reachable, or does not speak Kafka's protocol.
     pub(crate) async fn open(address: &str) -> Result<Connection> {
         let stream = TcpStream::connect(address)
             .await
@@ -49,7 +50,10 @@ impl Connection {
             versions: Vec::new(),
             last_correlation_id: 0,
         };
-        connection.ask_versions().await.with_context(|| format!("{address} is no Kafka server"))?;
+        connection
+            .ask_versions()
+            .await
+            .with_context(|| format!("{address} does not speak Kafka's protocol"))?;
         Ok(connection)
     }
 
@@ -58,7 +62,7 @@ impl Connection {
             client_software_name: CLIENT_ID.into(),
             client_software_version: env!("CARGO_PKG_VERSION").into(),
         });
-        // A server that is older than version 3 says so in version 0; all know that one.
+        // A server that does not know version 3 answers in version 0, which all know.
         for version in [3, 0] {
             match self.call_in(version, &request).await? {
                 Response::ApiVersions(answer) if answer.error_code.is_none() => {
@@ -70,19 +74,19 @@ impl Connection {
                 other => bail!("unexpected answer to ApiVersions: {other:?}"),
             }
         }
-        bail!("it refuses ApiVersions in version 0")
+        bail!("ApiVersions is refused in version 0")
     }
 
     /// The highest version of `key` that both sides speak.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no common version.
     pub(crate) fn version(&self, key: ApiKey) -> Result<i16> {
         let theirs = self.versions.iter().find(|api| api.api_key == key as i16);
         theirs.and_then(|api| negotiate(key, api.min_version, api.max_version)).with_context(|| {
             match theirs {
                 Some(ApiVersion { min_version, max_version, .. }) => format!(
-                    "{} speaks {key:?} {min_version}-{max_version}, we do not",
+                    "{} speaks {key:?} {min_version}-{max_version}, none of which this program speaks",
                     self.address
                 ),
                 None => format!("{} does not speak {key:?}", self.address),
@@ -93,8 +97,8 @@ impl Connection {
     /// Sends `request` and waits for its answer.
     ///
     /// # Errors
-    /// The connection broke, or the answer is not one. Afterwards, and when the future is dropped
-    /// before it is ready, the connection is of no more use.
+    /// The connection broke, or the answer cannot be decoded. The connection is then of no more
+    /// use, nor is it after the future was dropped early.
     pub(crate) async fn call(&mut self, request: &Request) -> Result<Response> {
         self.call_in(self.version(request.api_key())?, request).await
     }
@@ -106,7 +110,7 @@ impl Connection {
         decode(key, version, correlation_id, frame)
     }
 
-    /// Sends `request` and says by which number its answer will be known.
+    /// Sends `request` and returns the correlation id of its answer.
     ///
     /// # Errors
     /// The connection broke.
@@ -118,7 +122,7 @@ impl Connection {
         Ok(self.last_correlation_id)
     }
 
-    /// The next frame, without its length.
+    /// Receives the next frame, without its length prefix.
     pub(crate) async fn receive(&mut self) -> Result<Bytes> {
         loop {
             let length = frame::length(&self.received, MAX_FRAME_BYTES)?;
@@ -145,13 +149,13 @@ impl Connection {
         Ok(())
     }
 
-    /// How much room may be made whatever a length prefix claims.
+    /// The most bytes to reserve, whatever a length prefix claims.
     fn room_bytes(&self) -> usize {
         GROW_BYTES.max(self.longest_frame).max(self.received.len())
     }
 }
 
-/// Decodes an answer and checks that it is the one that was waited for.
+/// Decodes an answer and checks its correlation id.
 pub(crate) fn decode(
     key: ApiKey,
     version: i16,
@@ -164,7 +168,7 @@ pub(crate) fn decode(
     Ok(response)
 }
 
-/// The one partition that was asked for.
+/// The one partition of a fetch answer.
 pub(crate) fn only_partition(response: Response, partition: i32) -> Result<PartitionData> {
     let Response::Fetch(FetchResponse { error_code, responses, .. }) = response else {
         bail!("no answer to Fetch");
@@ -173,6 +177,6 @@ pub(crate) fn only_partition(response: Response, partition: i32) -> Result<Parti
     let data = responses.into_iter().flat_map(|topic| topic.partitions).next();
     let data = data.context("an answer to Fetch without a partition")?;
     let answered = data.partition_index;
-    ensure!(answered == partition, "partition {partition} asked, {answered} answered");
+    ensure!(answered == partition, "partition {partition} was requested, {answered} answered");
     Ok(data)
 }

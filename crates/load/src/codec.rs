@@ -1,7 +1,8 @@
-//! Compression in the framings that Kafka's clients read: gzip and zstd as they are, snappy in
+//! Compression in the framings that Kafka's clients read: gzip and zstd unchanged, snappy in
 //! xerial's blocks, lz4 as frames of independent blocks.
 //!
-//! Used by `payload`. Verification needs no codec: a batch's CRC is over the compressed bytes.
+//! Used by `payload`. Verification needs no codec, because a batch's CRC covers the compressed
+//! bytes.
 
 use std::io::{self, Write};
 
@@ -9,17 +10,17 @@ use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
 use crate::cli::Codec;
 
-/// What xerial's snappy streams begin with: a magic, its version and the lowest compatible one.
+/// The header of xerial's snappy streams: a magic, the version and the lowest compatible version.
 const XERIAL_HEADER: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 /// Input bytes of one xerial block, as in the Java library.
 const XERIAL_BLOCK_BYTES: usize = 32 << 10;
-/// zstd's own default level, which Kafka's clients use too.
+/// zstd's default level, which Kafka's clients use, too.
 const ZSTD_LEVEL: i32 = 3;
 
 /// Compresses the records of one batch and appends them to `out`.
 ///
 /// # Errors
-/// Only what a codec's library reports.
+/// Only those of the codec's library.
 pub(crate) fn compress(codec: Codec, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     match codec {
         Codec::None => out.extend(plain),
@@ -65,7 +66,7 @@ pub(crate) mod tests {
     pub(crate) const ALL: [Codec; 5] =
         [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
-    /// The way back, written against each format's description rather than `compress`.
+    /// Decompression, written against each format's description rather than `compress`.
     pub(crate) fn decompress(codec: Codec, packed: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
         match codec {

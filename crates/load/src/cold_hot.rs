@@ -1,5 +1,5 @@
-//! The cold-hot workload: what becomes of those who read cached records when others scan uncached
-//! ones? One run shows it, because both kinds of phase are in it, in turn.
+//! The cold-hot workload: measures readers of cached records, alone and while others scan uncached
+//! ones. One run has both kinds of phase in turn, so that they can be compared.
 //!
 //! ```text
 //! start     every hot record read once; cold files written back and evicted
@@ -10,9 +10,9 @@
 //! round 2   ...
 //! ```
 //!
-//! Called by `main`. `args` says what is wanted, `part` who reads what, `files` is the page cache,
-//! `scan` the cold readers, `report` and `chart` what is made of it. Hot readers are those of
-//! `fetch`.
+//! Called by `main`. `args` has the parameters, `part` divides the offsets, `files` evicts pages
+//! and looks at the page cache, `scan` has the cold readers, `report` and `chart` show the result.
+//! The hot readers are those of `fetch`.
 
 mod args;
 mod chart;
@@ -38,10 +38,10 @@ use crate::fetch::Fetch;
 use crate::run::{self, Outcome, Plan};
 use crate::topic::Topic;
 
-/// Runs all phases; fewer when one fails or a signal ends the run, which the report then says.
+/// Runs all phases. A failed phase or a signal ends the run early, which the report shows.
 ///
 /// # Errors
-/// No phase could begin: topics, files or the warming of the hot part.
+/// No phase could start, because of the topics, the files or the warming of the hot part.
 pub(crate) async fn run(args: &ColdHotArgs) -> Result<Report> {
     let bench = Bench::prepare(args).await?;
     let interrupted = watch_signals();
@@ -57,8 +57,7 @@ pub(crate) async fn run(args: &ColdHotArgs) -> Result<Report> {
     Report::new(args, phases, interrupted.load(Relaxed))
 }
 
-/// Set once SIGINT or SIGTERM has come, also between the phases. A phase ends at a signal by
-/// itself.
+/// Watches for SIGINT and SIGTERM, also between the phases. A phase ends at a signal by itself.
 fn watch_signals() -> Arc<AtomicBool> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
@@ -69,7 +68,7 @@ fn watch_signals() -> Arc<AtomicBool> {
     interrupted
 }
 
-/// Everything the phases have in common.
+/// The state that the phases share.
 struct Bench<'a> {
     args: &'a ColdHotArgs,
     parts: Parts,
@@ -99,12 +98,12 @@ impl<'a> Bench<'a> {
         Ok(bench)
     }
 
-    /// Reads the whole hot part once, checked.
+    /// Reads and checks the whole hot part once.
     async fn warm(&self) -> Result<()> {
         let outcome = self.read_hot(&self.args.warming(), None).await;
         match outcome.error {
             Some(error) => Err(error.context("warming the hot part")),
-            None if outcome.interrupted => Err(anyhow!("ended by a signal while warming")),
+            None if outcome.interrupted => Err(anyhow!("ended early by a signal while warming")),
             None => match outcome.measurement.faults.first {
                 Some(fault) => Err(anyhow!("verification failed while warming: {fault}")),
                 None => Ok(()),
@@ -135,7 +134,7 @@ impl<'a> Bench<'a> {
         Ok(watched.then(|| files::residency(&self.hot_files)).transpose()?)
     }
 
-    /// The hot readers beside the cold ones.
+    /// Measures the hot readers beside the cold ones.
     async fn disturbed(&self) -> Result<(Outcome, Cold)> {
         let progress = Arc::new(Progress::default());
         let (args, files) = (self.args.cold(), &self.cold_files);
@@ -160,10 +159,11 @@ impl<'a> Bench<'a> {
         Ok((hot, Cold::new(cold, scanned, progress.seen())))
     }
 
-    /// The hot readers: warm-up, then the measured part, and what `look` saw around that.
+    /// Runs the hot readers: the warm-up, then the measured part. Returns the results of `look`
+    /// before and after that.
     ///
-    /// Two runs, so that what a slow server owes from the warm-up is not charged to the measured
-    /// part, which could otherwise be over before the first request meant for it went out.
+    /// They are two runs, so that requests that a slow server still owes from the warm-up do not
+    /// delay the measured part, which could otherwise be over before its first request went out.
     async fn measure<T>(&self, look: impl Fn() -> T) -> (Outcome, [T; 2]) {
         let args = self.args.hot();
         let begun = look();

@@ -1,6 +1,6 @@
 //! The command line: the program and its subcommands.
 //!
-//! Parsed by `main` once. The arguments of each subcommand are in `cli`, those of `cold-hot` in its
+//! Parsed by `main`. The arguments of each subcommand are in `cli`, those of `cold-hot` in its
 //! folder.
 
 use clap::{Parser, Subcommand};
@@ -8,10 +8,11 @@ use clap::{Parser, Subcommand};
 use crate::cli::{FetchArgs, ProduceArgs};
 use crate::cold_hot::ColdHotArgs;
 
-/// Load generator for any server that speaks Kafka's protocol.
+/// Puts load on any server that speaks Kafka's protocol, and measures its latency.
 ///
-/// Sizes are bytes, or a number with KiB, MiB or GiB. Durations are seconds, or a number with ms,
-/// s or m. Exit code: 0 done, 1 failed (a verification fault included), 2 misused.
+/// A size is a number of bytes, or a number with KiB, MiB or GiB. A duration is a number of
+/// seconds, or a number with ms, s or m. Exit codes: 0 done, 1 failed (also if verification found a
+/// fault), 2 misused.
 #[derive(Debug, Parser)]
 #[command(name = "penstock-load", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -25,6 +26,6 @@ pub(crate) enum Command {
     Produce(ProduceArgs),
     /// Read record batches, one request at a time on each connection.
     Fetch(FetchArgs),
-    // Described where its arguments are.
+    // Its description is beside its arguments.
     ColdHot(ColdHotArgs),
 }

@@ -1,4 +1,4 @@
-//! Where a fetch run reads next in one partition. Pure: offsets in, offsets out.
+//! The next offset of a fetch run in one partition. Pure: offsets in, offsets out.
 //!
 //! Used by `fetch`, one cursor for each partition of each connection.
 
@@ -7,18 +7,19 @@ use std::ops::Range;
 use crate::cli::ReadFrom;
 use crate::payload::SplitMix;
 
-/// One reader's place in one partition.
+/// The place of one reader in one partition.
 #[derive(Debug, Clone)]
 pub(crate) struct Cursor {
     from: ReadFrom,
-    /// The offsets it goes through.
+    /// The offsets that the reader goes through.
     range: Range<i64>,
     next: i64,
     random: SplitMix,
 }
 
 impl Cursor {
-    /// Reader number `reader` of the `readers` of a partition that holds the offsets `log`.
+    /// The cursor of one of several readers of a partition with the offsets `log`; `share` is its
+    /// number and their count.
     pub(crate) fn new(
         from: ReadFrom,
         log: Range<i64>,
@@ -40,7 +41,7 @@ impl Cursor {
         cursor
     }
 
-    /// The offset to ask for; `None` when this reader has read all it had to.
+    /// The offset to fetch. `None`: this reader has read all its records.
     pub(crate) fn offset(&self) -> Option<i64> {
         match self.from {
             ReadFrom::Earliest if self.next >= self.range.end => None,
@@ -48,12 +49,12 @@ impl Cursor {
         }
     }
 
-    /// What is asked of this reader besides `offset`, in records.
+    /// The count of records that this reader has still to read.
     pub(crate) fn left(&self) -> u64 {
         (self.range.end - self.next).max(0) as u64
     }
 
-    /// The whole log as it is now, for a reader whose place has gone (retention).
+    /// Adjusts to the log's new bounds, for a reader whose place retention has deleted.
     pub(crate) fn moved(&mut self, log: Range<i64>) {
         self.next = self.next.clamp(log.start, log.end);
         if self.from != ReadFrom::Earliest {
@@ -61,7 +62,8 @@ impl Cursor {
         }
     }
 
-    /// After an answer: the log reaches to `end`, and the next record not seen is `next_offset`.
+    /// Moves on after an answer. The log reaches to `end`, and `next_offset` is the next record not
+    /// seen.
     pub(crate) fn advance(&mut self, next_offset: Option<i64>, end: i64) {
         if self.from != ReadFrom::Earliest {
             self.range.end = end.max(self.range.start);
@@ -88,7 +90,7 @@ mod tests {
         (0..readers).map(|nth| Cursor::new(from, 100..200, (nth, readers), 7)).collect()
     }
 
-    /// Reads ten records a time, batches beginning at multiples of ten.
+    /// Reads ten records at a time, in batches that begin at multiples of ten.
     fn read(cursor: &mut Cursor) -> i64 {
         let offset = cursor.offset().unwrap();
         cursor.advance(Some(offset / 10 * 10 + 10), 200);

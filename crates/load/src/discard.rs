@@ -1,9 +1,9 @@
-//! Fetches without looking at the records: what is not needed is dropped inside the kernel.
+//! Fetches without reading the records, which are dropped inside the kernel.
 //!
-//! Called by `fetch` for `--no-verify`. The generator shares a machine with the server it measures;
-//! copying every record byte to look at none would be charged to the server. `MSG_TRUNC` makes the
-//! kernel throw bytes of a TCP stream away uncopied (tcp(7)). Only the answer's head and the batch
-//! headers are read, which say how many records came and where to read on.
+//! Called by `fetch` for `--no-verify`. The generator shares a machine with the server it measures,
+//! so the cost of copying unread records would count against the server. With `MSG_TRUNC` the
+//! kernel drops bytes of a TCP stream uncopied (tcp(7)). Only the answer's head and the batch
+//! headers are read: they have the count of records and the next offset.
 //!
 //! ```text
 //! answer:  head · size i32 │ batch header 61 · records ········ │ batch header 61 · records ···│
@@ -21,25 +21,26 @@ use tokio::io::Interest;
 use crate::client::{Connection, MAX_FRAME_BYTES, decode, only_partition};
 use crate::verify::{self, Seen};
 
-/// The last version whose answers end with the records: flexible ones have tags after them.
+/// The last version whose answers end with the records. Later, flexible versions have tags after
+/// them.
 const LAST_VERSION: i16 = 11;
-/// Shorter stretches are received as usual: a copy is cheaper than another system call.
+/// Shorter stretches are received as usual, since a copy is cheaper than another system call.
 const DROP_BYTES: u64 = 16 << 10;
-/// Most that one call drops.
+/// The most bytes that one call drops.
 const DROP_AT_ONCE_BYTES: usize = 1 << 20;
-/// Received at once where large batches are expected: a head and a batch header.
+/// Bytes received at once where large batches are expected: a head and a batch header.
 const HEAD_BYTES: usize = 512;
-/// Received at once where small ones are.
+/// Bytes received at once where small batches are expected.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// One worker's way of fetching about one partition of one topic at a time.
+/// The state of one worker that fetches from one partition at a time.
 #[derive(Debug)]
 pub(crate) struct Discard {
-    /// Bytes of an answer before the records, its length prefix included, by version.
+    /// By version: bytes of an answer before the records, length prefix included.
     head_len_bytes: [usize; LAST_VERSION as usize + 1],
-    /// The length of the batch seen last: the next ones are like it.
+    /// The length of the last batch. The next ones are likely to be like it.
     batch_bytes: u64,
-    /// What the kernel is told to write to and does not.
+    /// The buffer passed to the kernel, which writes nothing to it.
     nowhere: Vec<u8>,
 }
 
@@ -53,7 +54,7 @@ impl Discard {
         Discard { head_len_bytes, batch_bytes: 0, nowhere: vec![0; DROP_AT_ONCE_BYTES] }
     }
 
-    /// Like `Connection::call`; the records of the answer are counted and gone.
+    /// Like `Connection::call`, but the records of the answer are counted and dropped.
     ///
     /// # Errors
     /// Those of `Connection::call`.
@@ -67,13 +68,13 @@ impl Discard {
         let correlation_id = leader.send(version, request).await?;
         let head_len = self.head_len_bytes[version as usize];
         let Some(left) = self.records_len(leader, head_len).await? else {
-            // An error, transactions, no records: not the answer we have a short way for.
+            // An error, transactions or no records: the fast path takes none of these answers.
             let response = decode(ApiKey::Fetch, version, correlation_id, leader.receive().await?)?;
             let answer = only_partition(response, partition)?;
             let seen = verify::skim(partition, answer.records.bytes().map_or(&[], |bytes| bytes));
             return Ok((answer, seen));
         };
-        // What is left is a sound answer without records.
+        // The rest is a sound answer without records.
         let mut head = leader.received.split_to(head_len);
         head[head_len - 4..].fill(0);
         head.advance(frame::PREFIX_LEN);
@@ -82,7 +83,7 @@ impl Discard {
         Ok((only_partition(response, partition)?, seen))
     }
 
-    /// Receives the head; how many bytes of records follow it, if it is like the one expected.
+    /// Receives the head. Returns how many bytes of records follow, if the head is as expected.
     async fn records_len(&self, leader: &mut Connection, head_len: usize) -> Result<Option<u64>> {
         loop {
             if let Some(length) = frame::length(&leader.received, MAX_FRAME_BYTES)? {
@@ -123,7 +124,7 @@ impl Discard {
     }
 }
 
-/// Encodes an answer with one byte of records to see how much stands before it.
+/// Encodes an answer with one byte of records to learn how many bytes precede it.
 fn head_len(topic: &Str, version: i16) -> usize {
     let records = Records::from(Bytes::from_static(&[0]));
     let partitions = [PartitionData { records, ..PartitionData::default() }].into();
@@ -132,7 +133,7 @@ fn head_len(topic: &Str, version: i16) -> usize {
     Response::from(answer).encode(version, 0).len_bytes as usize - 1
 }
 
-/// Drops at least one byte and at most `nowhere.len()` of what comes next.
+/// Drops at least one and at most `nowhere.len()` of the next bytes.
 async fn drop_received(leader: &Connection, nowhere: &mut [u8]) -> Result<u64> {
     let dropped = leader
         .stream
@@ -145,21 +146,21 @@ async fn drop_received(leader: &Connection, nowhere: &mut [u8]) -> Result<u64> {
     ensure!(dropped > 0, "the server closed the connection in the middle of an answer");
     if dropped > nowhere.len() {
         bail!(
-            "{dropped} bytes dropped of {}: the kernel does not do this as Linux does",
+            "{dropped} bytes dropped of {}: this kernel does not support MSG_TRUNC on TCP as Linux does",
             nowhere.len()
         );
     }
     Ok(dropped as u64)
 }
 
-/// Walks an answer's records, of which only the batch headers need to be at hand.
+/// Walks an answer's records, of which only the batch headers are needed.
 #[derive(Debug)]
 struct Skim {
     partition: i32,
     seen: Seen,
-    /// Bytes of records that are still to come, or received and not yet taken.
+    /// Bytes of records that are still to come, or received and not yet consumed.
     left: u64,
-    /// How many of them come before the next batch header.
+    /// How many of them precede the next batch header.
     skip: u64,
     /// The length of the last whole batch; 0 before the first.
     batch_bytes: u64,
@@ -172,7 +173,7 @@ impl Skim {
         Skim { partition, seen, left: len_bytes, skip: 0, batch_bytes: 0 }
     }
 
-    /// Takes what can be taken from the front of `received`, which holds nothing but records.
+    /// Consumes what it can from the front of `received`, which holds only records.
     fn take(&mut self, received: &mut BytesMut) {
         loop {
             let skipped = self.skip.min(received.len() as u64);
@@ -189,13 +190,13 @@ impl Skim {
         self.left -= count;
     }
 
-    /// Looks at the batch that `received` begins with; false if more of it must come first.
+    /// Reads the header of the batch at the start of `received`. False: more bytes must come first.
     fn header(&mut self, received: &[u8]) -> bool {
         let whole = match BatchHeader::parse(received) {
             Err(error) if error.is_incomplete() && (received.len() as u64) < self.left => {
                 return false;
             }
-            // A later batch may be cut; the first must be whole whatever the limits (KIP-74).
+            // A later batch may be cut. The first must be whole, whatever the limits (KIP-74).
             Ok(header) if header.len_bytes() as u64 > self.left => None,
             Err(error) if error.is_incomplete() && self.seen.amount.batches > 0 => None,
             Err(error) => {
@@ -247,7 +248,7 @@ mod tests {
         bytes
     }
 
-    /// Feeds `records` in pieces of `piece` bytes, dropping instead where that is allowed.
+    /// Feeds `records` in pieces of `piece` bytes, or drops them where allowed.
     fn skimmed(records: &[u8], piece: usize, drop: bool) -> Seen {
         let mut skim = Skim::new(3, records.len() as u64);
         let mut received = BytesMut::new();

@@ -1,7 +1,8 @@
-//! The fetch workload: every connection reads one partition a request, its partitions in turn.
+//! The fetch workload: every connection reads one partition with each request, its partitions in
+//! turn.
 //!
-//! Run by `run`. Where to read is `cursor`'s to say, what is wrong with the bytes `verify`'s, and
-//! how to drop them unread `discard`'s.
+//! Run by `run`. `cursor` chooses the offset, `verify` checks the bytes, and `discard` drops them
+//! unread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,15 +20,16 @@ use crate::run::{Worker, Workload};
 use crate::topic::{Leaders, Topic, assigned, bounds, share};
 use crate::verify::{self, Seen};
 
-/// Answers without a byte, one after the other, to requests for records that are there.
+/// The most empty answers in a row to requests for records that exist.
 const MAX_EMPTY_ANSWERS: u32 = 100;
 
-/// What every connection of a fetch run has in common.
+/// The state that all connections of a fetch run share.
 #[derive(Debug)]
 pub(crate) struct Fetch {
     args: FetchArgs,
     topic: Arc<Topic>,
-    /// Records that readers from the earliest offset have still to read, and had at first.
+    /// Records that readers from the earliest offset have still to read; `total` is the count at
+    /// the start.
     left: Arc<AtomicU64>,
     total: u64,
 }
@@ -39,7 +41,7 @@ pub(crate) struct Fetcher {
     topic: Arc<Topic>,
     leaders: Leaders,
     readers: Vec<Reader>,
-    /// Which of them has its turn.
+    /// The index of the reader whose turn it is.
     nth: usize,
     verify: bool,
     discard: Discard,
@@ -51,7 +53,7 @@ pub(crate) struct Fetcher {
 struct Reader {
     partition: i32,
     cursor: Cursor,
-    /// It goes no further, though the log may.
+    /// The reader goes no further, even if the log does.
     limit: i64,
     empty_answers: u32,
 }
@@ -130,7 +132,8 @@ impl Worker for Fetcher {
 }
 
 impl Reader {
-    /// Moves past what was `seen` in answer to a fetch of `offset`, in a log that reaches to `end`.
+    /// Moves past the records `seen` in the answer to a fetch of `offset`, in a log that reaches to
+    /// `end`.
     fn read_on(&mut self, offset: i64, seen: &Seen, end: i64) -> Result<()> {
         self.empty_answers = match seen.amount.bytes == 0 && offset < end {
             true => self.empty_answers + 1,
@@ -139,7 +142,7 @@ impl Reader {
         let end = end.min(self.limit);
         ensure!(
             self.empty_answers < MAX_EMPTY_ANSWERS,
-            "partition {}: {MAX_EMPTY_ANSWERS} empty answers at offset {offset}, though the log goes \
+            "partition {}: {MAX_EMPTY_ANSWERS} empty answers at offset {offset}, although the log goes \
              on to {end}",
             self.partition
         );
@@ -149,13 +152,13 @@ impl Reader {
 }
 
 impl Fetcher {
-    /// The partition and the offset that the next turn asks for.
+    /// The partition and the offset of the next turn.
     pub(crate) fn next(&self) -> Option<(i32, i64)> {
         let reader = &self.readers[self.nth];
         reader.cursor.offset().map(|offset| (reader.partition, offset))
     }
 
-    /// The next reader in turn that has something to read, and where.
+    /// The next reader in turn that has records to read, and its offset.
     fn next_reader(&mut self) -> Option<(usize, i64)> {
         for _ in 0..self.readers.len() {
             let nth = self.nth;
@@ -167,7 +170,8 @@ impl Fetcher {
         None
     }
 
-    /// After "out of range": retention may have passed us. That is no fault, unless nothing moved.
+    /// Finds the log's bounds after "out of range". Retention may have passed the reader; that is
+    /// no fault, unless the offset lies within the bounds.
     async fn find_place(&mut self, nth: usize, offset: i64) -> Result<()> {
         let reader = &mut self.readers[nth];
         let partition = reader.partition;
@@ -175,7 +179,7 @@ impl Fetcher {
         let (start, end) = found.map_err(|error| anyhow!("partition {partition}: {error}"))?;
         ensure!(
             !(start..=end).contains(&offset),
-            "partition {partition}: the server says that offset {offset} is out of range, and that \
+            "partition {partition}: the server answers that offset {offset} is out of range, and that \
              the log is {start}..{end}"
         );
         reader.cursor.moved(start..end.min(reader.limit).max(start));

@@ -1,9 +1,9 @@
-//! The latency distribution as one HTML page that needs nothing else: an SVG curve by percentile,
-//! the figures and the conditions.
+//! The latency distribution as one self-contained HTML page: an SVG curve by percentile, the
+//! figures and the conditions.
 //!
-//! Written for `--html`; `cold_hot` fills a `Page` of its own. Both axes are logarithmic: up for
-//! milliseconds, right for how rare a latency is, so that the tail takes as much room as the
-//! middle.
+//! Written for `--html`. `cold_hot` fills a `Page` of its own. Both axes are logarithmic: the
+//! upright one shows milliseconds, the other one how rare a latency is. So the tail takes as much
+//! room as the middle.
 //!
 //! ```text
 //! ms  │                        ╭──
@@ -26,7 +26,7 @@ pub(crate) const HEIGHT: f64 = 400.0;
 pub(crate) const LEFT: f64 = 64.0;
 pub(crate) const BOTTOM: f64 = 36.0;
 pub(crate) const TOP: f64 = 12.0;
-/// The percentiles that an axis names, as shares of requests that were slower.
+/// The percentiles named on an axis, as shares of slower requests.
 pub(crate) const SLOWER: [(f64, &str); 7] = [
     (0.5, "50 %"),
     (0.1, "90 %"),
@@ -36,7 +36,7 @@ pub(crate) const SLOWER: [(f64, &str); 7] = [
     (1e-5, "99.999 %"),
     (1e-6, "99.9999 %"),
 ];
-/// Points the curve is drawn through.
+/// The number of points of a curve.
 pub(crate) const POINTS: usize = 400;
 
 const STYLE: &str = "
@@ -55,7 +55,7 @@ table { border-collapse: collapse; } td { padding: .1rem 1.5rem .1rem 0; vertica
 td + td { font-variant-numeric: tabular-nums; } .bad { color: #c0392b; font-weight: 600; }
 ";
 
-/// What one page says.
+/// The contents of one page.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) title: String,
@@ -87,7 +87,7 @@ pub(crate) fn page(report: &Report, latency: &Histogram<u64>) -> String {
 }
 
 impl Page {
-    /// The whole of it.
+    /// The whole page.
     pub(crate) fn html(&self) -> String {
         let title = escape(&self.title);
         let mut page = format!(
@@ -112,7 +112,7 @@ impl Page {
     }
 }
 
-/// Where a point of the curve lies in the picture.
+/// Maps points of the curve to the picture.
 struct Axes {
     lowest_ms: f64,
     highest_ms: f64,
@@ -128,7 +128,7 @@ impl Axes {
         Axes { lowest_ms, highest_ms, rarest: 1.0 / latency.len().max(10) as f64 }
     }
 
-    /// `slower` is the share of requests that took longer.
+    /// `slower`: the share of requests that took longer.
     fn x(&self, slower: f64) -> f64 {
         let share = slower.max(self.rarest).log10() / self.rarest.log10();
         LEFT + share * (WIDTH - LEFT - 16.0)
@@ -189,7 +189,7 @@ pub(crate) fn ms_label(ms: f64) -> String {
     format!("{ms:.digits$}")
 }
 
-/// Rows of a table: `a.b` for what stands in an object within an object.
+/// Rows of a table. `a.b` names a value in an object within an object.
 fn flatten(prefix: &str, value: &Value, rows: &mut String) {
     let Value::Object(fields) = value else {
         let text = match value {

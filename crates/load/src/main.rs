@@ -1,13 +1,13 @@
-//! `penstock-load`: puts load on any server that speaks Kafka's protocol, and looks at what comes
-//! back. A witness from outside: it sees the wire and the batch, nothing of a server's inside.
+//! `penstock-load` puts load on any server that speaks Kafka's protocol, and checks the answers. It
+//! is a witness from outside: it sees the wire and the batch, and nothing of a server's inside.
 //!
 //! ```text
 //! cli ─► topic ─► produce / fetch ─► run ─► measure ─► report, html
-//!        (who       (one request)    (when, how often,
-//!         leads)                      how long it took)
+//!        (leaders)  (one request)    (when, how often,
+//!                                     how long it took)
 //! ```
 //!
-//! `cold_hot` runs several fetch runs, alone and side by side, and compares them.
+//! `cold_hot` makes several fetch runs, alone and side by side, and compares them.
 
 mod cli;
 mod client;
@@ -86,7 +86,7 @@ async fn cold_hot(args: &ColdHotArgs) -> Result<Option<String>> {
     Ok(report.failure())
 }
 
-/// The command line as it took effect.
+/// The command line with the values that took effect.
 fn parameters(args: &impl Serialize, span: Span) -> Result<Value> {
     let mut parameters = serde_json::to_value(args)?;
     if let (Value::Object(all), Value::Object(effective)) =
@@ -97,7 +97,7 @@ fn parameters(args: &impl Serialize, span: Span) -> Result<Value> {
     Ok(parameters)
 }
 
-/// Prints and writes what was found, however the run ended; gives the reason if it failed.
+/// Prints and writes the result, however the run ended. Returns the reason if the run failed.
 fn publish(
     workload: &'static str,
     args: &CommonArgs,
@@ -135,7 +135,7 @@ fn write(file: Option<&Path>, content: impl FnOnce() -> Result<Vec<u8>>) -> Resu
     std::fs::write(file, content()?).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// Values that contradict each other end the program as misuse does, with exit code 2.
+/// Ends the program with exit code 2, as for misuse, if values contradict each other.
 fn checked<T>(args: Result<T, String>) -> T {
     args.unwrap_or_else(|problem| Cli::command().error(ErrorKind::ValueValidation, problem).exit())
 }

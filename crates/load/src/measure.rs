@@ -1,49 +1,49 @@
-//! What a run counted: latencies and amounts, one `Measurement` a thread, merged at the end.
+//! Latencies and amounts of a run: one `Measurement` for each thread, merged at the end.
 //!
-//! Fed by `run` after every answer. Requests meant to go out during the warm-up leave no trace in
-//! it, except that faults are faults at any time.
+//! `run` feeds it after every answer. Requests due during the warm-up leave no trace in it but
+//! their faults, which count at any time.
 
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Longest latency told apart from longer ones: an hour, in microseconds.
+/// Longer latencies count as this one: an hour, in microseconds.
 const MAX_LATENCY_US: u64 = 3_600_000_000;
 /// Significant decimal digits of a recorded latency.
 const DIGITS: u8 = 3;
 
-/// What one answer brought, or one request carried.
+/// The contents of one fetch answer or one produce request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Amount {
     /// Whole record batches.
     pub(crate) batches: u64,
     /// Records in them.
     pub(crate) records: u64,
-    /// Record batches as they travel, compressed, a cut one at an answer's end included.
+    /// Bytes of record batches as they travel, compressed. A cut batch at an answer's end counts.
     pub(crate) bytes: u64,
 }
 
-/// What verification found wrong.
+/// Faults that verification found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Faults {
-    /// Batches whose CRC-32C is not that of their bytes.
+    /// Batches with a wrong CRC-32C.
     pub(crate) crc_mismatches: u64,
-    /// Places where the next offset was not the one expected.
+    /// Places where another offset than the expected one followed.
     pub(crate) gaps: u64,
-    /// Answers that could not be walked batch by batch to their end.
+    /// Answers that could not be read batch by batch to their end.
     pub(crate) malformed: u64,
     /// The first one in words, with its numbers.
     pub(crate) first: Option<String>,
 }
 
 impl Faults {
-    /// How many there are.
+    /// The count of all faults.
     pub(crate) fn count(&self) -> u64 {
         self.crc_mismatches + self.gaps + self.malformed
     }
 
-    /// Adds `other`, which was found later.
+    /// Adds `other`, which came later.
     pub(crate) fn add(&mut self, other: Faults) {
         self.crc_mismatches += other.crc_mismatches;
         self.gaps += other.gaps;
@@ -62,7 +62,7 @@ pub(crate) struct Turn {
 /// Sums and the latency distribution of the measured part of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Measurement {
-    /// Where the measured part begins.
+    /// The start of the measured part.
     from: Instant,
     /// When the last measured request was done.
     until: Instant,
@@ -70,21 +70,21 @@ pub(crate) struct Measurement {
     pub(crate) latency: Histogram<u64>,
     pub(crate) amount: Amount,
     pub(crate) faults: Faults,
-    /// Answers that brought no bytes (fetches that waited in vain).
+    /// Answers without bytes (fetches that waited in vain).
     pub(crate) empty: u64,
     /// Requests of an open loop that were due and never went out, because answers were late.
     pub(crate) unsent: u64,
 }
 
 impl Measurement {
-    /// Measures what is meant to go out at `from` or later.
+    /// Measures requests that are due at `from` or later.
     pub(crate) fn new(from: Instant) -> Measurement {
         let latency = Histogram::new_with_bounds(1, MAX_LATENCY_US, DIGITS).expect("valid bounds");
         let (amount, faults) = Default::default();
         Measurement { from, until: from, latency, amount, faults, empty: 0, unsent: 0 }
     }
 
-    /// Counts a request that was meant to go out at `intended` and was done at `done`.
+    /// Counts a request that was due at `intended` and done at `done`.
     pub(crate) fn record(&mut self, intended: Instant, done: Instant, turn: Turn) {
         self.faults.add(turn.faults);
         if intended < self.from {
@@ -111,12 +111,12 @@ impl Measurement {
         self.unsent += other.unsent;
     }
 
-    /// Measured requests that were done.
+    /// The count of measured requests.
     pub(crate) fn requests(&self) -> u64 {
         self.latency.len()
     }
 
-    /// From the beginning of the measured part to the last answer in it.
+    /// From the start of the measured part to its last answer.
     pub(crate) fn elapsed(&self) -> Duration {
         self.until - self.from
     }

@@ -1,7 +1,7 @@
-//! Waiting for a moment with the precision of the kernel's high-resolution timers.
+//! Waits for a moment with the precision of the kernel's high-resolution timers.
 //!
-//! Used by `run` for open loops. tokio's own timers round up to whole milliseconds, which would be
-//! added to every latency; a timerfd does not.
+//! Used by `run` for open loops. tokio's timers round up to whole milliseconds, which would add to
+//! every latency. A timerfd does not round.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use rustix::time::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// One timer; belongs to one connection.
+/// One timer, of one connection.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     timer: AsyncFd<std::os::fd::OwnedFd>,
@@ -20,7 +20,7 @@ pub(crate) struct Pacer {
 
 impl Pacer {
     /// # Errors
-    /// No descriptor left, or called outside a runtime with I/O.
+    /// No descriptor is left, or the caller is outside a runtime with I/O.
     #[expect(deprecated, reason = "the other constructor is unsafe; an OwnedFd keeps its promise")]
     pub(crate) fn new() -> io::Result<Pacer> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
@@ -28,7 +28,7 @@ impl Pacer {
         Ok(Pacer { timer: AsyncFd::with_interest(timer, Interest::READABLE)? })
     }
 
-    /// Returns at `moment`, at once if it has passed. Dropping the future forgets the wait.
+    /// Returns at `moment`, or at once if it has passed. Dropping the future forgets the wait.
     pub(crate) async fn until(&self, moment: Instant) -> io::Result<()> {
         let left = moment.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -39,7 +39,8 @@ impl Pacer {
         loop {
             let mut ready = self.timer.readable().await?;
             let expirations = &mut [0; 8];
-            // A readiness left over from a forgotten wait would block here: wait again.
+            // Readiness left over from a forgotten wait has nothing to read, so the loop waits
+            // again.
             if let Ok(read) = ready.try_io(|timer| Ok(rustix::io::read(timer, expirations)?)) {
                 return read.map(|_| ());
             }

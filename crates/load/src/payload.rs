@@ -1,8 +1,8 @@
-//! Makes the batches that a produce run sends. Pure: the same seed makes the same bytes.
+//! Makes the batches of a produce run. Pure: the same seed makes the same bytes.
 //!
-//! Making and compressing text costs more than sending it, so a run makes a few batches before it
-//! starts and sends them over and over, each time with the time of sending. That costs one copy
-//! and one CRC; the records keep their distances in time.
+//! To make and compress text costs more than to send it. So a run makes a few batches before it
+//! starts and sends them over and over, each time with the current time. That costs one copy and
+//! one CRC. The records keep their distances in time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use penstock_batch::{BatchBuilder, HEADER_LEN, NewRecord};
 use crate::cli::{Codec, MIN_BATCH_BYTES};
 use crate::codec::compress;
 
-/// Different batches of a run, unless they are so large that fewer must do.
+/// Different batches of a run. Large batches are fewer.
 const BATCHES: u64 = 16;
-/// Memory that the batches of a run may take before compression.
+/// The most memory of a run's batches before compression.
 const POOL_BYTES: u64 = 64 << 20;
 /// Different words in the text.
 const WORDS: usize = 1024;
 
-/// Where `stamp` writes: the fields of a batch's header that hold times, and the CRC over them.
+/// The places that `stamp` writes: the times in a batch's header, and the CRC over them.
 const CRC_AT: usize = 17;
 const ATTRIBUTES_AT: usize = 21;
 const BASE_TIMESTAMP_AT: usize = 27;
@@ -30,21 +30,21 @@ const MAX_TIMESTAMP_AT: usize = 35;
 /// A batch ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Batch {
-    /// As it travels.
+    /// The batch as it travels.
     pub(crate) bytes: Bytes,
-    /// Its length before compression.
+    /// The length before compression.
     pub(crate) plain_bytes: u64,
     pub(crate) records: u64,
 }
 
-/// The batches of a run; clones share them.
+/// The batches of a run. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Payload {
     recipe: Recipe,
     pool: Arc<[Batch]>,
 }
 
-/// What decides a batch's bytes.
+/// The parameters that decide a batch's bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Recipe {
     pub(crate) seed: u64,
@@ -55,15 +55,16 @@ pub(crate) struct Recipe {
 
 impl Payload {
     /// # Errors
-    /// A codec's library failed.
+    /// The library of a codec failed.
     pub(crate) fn new(recipe: Recipe) -> Result<Payload> {
         let count = (POOL_BYTES / recipe.batch_bytes).clamp(1, BATCHES);
         let pool = (0..count).map(|nth| recipe.batch(nth, recipe.batch_bytes));
         Ok(Payload { recipe, pool: pool.collect::<Result<_>>()? })
     }
 
-    /// The batch to be sent as number `nth`, of `plain_bytes` before compression, its base time set
-    /// to `now` since 1970. Only a batch of another length than the run's is made anew.
+    /// The batch to be sent as number `nth`, of `plain_bytes` before compression, with its base
+    /// time set to `now` since 1970. Only a batch of another length than the run's is made for the
+    /// call.
     pub(crate) fn batch(&self, nth: u64, plain_bytes: u64, now: Duration) -> Result<Batch> {
         let pooled = &self.pool[(nth % self.pool.len() as u64) as usize];
         let mut batch = match plain_bytes == pooled.plain_bytes {
@@ -87,7 +88,7 @@ impl Recipe {
             let rest = plain_bytes as usize - builder.len_bytes();
             let index = builder.record_count();
             let whole = record_len(index, 0, self.record_bytes as usize);
-            // The last record takes what is left, and may be a few bytes larger for it.
+            // The last record takes the rest, so it may be a few bytes larger.
             let last = rest < whole + record_len(index + 1, 1, 0);
             let exact = if last { fitting(index, rest) } else { None };
             let (key_len, value_len) = match last {
@@ -114,34 +115,34 @@ impl Recipe {
 /// Length of a record as `BatchBuilder` writes it, without timestamp delta and headers.
 fn record_len(index: i32, key_len: usize, value_len: usize) -> usize {
     let varint = |value: usize| (value.max(1).ilog2() as usize + 1 + 1).div_ceil(7);
-    // Zigzag doubles a number: one bit more than its value needs.
+    // Zigzag doubles a number, which costs one bit more than its value.
     let body = 4 + varint(index as usize) + key_len + varint(value_len) + value_len;
     varint(body) + body
 }
 
 /// Lengths of key and value that make a record of exactly `len` bytes.
 ///
-/// Where the varint before the value grows, a length is skipped that one byte of key makes up for.
-/// Where the one before the record grows, there is no such record: `None`, a small one must come
-/// first.
+/// Where the varint before the value grows, a length is skipped, and one byte of key makes up for
+/// it. Where the varint before the record grows, there is no record of that length (`None`), and a
+/// small one must come first.
 fn fitting(index: i32, len: usize) -> Option<(usize, usize)> {
     (len.saturating_sub(24)..len)
         .flat_map(|value_len| [(0, value_len), (1, value_len)])
         .find(|&(key_len, value_len)| record_len(index, key_len, value_len) == len)
 }
 
-/// Moves the batch's times to `now` and seals it again.
+/// Moves the batch's times to `now` and sets its CRC again.
 fn stamp(batch: &mut [u8], now: Duration) {
     assert!(batch.len() >= HEADER_LEN, "made by BatchBuilder");
     let now_ms = (now.as_millis() as i64).to_be_bytes();
-    // All records of a batch are made at its base time.
+    // All records of a batch have its base time.
     batch[BASE_TIMESTAMP_AT..][..8].copy_from_slice(&now_ms);
     batch[MAX_TIMESTAMP_AT..][..8].copy_from_slice(&now_ms);
     let crc = crc32c::crc32c(&batch[ATTRIBUTES_AT..]);
     batch[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
 }
 
-/// Text like that of logs: few words often, many words rarely, numbers between them.
+/// Text like that of logs: few words are frequent, many are rare, and numbers lie between them.
 #[derive(Debug)]
 struct Text {
     random: SplitMix,
@@ -150,7 +151,7 @@ struct Text {
 
 impl Text {
     fn new(seed: u64) -> Text {
-        // The words are the same for all seeds, as a language is for all its texts.
+        // All seeds share the words, as all texts share a language.
         let mut letters = SplitMix(0);
         let word = |_| (0..3 + letters.below(7)).map(|_| b'a' + letters.below(26) as u8).collect();
         Text { words: (0..WORDS).map(word).collect(), random: SplitMix(seed) }
@@ -162,7 +163,7 @@ impl Text {
             match self.random.below(6) {
                 0 => text.extend(self.random.below(1_000_000).to_string().into_bytes()),
                 _ => {
-                    // The smallest of three draws: the first words come most often.
+                    // The smallest of three draws makes the first words the most frequent.
                     let pick = (0..3).map(|_| self.random.below(WORDS as u64)).min();
                     text.extend(&self.words[pick.unwrap_or(0) as usize]);
                 }
@@ -174,7 +175,7 @@ impl Text {
     }
 }
 
-/// Sebastiano Vigna's splitmix64: small, fast, and any seed will do.
+/// Sebastiano Vigna's splitmix64: small, fast, and good with any seed.
 #[derive(Debug, Clone)]
 pub(crate) struct SplitMix(pub(crate) u64);
 
@@ -187,7 +188,7 @@ impl SplitMix {
         z ^ (z >> 31)
     }
 
-    /// A number from 0 to `end` - 1, evenly enough for a load.
+    /// A number from 0 to `end` - 1, distributed evenly enough for a load.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
     }

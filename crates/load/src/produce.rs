@@ -1,7 +1,7 @@
-//! The produce workload: every connection appends one batch a request, to its partitions in turn.
+//! The produce workload: every connection appends one batch with each request, to its partitions in
+//! turn.
 //!
-//! Run by `run`. What all connections share is the budget of bytes; the batches come from
-//! `payload`.
+//! Run by `run`. All connections share a budget of bytes. The batches come from `payload`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,7 +19,7 @@ use crate::payload::{Payload, Recipe};
 use crate::run::{Worker, Workload};
 use crate::topic::{Leaders, Topic, assigned};
 
-/// What every connection of a produce run has in common.
+/// The state that all connections of a produce run share.
 #[derive(Debug)]
 pub(crate) struct Produce {
     args: ProduceArgs,
@@ -28,7 +28,7 @@ pub(crate) struct Produce {
     budget: Arc<Budget>,
 }
 
-/// The bytes that are still to be sent, before compression.
+/// The bytes still to be sent, before compression.
 #[derive(Debug)]
 struct Budget {
     total: Option<u64>,
@@ -45,14 +45,14 @@ pub(crate) struct Producer {
     budget: Arc<Budget>,
     leaders: Leaders,
     partitions: Vec<i32>,
-    /// The number of its next batch: connections take turns in the payload's.
+    /// The number of the next batch. Connections take turns in the payload's batches.
     nth_batch: u64,
     step: u64,
 }
 
 impl Produce {
     /// # Errors
-    /// The batches cannot be made.
+    /// The library of a codec failed.
     pub(crate) fn new(args: &ProduceArgs, topic: Topic) -> Result<Produce> {
         let payload = Payload::new(Recipe {
             seed: args.common.seed,
@@ -128,7 +128,7 @@ impl Worker for Producer {
     }
 }
 
-/// Whether the batch is in the log.
+/// Checks that the server has acknowledged the batch.
 fn acknowledged(partition: i32, answer: ProduceResponse) -> Result<()> {
     let answered = answer.responses.into_iter().flat_map(|topic| topic.partition_responses).next();
     let answered = answered.context("an answer to Produce without a partition")?;
@@ -147,7 +147,7 @@ fn acknowledged(partition: i32, answer: ProduceResponse) -> Result<()> {
 }
 
 impl Budget {
-    /// Takes the length of the next batch; `None` when all is sent.
+    /// Takes the length of the next batch from the budget. `None`: the budget is spent.
     fn claim(&self, batch_bytes: u64) -> Option<u64> {
         if self.total.is_none() {
             return Some(batch_bytes);
@@ -159,7 +159,7 @@ impl Budget {
     }
 }
 
-/// The length of the next batch when `left` bytes are to be sent: never leaves a rest too short
+/// The length of the next batch when `left` bytes are to be sent. It never leaves a rest too short
 /// for a batch.
 fn next_batch(left: u64, batch_bytes: u64) -> u64 {
     match left.checked_sub(batch_bytes) {

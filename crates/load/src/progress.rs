@@ -1,6 +1,6 @@
-//! The bar that a person watches; nothing is drawn where standard error is not a terminal.
+//! A progress bar, drawn only if standard error is a terminal.
 //!
-//! Threads add to the counters, `run` draws from them some times a second.
+//! Load threads add to the counters. `run` draws the bar several times a second.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,7 +11,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Steps of the whole bar.
 const STEPS: u64 = 1000;
 
-/// How much has been done so far, warm-up included.
+/// Requests and bytes done so far, warm-up included.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     requests: AtomicU64,
@@ -26,14 +26,14 @@ impl Done {
     }
 }
 
-/// The bar on standard error; gone when dropped.
+/// The bar on standard error. Dropping it removes the bar.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// The bar, hidden unless it is `watched`.
+    /// Makes the bar, hidden unless `watched`.
     pub(crate) fn new(watched: bool) -> Progress {
         let target = match watched && std::io::stderr().is_terminal() {
             true => ProgressDrawTarget::stderr(),
@@ -44,7 +44,7 @@ impl Progress {
         Progress { bar: ProgressBar::with_draw_target(Some(STEPS), target).with_style(style) }
     }
 
-    /// Draws what is `done` after `elapsed`, which is `share` (0 to 1) of the whole run.
+    /// Draws the work `done` after `elapsed`. `share` is the part of the whole run, 0 to 1.
     pub(crate) fn show(&self, done: &Done, elapsed: Duration, share: f64) {
         let per_s =
             |count: &AtomicU64| count.load(Relaxed) as f64 / elapsed.as_secs_f64().max(1e-3);

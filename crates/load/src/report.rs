@@ -1,4 +1,4 @@
-//! What a run found, as JSON in base units, as a table for a person, as an HdrHistogram log.
+//! The result of a run, as JSON in base units, as a table in human units, as an HdrHistogram log.
 //!
 //! Built by `main` from a `Measurement` once the run is over, however it ended.
 
@@ -15,12 +15,12 @@ use serde_json::Value;
 use crate::measure::{Amount, Faults, Measurement};
 use crate::run::Outcome;
 
-/// Share of its threads' time above which the generator may be what limits a run.
+/// Share of its threads' time above which the generator may limit a run.
 pub(crate) const BUSY: f64 = 0.9;
-/// Share of the offered requests that must have gone out for the rate to count as held.
+/// Share of the due requests that must have gone out for the rate to count as held.
 pub(crate) const HELD: f64 = 0.99;
 
-/// A result and the conditions without which it is none.
+/// A result with its conditions.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) tool: &'static str,
@@ -32,7 +32,7 @@ pub(crate) struct Report {
     pub(crate) result: Figures,
 }
 
-/// The machine the generator ran on.
+/// The machine that the generator ran on.
 #[derive(Debug, Serialize)]
 pub(crate) struct Conditions {
     pub(crate) kernel: String,
@@ -42,10 +42,10 @@ pub(crate) struct Conditions {
     pub(crate) at_s: u64,
 }
 
-/// Every number of a run, in base units.
+/// All numbers of a run, in base units.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figures {
-    /// The measured part: without warm-up, to the last answer.
+    /// Duration of the measured part: from the end of the warm-up to the last answer.
     pub(crate) elapsed_s: f64,
     pub(crate) requests: u64,
     pub(crate) requests_per_s: f64,
@@ -53,22 +53,22 @@ pub(crate) struct Figures {
     pub(crate) amount: Amount,
     pub(crate) bytes_per_s: f64,
     pub(crate) records_per_s: f64,
-    /// From the intended moment of a request (its sending, in a closed loop) to its answer.
+    /// Time from the moment at which a request was due (in a closed loop: sent) to its answer.
     pub(crate) latency_us: Latency,
-    /// Answers without a byte.
+    /// Answers without bytes.
     pub(crate) empty_answers: u64,
     /// Requests that were due and never went out.
     pub(crate) unsent_requests: u64,
-    /// Whether batches and offsets were checked.
+    /// Whether the run checked batches and offsets.
     pub(crate) verified: bool,
     pub(crate) faults: Faults,
-    /// Processor time of the generator itself over the whole run.
+    /// Processor time of the generator over the whole run.
     pub(crate) generator_cpu_s: f64,
-    /// That time as a share of what its threads could have used.
+    /// Processor time as a share of the time that its threads had.
     pub(crate) generator_busy: f64,
-    /// Whether the run was ended by a signal.
+    /// Whether a signal ended the run.
     pub(crate) interrupted: bool,
-    /// What ended the run early.
+    /// The error that ended the run early.
     pub(crate) error: Option<String>,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Latency {
 }
 
 impl Conditions {
-    /// Asks the kernel.
+    /// Reads them from the kernel.
     pub(crate) fn here() -> Conditions {
         let system = rustix::system::uname();
         let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO);
@@ -139,7 +139,7 @@ impl Latency {
 }
 
 impl Report {
-    /// One line of figures in human units.
+    /// A table of one line, in human units.
     pub(crate) fn table(&self) -> String {
         let result = &self.result;
         let ms = |us: u64| format!("{:.3}", us as f64 / 1e3);
@@ -172,7 +172,7 @@ impl Report {
         table.to_string()
     }
 
-    /// What was done, in a sentence that stands above the table.
+    /// A sentence on the work done, to stand above the table.
     pub(crate) fn headline(&self) -> String {
         let result = &self.result;
         format!(
@@ -185,21 +185,21 @@ impl Report {
         )
     }
 
-    /// What a reader of the numbers should know before believing them.
+    /// Notes that a reader of the numbers needs to judge them.
     pub(crate) fn advice(&self) -> Vec<String> {
         let result = &self.result;
         let due = result.requests + result.unsent_requests;
         let mut advice = Vec::new();
         if (result.requests as f64) < HELD * due as f64 {
             advice.push(format!(
-                "the rate was not held: {} of {due} requests never went out; the latencies grow \
+                "the rate was not held: {} of {due} requests never went out, and latencies grow \
                  with the length of the run",
                 result.unsent_requests
             ));
         }
         if result.generator_busy > BUSY {
             advice.push(format!(
-                "the generator was busy {:.0} % of its time and may be the limit: try more --threads",
+                "the generator was busy {:.0} % of the time and may limit the run: try more --threads",
                 result.generator_busy * 100.0
             ));
         }
@@ -209,14 +209,14 @@ impl Report {
         advice
     }
 
-    /// What makes the run a failure, if it is one.
+    /// The reason if the run failed.
     pub(crate) fn failure(&self) -> Option<String> {
         self.result.failure()
     }
 }
 
 impl Figures {
-    /// What makes the run a failure, if it is one.
+    /// The reason if the run failed.
     pub(crate) fn failure(&self) -> Option<String> {
         let Figures { error, faults, requests, interrupted, .. } = self;
         if let Some(error) = error {
@@ -235,7 +235,7 @@ impl Figures {
     }
 }
 
-/// Latencies in microseconds and the time they were measured in.
+/// Latencies in microseconds, and the time in which they were measured.
 #[derive(Debug)]
 pub(crate) struct Interval<'a> {
     pub(crate) tag: Option<&'static str>,
@@ -244,17 +244,17 @@ pub(crate) struct Interval<'a> {
 }
 
 impl Interval<'_> {
-    /// All of a run.
+    /// A whole run.
     pub(crate) fn of(measurement: &Measurement) -> Interval<'_> {
         let length = measurement.elapsed();
         Interval { tag: None, latency: &measurement.latency, length }
     }
 }
 
-/// The latency distributions as an HdrHistogram log, as if each interval followed the one before.
+/// The latency distributions as an HdrHistogram log, as if the intervals followed one another.
 ///
 /// # Errors
-/// Only those of serialising: the log is built in memory.
+/// Only those of serialising, since the log is built in memory.
 pub(crate) fn hdr_log(intervals: &[Interval<'_>], conditions: &Conditions) -> io::Result<Vec<u8>> {
     let mut log = Vec::new();
     let mut serializer = V2DeflateSerializer::new();

@@ -1,6 +1,7 @@
-//! Runs a workload: connects, starts all connections at one moment, paces, times and stops them.
+//! Runs a workload: connects, starts all connections at one moment, paces them, times them and
+//! stops them.
 //!
-//! Called by `main` with what to do (a `Workload`) and how hard (a `Plan`). Knows no Kafka.
+//! Called by `main` with the work (a `Workload`) and its intensity (a `Plan`). Knows no Kafka.
 //!
 //! ```text
 //! main thread      signals, progress ───────────────────────────────► Outcome
@@ -28,31 +29,31 @@ use crate::pace::Pacer;
 use crate::progress::{Done, Progress};
 use crate::schedule::Schedule;
 
-/// What threads in the background add to their nice value: they hardly run while another one wants
+/// Added to the nice value of threads in the background. They hardly run while another thread wants
 /// to.
 const BACKGROUND_NICE: i32 = 19;
 
-/// Between two looks of the progress bar.
+/// Time between two updates of the progress bar.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Something to do on many connections.
+/// Work for many connections.
 pub(crate) trait Workload: Send + Sync + 'static {
     type Worker: Worker + 'static;
 
     /// Makes the worker of connection number `connection`, ready for its first turn.
     fn connect(&self, connection: u32) -> impl Future<Output = Result<Self::Worker>>;
 
-    /// How much of the work is done, from 0 to 1; `None` when only time ends it.
+    /// The share of the work that is done, from 0 to 1. `None`: only time ends the work.
     fn share_done(&self) -> Option<f64>;
 }
 
 /// One connection's part of a workload.
 pub(crate) trait Worker {
-    /// One request and its answer; `None` when nothing is left to do.
+    /// Makes one request and waits for its answer. `None`: no work is left.
     fn turn(&mut self) -> impl Future<Output = Result<Option<Turn>>>;
 }
 
-/// How hard and how long to work.
+/// The intensity and the duration of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     connections: u32,
@@ -60,22 +61,22 @@ pub(crate) struct Plan {
     rate: f64,
     span: Span,
     timeout: Duration,
-    /// Another run beside this one is what counts.
+    /// The run beside this one is the one that counts.
     in_background: bool,
 }
 
-/// What came of a run, however it ended.
+/// The result of a run, however it ended.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) measurement: Measurement,
     /// From the start to the end, warm-up included.
     pub(crate) wall: Duration,
-    /// Processor time of this process in that time.
+    /// Processor time of this process during the run.
     pub(crate) cpu: Duration,
-    /// Whether there was a rate to keep.
+    /// Whether the plan had a rate.
     pub(crate) open_loop: bool,
     pub(crate) interrupted: bool,
-    /// What ended the run before its time.
+    /// The error that ended the run early.
     pub(crate) error: Option<anyhow::Error>,
 }
 
@@ -83,30 +84,30 @@ impl Plan {
     pub(crate) fn new(common: &CommonArgs, span: Span) -> Plan {
         let CommonArgs { connections, rate, .. } = *common;
         let timeout = common.target.timeout;
-        // A thread without a connection would have nothing to do.
+        // A thread without a connection would be idle.
         let threads = common.threads.min(connections);
         Plan { connections, threads, rate, span, timeout, in_background: false }
     }
 
-    /// Leaves the progress bar, and the processor when both want it, to a run beside this one:
-    /// answers that wait for their reader would be charged to the server.
+    /// Leaves the progress bar to a run beside this one, and the processor when both want it.
+    /// Otherwise answers that wait for that run's readers would count against the server.
     pub(crate) fn in_background(self) -> Plan {
         Plan { in_background: true, ..self }
     }
 }
 
-/// What the threads of a run share.
+/// The state that the threads of a run share.
 struct Shared<W> {
     workload: W,
     plan: Plan,
-    /// Holds the threads back until all of them are connected.
+    /// Holds the threads back until all have connected.
     gate: Barrier,
     start: OnceLock<Instant>,
     stop: watch::Sender<bool>,
     done: Done,
 }
 
-/// Runs `workload` to its end, to the plan's, or to SIGINT or SIGTERM.
+/// Runs `workload` until the work is done, the plan's time is over, or SIGINT or SIGTERM comes.
 pub(crate) async fn run<W: Workload>(workload: W, plan: Plan) -> Outcome {
     let shared = Arc::new(Shared {
         workload,
@@ -139,7 +140,7 @@ pub(crate) async fn run<W: Workload>(workload: W, plan: Plan) -> Outcome {
 
 type ThreadResult = (Measurement, Result<()>);
 
-/// Waits for the threads; meanwhile shows progress and passes a signal on.
+/// Waits for the threads. Meanwhile shows progress and passes a signal on.
 async fn attend<W: Workload>(
     shared: &Shared<W>,
     mut threads: JoinSet<ThreadResult>,
@@ -148,7 +149,7 @@ async fn attend<W: Workload>(
     let mut interval = tokio::time::interval(PROGRESS_INTERVAL);
     let mut interrupted = false;
     let mut results = Vec::new();
-    // Listens all the time: a new listener a round would miss what comes between two rounds.
+    // One listener for all rounds: a new one for each would miss signals between two rounds.
     let signal = signal();
     tokio::pin!(signal);
     loop {
@@ -171,18 +172,18 @@ async fn attend<W: Workload>(
     }
 }
 
-/// Runs `work` on a thread that ends with it: one whose priority was lowered is of no use to
-/// others.
+/// Runs `work` on a thread that ends with it, because a thread with a lowered priority is of no use
+/// to others.
 async fn on_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, result) = oneshot::channel();
     std::thread::spawn(move || done.send(work()));
     result.await.expect("a load thread does not panic")
 }
 
-/// One thread's share of the connections, from connecting to the last answer.
+/// Works off one thread's share of the connections, from connecting to the last answer.
 fn work<W: Workload>(shared: &Arc<Shared<W>>, thread: u32) -> ThreadResult {
     if shared.plan.in_background {
-        // Linux gives every thread a priority of its own. A lower one is never refused.
+        // Linux has a priority for every thread, and never refuses to lower it.
         let _ = rustix::process::nice(BACKGROUND_NICE);
     }
     let ready = connect(shared, thread);
@@ -228,7 +229,7 @@ fn connect<W: Workload>(shared: &Shared<W>, thread: u32) -> Result<Connected<W::
     Ok((runtime, workers))
 }
 
-/// Drives all lanes of a thread; the first that fails stops the run.
+/// Drives all lanes of a thread. The first that fails stops the run.
 async fn drive_all<W: Workload>(
     lanes: impl Iterator<Item = Lane<W>>,
     stop: &watch::Sender<bool>,
@@ -268,7 +269,7 @@ impl<W: Workload> Lane<W> {
         let mut sent = 0;
         loop {
             let due = self.schedule.due(sent).map(|due| self.start + due);
-            // Past the end nothing goes out any more; what went out before is waited for.
+            // No request goes out past the end. Answers to earlier ones are waited for.
             if end.is_some_and(|end| Instant::now().max(due.unwrap_or(self.start)) >= end) {
                 break;
             }
@@ -289,7 +290,7 @@ impl<W: Workload> Lane<W> {
     }
 }
 
-/// One turn, at once or at the moment it is due, and when it really began.
+/// Takes one turn, at once or when it is due. Returns it with the moment at which it started.
 async fn paced(
     due: Option<(&Pacer, Instant)>,
     worker: &mut impl Worker,
@@ -304,7 +305,7 @@ async fn paced(
     Ok(turn.map(|turn| (begun, turn)))
 }
 
-/// Returns when somebody wants the run to end.
+/// Returns when SIGINT or SIGTERM comes.
 pub(crate) async fn signal() {
     let terminate = async {
         match unix::signal(unix::SignalKind::terminate()) {
@@ -318,14 +319,15 @@ pub(crate) async fn signal() {
     }
 }
 
-/// Allows as many descriptors as may be allowed: a connection takes one, or two with a timer.
+/// Raises the limit of descriptors as far as the system allows. A connection takes one, or two with
+/// a timer.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
-    // Where it cannot be raised, connecting says what is missing if it comes to that.
+    // If it cannot be raised, and descriptors run out, connecting reports it.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// What all threads of this process have used so far.
+/// Processor time that all threads of this process have used so far.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -336,7 +338,7 @@ mod tests {
     use super::*;
     use crate::measure::Amount;
 
-    /// Answers after a pause; ends, or fails, after some turns.
+    /// Answers after a pause. Ends or fails after some turns.
     struct Fake {
         pause: Duration,
         turns: u64,
@@ -393,7 +395,7 @@ mod tests {
         let measurement =
             run(fake, plan(2000.0, Some(Duration::from_millis(300)))).await.measurement;
         assert_eq!(measurement.requests() + measurement.unsent, 600);
-        // How many it gets to is the machine's matter.
+        // How many go out depends on the machine.
         assert!(measurement.requests() > 0);
     }
 

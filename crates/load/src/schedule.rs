@@ -1,9 +1,10 @@
-//! When requests are meant to go out. Pure: counts from the start of the run, knows no clock.
+//! The moments at which requests are due. Pure: it counts from the start of the run and reads no
+//! clock.
 //!
 //! With a rate the load is open: the moment of each request is fixed beforehand, whatever the
 //! server does. A request that goes out late, because the answer before it was late, has waited
-//! since its intended moment, and its latency says so. (A closed loop hides exactly those waits:
-//! "coordinated omission".)
+//! since its due moment, and its latency includes that wait. (A closed loop hides exactly those
+//! waits: "coordinated omission".)
 //!
 //! ```text
 //! rate 4/s, 2 connections        0 ms    250     500     750     1000
@@ -13,7 +14,7 @@
 
 use std::time::Duration;
 
-/// The intended moments of one connection's requests.
+/// The moments at which one connection's requests are due.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Schedule {
     /// Each request follows the answer before it.
@@ -23,7 +24,8 @@ pub(crate) enum Schedule {
 }
 
 impl Schedule {
-    /// The share of `connection` in `rate` requests per second of all `connections`; 0 is closed.
+    /// The share of `connection` in the `rate` requests per second of all `connections`. A rate of
+    /// 0 makes a closed loop.
     pub(crate) fn new(rate: f64, connection: u32, connections: u32) -> Schedule {
         match rate > 0.0 {
             true => Schedule::Open { rate, first: connection.into(), step: connections.into() },
@@ -31,18 +33,18 @@ impl Schedule {
         }
     }
 
-    /// When request number `request` (from 0) is due; `None`: at once.
+    /// When request number `request` (from 0) is due. `None`: at once.
     pub(crate) fn due(&self, request: u64) -> Option<Duration> {
         match *self {
             Schedule::Closed => None,
-            // One division from the start each time: no error adds up over a long run.
+            // One division from the start each time, so no error adds up over a long run.
             Schedule::Open { rate, first, step } => {
                 Some(Duration::from_secs_f64((first + request * step) as f64 / rate))
             }
         }
     }
 
-    /// How many requests are due before `end`. 0 for a closed loop, which owes none.
+    /// The count of requests due before `end`: 0 for a closed loop, which owes none.
     pub(crate) fn due_before(&self, end: Duration) -> u64 {
         match *self {
             Schedule::Closed => 0,

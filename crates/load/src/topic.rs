@@ -1,8 +1,8 @@
-//! Finds out about the topic before a run: its partitions, who leads them, where they begin and
-//! end.
+//! Looks the topic up before a run: its partitions, their leaders, and their first and last
+//! offsets.
 //!
-//! Called by `main` (`Topic::find`) and by each worker (`Leaders`). Multi-broker clusters work:
-//! every request about a partition goes to its leader.
+//! Called by `main` (`Topic::find`) and by each worker (`Leaders`). Clusters of several brokers
+//! work, because every request about a partition goes to its leader.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use tokio::time::timeout;
 use crate::cli::TargetArgs;
 use crate::client::Connection;
 
-/// Between two looks at a topic that is not ready yet.
+/// Time between two looks at a topic that is not ready.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The timestamps that stand for the ends of a log.
+/// The timestamps that ask for the ends of a log.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 
@@ -26,11 +26,11 @@ const EARLIEST: i64 = -2;
 #[derive(Debug, Clone)]
 pub(crate) struct Topic {
     pub(crate) name: Str,
-    /// By rising index.
+    /// Sorted by index.
     pub(crate) partitions: Vec<Partition>,
 }
 
-/// A partition as it was found.
+/// A partition at the time of the look-up.
 #[derive(Debug, Clone)]
 pub(crate) struct Partition {
     pub(crate) index: i32,
@@ -40,11 +40,11 @@ pub(crate) struct Partition {
     pub(crate) start: i64,
     /// One past the last offset.
     pub(crate) end: i64,
-    /// Readers go no further though the log may: the end of a part of it, or `i64::MAX`.
+    /// The offset at which readers stop even if the log goes on, or `i64::MAX`.
     pub(crate) limit: i64,
 }
 
-/// What one look at the cluster found.
+/// The result of one look at the cluster.
 enum Look {
     Ready(Topic),
     Missing,
@@ -52,11 +52,11 @@ enum Look {
 }
 
 impl Topic {
-    /// Looks the topic up; creates it with so many partitions if it is missing and `create` says
-    /// so. Waits for a topic that is being created or moved.
+    /// Looks the topic up, and waits while it is being created or moved. `create`: the partitions
+    /// to create it with if it does not exist.
     ///
     /// # Errors
-    /// Missing, refused, or not ready within `args.timeout`.
+    /// The topic does not exist, is refused, or is not ready within `args.timeout`.
     pub(crate) async fn find(args: &TargetArgs, create: Option<i32>) -> Result<Topic> {
         let mut waits_for = String::from("no answer");
         match timeout(args.timeout, wait_for(args, create, &mut waits_for)).await {
@@ -88,8 +88,8 @@ async fn wait_for(
                 if let Some(partitions) = create.take() {
                     create_topic(&mut connection, &name, partitions).await?;
                 }
-                // A topic that was just created may not be known everywhere at once.
-                *waits_for = "it was created and is not there yet".into();
+                // A new topic may not be known everywhere at once.
+                *waits_for = "it was created and is not known yet".into();
             }
         }
         tokio::time::sleep(RETRY_INTERVAL).await;
@@ -145,7 +145,7 @@ async fn look_up(connection: &mut Connection, name: &Str) -> Result<Look> {
     Ok(Look::Ready(Topic { name: name.clone(), partitions }))
 }
 
-/// Start and end of a partition, or why its leader does not say.
+/// Start and end of a partition, or the error of its leader.
 pub(crate) async fn bounds(
     leader: &mut Connection,
     topic: &Str,
@@ -174,7 +174,7 @@ pub(crate) async fn bounds(
 }
 
 async fn create_topic(connection: &mut Connection, name: &Str, partitions: i32) -> Result<()> {
-    // The broker's own default of replicas can be asked for since version 4.
+    // Since version 4 a request can leave the replicas to the broker's default.
     let default_factor = if connection.version(ApiKey::CreateTopics)? >= 4 { -1 } else { 1 };
     let topic = CreatableTopic {
         name: name.clone(),
@@ -199,8 +199,8 @@ async fn create_topic(connection: &mut Connection, name: &Str, partitions: i32) 
 
 /// The partitions of connection number `connection`, as indices into all of them.
 ///
-/// Every partition has a reader when there are at least as many connections; else each connection
-/// goes round several.
+/// With at least as many connections as partitions every partition has a reader. With fewer each
+/// connection goes round several partitions.
 pub(crate) fn assigned(connection: u32, connections: u32, partitions: usize) -> Vec<usize> {
     let (connection, connections) = (connection as usize, connections as usize);
     match connections >= partitions {
@@ -209,7 +209,7 @@ pub(crate) fn assigned(connection: u32, connections: u32, partitions: usize) -> 
     }
 }
 
-/// Which of how many readers of partition `nth` the connection is, counted from 0.
+/// The number of the connection among the readers of partition `nth`, from 0, and their count.
 pub(crate) fn share(
     connection: u32,
     connections: u32,
@@ -223,11 +223,11 @@ pub(crate) fn share(
     }
 }
 
-/// One worker's connections: one to the leader of each of its partitions, shared where they agree.
+/// One worker's connections to the leaders of its partitions, one for each leader.
 #[derive(Debug)]
 pub(crate) struct Leaders {
     connections: Vec<Connection>,
-    /// By the worker's own numbering of its partitions: which of the connections.
+    /// The index of the connection for each of the worker's partitions.
     of_partition: Vec<usize>,
 }
 
@@ -235,7 +235,7 @@ impl Leaders {
     /// Connects to the leaders of the `assigned` partitions.
     ///
     /// # Errors
-    /// One of them is not reachable.
+    /// One of the leaders is not reachable.
     pub(crate) async fn connect(topic: &Topic, assigned: &[usize]) -> Result<Leaders> {
         let mut addresses: Vec<&str> = Vec::new();
         let mut leaders = Leaders { connections: Vec::new(), of_partition: Vec::new() };

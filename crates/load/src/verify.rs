@@ -1,4 +1,4 @@
-//! Looks at fetched bytes and says what is wrong with them. Pure: bytes in, findings out.
+//! Checks fetched bytes for faults. Pure: bytes in, faults out.
 //!
 //! Called by `fetch` with the records of one partition of one answer:
 //!
@@ -11,16 +11,17 @@ use penstock_batch::{Batches, check_crc};
 
 use crate::measure::{Amount, Faults};
 
-/// What one answer held.
+/// The contents of one answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) amount: Amount,
     pub(crate) faults: Faults,
-    /// Where to read on: one past the last whole batch. `None` when there was none.
+    /// The offset behind the last whole batch. `None`: there was none.
     pub(crate) next_offset: Option<i64>,
 }
 
-/// Walks `records`, the answer to a fetch of `offset`, and checks each batch's CRC and place.
+/// Walks `records`, the answer to a fetch of `offset`, and checks the CRC and the offsets of each
+/// batch.
 pub(crate) fn check(partition: i32, offset: i64, records: &[u8]) -> Seen {
     walk(partition, records, |seen, base, last, batch| {
         if let Err(error) = check_crc(batch) {
@@ -32,7 +33,7 @@ pub(crate) fn check(partition: i32, offset: i64, records: &[u8]) -> Seen {
     })
 }
 
-/// Walks `records` for amounts and the next offset only.
+/// Walks `records` only for amounts and the next offset.
 pub(crate) fn skim(partition: i32, records: &[u8]) -> Seen {
     walk(partition, records, |_, _, _, _| ())
 }
@@ -48,7 +49,7 @@ fn walk(partition: i32, records: &[u8], look: impl Fn(&mut Seen, i64, i64, &[u8]
                 seen.amount.records += header.record_count as u64;
                 seen.next_offset = Some(header.last_offset().saturating_add(1));
             }
-            // A later batch may be cut; the first must be whole whatever the limits (KIP-74).
+            // A later batch may be cut. The first must be whole, whatever the limits (KIP-74).
             Err(error) if error.is_incomplete() && seen.amount.batches > 0 => {}
             Err(error) => seen.faults.add(malformed(format!(
                 "partition {partition}, after {} whole batches of {} bytes: {error}",
@@ -60,13 +61,13 @@ fn walk(partition: i32, records: &[u8], look: impl Fn(&mut Seen, i64, i64, &[u8]
     seen
 }
 
-/// Says why a batch `base..=last` is not the one that had to come, if it is not.
+/// The problem if a batch `base..=last` is not the one that must come next.
 fn misplaced(previous_end: Option<i64>, asked: i64, base: i64, last: i64) -> Option<String> {
     match previous_end {
         Some(end) if base == end => None,
-        Some(end) => Some(format!("offset {end} expected, batch {base}..={last} came")),
+        Some(end) => Some(format!("offset {end} expected, batch {base}..={last} found")),
         None if (base..=last).contains(&asked) => None,
-        None => Some(format!("offset {asked} asked, batch {base}..={last} came")),
+        None => Some(format!("offset {asked} requested, batch {base}..={last} found")),
     }
 }
 
@@ -78,7 +79,7 @@ fn gap(text: String) -> Faults {
     Faults { gaps: 1, first: Some(text), ..Faults::default() }
 }
 
-/// An answer that cannot be walked to its end.
+/// The fault of an answer that cannot be walked to its end.
 pub(crate) fn malformed(text: String) -> Faults {
     Faults { malformed: 1, first: Some(text), ..Faults::default() }
 }
@@ -89,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// Batches of ten records each, at these base offsets.
+    /// A log of batches of ten records each, at these base offsets.
     fn log(base_offsets: &[i64]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for base in base_offsets {

@@ -1,5 +1,5 @@
-//! The program as a person runs it, against a broker that may lie: what it says, writes and exits
-//! with.
+//! The program as a person runs it, against a broker that may lie: its output, its files and its
+//! exit codes.
 
 mod cold_hot;
 mod fake_broker;
@@ -20,7 +20,7 @@ fn load(broker: &FakeBroker, workload: &str, more: &[&str]) -> Command {
     command
 }
 
-/// Runs to the end; gives the exit code, what was printed, and the JSON report.
+/// Runs the program to its end. Returns the exit code, the output and the JSON report.
 fn run(broker: &FakeBroker, workload: &str, more: &[&str]) -> (i32, String, Value) {
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("report.json");
@@ -37,7 +37,7 @@ fn report(json: &Path) -> Value {
     std::fs::read(json).map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap())
 }
 
-/// A broker with so many KiB of batches in three partitions.
+/// A broker with `kib` KiB of batches in three partitions.
 fn filled(manner: Manner, kib: u32) -> FakeBroker {
     let broker = FakeBroker::start(manner);
     let total = format!("{kib}KiB");
@@ -120,8 +120,7 @@ fn a_batch_left_out_fails_the_run_and_the_missing_offset_is_named() {
     let (code, printed, report) = run(&broker, "fetch", &READ_ALL);
     assert_eq!(code, 1);
     let first = BatchHeader::parse(&broker.batches()[0][0]).unwrap();
-    // Which of the gaps is met first depends on who of the readers is faster; each is a whole
-    // batch.
+    // The first gap depends on which reader is faster. Each gap is a whole batch.
     let (before, _) = printed.split_once(" expected, batch").expect("the gap is named");
     let expected = before.rsplit_once("offset ").expect("with the offset that was expected").1;
     let expected: i64 = expected.parse().unwrap();

@@ -1,4 +1,4 @@
-//! Threads for what blocks: a few that are always there, and more while there is work for them.
+//! Threads that may block: a few that always exist, and more while there is work for them.
 //!
 //! ```text
 //!   run(job) ──► queue ──► idle thread, of KEPT_THREADS that never end
@@ -6,10 +6,11 @@
 //!                             └─ the system has none: the job waits for the next thread that is free
 //! ```
 //!
-//! A runtime's own pool ends its last thread after some idle seconds, and panics when the system
-//! has none to begin it again. This one belongs to the process: the backend without io_uring uses
-//! it, what the kernel has no worker for goes there, and so does what the server must not do on an
-//! event loop. A job may wait for another one only while fewer than [`KEPT_THREADS`] jobs do so.
+//! tokio's own pool ends its last thread after some idle seconds, and panics when the system cannot
+//! make another. This pool belongs to the process. It runs the file operations of the backend
+//! without io_uring, the operations that the kernel has no worker for, and all that the server must
+//! not do on an event loop. A job may wait for another job only while fewer than [`KEPT_THREADS`]
+//! jobs do so.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -27,28 +28,28 @@ use crate::shortage;
 #[cfg(test)]
 mod tests;
 
-/// Threads that are always there. Three would do: the checkpoint, and one change of a topic's
-/// configuration at a time, wait for partitions whose writes and rolls may need the third. Beyond
-/// that a disk that answers late for one job does not hold all others up.
+/// Threads that always exist. Three are needed: the checkpoint, and one change of a topic's
+/// configuration at a time, wait for partitions whose writes and rolls may need the third. The
+/// fourth keeps a disk that is late for one job from holding up all others.
 pub const KEPT_THREADS: usize = 4;
 
-/// Threads at most. A disk that does not answer holds one a job.
+/// The most threads. A disk that does not answer holds one for each job.
 const THREADS_MAX: usize = 512;
 
-/// How long a thread beyond those that are kept waits for work.
+/// How long a thread beyond [`KEPT_THREADS`] waits for work.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The process's.
+/// The pool of the process.
 static POOL: LazyLock<Pool> = LazyLock::new(Pool::default);
 
 /// Why a job has no outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JobLost {
-    /// It panicked; its thread goes on.
+    /// The job panicked. Its thread goes on.
     #[error("a blocking job panicked")]
     Panicked,
-    /// There is no thread at all: [`start`] was never called, or refused.
+    /// There is no thread at all, because [`start`] was never called or failed.
     #[error("there is no thread for a blocking job")]
     NoThread,
 }
@@ -59,15 +60,15 @@ impl From<JobLost> for io::Error {
     }
 }
 
-/// Begins the threads that are always there. Called again, it begins what is missing.
+/// Starts the threads that always exist. A later call starts those that are missing.
 ///
 /// # Errors
-/// The system has no thread for us (EAGAIN), or no memory for its stack.
+/// The system has no thread (EAGAIN), or no memory for its stack.
 pub fn start() -> io::Result<()> {
     POOL.start()
 }
 
-/// Has `job` run by a thread that may block, soon, and whether or not its outcome is waited for.
+/// Runs `job` soon on a thread that may block. It runs even if the future is dropped.
 ///
 /// # Errors
 /// See [`JobLost`].
@@ -92,7 +93,7 @@ struct Shared {
 struct State {
     queue: VecDeque<Job>,
     threads: usize,
-    /// Those that wait for work, or were begun or woken and did not look yet.
+    /// Threads that wait for work, and those started or woken that have not looked for it yet.
     idle: usize,
 }
 
@@ -126,9 +127,9 @@ impl Pool {
             && state.threads < THREADS_MAX
             && let Err(error) = self.begin_thread(&mut state)
         {
-            shortage::report(&error, "a thread for what blocks");
+            shortage::report(&error, "a thread for blocking work");
             if state.threads == 0 {
-                // Whoever waits for them learns that they are gone.
+                // The futures of these jobs end with `NoThread`.
                 state.queue.clear();
             }
         }
@@ -148,11 +149,11 @@ impl Pool {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Jobs run without it, and what it guards is whole between any two statements.
+        // Jobs run without the lock, and its state is whole between any two statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A thread's life.
+    /// The life of one thread.
     fn work(&self) {
         let mut state = self.lock();
         state.idle -= 1;
@@ -175,7 +176,7 @@ impl Shared {
         }
     }
 
-    /// Waits for work; whether it was too long.
+    /// Waits for work, and returns whether the wait was too long.
     fn wait<'a>(
         &'a self,
         state: MutexGuard<'a, State>,

@@ -1,10 +1,11 @@
-//! What a ring counts. Written by its worker thread, read by whoever shows metrics.
+//! The counters of a ring. Its worker thread writes them; any thread may read them for metrics.
 //!
-//! Relaxed atomics: each number is right by itself, no order between two of them is promised.
+//! They are relaxed atomics: each number is right by itself, and no order between two of them is
+//! promised.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// One number that goes up, or up and down.
+/// One number that rises, or rises and falls.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -32,34 +33,34 @@ pub struct Counters {
     pub submitted: Counter,
     /// Completions reaped.
     pub completions: Counter,
-    /// Completions that belong to no entry of the slab. Zero unless something is wrong.
+    /// Completions that belong to no entry of the slab: zero unless there is a bug.
     pub stale_completions: Counter,
     /// Plans submitted as linked operations.
     pub chains: Counter,
     /// Fills of a pipe that moved bytes.
     pub hops: Counter,
-    /// Drains that moved less than asked: the socket was full in the middle of a hop.
+    /// Drains that moved less than requested, because the socket was full in the middle of a hop.
     pub short_hops: Counter,
     /// Waits for a full socket.
     pub poll_outs: Counter,
-    /// Transfers that asked for a chain and went by sendfile because there is no io_uring.
+    /// Transfers with the path chain that went by sendfile, because there is no io_uring.
     pub chains_by_sendfile: Counter,
-    /// Operations and chains for which there was no kernel worker, memory or pipe; they went
-    /// another way.
+    /// Operations and chains for which there was no kernel worker, memory or pipe. They took
+    /// another path.
     pub refused: Counter,
     /// Pipes closed because bytes were left in them.
     pub residues: Counter,
-    /// Pipes given up, with what was in them, by transfers whose peer does not read.
+    /// Pipes given up, with the bytes in them, by transfers whose peer does not read.
     pub surrenders: Counter,
     /// Pipes open now.
     pub pipes_open: Counter,
-    /// Pipes in the hands of transfers now.
+    /// Pipes that transfers hold now.
     pub pipes_leased: Counter,
     /// Transfers that had to wait for a pipe.
     pub pipe_waits: Counter,
-    /// Chains that had to wait for others that wait for a disk.
+    /// Chains that had to wait for other chains that wait for a disk.
     pub cold_waits: Counter,
-    /// Turns that copied because peers held all the pages they may.
+    /// Turns that copied because peers already held all the pages they may.
     pub copies_for_memory: Counter,
     /// Operations whose future was dropped while the kernel still owned their resources.
     pub orphans: Counter,
@@ -69,6 +70,6 @@ pub struct Counters {
     pub sendfile_bytes: Counter,
     /// Bytes of file pieces sent through user space.
     pub copy_bytes: Counter,
-    /// Bytes of byte pieces (headers and trailers) sent, by whatever path.
+    /// Bytes of byte pieces (headers and trailers) sent by any path.
     pub header_bytes: Counter,
 }

@@ -1,9 +1,9 @@
 //! The backend without io_uring: readiness for sockets, threads that may block for files.
 //!
-//! Called by ring.rs where the kernel forbids io_uring, and by uring_calls.rs for what it has no
-//! worker for. Sockets are tried whenever the runtime thinks they are ready, so a future dropped in
-//! between has given nothing to the kernel; file operations own what they touch on the thread that
-//! runs them.
+//! Called by ring.rs and shared.rs where the kernel forbids io_uring, and by uring/calls.rs for
+//! operations that the kernel has no worker for. Socket calls are tried when the runtime reports
+//! readiness, so a future dropped in between has given nothing to the kernel. File operations own
+//! what they touch on the thread that runs them.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -20,7 +20,7 @@ use rustix::net::RecvFlags;
 use tokio::io::Interest;
 
 use crate::blocking;
-use crate::ring::Then;
+use crate::ring_config::Then;
 use crate::socket::Socket;
 use crate::sys::{Gather, extend_received, watch};
 
@@ -30,7 +30,8 @@ pub(crate) async fn recv(socket: &Socket, mut buffer: BytesMut) -> (io::Result<u
 }
 
 async fn recv_into(socket: &Socket, buffer: &mut BytesMut) -> io::Result<usize> {
-    // What is there is given at once: a peer that sends and sends would keep its thread for ever.
+    // Ready bytes return without a wait, so a peer that never pauses would keep the thread for
+    // ever.
     tokio::task::coop::consume_budget().await;
     loop {
         let mut guard = socket.readiness()?.readable().await?;
@@ -42,7 +43,7 @@ async fn recv_into(socket: &Socket, buffer: &mut BytesMut) -> io::Result<usize> 
     }
 }
 
-/// Receives what is there; `WouldBlock` if nothing is.
+/// Receives what has arrived; `WouldBlock` if nothing has.
 pub(crate) fn recv_now(socket: &Socket, buffer: &mut BytesMut) -> io::Result<usize> {
     let room = buffer.spare_capacity_mut();
     let (_, len_bytes) = rustix::net::recv(socket, room, RecvFlags::DONTWAIT)?;
@@ -50,8 +51,8 @@ pub(crate) fn recv_now(socket: &Socket, buffer: &mut BytesMut) -> io::Result<usi
     Ok(len_bytes)
 }
 
-/// Waits until the socket takes bytes or has failed. A send outside of the runtime's sight may have
-/// filled it since the runtime last looked, so poll(2) has the last word.
+/// Waits until the socket takes bytes or has failed. A send that the runtime did not see may have
+/// filled the socket since the runtime last looked, so poll(2) decides.
 pub(crate) async fn writable(socket: &Socket) -> io::Result<()> {
     loop {
         let mut guard = socket.readiness()?.writable().await?;
@@ -61,8 +62,9 @@ pub(crate) async fn writable(socket: &Socket) -> io::Result<()> {
     }
 }
 
-/// Waits until the peer has closed or reset. Watches a duplicate of the descriptor, so that
-/// clearing its readiness takes no wake-up from a receive on the same socket.
+/// Waits until the peer has closed or reset the connection. Watches a duplicate of the descriptor,
+/// because clearing the readiness of the original would take a wake-up from a receive on the same
+/// socket.
 pub(crate) async fn peer_closed(socket: &Socket) -> io::Result<()> {
     let watched = watch(Rc::new(socket.as_fd().try_clone_to_owned()?), Interest::READABLE)?;
     loop {
@@ -100,7 +102,8 @@ pub(crate) async fn read(
     done.await.unwrap_or_else(|error| (Err(error.into()), BytesMut::new()))
 }
 
-/// Writes up to all of `pieces`, one behind the other; a sync follows if that was all.
+/// Writes `pieces` one behind the other, possibly not all of them. A sync follows if all were
+/// written.
 pub(crate) async fn write(
     file: Arc<File>,
     position: u64,
@@ -123,7 +126,7 @@ pub(crate) async fn sync_data(file: Arc<File>) -> io::Result<()> {
     blocking::run(move || file.sync_data()).await?
 }
 
-/// Asks poll(2) without waiting; WouldBlock if none of `events` and no failure is there.
+/// Calls poll(2) without waiting; `WouldBlock` if it reports none of `events` and no failure.
 fn has_events(fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
     let mut asked = [PollFd::from_borrowed_fd(fd, events)];
     match rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {

@@ -1,12 +1,11 @@
-//! The families of failure: a ring that cannot be had, a write and a transfer that did not end
-//! well.
+//! The families of failure: no ring, a failed write, a failed transfer.
 //!
-//! Results of the kernel are kept as the numbers they are. The kernel's internal ones (`-512`,
-//! ERESTARTSYS) do reach us (KERNEL.md row 11) and `io::Error` has no words for them.
+//! Results of the kernel stay numbers. Its internal ones (`-512`, ERESTARTSYS) reach this crate
+//! (KERNEL.md row 11), and `io::Error` has no words for them.
 
 use std::io;
 
-/// What an operator does about a lack of threads.
+/// The advice for an operator whose system lacks threads.
 pub const RAISE_THREADS: &str = "raise the limit of threads (pids.max of the cgroup, TasksMax of the unit, \
     RLIMIT_NPROC of the user)";
 
@@ -14,21 +13,21 @@ pub const RAISE_THREADS: &str = "raise the limit of threads (pids.max of the cgr
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RingError {
-    /// The kernel, a seccomp filter or a sysctl does not let us use io_uring.
+    /// The kernel, a seccomp filter or a sysctl refuses io_uring.
     #[error("{what} failed with errno {errno} ({advice})", advice = advice(*.errno))]
     Unavailable {
         /// EPERM: forbidden. ENOSYS: unknown to this kernel. Others are resource limits.
         errno: i32,
-        /// The system call that was refused.
+        /// The refused system call.
         what: &'static str,
     },
-    /// There are too few threads to begin with.
+    /// The system has too few threads to start.
     #[error("the system has no thread for {what} (errno {errno}): {RAISE_THREADS}")]
     NoThreads {
-        /// EAGAIN; ECANCELED where it was the kernel that found none; ENOMEM without memory for a
+        /// EAGAIN, ECANCELED where the kernel found no worker, or ENOMEM without memory for a
         /// stack.
         errno: i32,
-        /// What the thread was for.
+        /// The purpose of the thread.
         what: &'static str,
     },
 }
@@ -51,79 +50,80 @@ fn advice(errno: i32) -> &'static str {
     }
 }
 
-/// Why bytes are not where a write was to bring them. An unknown part of them may be.
+/// Why a write failed. An unknown part of its bytes may have been written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// They were not all taken by the page cache.
+    /// The page cache did not take all bytes.
     #[error("write failed: {0}")]
     Write(#[source] io::Error),
-    /// They are in the page cache. A second sync must not be believed: the pages that the first one
-    /// did not write count as clean from then on.
+    /// The page cache has the bytes, the disk may not. A second sync proves nothing: the pages that
+    /// the first one did not write count as clean from then on.
     #[error("sync failed: {0}")]
     Sync(#[source] io::Error),
 }
 
-/// Why a transfer ended before its last byte. Whatever the reason, an unknown prefix of the answer
-/// has left: the only honest thing to do with the connection is to close it. Only a
-/// [`TransferError::Read`] may come before the first byte.
+/// Why a transfer ended before its last byte. An unknown prefix of the answer has been sent, so the
+/// connection must be closed. Only a [`TransferError::Read`] may come before the first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferError {
-    /// The peer closed or reset the connection. Expected, not worth a line in the log.
+    /// The peer closed or reset the connection. This is expected and needs no line in the log.
     #[error("peer is gone (errno {errno})")]
     PeerGone {
         /// EPIPE, ECONNRESET, ENOTCONN, ETIMEDOUT or ESHUTDOWN.
         errno: i32,
     },
-    /// The file is shorter than the range that was promised to the peer.
+    /// The file is shorter than the range promised to the peer.
     #[error(
-        "file ended at byte {position}, {missing_bytes} bytes before the end of what was promised"
+        "file ended at byte {position}, {missing_bytes} bytes before the end of the promised range"
     )]
     FileEndedEarly {
         /// Which of the transfer's file ranges, from 0 on.
         range: usize,
-        /// Where in the file nothing came any more.
+        /// The byte of the file at which it ended.
         position: u64,
-        /// What is missing from there to the end of the piece.
+        /// Bytes missing from there to the end of the piece.
         missing_bytes: u64,
     },
-    /// The disk, or whatever the file is on, does not give the bytes.
+    /// The disk, or whatever else the file is on, failed to return the bytes.
     #[error("cannot read at byte {position}: errno {errno}")]
     Read {
         /// Which of the transfer's file ranges, from 0 on.
         range: usize,
-        /// Where in the file the read began.
+        /// The byte of the file at which the read began.
         position: u64,
-        /// How much it asked for; the place that cannot be read lies therein.
+        /// Bytes requested. The place that cannot be read lies among them.
         len_bytes: u32,
-        /// EIO as a rule.
+        /// Usually EIO.
         errno: i32,
-        /// Bytes of the answer have been sent, and the socket has been shut down. If none has, it
-        /// is as it was.
+        /// Whether bytes of the answer have been sent. If so, the socket has been shut down; if
+        /// not, it is unchanged.
         is_begun: bool,
     },
-    /// The kernel accepted an operation and moved nothing, which would repeat for ever.
-    #[error("kernel moved no byte of {len_bytes} asked")]
+    /// The kernel accepted an operation and moved no byte. A retry would never end.
+    #[error("kernel moved none of {len_bytes} requested bytes")]
     NoProgress {
-        /// What was asked.
+        /// Bytes requested.
         len_bytes: u64,
     },
-    /// An operation ran although one linked before it broke, or said it moved more than asked: the
-    /// order of the bytes on the wire is not known any more.
-    #[error("operation {index} of a chain ended with {result}, which its order or length forbids")]
+    /// An operation ran although a link before it broke, or reported more bytes than requested. The
+    /// order of the bytes on the wire is no longer known.
+    #[error(
+        "operation {index} of a chain ended with {result}, which its place or length rules out"
+    )]
     OutOfOrder {
         /// Position in the chain.
         index: usize,
-        /// What the kernel said.
+        /// The kernel's result.
         result: i32,
     },
-    /// Any other errno, also those that only the kernel knows.
+    /// Any other errno, including the kernel's internal ones.
     #[error("operation failed with errno {0}")]
     Os(i32),
 }
 
 impl TransferError {
-    /// Sorts an errno: peers that leave are expected, everything else is not.
+    /// Sorts an errno: a peer that leaves is expected, everything else is not.
     pub(crate) fn from_errno(errno: i32) -> TransferError {
         match errno {
             libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN | libc::ETIMEDOUT | libc::ESHUTDOWN => {

@@ -1,8 +1,7 @@
-//! What the kernel does with spliced chains, row by row of docs/KERNEL.md, on the kernel that runs
-//! the tests: another kernel that differs says so here.
+//! Tests the rows of docs/KERNEL.md on the running kernel. A kernel that differs fails here.
 //!
-//! Lies inside the crate because it asks for things the crate never does, and all `unsafe` is in
-//! sys.rs. Each probe has a ring, a pipe and a socket of its own. Tests only.
+//! The tests lie inside the crate because they request operations that the crate never does, and
+//! all `unsafe` is in sys.rs. Each probe has a ring, a pipe and a socket of its own. Tests only.
 
 mod memory;
 mod probe;
@@ -19,7 +18,7 @@ use io_uring::squeue::Flags;
 use io_uring::types;
 use probe::*;
 
-use crate::config::RingConfig;
+use crate::ring_config::RingConfig;
 use crate::sys::Request;
 
 const KIB: u32 = 1024;
@@ -175,19 +174,19 @@ fn row_12_who_asks_a_pipe_its_size_while_a_splice_is_parked_blocks() {
     let socket = rig.socket.try_clone().unwrap();
     let parked = probe.start(rig, |rig| vec![raw(rig.raw_drain(4096))]);
     assert!(probe.stays_in_flight(parked));
-    let (tell, told) = std::sync::mpsc::channel();
+    let (send_id, asker_id) = std::sync::mpsc::channel();
     let asker = std::thread::spawn(move || {
-        tell.send(rustix::thread::gettid()).unwrap();
+        send_id.send(rustix::thread::gettid()).unwrap();
         rustix::pipe::fcntl_getpipe_size(&pipe).unwrap()
     });
-    wait_for_uninterruptible_sleep(told.recv().unwrap());
+    wait_for_uninterruptible_sleep(asker_id.recv().unwrap());
     socket.shutdown(Shutdown::Both).unwrap();
     let _ = probe.finish(parked);
     assert_eq!(asker.join().unwrap(), 64 * KIB as usize);
 }
 
-/// The race itself is not to be tried: it sends somebody another file's bytes. What is tried is
-/// that our ring leaves no room for it.
+/// The race itself cannot be tried, since it sends a peer the bytes of another file. The test shows
+/// that the ring leaves no room for it.
 #[test]
 fn row_14_the_slab_keeps_the_source_open_whatever_its_owners_do() {
     let mut probe = Probe::default();

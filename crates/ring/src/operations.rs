@@ -1,7 +1,7 @@
-//! Who owns what while the kernel works: a slab of operations in flight.
+//! A slab of operations in flight, which owns their resources while the kernel works on them.
 //!
-//! Everything the kernel was pointed at (descriptors, buffers, pipe) lies in the entry from before
-//! the push until the last completion. A future holds a [`Key`] and nothing else.
+//! All that the kernel has pointers or numbers of (descriptors, buffers, pipe) lies in the entry
+//! from before the push until the last completion. A future holds a [`Key`] and nothing else.
 //!
 //! ```text
 //!            insert                complete, owed = 0              take
@@ -9,11 +9,12 @@
 //!                          │                           │
 //!                 abandon  │                  abandon  │
 //!                          v      complete, owed = 0   v
-//!                    owed, orphaned ────────────> released by whoever brought the last news
+//!                    owed, orphaned ────────────> released with the last completion
 //! ```
 //!
-//! Called by uring.rs; knows nothing of io_uring, so a fake kernel can drive it. It must never hand
-//! resources out while something is owed, and never panic over a completion it does not expect.
+//! Called by uring.rs and sys.rs. It knows nothing of io_uring, so a fake kernel can drive it. It
+//! must never hand resources out while a completion is owed, and never panic over an unexpected
+//! completion.
 
 use std::any::Any;
 use std::ops::Deref;
@@ -21,10 +22,10 @@ use std::task::{Poll, Waker};
 
 use slab::Slab;
 
-use crate::config::CHAIN_OPERATIONS;
+use crate::ring_config::CHAIN_OPERATIONS;
 
-/// `user_data` of entries whose completion nobody waits for (cancellations).
-pub(crate) const NOBODY: u64 = u64::MAX;
+/// `user_data` of entries whose completion no future waits for (cancellations).
+pub(crate) const UNAWAITED: u64 = u64::MAX;
 
 /// Bits of `user_data`: position in the chain, then slot, then generation.
 const POSITION_BITS: u32 = 8;
@@ -32,11 +33,11 @@ const SLOT_BITS: u32 = 24;
 
 /// What an operation owns while it is in flight.
 pub(crate) trait Resources: Any {
-    /// Nobody waits any more and nothing is owed: the last chance to act on what became of it.
+    /// Called when the future is gone and nothing is owed: the last chance to act on the results.
     fn abandoned(self: Box<Self>, _results: &[i32]) {}
 }
 
-/// Names one operation for ever: a slot is used again, a generation is not.
+/// Names one operation for ever. A slot is used again; a generation is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     slot: u32,
@@ -59,7 +60,7 @@ impl Key {
     }
 }
 
-/// What the kernel said, one number for each operation of the chain, in the chain's order.
+/// The kernel's results, one number for each operation of the chain, in the chain's order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Results {
     values: [i32; CHAIN_OPERATIONS],
@@ -74,15 +75,15 @@ impl Deref for Results {
     }
 }
 
-/// What a completion meant.
+/// The meaning of a completion.
 pub(crate) enum Completed {
-    /// Belongs to nothing we know.
+    /// It belongs to no operation in flight.
     Stale,
-    /// More is owed.
+    /// More completions are owed.
     Partly,
-    /// That was the last one; whoever waits should look.
+    /// It was the last one, and the future is to be woken.
     Ready(Option<Waker>),
-    /// That was the last one and nobody waits.
+    /// It was the last one, and the future is gone.
     Released(Box<dyn Resources>, Results),
 }
 
@@ -105,20 +106,20 @@ struct Entry {
     generation: u32,
     resources: Box<dyn Resources>,
     results: Results,
-    /// A bit for each position whose completion has not come.
+    /// One bit for each position whose completion has not come.
     owed: u32,
     holder: Holder,
 }
 
 enum Holder {
     Future(Option<Waker>),
-    Nobody,
+    Gone,
 }
 
 const _: () = assert!(CHAIN_OPERATIONS < u32::BITS as usize);
 
 impl Operations {
-    /// Takes `resources` over for a chain of `len` operations about to be pushed.
+    /// Takes over the `resources` of a chain of `len` operations about to be pushed.
     pub(crate) fn insert(&mut self, resources: Box<dyn Resources>, len: usize) -> Key {
         assert!((1..=CHAIN_OPERATIONS).contains(&len), "a chain of {len} operations");
         self.generation = self.generation.wrapping_add(1);
@@ -133,7 +134,7 @@ impl Operations {
         Key { slot: slot as u32, generation: self.generation }
     }
 
-    /// Notes one completion.
+    /// Records one completion.
     pub(crate) fn complete(&mut self, user_data: u64, result: i32) -> Completed {
         let (key, position) = Key::from_user_data(user_data);
         let Some(entry) = self.get(key) else { return Completed::Stale };
@@ -147,14 +148,14 @@ impl Operations {
         }
         match &mut entry.holder {
             Holder::Future(waker) => Completed::Ready(waker.take()),
-            Holder::Nobody => {
+            Holder::Gone => {
                 let (resources, results) = self.remove(key);
                 Completed::Released(resources, results)
             }
         }
     }
 
-    /// Gives the resources back once nothing is owed.
+    /// Returns the resources once nothing is owed.
     pub(crate) fn poll_take(
         &mut self,
         key: Key,
@@ -172,11 +173,11 @@ impl Operations {
         Poll::Pending
     }
 
-    /// The future is gone.
+    /// Records that the future is gone.
     pub(crate) fn abandon(&mut self, key: Key) -> Abandoned {
         let entry = self.get(key).expect("a future's entry lives as long as the future");
         if entry.owed != 0 {
-            entry.holder = Holder::Nobody;
+            entry.holder = Holder::Gone;
             return Abandoned::Orphaned;
         }
         let (resources, results) = self.remove(key);

@@ -1,8 +1,9 @@
 //! Performs transfers: joins the pure machine with a kernel.
 //!
-//! A plan runs either as one linked chain on the ring or step by step from the event loop; both
-//! report alike, so transfer.rs does not know which it was. Called by ring.rs. While a chain is in
-//! flight the whole [`Job`] lies in the slab: nothing here can touch a pipe the kernel works on.
+//! A plan runs either as one linked chain on the ring or step by step from the event loop. Both
+//! report alike, so transfer.rs does not know which it was. While a chain is in flight the whole
+//! [`Job`] lies in the slab, and nothing here can touch a pipe that the kernel works on. Called by
+//! ring.rs.
 
 use std::fs::File;
 use std::io;
@@ -15,23 +16,24 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::config::{CHAIN_OPERATIONS, READ_AHEAD_BYTES, TURN_BYTES};
 use crate::counters::{Counter, Counters};
 use crate::error::TransferError;
+use crate::file_range::FileRange;
 use crate::operations::Resources;
-use crate::pipes::Lease;
-use crate::ring::{Kernel, Ring};
-use crate::route::{self, Way};
+use crate::ring_config::{CHAIN_OPERATIONS, READ_AHEAD_BYTES, TURN_BYTES};
+use crate::shared::{Kernel, Shared};
 use crate::shortage;
 use crate::socket::Socket;
-use crate::stage::{Parked, Stage};
 use crate::sys::{Advice, Request, Requests};
-use crate::transfer::{FileRange, Means, Next, Op, Path, Pieces, Transfer};
+use crate::transfer::pipes::Lease;
+use crate::transfer::route::{self, Way};
+use crate::transfer::stage::{Parked, Stage};
+use crate::transfer::{Means, Next, Op, Path, Pieces, Transfer};
 use crate::uring::{OnDrop, Uring};
 
-/// Runs a transfer to its end. The caller keeps transfers on one socket apart.
+/// Runs a transfer to its end. The caller runs one transfer at a time on a socket.
 pub(crate) async fn transfer(
-    ring: &Ring,
+    ring: &Shared,
     pieces: Pieces,
     socket: &Rc<Socket>,
     path: Path,
@@ -56,7 +58,7 @@ pub(crate) async fn transfer(
             }
             Next::Do(_) => {}
         }
-        match (ring.kernel(), job.transfer.means()) {
+        match (&ring.kernel, job.transfer.means()) {
             (Kernel::Uring(uring), Means::Chain { .. }) => job = perform_linked(uring, job).await,
             _ => perform_stepwise(ring, &mut job).await,
         }
@@ -64,9 +66,9 @@ pub(crate) async fn transfer(
     }
 }
 
-/// A transfer that has not ended well. An unknown prefix of the answer is out, so the connection is
-/// of no use any more: shutting it down keeps other bytes from following, and makes a chain in
-/// flight complete (KERNEL.md row 13), which lets go of all it owns.
+/// A transfer that has not ended well. An unknown prefix of the answer has been sent, so the
+/// connection is of no more use. Shutting it down keeps other bytes from following. It also makes a
+/// chain in flight complete (KERNEL.md row 13), which releases all that the chain owns.
 struct Unfinished<'a>(&'a Socket);
 
 impl Drop for Unfinished<'_> {
@@ -77,28 +79,28 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-fn possible_path(ring: &Ring, path: Path) -> Path {
-    match (ring.kernel(), path) {
+fn possible_path(ring: &Shared, path: Path) -> Path {
+    match (&ring.kernel, path) {
         (Kernel::Epoll { .. }, Path::Chain) => {
-            ring.counters().chains_by_sendfile.add(1);
+            ring.counters.chains_by_sendfile.add(1);
             Path::Sendfile
         }
         _ => path,
     }
 }
 
-/// A transfer with all it needs: what the kernel owns while a chain is in flight.
+/// A transfer with all its means. The kernel owns it while a chain is in flight.
 struct Job {
     transfer: Transfer,
     socket: Rc<Socket>,
     path: Path,
     pipe: Option<Lease>,
-    /// The next bytes are not in the page cache: their plan will wait for a disk.
+    /// The next bytes are not in the page cache, so their plan will wait for a disk.
     is_cold: bool,
-    /// There was no worker or pipe for a chain of it: the rest is copied, which waits for a disk on
-    /// a thread that is there. sendfile would wait on the event loop.
+    /// There was no worker or pipe for a chain, so the rest is copied. A copy waits for a disk on a
+    /// thread that exists; sendfile would wait on the event loop.
     has_left_chain: bool,
-    /// Held while it does.
+    /// Held while the plan waits for the disk.
     cold_place: Option<OwnedSemaphorePermit>,
     stage: Stage,
     /// Held while a full stage waits for the peer.
@@ -107,7 +109,7 @@ struct Job {
 }
 
 impl Job {
-    fn new(ring: &Ring, pieces: Pieces, socket: Rc<Socket>, path: Path) -> Job {
+    fn new(ring: &Shared, pieces: Pieces, socket: Rc<Socket>, path: Path) -> Job {
         Job {
             transfer: Transfer::new(pieces, means_of(way_of(path), ring, &socket)),
             socket,
@@ -118,14 +120,14 @@ impl Job {
             cold_place: None,
             stage: Stage::default(),
             parked_stage: None,
-            counters: ring.counters(),
+            counters: Arc::clone(&ring.counters),
         }
     }
 
-    /// Chooses the way of the next plan: where the caller left that to us, and where peers hold all
-    /// the pages they may.
-    fn route(&mut self, ring: &Ring) {
-        let is_free = self.path != Path::Auto && (self.path == Path::Copy || ring.pins().is_none());
+    /// Chooses the path of the next plan where the caller left that to the ring, and where peers
+    /// hold all the pages they may.
+    fn route(&mut self, ring: &Shared) {
+        let is_free = self.path != Path::Auto && (self.path == Path::Copy || ring.pins.is_none());
         let is_settled = is_free || self.has_left_chain;
         if is_settled || !self.transfer.is_at_a_turn() || self.transfer.rest_bytes() == 0 {
             return;
@@ -144,20 +146,20 @@ impl Job {
         }
     }
 
-    fn choose(&self, ring: &Ring) -> Way {
+    fn choose(&self, ring: &Shared) -> Way {
         let transfer = &self.transfer;
-        let can_chain = matches!(ring.kernel(), Kernel::Uring(_));
+        let can_chain = matches!(ring.kernel, Kernel::Uring(_));
         let is_cached = || {
             let (mut ranges, now) = (transfer.next_ranges(TURN_BYTES), Instant::now());
             let goes_on = transfer.rest_bytes() > TURN_BYTES;
-            ranges.all(|range| ring.residency().is_cached(&range, goes_on, now))
+            ranges.all(|range| ring.residency.is_cached(&range, goes_on, now))
         };
         route::choose(transfer.rest_bytes(), can_chain, is_cached)
     }
 
-    /// Whether the peer may be given pages of files, which it holds until it reads.
-    fn may_send_pages(&self, ring: &Ring, way: Way) -> bool {
-        let (Some(pins), true) = (ring.pins(), way != Way::Copy) else { return true };
+    /// Whether the peer may get pages of files, which it holds until it reads.
+    fn may_send_pages(&self, ring: &Shared, way: Way) -> bool {
+        let (Some(pins), true) = (&ring.pins, way != Way::Copy) else { return true };
         let turn_bytes = if way == Way::Chain { READ_AHEAD_BYTES } else { TURN_BYTES };
         let may = self.socket.pin(pins, self.transfer.next_ranges(turn_bytes));
         if !may {
@@ -166,14 +168,15 @@ impl Job {
         may
     }
 
-    /// Gets what the next plan needs: a place among those that wait for a disk, a pipe, a buffer.
-    async fn prepare(&mut self, ring: &Ring) {
+    /// Gets what the next plan needs: a place among the chains that wait for a disk, a pipe, a
+    /// buffer.
+    async fn prepare(&mut self, ring: &Shared) {
         if self.is_cold && self.transfer.is_at_a_turn() {
             self.cold_place = Some(ring.admit_cold().await);
             self.read_ahead(ring);
         }
         if self.pipe.is_none() && self.transfer.wants_pipe() {
-            match ring.pipes().lease().await {
+            match ring.pipes.lease().await {
                 Ok(lease) => {
                     self.transfer.set_pipe_slots(lease.slots());
                     self.pipe = Some(lease);
@@ -183,35 +186,36 @@ impl Job {
         }
         let only_waits = self.transfer.is_blocked() && self.transfer.staged_bytes() == 0;
         if matches!(self.transfer.means(), Means::Copy { .. }) && !only_waits {
-            self.stage.prepare(ring.spare_stage(), self.transfer.rest_bytes());
+            self.stage.prepare(&ring.spare_stage, self.transfer.rest_bytes());
         }
     }
 
-    /// Has the disk read what the next plans will fill from, all at once instead of hop by hop;
-    /// and, if a scan shall leave no trace, drops what the same peer was sent before. Not what it
-    /// is being sent: pages that are still on their way to a peer cannot be dropped.
-    fn read_ahead(&self, ring: &Ring) {
-        let Kernel::Uring(uring) = ring.kernel() else { return };
+    /// Has the disk read all that the next plans will fill from, at once instead of hop by hop. If
+    /// a scan shall leave no trace, drops the ranges of the peer's previous answer from the page
+    /// cache. Ranges of the current answer stay, because pages on their way to a peer cannot be
+    /// dropped.
+    fn read_ahead(&self, ring: &Shared) {
+        let Kernel::Uring(uring) = &ring.kernel else { return };
         let ahead: Vec<FileRange> = self.transfer.next_ranges(READ_AHEAD_BYTES).collect();
         for range in &ahead {
             uring.advise(range, Advice::WillNeed);
         }
-        // Where nothing tells what was cold, this may be what others read.
-        if ring.config().drop_behind && ring.config().sight.tells_cold() {
+        // Where the file system does not show cold pages, others may read these.
+        if ring.config.drop_behind && ring.config.sight.tells_cold() {
             for range in self.socket.replace_scanned(ahead) {
-                ring.residency().forget(&range);
+                ring.residency.forget(&range);
                 uring.advise(&range, Advice::DontNeed);
             }
         }
     }
 
-    /// Counts what happened, and lets go of what others may need: the stage if it is empty, the
-    /// pipe if the peer does not read.
-    fn settle(&mut self, ring: &Ring) {
+    /// Counts the results of the plan, and releases what others may need: the stage if it is empty,
+    /// the pipe if the peer does not read.
+    fn settle(&mut self, ring: &Shared) {
         self.count();
         self.settle_stage(ring);
         if self.cold_place.take().is_some() {
-            ring.workers().give_way(Instant::now());
+            ring.workers.give_way(Instant::now());
         }
         if self.transfer.is_refused() {
             return self.leave_chain(ring, &Errno::CANCELED.into());
@@ -226,8 +230,8 @@ impl Job {
         }
     }
 
-    /// There is no worker, or no pipe, for the rest: it is copied.
-    fn leave_chain(&mut self, ring: &Ring, error: &io::Error) {
+    /// Copies the rest, for which there is no worker or no pipe.
+    fn leave_chain(&mut self, ring: &Shared, error: &io::Error) {
         self.counters.refused.add(1);
         shortage::report(error, "a kernel worker or a pipe for an answer");
         self.release_pipe();
@@ -235,19 +239,19 @@ impl Job {
         self.transfer.leave_chain(means_of(Way::Copy, ring, &self.socket));
     }
 
-    /// A buffer of 64 KiB for each of many peers that do not read would be much memory: some have
-    /// theirs.
-    fn settle_stage(&mut self, ring: &Ring) {
+    /// Bounds the memory of many peers that do not read: a limited number of full stages waits for
+    /// them.
+    fn settle_stage(&mut self, ring: &Shared) {
         if self.stage.bytes().is_empty() {
             self.parked_stage = None;
         } else if self.parked_stage.is_none() && self.transfer.is_blocked() {
-            self.parked_stage = Parked::take(ring.parked_stages());
+            self.parked_stage = Parked::take(&ring.parked_stages);
             if self.parked_stage.is_none() {
                 self.stage.forget();
                 self.transfer.forget_staged();
             }
         }
-        self.stage.release(ring.spare_stage());
+        self.stage.release(&ring.spare_stage);
     }
 
     fn count(&mut self) {
@@ -279,7 +283,8 @@ impl Job {
     }
 }
 
-/// The way of a path that is one; what goes by no certain way is decided before the first plan.
+/// The way of a fixed path. For `Auto` it is a placeholder: the way is chosen before the first
+/// plan.
 fn way_of(path: Path) -> Way {
     match path {
         Path::Chain => Way::Chain,
@@ -288,16 +293,16 @@ fn way_of(path: Path) -> Way {
     }
 }
 
-fn means_of(way: Way, ring: &Ring, socket: &Socket) -> Means {
+fn means_of(way: Way, ring: &Shared, socket: &Socket) -> Means {
     match way {
-        Way::Chain => Means::Chain { hop_bytes: ring.config().hop_bytes, pipe_slots: 1 },
+        Way::Chain => Means::Chain { hop_bytes: ring.config.hop_bytes, pipe_slots: 1 },
         Way::Sendfile => Means::Sendfile,
         Way::Copy => Means::Copy { stage_bytes: socket.stage_bytes() },
     }
 }
 
 impl Resources for Job {
-    /// The transfer's future was dropped while the chain was in flight.
+    /// Counts the results of a chain whose future was dropped while it was in flight.
     fn abandoned(mut self: Box<Self>, results: &[i32]) {
         self.transfer.apply(results);
         self.count();
@@ -310,7 +315,7 @@ impl Drop for Job {
     }
 }
 
-/// The plan as one chain on the ring, which owns the job meanwhile.
+/// Performs the plan as one chain on the ring, which owns the job meanwhile.
 async fn perform_linked(uring: &Rc<Uring>, job: Job) -> Job {
     job.counters.chains.add(1);
     let (mut job, results) = uring.start(Box::new(job), OnDrop::LetFinish, requests).await;
@@ -341,8 +346,8 @@ fn requests(job: &mut Job) -> Requests<'_> {
     transfer.plan().iter().map(request).collect()
 }
 
-/// The plan step by step, one turn of the event loop; reports like a chain.
-async fn perform_stepwise(ring: &Ring, job: &mut Job) {
+/// Performs the plan step by step in one turn of the event loop. Reports like a chain.
+async fn perform_stepwise(ring: &Shared, job: &mut Job) {
     let mut results = [-libc::ECANCELED; CHAIN_OPERATIONS];
     let results = &mut results[..job.transfer.plan().len()];
     for (index, result) in results.iter_mut().enumerate() {
@@ -353,14 +358,14 @@ async fn perform_stepwise(ring: &Ring, job: &mut Job) {
         }
     }
     job.transfer.apply(results);
-    // The turn is over; a transfer that is done leaves by itself.
+    // The turn is over. A transfer that is done returns without yielding.
     if !job.transfer.is_blocked() && job.transfer.rest_bytes() > 0 {
         tokio::task::yield_now().await;
     }
 }
 
-/// One operation now, without waiting for anything but PollOut and a disk that a copy must read.
-async fn perform_step(ring: &Ring, job: &mut Job, op: Op) -> i32 {
+/// Performs one operation. Waits only for PollOut, and for a disk that a copy must read.
+async fn perform_step(ring: &Shared, job: &mut Job, op: Op) -> i32 {
     let Job { transfer, socket, stage, .. } = job;
     match op {
         Op::PollOut => match ring.writable(socket).await {
@@ -398,9 +403,9 @@ async fn perform_step(ring: &Ring, job: &mut Job, op: Op) -> i32 {
     }
 }
 
-/// From the page cache at once, else by a read that waits on a kernel worker.
+/// Reads from the page cache at once, else by a read that waits on a kernel worker.
 async fn fill_stage(
-    ring: &Ring,
+    ring: &Shared,
     stage: &mut Stage,
     file: &Arc<File>,
     position: u64,
@@ -430,7 +435,7 @@ fn send(socket: &Socket, bytes: &[u8], more: bool) -> i32 {
     result_of(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT | more))
 }
 
-/// A result as a completion would carry it.
+/// A result in the form of a completion's.
 fn result_of(result: Result<usize, Errno>) -> i32 {
     match result {
         Ok(len_bytes) => len_bytes as i32,

@@ -1,9 +1,9 @@
-//! Which pages of files peers hold by not reading, so that they cannot take more memory than there
-//! is.
+//! Counts the pages of files that peers hold by not reading, so that they cannot take more memory
+//! than there is.
 //!
-//! A page that was sent without a copy stays in memory until its peer has taken it, and with it the
-//! whole large folio it belongs to (KERNEL.md, budgets). Memory limits of containers count it, and
-//! it cannot be reclaimed. So a transfer asks here before each turn whether it may send pages; if
+//! A page sent without a copy stays in memory until its peer has taken it, together with the whole
+//! large folio around it (KERNEL.md, budgets). Memory limits of containers count such pages, and
+//! they cannot be reclaimed. So a transfer asks here before each turn whether it may send pages. If
 //! not, it copies.
 //!
 //! ```text
@@ -21,26 +21,26 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::transfer::FileRange;
+use crate::file_range::FileRange;
 
-/// The largest folio of a file. A single page of it keeps all of it in memory.
+/// Bytes of the largest folio of a file. One page in use keeps all of it in memory.
 pub const CHUNK_BYTES: u64 = 2 * 1024 * 1024;
 
-/// What may lie between a file and its peer: a full send buffer and a pipe.
+/// Bytes that may lie between a file and its peer: a full send buffer and a pipe.
 const ON_THE_WAY_BYTES: u64 = 1024 * 1024;
 
-/// Bytes that a peer must have taken before it may use more than a share of the budget: more than
-/// fits into the buffers between us and a peer that never reads.
+/// Bytes that a peer must have taken before it may use more than a share of the budget. The buffers
+/// in front of a peer that never reads hold fewer.
 pub const PROVEN_BYTES: u64 = 256 * 1024;
 
-/// The share, as a divisor, of peers that have not yet taken anything.
+/// The share of the budget, as a divisor, for all peers that have not yet taken these bytes.
 const UNPROVEN_SHARE: u64 = 4;
 
-/// The share, as a divisor, above which a peer that asks for more is looked at: it may hold
-/// nothing.
+/// The share, as a divisor, above which a peer that requests more is checked: it may have taken all
+/// it holds.
 const SHORT_SHARE: u64 = 2 * UNPROVEN_SHARE;
 
-/// How many bytes of files peers may keep in memory, all rings together.
+/// Bounds the bytes of files that peers keep in memory, all rings together.
 #[derive(Debug)]
 pub struct PageBudget {
     limit_bytes: u64,
@@ -48,12 +48,12 @@ pub struct PageBudget {
 }
 
 impl PageBudget {
-    /// A budget of so many bytes; of less than [`CHUNK_BYTES`], everything is copied.
+    /// A budget of `limit_bytes`. With less than [`CHUNK_BYTES`] every answer is copied.
     pub fn new(limit_bytes: u64) -> PageBudget {
         PageBudget { limit_bytes, held_bytes: AtomicU64::new(0) }
     }
 
-    /// What peers may keep in memory now, at worst.
+    /// Bytes that peers keep in memory now, at worst.
     pub fn held_bytes(&self) -> u64 {
         self.held_bytes.load(Relaxed)
     }
@@ -64,7 +64,7 @@ impl PageBudget {
         self.held_bytes.fetch_update(Relaxed, Relaxed, more).is_ok()
     }
 
-    /// Whether it is worth a system call to find out that a peer holds nothing any more.
+    /// Whether it is worth a system call to learn that a peer no longer holds pages.
     fn is_short(&self) -> bool {
         self.held_bytes() > self.limit_bytes / SHORT_SHARE
     }
@@ -77,19 +77,19 @@ impl PageBudget {
 /// The chunks that the sockets of one ring hold.
 pub(crate) struct PinTable {
     budget: Arc<PageBudget>,
-    /// How many sockets hold each.
+    /// How many sockets hold each chunk.
     holders: RefCell<HashMap<Chunk, u32>>,
 }
 
-/// A chunk of a file, which is known by its address: should that become another file's, a chunk is
-/// counted once instead of twice for a moment.
+/// A chunk of a file, which is identified by its address. If another file gets the address, a chunk
+/// counts once instead of twice for a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Chunk {
     file: usize,
     number: u64,
 }
 
-/// What one socket holds, oldest first.
+/// The chunks that one socket holds, oldest first.
 #[derive(Default)]
 pub(crate) struct Pins {
     held: VecDeque<Pin>,
@@ -98,7 +98,7 @@ pub(crate) struct Pins {
 
 struct Pin {
     chunk: Chunk,
-    /// Bytes sent on the socket when the last of the chunk will be.
+    /// The count of bytes sent on the socket at which all of the chunk has been sent.
     end: u64,
 }
 
@@ -129,8 +129,8 @@ impl PinTable {
 }
 
 impl Pins {
-    /// Whether the pages of `ranges` may be sent, next on a socket that was sent `sent_bytes`. They
-    /// count from here on; of a refused turn some may do so for a while, too.
+    /// Whether the pages of `ranges` may be sent next, on a socket that was sent `sent_bytes`. The
+    /// pages count from now on. After a refusal some of them count for a while, too.
     pub(crate) fn pin(
         &mut self,
         table: &Rc<PinTable>,
@@ -165,7 +165,7 @@ impl Pins {
         self.held.is_empty()
     }
 
-    /// The peer has everything.
+    /// Releases all pins: the peer has taken everything.
     pub(crate) fn clear(&mut self) {
         self.release_before(u64::MAX);
     }

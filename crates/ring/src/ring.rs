@@ -1,40 +1,33 @@
-//! The ring of one worker thread: what the server calls.
+//! The ring of one worker thread: the interface for the server.
 //!
-//! Every method works on both backends; which one it is shows in speed and in `backend()` only.
-//! A `Ring` lives on one thread inside a tokio current-thread runtime with a `LocalSet` (or a
-//! tokio-uring one) and does nothing until [`Ring::drive`] was spawned.
+//! Every method works on both backends. The backend shows in speed and in `backend()` only. A
+//! `Ring` lives on one thread inside a tokio current-thread runtime with a `LocalSet` (or a
+//! tokio-uring one). It does nothing until [`Ring::drive`] has been spawned.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
-use rustix::io::{Errno, ReadWriteFlags};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use crate::blocking;
-use crate::config::{BackendChoice, RingConfig};
 use crate::counters::Counters;
 use crate::epoll;
 use crate::error::{RingError, TransferError, WriteError};
 use crate::perform;
-use crate::pins::PinTable;
-use crate::pipes::Pipes;
-use crate::residency::Residency;
-use crate::sight::Sight;
+use crate::ring_config::{BackendChoice, RingConfig, Then};
+use crate::shared::{Kernel, Shared};
 use crate::socket::Socket;
-use crate::stage::Stage;
 use crate::sys::Gather;
-use crate::transfer::{FileRange, Path, Piece};
+use crate::transfer::{Path, Piece};
 use crate::uring::Uring;
-use crate::workers::Workers;
 
-/// Room made in a receive buffer that has none: an empty receive would look like the peer's end.
+/// Room added to a receive buffer that has none. A receive without room would look like the end of
+/// the stream.
 const RECEIVE_BYTES: usize = 4096;
 
 /// The kernel interface a ring runs on.
@@ -42,17 +35,8 @@ const RECEIVE_BYTES: usize = 4096;
 pub enum Backend {
     /// io_uring.
     Uring,
-    /// epoll, sendfile and the blocking pool.
+    /// epoll, sendfile and threads that may block.
     Epoll,
-}
-
-/// What a write is followed by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// Nothing: the page cache has the bytes.
-    Return,
-    /// fdatasync(2): the disk has them, too.
-    SyncData,
 }
 
 /// A handle to the ring of this thread; clones share it.
@@ -61,40 +45,19 @@ pub struct Ring {
     shared: Rc<Shared>,
 }
 
-struct Shared {
-    kernel: Kernel,
-    pipes: Pipes,
-    /// None: no bound.
-    pins: Option<Rc<PinTable>>,
-    residency: Residency,
-    spare_stage: Cell<Stage>,
-    parked_stages: Rc<Cell<usize>>,
-    workers: Workers,
-    /// A permit a chain that waits for a disk, first come first served.
-    cold_chains: Arc<Semaphore>,
-    config: RingConfig,
-    counters: Arc<Counters>,
-    /// Why io_uring is not used although it was wanted.
-    unavailable: Option<RingError>,
-}
-
-pub(crate) enum Kernel {
-    Uring(Rc<Uring>),
-    Epoll { stopped: Notify },
-}
-
 impl Ring {
-    /// Makes the ring of the calling thread, which must be the one that uses it.
+    /// Makes a ring for the calling thread, the only one that may use it.
     ///
-    /// All threads that it cannot do without are there when it returns: a lack that comes later
-    /// makes it slower.
+    /// All threads that the ring cannot do without exist when this returns. A shortage that comes
+    /// later makes the ring slower.
     ///
     /// # Errors
-    /// `Unavailable` when io_uring was demanded and cannot be had. `Auto` falls back to epoll and
-    /// [`Ring::unavailable`] says why. `NoThreads` whatever was demanded: epoll needs threads, too.
+    /// `Unavailable` when the configuration demands io_uring and the kernel refuses it. `Auto`
+    /// falls back to epoll, and [`Ring::unavailable`] returns the reason. `NoThreads` on both
+    /// backends, since epoll needs threads, too.
     pub fn new(config: RingConfig) -> Result<Ring, RingError> {
         config.assert_sound();
-        blocking::start().map_err(|error| RingError::no_threads("what blocks", &error))?;
+        blocking::start().map_err(|error| RingError::no_threads("blocking work", &error))?;
         let counters = Arc::new(Counters::default());
         let epoll = || Kernel::Epoll { stopped: Notify::new() };
         let (kernel, unavailable) = match config.backend {
@@ -116,26 +79,10 @@ impl Ring {
         config: RingConfig,
         counters: Arc<Counters>,
     ) -> Ring {
-        let pipes = Pipes::new(&config, Arc::clone(&counters));
-        let cold_chains = Arc::new(Semaphore::new(config.cold_chains));
-        Ring {
-            shared: Rc::new(Shared {
-                kernel,
-                pipes,
-                pins: config.page_budget.clone().map(PinTable::new),
-                residency: Residency::new(config.sight),
-                spare_stage: Cell::default(),
-                parked_stages: Rc::default(),
-                workers: Workers::of_this_thread(),
-                cold_chains,
-                config,
-                counters,
-                unavailable,
-            }),
-        }
+        Ring { shared: Rc::new(Shared::new(kernel, unavailable, config, counters)) }
     }
 
-    /// Submits and reaps for all tasks of the thread; spawn it once. Ends after [`Ring::stop`].
+    /// Submits and reaps for all tasks of the thread. Spawn it once. It ends after [`Ring::stop`].
     ///
     /// # Errors
     /// The runtime is shutting down, has no I/O driver, or `io_uring_enter` failed for good.
@@ -149,8 +96,8 @@ impl Ring {
         }
     }
 
-    /// Waits until the kernel owes nothing and ends the driver. First shut the sockets down, and
-    /// let the futures of this ring end or drop them: it waits for them too.
+    /// Waits until the kernel owes nothing, then ends the driver. It waits for the futures of this
+    /// ring, too: shut the sockets down first, and finish or drop the futures.
     pub async fn stop(&self) {
         match &self.shared.kernel {
             Kernel::Uring(uring) => uring.stop().await,
@@ -171,15 +118,15 @@ impl Ring {
         self.shared.unavailable.as_ref()
     }
 
-    /// The counters of this ring; any thread may read them.
+    /// The counters of this ring. Any thread may read them.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.shared.counters)
     }
 
-    /// Receives into the spare capacity of `buffer` (4 KiB are made if there is none) and gives it
-    /// back longer by what came; `Ok(0)` is the end of the stream.
+    /// Receives into the spare capacity of `buffer` (4 KiB are added if there is none) and returns
+    /// the buffer with the received bytes at its end. `Ok(0)` is the end of the stream.
     ///
-    /// Dropping the future loses the buffer and what may have arrived in it meanwhile.
+    /// Dropping the future loses the buffer and any bytes received into it meanwhile.
     pub async fn recv(
         &self,
         socket: &Rc<Socket>,
@@ -194,9 +141,9 @@ impl Ring {
         }
     }
 
-    /// Receives what is there into the spare capacity of `buffer`, which must have some, without
-    /// ever waiting: `None` if nothing is there, `Some(0)` at the end of the stream. No receive may
-    /// be under way.
+    /// Receives without ever waiting, into the spare capacity of `buffer`, which must have some.
+    /// `None`: nothing has arrived. `Some(0)`: the end of the stream. No other receive may be under
+    /// way.
     pub fn recv_now(&self, socket: &Socket, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
         match epoll::recv_now(socket, buffer) {
             Ok(len_bytes) => Ok(Some(len_bytes)),
@@ -207,62 +154,32 @@ impl Ring {
         }
     }
 
-    /// Reads `len_bytes` at `position`; fewer only if the file ends before. The caller has decided
-    /// that `len_bytes` is a size worth allocating.
+    /// Reads `len_bytes` at `position`, fewer only where the file ends before. The call allocates
+    /// `len_bytes`, so the caller bounds them.
     pub async fn read_at(
         &self,
         file: Arc<File>,
         position: u64,
         len_bytes: usize,
     ) -> io::Result<Bytes> {
-        let mut buffer = BytesMut::with_capacity(len_bytes);
-        while buffer.len() < len_bytes {
-            let (from, missing) = (position + buffer.len() as u64, len_bytes - buffer.len());
-            let result;
-            (result, buffer) = match &self.shared.kernel {
-                Kernel::Uring(uring) => uring.read(Arc::clone(&file), from, missing, buffer).await,
-                Kernel::Epoll { .. } => epoll::read(Arc::clone(&file), from, missing, buffer).await,
-            };
-            match result {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(buffer.freeze())
+        self.shared.read_at(file, position, len_bytes).await
     }
 
-    /// Reads what the page cache holds, without waiting for a disk: `None` if it holds nothing
-    /// there, else as many bytes as it has, `Some(0)` at the end of the file (preadv2(2),
-    /// RWF_NOWAIT). Where the file system refuses such reads: all or nothing, by what the ring
-    /// knows of the page cache.
+    /// Reads from the page cache without waiting for a disk (preadv2(2), RWF_NOWAIT). `None`: the
+    /// page cache has no byte at `position`. `Some(0)`: the end of the file. Otherwise the count of
+    /// bytes read, which may be less than `buffer` holds. Where the file system refuses such reads,
+    /// the read is all or nothing and rests on what the ring knows of the page cache.
     pub fn read_cached_at(
         &self,
         file: &Arc<File>,
         position: u64,
         buffer: &mut [u8],
     ) -> io::Result<Option<usize>> {
-        let flags = match self.config().sight {
-            Sight::Cachestat => ReadWriteFlags::NOWAIT,
-            _ => {
-                let len_bytes = buffer.len() as u64;
-                let range = FileRange { file: Arc::clone(file), position, len_bytes };
-                if !self.residency().is_cached(&range, false, Instant::now()) {
-                    return Ok(None);
-                }
-                ReadWriteFlags::empty()
-            }
-        };
-        match rustix::io::preadv2(file, &mut [IoSliceMut::new(buffer)], position, flags) {
-            Ok(len_bytes) => Ok(Some(len_bytes)),
-            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Ok(None),
-            Err(errno) => Err(errno.into()),
-        }
+        self.shared.read_cached_at(file, position, buffer)
     }
 
-    /// Writes all `pieces`, one behind the other, at `position`, and then what `then` says. After
-    /// an error, or a dropped future, any part of them may have been written.
+    /// Writes all `pieces` one behind the other at `position`, then does what `then` asks for.
+    /// After an error or a dropped future any part of them may have been written.
     pub async fn write_all_at(
         &self,
         file: Arc<File>,
@@ -304,7 +221,7 @@ impl Ring {
         }
     }
 
-    /// fdatasync(2) by itself.
+    /// fdatasync(2) on its own.
     async fn sync_data(&self, file: Arc<File>) -> io::Result<()> {
         match &self.shared.kernel {
             Kernel::Uring(uring) => uring.sync_data(file).await,
@@ -312,7 +229,7 @@ impl Ring {
         }
     }
 
-    /// Waits for a connection. The stream is as accept4(2) gives it; make a [`Socket`] of it.
+    /// Waits for a connection. The stream is as accept4(2) returns it; make a [`Socket`] of it.
     pub async fn accept(&self, listener: &Rc<TcpListener>) -> io::Result<TcpStream> {
         match &self.shared.kernel {
             Kernel::Uring(uring) => uring.accept(Rc::clone(listener)).await,
@@ -320,16 +237,14 @@ impl Ring {
         }
     }
 
-    /// Waits until the socket takes bytes, or has failed (the next send says how).
+    /// Waits until the socket takes bytes or has failed. The next send returns the failure.
     pub async fn writable(&self, socket: &Rc<Socket>) -> io::Result<()> {
-        match &self.shared.kernel {
-            Kernel::Uring(uring) => uring.poll(Rc::clone(socket), libc::POLLOUT).await.map(drop),
-            Kernel::Epoll { .. } => epoll::writable(socket).await,
-        }
+        self.shared.writable(socket).await
     }
 
-    /// Waits until the peer has closed its sending side or reset the connection, whether or not
-    /// bytes of it are still to be received. For requests that wait: nobody may be there any more.
+    /// Waits until the peer has closed its sending side or reset the connection. Bytes that are
+    /// still to be received make no difference. Requests that wait use this to notice that their
+    /// client has left.
     pub async fn peer_closed(&self, socket: &Rc<Socket>) -> io::Result<()> {
         match &self.shared.kernel {
             Kernel::Uring(uring) => uring.poll(Rc::clone(socket), libc::POLLRDHUP).await.map(drop),
@@ -337,8 +252,8 @@ impl Ring {
         }
     }
 
-    /// Sends `count` bytes of `file` from `position` to `socket` by linked splices: the call this
-    /// project is about. See [`Ring::transfer`].
+    /// Sends `count` bytes of `file` from `position` to `socket` by linked splices: the call that
+    /// this project is about. See [`Ring::transfer`].
     pub async fn transfer_to(
         &self,
         file: Arc<File>,
@@ -350,69 +265,28 @@ impl Ring {
         self.transfer(pieces, socket, Path::Chain).await
     }
 
-    /// Sends all `pieces` in order. One transfer at a time on a socket; a receive may run beside
+    /// Sends all `pieces` in order. A socket takes one transfer at a time; a receive may run beside
     /// it.
     ///
-    /// The files' bytes in the ranges must not change until the peer has acknowledged them: pages
-    /// travel, not copies. Without io_uring, [`Path::Chain`] goes by sendfile.
+    /// The bytes of the ranges must not change in their files until the peer has acknowledged them,
+    /// because pages travel, not copies. Without io_uring, [`Path::Chain`] goes by sendfile.
     ///
     /// # Errors
-    /// After any error, or a dropped future, an unknown prefix is out and the socket has been shut
-    /// down. Waiting for a peer that does not read has no time limit: [`Socket::shutdown`] ends it,
-    /// [`Socket::sent_bytes`] tells whether it is needed.
+    /// After any error or a dropped future an unknown prefix has been sent and the socket has been
+    /// shut down; [`TransferError::Read`] is the exception, if it comes before the first byte. The
+    /// wait for a peer that does not read has no time limit: [`Socket::taken_bytes`] shows whether
+    /// the peer reads, and [`Socket::shutdown`] ends the wait.
     pub async fn transfer(
         &self,
         pieces: impl IntoIterator<Item = Piece>,
         socket: &Rc<Socket>,
         path: Path,
     ) -> Result<(), TransferError> {
-        perform::transfer(self, pieces.into_iter().collect(), socket, path).await
-    }
-
-    pub(crate) fn kernel(&self) -> &Kernel {
-        &self.shared.kernel
-    }
-
-    /// Waits for a place among the chains that wait for a disk.
-    pub(crate) async fn admit_cold(&self) -> OwnedSemaphorePermit {
-        let cold_chains = Arc::clone(&self.shared.cold_chains);
-        if cold_chains.available_permits() == 0 {
-            self.shared.counters.cold_waits.add(1);
-        }
-        cold_chains.acquire_owned().await.expect("the semaphore is never closed")
-    }
-
-    pub(crate) fn pipes(&self) -> &Pipes {
-        &self.shared.pipes
-    }
-
-    pub(crate) fn residency(&self) -> &Residency {
-        &self.shared.residency
-    }
-
-    pub(crate) fn pins(&self) -> Option<&Rc<PinTable>> {
-        self.shared.pins.as_ref()
-    }
-
-    pub(crate) fn parked_stages(&self) -> &Rc<Cell<usize>> {
-        &self.shared.parked_stages
-    }
-
-    /// What the last copying transfer left for the next.
-    pub(crate) fn spare_stage(&self) -> &Cell<Stage> {
-        &self.shared.spare_stage
-    }
-
-    pub(crate) fn workers(&self) -> &Workers {
-        &self.shared.workers
-    }
-
-    pub(crate) fn config(&self) -> &RingConfig {
-        &self.shared.config
+        perform::transfer(&self.shared, pieces.into_iter().collect(), socket, path).await
     }
 }
 
-/// Takes `len_bytes` off the front.
+/// Removes `len_bytes` from the front.
 fn advance(pieces: &mut VecDeque<Bytes>, mut len_bytes: usize) {
     while let Some(piece) = pieces.front_mut()
         && len_bytes > 0

@@ -1,17 +1,17 @@
-//! What a result means where the system lacks a thread or memory for a moment, and the line that
-//! says so.
+//! The meaning of a result where the system lacks a thread or memory for a moment, and the log line
+//! about it.
 //!
-//! The kernel ends what it has no worker for with -ECANCELED (KERNEL.md row 23): it never ran, so
-//! it has neither succeeded nor failed, and another thread may do it.
+//! The kernel completes an operation that it has no worker for with -ECANCELED (KERNEL.md row 23).
+//! The operation never ran, so it has neither succeeded nor failed, and another thread may do it.
 //!
-//! | operation | result | so |
+//! | operation | result | meaning |
 //! |---|---|---|
-//! | read, write | -ECANCELED, -EAGAIN, -EINTR, -ENOMEM | nothing moved: the same bytes, at the same place, by a thread of ours |
-//! | sync | -ECANCELED | it never ran: a thread of ours asks for it |
-//! | sync | any other error | it **failed**, and is never asked for again: the pages count as clean since |
-//! | a splice of a chain | -ECANCELED, with all before it done | the rest of the answer is copied |
+//! | read, write | -ECANCELED, -EAGAIN, -EINTR, -ENOMEM | no byte moved: a thread that may block moves the same bytes at the same place |
+//! | sync | -ECANCELED | it never ran: a thread that may block runs it |
+//! | sync | any other error | it **failed**, and is never tried again: the pages count as clean since |
+//! | a splice of a chain | -ECANCELED, with all before it done | it never ran: the rest of the answer is copied |
 //!
-//! Called by uring_calls.rs, transfer/apply.rs and blocking.rs. The decisions are pure.
+//! Called by uring/calls.rs, transfer/apply.rs and blocking.rs. The decisions are pure.
 
 use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
@@ -19,22 +19,22 @@ use std::time::{Duration, Instant};
 
 use crate::error::RAISE_THREADS;
 
-/// Between two lines about it.
+/// The least time between two log lines.
 const REST: Duration = Duration::from_secs(10);
 
-/// Whether an operation never ran, for want of a kernel worker.
+/// Whether an operation never ran for want of a kernel worker.
 pub(crate) fn never_ran(result: i32) -> bool {
     result == -libc::ECANCELED
 }
 
-/// Whether a read or write moved nothing, for want of something that may be there at the next try,
-/// or where one may wait for it.
+/// Whether a read or write moved no byte for want of something that may be available at the next
+/// try, or to a thread that may wait for it.
 pub(crate) fn moved_nothing(result: i32) -> bool {
     let passing = [libc::EAGAIN, libc::EINTR, libc::ENOMEM];
     never_ran(result) || passing.contains(&result.wrapping_neg())
 }
 
-/// Logs that something was not to be had, now and then.
+/// Logs a shortage, at most once in [`REST`].
 pub(crate) fn report(error: &dyn Display, what: &str) {
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);
     let (mut last, now) = (LAST.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
@@ -44,7 +44,7 @@ pub(crate) fn report(error: &dyn Display, what: &str) {
     *last = Some(now);
     tracing::warn!(
         %error,
-        "the system does not give {what}: the work goes on with what there is, and slower; {RAISE_THREADS}"
+        "the system lacks {what}: work goes on, slower; {RAISE_THREADS}"
     );
 }
 

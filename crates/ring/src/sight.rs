@@ -1,29 +1,30 @@
-//! How a file system shows which pages of a file are in memory: found out once, by trying.
+//! Finds out by a trial how a file system shows which pages of a file are in memory.
 //!
-//! Called by the server at its start, for its data directory; residency.rs then asks accordingly.
-//! Never leaves a file behind, and never waits for a disk: what was just written is in memory, and
-//! what was never written is not.
+//! The server calls it at its start for its data directory; residency.rs then asks accordingly. It
+//! leaves no file behind, and never waits for a disk: bytes just written are in memory, and bytes
+//! never written are not.
 //!
 //! ```text
 //!   trial file   |#### written ####|............ a hole ............|
-//!                 must be counted                     must not be    else the answer says nothing
+//!                 must be counted                     must not be    else the call is not used
 //! ```
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::config::PAGE_BYTES;
-use crate::residency::is_readable_now;
+use rustix::io::{ReadWriteFlags, preadv2};
+
+use crate::ring_config::{PAGE_BYTES, Sight};
 use crate::sys;
 
-/// Long enough for the end of the hole to lie in no folio with what was written.
+/// Long enough that no folio holds both written bytes and the end of the hole.
 const TRIAL_BYTES: u64 = 4 * 1024 * 1024;
 const WRITTEN_BYTES: u64 = 16 * PAGE_BYTES;
 const TRIAL_NAME: &str = ".penstock-probe";
 
-/// Numbers of statfs(2).
+/// File system types of statfs(2).
 const TMPFS: i64 = 0x0102_1994;
 const RAMFS: i64 = 0x8584_58f6;
 const EXT4: i64 = 0xef53;
@@ -31,23 +32,7 @@ const XFS: i64 = 0x5846_5342;
 const BTRFS: i64 = 0x9123_683e;
 const OVERLAYFS: i64 = 0x794c_7630;
 
-/// How it can be seen whether bytes of a file are in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sight {
-    /// cachestat(2) counts pages, and a read that refuses to wait confirms the last one: ext4, XFS,
-    /// btrfs.
-    #[default]
-    Cachestat,
-    /// All is in memory, save what has been swapped out, which cachestat(2) does not count: tmpfs.
-    Memory,
-    /// mincore(2) of a mapping, where the file system keeps its pages out of cachestat's sight
-    /// (overlayfs) or has no reads that refuse to wait (FUSE, network file systems).
-    Mincore,
-    /// Not at all: any page may be on a disk.
-    Blind,
-}
-
-/// What the trial file has shown.
+/// The results of the trial.
 #[derive(Clone, Copy, Debug)]
 struct Shown {
     cachestat: bool,
@@ -56,16 +41,16 @@ struct Shown {
 }
 
 impl Sight {
-    /// Tries files in `dir`.
+    /// Tries a file in `dir`.
     ///
     /// # Errors
-    /// No file can be written there; [`Sight::usual`] says what is likely.
+    /// No file can be written there. [`Sight::usual`] then returns what is likely.
     pub fn probe(dir: &Path) -> io::Result<Sight> {
         let is_memory = matches!(magic(dir)?, TMPFS | RAMFS);
         Ok(Sight::of(is_memory, Shown::by(&trial_file(dir)?)))
     }
 
-    /// What `dir` is likely to show, by the kind of its file system.
+    /// What `dir` is likely to show, by the type of its file system.
     pub fn usual(dir: &Path) -> Sight {
         match magic(dir) {
             Ok(EXT4 | XFS | BTRFS) => Sight::Cachestat,
@@ -75,7 +60,8 @@ impl Sight {
         }
     }
 
-    /// Whether it can be known that a page is *not* in memory, and so who brought it in.
+    /// Whether the file system shows that a page is *not* in memory, and so which reader brought it
+    /// in.
     pub fn tells_cold(self) -> bool {
         self != Sight::Blind
     }
@@ -107,6 +93,14 @@ impl Shown {
 
 fn magic(dir: &Path) -> io::Result<i64> {
     Ok(rustix::fs::statfs(dir)?.f_type as i64)
+}
+
+/// Whether a read that refuses to wait (RWF_NOWAIT) returns the byte. Not all file systems support
+/// such reads.
+pub(crate) fn is_readable_now(file: &File, position: u64) -> bool {
+    let mut byte = [0];
+    let read = preadv2(file, &mut [IoSliceMut::new(&mut byte)], position, ReadWriteFlags::NOWAIT);
+    matches!(read, Ok(1))
 }
 
 fn trial_file(dir: &Path) -> io::Result<File> {

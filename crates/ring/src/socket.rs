@@ -1,8 +1,8 @@
-//! A connected stream socket as the ring wants it: never blocking, with a bounded send buffer.
+//! A connected stream socket as the ring needs it: it never blocks, and its send buffer is bounded.
 //!
-//! Shared by `Rc`: the connection holds one, every operation in flight another, so the descriptor
-//! is closed only after the last completion (KERNEL.md row 14). To end a connection with operations
-//! in flight call [`Socket::shutdown`]: they complete at once (row 13) and let go.
+//! The connection and every operation in flight share it by `Rc`, so the descriptor is closed only
+//! after the last completion (KERNEL.md row 14). [`Socket::shutdown`] ends a connection with
+//! operations in flight: they complete at once (row 13) and release the socket.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
@@ -15,35 +15,35 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::io::Interest;
 
-use crate::config::{PAGE_BYTES, STAGE_BYTES};
+use crate::file_range::FileRange;
 use crate::pins::{PROVEN_BYTES, PinTable, Pins};
+use crate::ring_config::{PAGE_BYTES, STAGE_BYTES};
 use crate::sys::{Watched, unsent_bytes, watch};
-use crate::transfer::FileRange;
 
 /// A non-blocking stream socket.
 #[derive(Debug)]
 pub struct Socket {
-    /// Registered with the runtime's epoll on first use, that is only where io_uring is missing.
-    /// Declared first: it must be deregistered before the descriptor is closed.
+    /// Registered with the runtime's epoll on first use, which only happens without io_uring.
+    /// Declared first, because it must be deregistered before the descriptor is closed.
     readiness: OnceCell<Watched>,
     fd: Rc<OwnedFd>,
     sent_bytes: Cell<u64>,
     /// SO_SNDBUF, if it was set.
     send_buffer_bytes: Cell<Option<usize>>,
     is_corked: Cell<bool>,
-    /// What the peer was last sent from disk, kept while a scan shall leave no trace.
+    /// The ranges that the peer was last sent from disk, kept if a scan shall leave no trace.
     scanned: RefCell<Vec<FileRange>>,
     pins: RefCell<Pins>,
-    /// Bytes that the peer had taken when it last asked for something, once those are enough.
+    /// Bytes that the peer had taken at a request, once they are enough to prove it.
     answered_bytes: Cell<u64>,
 }
 
 impl Socket {
-    /// Takes over a connected socket: sets O_NONBLOCK (rows 8 and 9), TCP_NODELAY where it exists
-    /// (what belongs together is sent with MSG_MORE) and, if given, SO_SNDBUF.
+    /// Takes over a connected socket. Sets O_NONBLOCK (rows 8 and 9), TCP_NODELAY where it exists
+    /// (bytes that belong together are sent with MSG_MORE), and SO_SNDBUF if given.
     ///
     /// The kernel doubles `send_buffer_bytes` for its own bookkeeping (socket(7)) and never
-    /// enlarges it again; without one the buffer grows to the largest of tcp_wmem (tcp(7)).
+    /// enlarges it afterwards. Without it the buffer grows to the maximum of tcp_wmem (tcp(7)).
     ///
     /// # Errors
     /// Those of ioctl(2) and setsockopt(2) on a descriptor that is not a socket.
@@ -69,8 +69,8 @@ impl Socket {
         })
     }
 
-    /// Ends both directions now. Operations in flight complete; later ones fail with EPIPE or
-    /// receive the end of the stream. Harmless when the peer has left already.
+    /// Ends both directions now. Operations in flight complete. Later ones fail with EPIPE or
+    /// receive the end of the stream. A peer that has already left makes no difference.
     pub fn shutdown(&self) -> io::Result<()> {
         self.shutdown_direction(Shutdown::Both)
     }
@@ -88,37 +88,39 @@ impl Socket {
         }
     }
 
-    /// Bytes of transfers that the peer has taken so far: what a send time-out compares to see
-    /// whether it reads at all. A slow reader may take minutes to make a full send buffer ready for
-    /// more, so what has left that buffer counts and not what went in.
+    /// Bytes of transfers that the peer has taken so far. A send time-out compares them to see
+    /// whether the peer reads at all. A slow reader may take minutes to make a full send buffer
+    /// ready for more, so bytes count when they leave that buffer, not when they enter it.
     ///
-    /// A chain in flight tells only at its end what went in: the number may fall meanwhile.
+    /// The count of bytes sent grows only when a chain completes, so this number may fall while one
+    /// is in flight.
     pub fn taken_bytes(&self) -> u64 {
         let waiting = unsent_bytes(self.as_fd()).unwrap_or(0);
         self.sent_bytes.get().saturating_sub(waiting)
     }
 
-    /// Whether the peer has asked for more after bytes that it must have read to get them.
+    /// Whether the peer has sent a request after taking [`PROVEN_BYTES`], which no buffer in front
+    /// of it holds.
     pub fn is_proven(&self) -> bool {
         self.answered_bytes.get() >= PROVEN_BYTES
     }
 
-    /// Bytes that lie in the send buffer and that the peer's kernel has not taken.
+    /// Bytes in the send buffer that the peer's kernel has not taken.
     pub fn waiting_bytes(&self) -> u64 {
         unsent_bytes(self.as_fd()).unwrap_or(0)
     }
 
-    /// Whether bytes wait for a peer that has not reset the connection.
+    /// Whether bytes wait for the peer and it has not reset the connection.
     pub fn is_owed(&self) -> bool {
         /// The end of the stream counts as a byte until the peer's kernel has it.
         const END_BYTES: u64 = 1;
         self.waiting_bytes() > END_BYTES && rustix::net::getpeername(&self.fd).is_ok()
     }
 
-    /// The peer asks for something, so it has taken what it was sent before, as far as that has
-    /// left the send buffer.
+    /// Notes that the peer sent a request, so it has taken the bytes sent before, as far as they
+    /// have left the send buffer.
     pub fn note_request(&self) {
-        // Who asks ahead may have read nothing: what still waits for it proves nothing.
+        // A peer may send requests ahead without reading, so bytes that still wait prove nothing.
         if !self.is_proven() && self.sent_bytes.get() >= PROVEN_BYTES {
             self.answered_bytes.set(self.taken_bytes());
         }
@@ -127,7 +129,7 @@ impl Socket {
         }
     }
 
-    /// Between two answers: forgets the pages that the peer held, if it has taken all it was sent.
+    /// Between two answers: releases the pages of the peer if it has taken all bytes sent.
     pub fn release_taken(&self) {
         let mut pins = self.pins.borrow_mut();
         if !pins.is_empty() && self.waiting_bytes() == 0 {
@@ -135,7 +137,7 @@ impl Socket {
         }
     }
 
-    /// Sets SO_SNDBUF; the kernel doubles it.
+    /// Sets SO_SNDBUF, which the kernel doubles.
     ///
     /// # Errors
     /// Those of setsockopt(2).
@@ -145,15 +147,15 @@ impl Socket {
         Ok(())
     }
 
-    /// How much to copy into the socket at once. The kernel takes what a single call brings as long
-    /// as there is any room, up to 64 KiB, which is more than a small buffer may hold.
+    /// Bytes to copy into the socket at once. While there is any room the kernel takes all of a
+    /// single call, up to 64 KiB, which is more than a small buffer shall hold.
     pub(crate) fn stage_bytes(&self) -> u32 {
         let of_buffer = self.send_buffer_bytes.get().unwrap_or(STAGE_BYTES);
         of_buffer.clamp(PAGE_BYTES as usize, STAGE_BYTES) as u32
     }
 
-    /// When the socket is closed the kernel forgets what the peer has not taken, instead of keeping
-    /// the memory and trying on: the peer gets a reset.
+    /// Makes the kernel drop the bytes that the peer has not taken when the socket is closed,
+    /// instead of keeping the memory and sending on. The peer gets a reset.
     ///
     /// # Errors
     /// Those of setsockopt(2).
@@ -161,7 +163,7 @@ impl Socket {
         Ok(sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO))?)
     }
 
-    /// Whether pages of `ranges` may be sent now; see pins.rs.
+    /// Whether the pages of `ranges` may be sent now; see pins.rs.
     pub(crate) fn pin(
         &self,
         table: &Rc<PinTable>,
@@ -175,24 +177,24 @@ impl Socket {
         self.sent_bytes.set(self.sent_bytes.get() + len_bytes);
     }
 
-    /// Holds back a segment that is not full: MSG_MORE for sendfile(2), which has none. What comes
-    /// last would otherwise travel, and wake the peer, alone.
+    /// Holds back a segment that is not full, as MSG_MORE would, which sendfile(2) does not have.
+    /// The last bytes would otherwise travel alone and wake the peer twice.
     pub(crate) fn cork(&self) {
         if !self.is_corked.get() {
             self.is_corked.set(sockopt::set_tcp_cork(&self.fd, true).is_ok()); // AF_UNIX has none
         }
     }
 
-    /// Lets go of what was held back. To be called at the end of every answer.
+    /// Releases the segment held back. Called at the end of every answer.
     pub(crate) fn uncork(&self) {
         if self.is_corked.take() {
-            // It fails for a socket that is gone only, and that is found out elsewhere.
+            // It fails only for a socket that is gone, and the next call on that one reports it.
             let _ = sockopt::set_tcp_cork(&self.fd, false);
         }
     }
 
-    /// Keeps what the peer is sent from disk now, and gives what it was sent before: nothing while
-    /// that is of an answer that goes on.
+    /// Keeps the ranges that the peer is sent from disk now, and returns those of the answer
+    /// before. While an answer goes on it returns none.
     pub(crate) fn replace_scanned(&self, ranges: Vec<FileRange>) -> Vec<FileRange> {
         let mut scanned = self.scanned.borrow_mut();
         let (more, new): (Vec<_>, Vec<_>) = ranges
@@ -209,7 +211,7 @@ impl Socket {
         Vec::new()
     }
 
-    /// The socket in the runtime's epoll.
+    /// The registration with the runtime's epoll.
     pub(crate) fn readiness(&self) -> io::Result<&Watched> {
         if let Some(readiness) = self.readiness.get() {
             return Ok(readiness);

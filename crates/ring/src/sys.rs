@@ -1,11 +1,12 @@
-//! All of the project's `unsafe`. Each block says who owns the memory or descriptor and when it is
-//! released.
+//! All of the project's `unsafe`. Each block names the owner of the memory or descriptor and the
+//! moment of its release.
 //!
-//! The kernel keeps pointers and descriptor numbers after the system call returned, so lifetimes
-//! alone cannot protect them. [`Queue::push`] makes it a matter of types nevertheless: requests are
-//! described by a function that borrows, for every lifetime, from the boxed resources only. What
-//! the kernel will touch therefore *is* in the box (or is static), and the box lies in
-//! [`Operations`] until the last completion is in.
+//! The kernel keeps pointers and descriptor numbers after the system call has returned, so
+//! lifetimes alone cannot protect them. [`Queue::push`] makes types protect them: a function
+//! describes the requests, and it borrows, for every lifetime, from the boxed resources only. All
+//! that the kernel will touch is therefore in the box (or static), and the box lies in
+//! [`Operations`] until the last completion is in. Of the crate it imports plain data and
+//! operations.rs, on which that argument rests.
 //!
 //! ```text
 //!   box of resources ──describe──> [Request<'a>] ──encode──> submission queue ──enter──> kernel
@@ -27,26 +28,26 @@ use smallvec::SmallVec;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::config::{CHAIN_OPERATIONS, PAGE_BYTES, RingConfig};
 use crate::error::RingError;
-use crate::operations::{Key, NOBODY, Operations, Resources};
+use crate::operations::{Key, Operations, Resources, UNAWAITED};
+use crate::ring_config::{CHAIN_OPERATIONS, PAGE_BYTES, RingConfig};
 
-/// What the page cache is told of a range.
+/// Advice to the page cache about a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Advice {
-    /// It will be read soon.
+    /// The range will be read soon.
     WillNeed,
-    /// Nobody is expected to read it again.
+    /// The range will not be read again.
     DontNeed,
 }
 
-/// One operation for the kernel, borrowing what it will touch.
+/// One operation for the kernel. It borrows what the kernel will touch.
 pub(crate) enum Request<'a> {
     /// poll(2), once.
     Poll { fd: BorrowedFd<'a>, events: i16 },
     /// recv(2).
     Receive { socket: BorrowedFd<'a>, buffer: &'a mut [MaybeUninit<u8>] },
-    /// send(2) that never waits; what it cannot send at once breaks the chain (KERNEL.md row 15).
+    /// send(2) that never waits. A short send breaks the chain (KERNEL.md row 15).
     Send { socket: BorrowedFd<'a>, bytes: &'a [u8], more: bool },
     /// splice(2) from a file into a pipe.
     Fill { file: BorrowedFd<'a>, position: u64, pipe: BorrowedFd<'a>, len_bytes: u32 },
@@ -62,15 +63,15 @@ pub(crate) enum Request<'a> {
     Advise { file: BorrowedFd<'a>, position: u64, len_bytes: u64, advice: Advice },
     /// accept4(2).
     Accept { listener: BorrowedFd<'a> },
-    /// What the project itself never asks for; kernel_contract.rs does, to see what comes of it.
+    /// An operation that the project never requests. kernel_contract.rs does, to see its result.
     #[cfg(test)]
     Raw(squeue::Entry, std::marker::PhantomData<&'a ()>),
 }
 
-/// Pieces of memory to be written one behind the other: as many of the first as one call takes.
+/// Pieces of memory to be written one behind the other: as many of the first as one call can take.
 pub(crate) struct Gather {
-    /// Where `slices` point: never changed, and not moved with the struct, since `Bytes` lie on the
-    /// heap.
+    /// The memory that `slices` point to. It is never changed, and does not move with the struct,
+    /// since `Bytes` lie on the heap.
     pieces: VecDeque<Bytes>,
     slices: SmallVec<[libc::iovec; 16]>,
 }
@@ -92,7 +93,7 @@ impl Gather {
     }
 }
 
-/// Operations to be linked; one alone, the usual case, takes no memory of its own.
+/// Operations to be linked. A single one, the usual case, needs no allocation.
 pub(crate) type Requests<'a> = SmallVec<[Request<'a>; 1]>;
 
 impl Request<'_> {
@@ -161,16 +162,17 @@ impl Request<'_> {
 /// The submission and completion queues of one io_uring.
 pub(crate) struct Queue {
     ring: IoUring,
-    /// The chain being built; kept for its allocation.
+    /// The chain being built. Kept for its allocation.
     chain: Vec<squeue::Entry>,
-    /// Whole chains that found the submission queue full.
+    /// Whole chains for which the submission queue had no room.
     overflow: VecDeque<Box<[squeue::Entry]>>,
 }
 
 impl Queue {
     /// Sets up an io_uring for the calling thread and sizes its worker pool.
     ///
-    /// No DEFER_TASKRUN: a ring whose descriptor is watched by epoll loses wake-ups with it.
+    /// It does not set DEFER_TASKRUN, with which a ring whose descriptor epoll watches loses
+    /// wake-ups.
     pub(crate) fn new(config: &RingConfig) -> Result<Queue, RingError> {
         let unavailable = |what| {
             move |error: io::Error| RingError::Unavailable {
@@ -191,17 +193,18 @@ impl Queue {
         Ok(Queue { ring, chain: Vec::with_capacity(CHAIN_OPERATIONS), overflow: VecDeque::new() })
     }
 
-    /// Has the kernel make a worker of either kind for the calling thread, and waits until it has.
-    /// The last of a kind stays (KERNEL.md row 24), so that work may have to wait for it and is
+    /// Has the kernel make a worker of either kind for the calling thread, and waits until both
+    /// exist. The last of a kind stays (KERNEL.md row 24), so later work may wait for it and is
     /// never refused.
     ///
     /// # Errors
-    /// ECANCELED: the kernel could make none.
+    /// ECANCELED: the kernel could make no worker.
     pub(crate) fn make_workers(&mut self) -> io::Result<()> {
-        let (nobody_writes, _) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        // A read of what is no regular file is unbounded work, what has no file is bounded.
-        let read = opcode::Read::new(fd_of(nobody_writes.as_fd()), std::ptr::null_mut(), 0).build();
-        let forced = |entry: squeue::Entry| entry.flags(Flags::ASYNC).user_data(NOBODY);
+        let (empty_pipe, _) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        // A read of anything but a regular file is unbounded work. An operation without a file is
+        // bounded work.
+        let read = opcode::Read::new(fd_of(empty_pipe.as_fd()), std::ptr::null_mut(), 0).build();
+        let forced = |entry: squeue::Entry| entry.flags(Flags::ASYNC).user_data(UNAWAITED);
         let entries = [opcode::Nop::new().build(), read].map(forced);
         assert!(push_whole(&mut self.ring, &entries), "a new queue has room");
         let mut results = Vec::new();
@@ -236,10 +239,10 @@ impl Queue {
         key
     }
 
-    /// Asks the kernel to end a single operation soon. Its completion still comes, and only that
-    /// one counts (KERNEL.md row 11).
+    /// Asks the kernel to end a single operation soon. The operation's own completion still comes,
+    /// and only that one counts (KERNEL.md row 11).
     pub(crate) fn push_cancel(&mut self, key: Key) {
-        self.chain.push(opcode::AsyncCancel::new(key.user_data(0)).build().user_data(NOBODY));
+        self.chain.push(opcode::AsyncCancel::new(key.user_data(0)).build().user_data(UNAWAITED));
         self.enqueue();
     }
 
@@ -249,8 +252,8 @@ impl Queue {
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }.try_clone_to_owned()
     }
 
-    /// Whether entries wait for [`Queue::submit`], or the kernel for room to tell us of
-    /// completions.
+    /// Whether entries wait for [`Queue::submit`], or the kernel holds completions that found no
+    /// room.
     pub(crate) fn wants_enter(&mut self) -> bool {
         let submission = self.ring.submission();
         !submission.is_empty() || submission.cq_overflow() || !self.overflow.is_empty()
@@ -261,8 +264,8 @@ impl Queue {
         !self.ring.completion().is_empty()
     }
 
-    /// One `io_uring_enter` with all that is queued; says how many entries the kernel took.
-    /// Also makes the kernel deliver completions that found no room.
+    /// Makes one `io_uring_enter` with all queued entries, and returns how many the kernel took. It
+    /// also makes the kernel deliver completions that found no room.
     pub(crate) fn submit(&mut self) -> io::Result<usize> {
         self.refill();
         self.ring.submit()
@@ -273,8 +276,8 @@ impl Queue {
         into.extend(self.ring.completion().map(|entry| (entry.user_data(), entry.result())));
     }
 
-    /// Moves the chain just built into the submission queue, whole; behind those that found no
-    /// room (KERNEL.md row 19: a chain is cut where a submission ends).
+    /// Moves the chain just built into the submission queue, whole, and behind the chains that
+    /// found no room. A chain is cut where a submission ends (KERNEL.md row 19).
     fn enqueue(&mut self) {
         if !self.overflow.is_empty() || !push_whole(&mut self.ring, &self.chain) {
             self.overflow.push_back(self.chain.as_slice().into());
@@ -295,15 +298,15 @@ impl Queue {
 /// A descriptor in the runtime's epoll.
 pub(crate) type Watched = AsyncFd<Rc<OwnedFd>>;
 
-/// Registers `fd` with the runtime's epoll, edge-triggered. Several may watch one socket only
-/// through duplicates: epoll knows a descriptor once.
+/// Registers `fd` with the runtime's epoll, edge-triggered. epoll takes a descriptor once, so
+/// several tasks watch one socket only through duplicates.
 pub(crate) fn watch(fd: Rc<OwnedFd>, interest: Interest) -> io::Result<Watched> {
     // SAFETY: an `Rc<OwnedFd>` names the same open descriptor for as long as the `AsyncFd` holds
     // it, which deregisters before it lets go.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest)? })
 }
 
-/// All entries of a chain, or none and false.
+/// Pushes all entries of a chain, or none and returns false.
 fn push_whole(ring: &mut IoUring, chain: &[squeue::Entry]) -> bool {
     // SAFETY: every descriptor and address in `chain` was borrowed from resources that
     // `Queue::push` moved into `Operations` before this call. `Operations` owns them, behind a box
@@ -313,31 +316,31 @@ fn push_whole(ring: &mut IoUring, chain: &[squeue::Entry]) -> bool {
     unsafe { ring.submission().push_multiple(chain).is_ok() }
 }
 
-/// Lengthens `buffer` by bytes that were received behind its end.
+/// Lengthens `buffer` by the bytes received behind its end.
 pub(crate) fn extend_received(buffer: &mut BytesMut, len_bytes: usize) {
     assert!(
         len_bytes <= buffer.capacity() - buffer.len(),
         "{len_bytes} bytes received into less room"
     );
-    // SAFETY: the kernel, which owned the spare capacity until the completion that says
-    // `len_bytes`, has initialised that many bytes of it; the assertion keeps them inside.
+    // SAFETY: the kernel owned the spare capacity until the completion with `len_bytes`, and has
+    // initialised that many bytes of it. The assertion keeps them inside.
     unsafe { buffer.set_len(buffer.len() + len_bytes) }
 }
 
-/// Takes over the descriptor that an accept completed with.
+/// Takes ownership of the descriptor that an accept completed with.
 pub(crate) fn adopt_accepted(result: i32) -> OwnedFd {
     assert!(result >= 0, "errno {result} is no descriptor");
-    // SAFETY: the kernel installed this descriptor for the completion we hold, which is seen once;
-    // nobody else knows its number. The returned `OwnedFd` closes it.
+    // SAFETY: the kernel installed this descriptor for this completion, which is seen once, so no
+    // other code knows its number. The returned `OwnedFd` closes it.
     unsafe { OwnedFd::from_raw_fd(result) }
 }
 
-/// How many pages of a range are in the page cache (cachestat(2), Linux 6.5).
+/// Counts the pages of a range that are in the page cache (cachestat(2), Linux 6.5).
 ///
 /// # Errors
-/// ENOSYS on older kernels and EPERM behind filters that do not know the call.
+/// ENOSYS on older kernels, EPERM behind filters that do not know the call.
 pub(crate) fn cached_pages(file: &File, position: u64, len_bytes: u64) -> io::Result<u64> {
-    /// Number of the call on every architecture that Linux has given one number to.
+    /// The number of the call, the same on all architectures that share new numbers.
     const CACHESTAT: libc::c_long = 451;
     let range = [position, len_bytes];
     // cached, dirty, in writeback, evicted, recently evicted
@@ -350,12 +353,12 @@ pub(crate) fn cached_pages(file: &File, position: u64, len_bytes: u64) -> io::Re
     if result == 0 { Ok(counts[0]) } else { Err(io::Error::last_os_error()) }
 }
 
-/// How many pages of a range, which begins on a page, are in the page cache and read (mincore(2) of
-/// a mapping).
+/// Counts the pages of a range that are in the page cache and fully read (mincore(2) of a mapping).
+/// The range begins on a page.
 ///
 /// # Errors
-/// Those of mmap(2) and mincore(2): files that cannot be mapped, filters that do not know the
-/// calls.
+/// Those of mmap(2) and mincore(2), for files that cannot be mapped and behind filters that do not
+/// know the calls.
 pub(crate) fn mapped_pages(file: &File, position: u64, len_bytes: u64) -> io::Result<u64> {
     let mut pages = 0;
     let mut present = [0u8; 128];
@@ -364,10 +367,10 @@ pub(crate) fn mapped_pages(file: &File, position: u64, len_bytes: u64) -> io::Re
         let len_bytes = (position + len_bytes - from).min(step_bytes) as usize;
         let (access, how) = (libc::PROT_NONE, libc::MAP_SHARED);
         let (fd, from) = (file.as_raw_fd(), from as libc::off_t);
-        // SAFETY: the mapping lies where the kernel finds room, allows no access and gets none, so
-        // that a file that ends early raises no signal; nobody but this block knows its address.
-        // `present` has a byte for each page that mincore is asked about, and lives until it
-        // returns. The mapping is gone at the end of the block.
+        // SAFETY: the mapping lies where the kernel finds room. It allows no access and gets none,
+        // so a file that ends early raises no signal. No code outside this block knows its address.
+        // `present` has a byte for each page of the call to mincore, and lives until it returns.
+        // The mapping is gone at the end of the block.
         let result = unsafe {
             let mapping = libc::mmap(std::ptr::null_mut(), len_bytes, access, how, fd, from);
             if mapping == libc::MAP_FAILED {
@@ -387,7 +390,7 @@ pub(crate) fn mapped_pages(file: &File, position: u64, len_bytes: u64) -> io::Re
     Ok(pages)
 }
 
-/// Bytes in a socket's send buffer that its peer has not taken yet (SIOCOUTQ, tcp(7)).
+/// Bytes in a socket's send buffer that its peer has not yet taken (SIOCOUTQ, tcp(7)).
 pub(crate) fn unsent_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let mut len_bytes: libc::c_int = 0;
     // SAFETY: the call writes one int, which lives until it returns; the descriptor is borrowed for
@@ -396,12 +399,13 @@ pub(crate) fn unsent_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(len_bytes.max(0) as u64) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Ignores SIGPIPE for the whole process, so that `sendfile` to a peer that left is an error and
-/// not our end (KERNEL.md row 18). Rust's own start-up code does the same for `fn main`; a process
-/// that embeds us elsewhere, or restored the default, must call it before the first transfer.
+/// Ignores SIGPIPE for the whole process, so that `sendfile` to a peer that has left returns an
+/// error instead of ending the process (KERNEL.md row 18). Rust's start-up code does the same
+/// before `fn main`. A process that embeds the crate elsewhere, or has restored the default, must
+/// call this before the first transfer.
 pub fn ignore_sigpipe() {
-    // SAFETY: SIG_IGN installs no handler, so no code of ours runs in signal context and nothing is
-    // owned; the disposition stays until somebody sets another.
+    // SAFETY: SIG_IGN installs no handler, so no code runs in signal context and nothing is owned.
+    // The disposition stays until the process sets another.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
@@ -409,7 +413,7 @@ fn fd_of(fd: BorrowedFd<'_>) -> types::Fd {
     types::Fd(fd.as_raw_fd())
 }
 
-/// The kernel takes 32-bit lengths and moves at most 2 GiB a call; a shorter count is always legal.
+/// The kernel takes 32-bit lengths and moves at most 2 GiB a call. A shorter count is always legal.
 fn saturated(len_bytes: usize) -> u32 {
     len_bytes.min(i32::MAX as usize) as u32
 }

@@ -1,15 +1,17 @@
-//! A limit of threads for one thread of this process: a cgroup that has no other in it. Tests only.
+//! A limit of threads for one thread of this process, by a cgroup that has no other in it. Tests
+//! only.
 //!
-//! It takes root and the pids controller of version 1, which takes single threads. tests/threads.rs
-//! of the workspace limits a whole server, by either version.
+//! It needs root and the pids controller of cgroup version 1, which takes single threads.
+//! tests/threads.rs of the workspace limits a whole server by either version.
 
 use std::path::PathBuf;
 
-/// What the calling thread may make; lifted and removed when dropped.
+/// The limit of the calling thread. Dropping it lifts the limit and removes the cgroup.
 pub(crate) struct ThreadLimit(PathBuf);
 
 impl ThreadLimit {
-    /// So many threads, itself included. `None`: that cannot be had here, which is logged.
+    /// Limits the calling thread to `threads`, itself included. `None`: the machine cannot do that,
+    /// which is logged.
     pub(crate) fn of_this_thread(name: &str, threads: usize) -> Option<ThreadLimit> {
         let group = PathBuf::from("/sys/fs/cgroup/pids")
             .join(format!("penstock-{name}-{}", std::process::id()));

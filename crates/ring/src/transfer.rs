@@ -1,4 +1,4 @@
-//! One transfer as a pure state machine: what to do next, and what the results mean.
+//! One transfer as a pure state machine: it plans the next operations and applies their results.
 //!
 //! ```text
 //!   pieces   | header | file range .............. | trailer |
@@ -7,40 +7,49 @@
 //!
 //!            ┌────────────── apply(results) ──────────────┐
 //!            v                                            │
-//!   next() ── Do(plan) ──> somebody performs the plan ────┘
+//!   next() ── Do(plan) ──> perform.rs performs the plan ──┘
 //!      ├───── Done
 //!      └───── Failed
 //! ```
 //!
-//! A chain is an optimisation of this serial machine, not a second one: a plan is a list of
-//! operations to be done in order up to the first that breaks, and it does not matter whether the
-//! kernel runs it as a chain or we run it step by step. Whatever broke, the next plan starts from
-//! the state that is true.
+//! A chain is an optimisation of this serial machine, not a second one. A plan is a list of
+//! operations to be done in order up to the first that breaks, and the kernel may run it as a
+//! chain, or perform.rs step by step. The next plan starts from the true state, whatever broke.
 //!
-//! Called by perform.rs. It must never do I/O, and never panic over a result: they come from
-//! outside.
+//! Called by perform.rs. The machine must never do I/O, and never panic over a result, since
+//! results come from outside. Its means lie in the same folder: route.rs and residency.rs choose
+//! the path, pipes.rs and stage.rs hold bytes on their way, workers.rs lowers the priority of
+//! kernel workers.
 
 mod apply;
+#[cfg(test)]
+mod fake;
 mod piece;
+pub(crate) mod pipes;
 mod plan;
+pub(crate) mod residency;
+pub(crate) mod route;
+pub(crate) mod stage;
 #[cfg(test)]
 mod tests;
+pub(crate) mod workers;
 
 use std::fs::File;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::config::CHAIN_OPERATIONS;
 use crate::error::TransferError;
+use crate::file_range::FileRange;
+use crate::ring_config::CHAIN_OPERATIONS;
 
-pub(crate) use piece::{FileRange, Pieces};
+pub(crate) use piece::Pieces;
 pub use piece::{Path, Piece};
 
-/// Operations of a plan for an answer of one partition.
+/// Operations of the plan for an answer of one partition.
 const USUAL_PLAN: usize = 4;
 
-/// A path with the sizes it works in.
+/// A way with the sizes it works in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Means {
     Chain { hop_bytes: u32, pipe_slots: u32 },
@@ -48,34 +57,34 @@ pub(crate) enum Means {
     Copy { stage_bytes: u32 },
 }
 
-/// One operation of a plan. `more` says that bytes of the same answer follow.
+/// One operation of a plan. `more`: bytes of the same answer follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
     /// Wait until the socket takes bytes.
     PollOut,
-    /// Bytes of a piece to the socket.
+    /// Moves bytes of a piece to the socket.
     Send { piece: usize, from: u64, len_bytes: u32, more: bool },
-    /// Bytes of a piece to the stage.
+    /// Moves bytes of a piece to the stage.
     Gather { piece: usize, from: u64, len_bytes: u32 },
-    /// Bytes of a file to the stage.
+    /// Moves bytes of a file to the stage.
     Fill { piece: usize, position: u64, len_bytes: u32 },
-    /// The stage to the socket.
+    /// Moves bytes of the stage to the socket.
     Drain { len_bytes: u32, more: bool },
-    /// Bytes of a file to the socket.
+    /// Moves bytes of a file to the socket.
     SendFile { piece: usize, position: u64, len_bytes: u32, more: bool },
 }
 
-/// What comes next.
+/// The next step of a transfer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next<'a> {
     /// Perform these in order up to the first that breaks, then [`Transfer::apply`] the results.
     Do(&'a [Op]),
-    /// Every byte was handed over.
+    /// Every byte has been handed over.
     Done,
     Failed(TransferError),
 }
 
-/// What happened since somebody last asked.
+/// Counts since the last [`Transfer::take_tally`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) hops: u64,
@@ -92,11 +101,12 @@ pub(crate) struct Tally {
 pub(crate) struct Transfer {
     pieces: Pieces,
     means: Means,
-    /// What the socket has taken.
+    /// The place up to which the socket has taken bytes.
     sent: Cursor,
-    /// Bytes behind `sent`: kept, since an answer may have 100 000 pieces, and each turn asks.
+    /// Bytes behind `sent`. Kept up to date, because each turn asks and an answer may have 100 000
+    /// pieces.
     rest_bytes: u64,
-    /// Pieces up to the last range of a file.
+    /// The count of pieces up to the last file range.
     pieces_with_files: usize,
     /// Bytes behind `sent` that are in the stage.
     staged: u64,
@@ -111,7 +121,7 @@ pub(crate) struct Transfer {
     tally: Tally,
 }
 
-/// A place in the pieces; never at the end of one.
+/// A place in the pieces, never at the end of one.
 #[derive(Clone, Copy, Debug)]
 struct Cursor {
     piece: usize,
@@ -140,7 +150,7 @@ impl Transfer {
         transfer
     }
 
-    /// Says what to do now.
+    /// Plans the next step.
     pub(crate) fn next(&mut self) -> Next<'_> {
         if let Some(error) = self.failure {
             return Next::Failed(error);
@@ -163,7 +173,7 @@ impl Transfer {
         &self.plan
     }
 
-    /// Whether the pipe, or the buffer, has bytes in it.
+    /// Bytes in the pipe or in the buffer.
     pub(crate) fn staged_bytes(&self) -> u64 {
         self.staged
     }
@@ -173,19 +183,19 @@ impl Transfer {
         self.blocked
     }
 
-    /// Forgets what is staged: the pieces still have those bytes. The next plan is only to wait,
-    /// and needs no stage.
+    /// Forgets the staged bytes, which the pieces still have. The next plan only waits, and needs
+    /// no stage.
     pub(crate) fn forget_staged(&mut self) {
         assert!(self.blocked, "only a transfer that waits for its peer gives its stage up");
         self.staged = 0;
     }
 
-    /// How the next plan goes.
+    /// The means of the next plan.
     pub(crate) fn means(&self) -> Means {
         self.means
     }
 
-    /// Whether the next plan begins with new bytes, which may go another way than those before.
+    /// Whether the next plan starts with new bytes, which may take another path than those before.
     pub(crate) fn is_at_a_turn(&self) -> bool {
         self.staged == 0 && !self.blocked
     }
@@ -195,24 +205,24 @@ impl Transfer {
         self.means = means;
     }
 
-    /// Whether the kernel had no worker for a chain, or no memory. What it had done before that is
-    /// done.
+    /// Whether the kernel had no worker or no memory for a chain. The operations before that one
+    /// are done.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused
     }
 
-    /// Goes on by other means than chains. What is in the pipe is forgotten: the pieces still have
-    /// those bytes.
+    /// Goes on by other means than chains. Forgets the bytes in the pipe, which the pieces still
+    /// have.
     pub(crate) fn leave_chain(&mut self, means: Means) {
         (self.staged, self.refused, self.means) = (0, false, means);
     }
 
-    /// Bytes the socket has still to take.
+    /// Bytes that the socket has still to take.
     pub(crate) fn rest_bytes(&self) -> u64 {
         self.rest_bytes
     }
 
-    /// The file ranges among the next `limit_bytes`, and among the next pieces that a plan may
+    /// The file ranges among the next `limit_bytes` and among the pieces that the next plan may
     /// reach.
     pub(crate) fn next_ranges(&self, limit_bytes: u64) -> impl Iterator<Item = FileRange> {
         let (mut at, mut limit_bytes) = (self.sent.at, limit_bytes);
@@ -239,7 +249,7 @@ impl Transfer {
             && self.sent.piece < self.pieces_with_files
     }
 
-    /// Says how many pages the pipe it was given holds.
+    /// Sets how many pages the leased pipe holds.
     pub(crate) fn set_pipe_slots(&mut self, slots: u32) {
         if let Means::Chain { pipe_slots, .. } = &mut self.means {
             *pipe_slots = slots;
@@ -250,7 +260,7 @@ impl Transfer {
         std::mem::take(&mut self.tally)
     }
 
-    /// The bytes an operation names.
+    /// The bytes that an operation names.
     pub(crate) fn bytes(&self, piece: usize, from: u64, len_bytes: u32) -> &[u8] {
         match &self.pieces[piece] {
             Piece::Bytes(bytes) => &bytes[from as usize..][..len_bytes as usize],
@@ -258,7 +268,7 @@ impl Transfer {
         }
     }
 
-    /// The file an operation names.
+    /// The file that an operation names.
     pub(crate) fn file(&self, piece: usize) -> &Arc<File> {
         match &self.pieces[piece] {
             Piece::File { file, .. } => file,

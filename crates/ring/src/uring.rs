@@ -6,10 +6,12 @@
 //!  task: drop    ── cancel ─> queue ─┘ ──────> enter once, reap, sleep on the ring's descriptor
 //! ```
 //!
-//! A task that queues wakes the driver, and the run queue is first in, first out: the driver runs
-//! after every task that was awake already, so one `io_uring_enter` carries what all of them
-//! queued. Called by ring.rs and perform.rs. It must never hold its state borrowed while it wakes
-//! or drops.
+//! A task that queues an operation wakes the driver. The run queue is first in, first out, so the
+//! driver runs after every task that was already awake, and one `io_uring_enter` carries what all
+//! of them queued. Called by ring.rs, shared.rs and perform.rs. It must never hold its state
+//! borrowed while it wakes or drops.
+
+mod calls;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -21,31 +23,32 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::BytesMut;
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
-use crate::config::RingConfig;
 use crate::counters::Counters;
 use crate::error::RingError;
-use crate::operations::{Abandoned, Completed, Key, NOBODY, Operations, Resources, Results};
+use crate::operations::{Abandoned, Completed, Key, Operations, Resources, Results, UNAWAITED};
+use crate::ring_config::RingConfig;
+use crate::socket::Socket;
 use crate::sys::{Queue, Requests, Watched, watch};
-use crate::uring_calls::OnSocket;
 
-/// One io_uring and what is in flight on it.
+/// One io_uring with its operations in flight.
 pub(crate) struct Uring {
     state: RefCell<State>,
-    /// The driver, while it sleeps.
+    /// The waker of the driver, while it sleeps.
     driver: Cell<Option<Waker>>,
-    /// Completions on their way from the queue to the slab; kept for its allocation.
+    /// Completions on their way from the queue to the slab. Kept for its allocation.
     reaped: Cell<Vec<(u64, i32)>>,
-    /// What receives and polls owned that are over; kept for its allocations, at most as many as
-    /// were ever in flight at once.
+    /// The boxes of receives and polls that are over, kept for their allocations: at most as many
+    /// as were ever in flight at once.
     #[expect(clippy::vec_box, reason = "it is the boxes that are kept")]
     pub(crate) spare: RefCell<Vec<Box<OnSocket>>>,
-    /// A sync has been queued.
+    /// A sync has been queued since the last submission.
     gives_way: Cell<bool>,
     stopping: Cell<Stopping>,
-    /// Told of every operation that is over, once stopping has begun.
+    /// Notified of every operation that is over, once stopping has begun.
     settled: Notify,
     pub(crate) counters: Arc<Counters>,
 }
@@ -53,9 +56,9 @@ pub(crate) struct Uring {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stopping {
     No,
-    /// Waiting for what is in flight.
+    /// Operations are still in flight.
     Begun,
-    /// Nothing is in flight: the driver ends.
+    /// No operation is in flight, so the driver ends.
     Done,
 }
 
@@ -64,19 +67,28 @@ struct State {
     operations: Operations,
 }
 
-/// What to do with an operation in flight whose future is dropped.
+/// What becomes of an operation in flight whose future is dropped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnDrop {
-    /// It may never end by itself (receive, poll, accept): ask the kernel to end it.
+    /// The kernel is asked to end it, since it may never end by itself (receive, poll, accept).
     Cancel,
-    /// It ends soon, or when its socket is shut down (KERNEL.md rows 11 and 13): let it.
+    /// It runs on. It ends soon, or when its socket is shut down (KERNEL.md rows 11 and 13).
     LetFinish,
-    /// Nobody was ever going to wait for it.
+    /// It runs on, and does not count as an orphan: no future was ever going to wait for it.
     Detach,
 }
 
+/// What a receive owns; a poll has an empty buffer.
+#[derive(Default)]
+pub(crate) struct OnSocket {
+    pub(crate) socket: Option<Rc<Socket>>,
+    pub(crate) buffer: BytesMut,
+}
+
+impl Resources for OnSocket {}
+
 impl Uring {
-    /// One with all the workers that it cannot do without.
+    /// Makes an io_uring with all the workers that it cannot do without.
     pub(crate) fn new(config: &RingConfig, counters: Arc<Counters>) -> Result<Uring, RingError> {
         let mut queue = Queue::new(config)?;
         queue
@@ -98,8 +110,8 @@ impl Uring {
         }
     }
 
-    /// Queues the linked requests that `describe` makes of `resources`. The future gives the
-    /// resources back with one result a request.
+    /// Queues the linked requests that `describe` makes of `resources`. The future returns the
+    /// resources with one result for each request.
     pub(crate) fn start<R: Resources>(
         self: &Rc<Self>,
         resources: Box<R>,
@@ -112,13 +124,14 @@ impl Uring {
         Operation { uring: Rc::clone(self), key: Some(key), on_drop, resources: PhantomData }
     }
 
-    /// Lets the kernel's worker begin what is queued before this thread goes on. Where both share a
-    /// core it would else begin when this thread sleeps, and a disk stand still meanwhile.
+    /// Lets the kernel's worker start queued work before this thread goes on. Where both share a
+    /// core, the worker would otherwise start only when this thread sleeps, and the disk would
+    /// stand still meanwhile.
     pub(crate) fn give_way(&self) {
         self.gives_way.set(true);
     }
 
-    /// Submits and reaps until [`Uring::stop`] is done. Without it nothing completes.
+    /// Submits and reaps until [`Uring::stop`] is done. No operation completes without it.
     pub(crate) async fn drive(&self) -> io::Result<()> {
         let descriptor = self.state.borrow().queue.descriptor()?;
         let readiness = watch(Rc::new(descriptor), Interest::READABLE)?;
@@ -135,8 +148,8 @@ impl Uring {
         Ok(())
     }
 
-    /// Waits until nothing is owed and every future has taken what was its own; then the driver
-    /// ends. The caller has shut down the sockets and dropped or finished the futures.
+    /// Waits until the kernel owes nothing and every future has taken its resources, then ends the
+    /// driver. The caller has shut down the sockets and dropped or finished the futures.
     pub(crate) async fn stop(&self) {
         self.stopping.set(Stopping::Begun);
         loop {
@@ -157,7 +170,7 @@ impl Uring {
             self.counters.enters.add(1);
             self.counters.submitted.add(taken as u64);
             if queue.has_completions() {
-                break; // reap before more: a full completion queue is the only thing to be afraid of
+                break; // reap before more: a full completion queue is the only danger
             }
         }
         Ok(())
@@ -174,7 +187,7 @@ impl Uring {
     }
 
     fn complete(&self, user_data: u64, result: i32) {
-        if user_data == NOBODY {
+        if user_data == UNAWAITED {
             return;
         }
         let completed = self.state.borrow_mut().operations.complete(user_data, result);
@@ -193,8 +206,9 @@ impl Uring {
         }
     }
 
-    /// Ready when there is something to submit or reap. The descriptor is edge-triggered: clear
-    /// first, then look again, so that what came in between is seen.
+    /// Ready when there is something to submit or reap. The descriptor is edge-triggered, so its
+    /// readiness is cleared first and the queue looked at again: nothing that came in between is
+    /// missed.
     fn poll_work(&self, readiness: &Watched, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let queue = &mut self.state.borrow_mut().queue;
@@ -231,8 +245,8 @@ impl Drop for Uring {
         if operations.is_empty() {
             return;
         }
-        // The kernel closes a ring in its own time and may write to these buffers until then. A
-        // leak is safe; only a process that ends without `stop` gets here.
+        // The kernel closes a ring in its own time and may write to these buffers until then, so
+        // they are leaked. Only a process that ends without `stop` gets here.
         tracing::warn!(operations = operations.len(), "ring dropped with operations in flight");
         std::mem::forget(operations);
     }
@@ -283,7 +297,7 @@ impl<R> Drop for Operation<R> {
     }
 }
 
-/// The kernel is out of memory for now, or wants its completions reaped first.
+/// Whether the kernel is out of memory for now, or needs its completions reaped first.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR))
 }

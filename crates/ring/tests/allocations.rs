@@ -1,4 +1,4 @@
-//! A connection that has been served before is served again without an allocation.
+//! The second request of a connection is answered without an allocation.
 
 mod support;
 
@@ -13,8 +13,8 @@ use tokio::task::LocalSet;
 const ROUNDS: u64 = 100;
 const HEADER: &[u8] = b"as long as a header, more or less";
 
-/// How often `ROUNDS` requests and answers of `len_bytes` allocate on the thread of the ring, once
-/// as many have gone before.
+/// Counts the allocations of `ROUNDS` requests and answers of `len_bytes` on the thread of the
+/// ring, after as many have gone before.
 fn allocations(backend: Backend, path: Path, len_bytes: u64) -> u64 {
     let file = file(len_bytes);
     let (socket, mut peer) = tcp();

@@ -104,7 +104,7 @@ fn a_write_that_fails_says_whether_it_or_its_sync_did_and_why() {
         let error = write(std::fs::File::open("/dev/null")).await;
         let WriteError::Write(error) = error else { panic!("{error}") };
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
-        // Takes everything and cannot be synced.
+        // It takes every byte and cannot be synced.
         let error = write(std::fs::File::create("/dev/null")).await;
         let WriteError::Sync(error) = error else { panic!("{error}") };
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
@@ -135,11 +135,12 @@ fn accepts_connections_and_lets_a_dropped_accept_go() {
 }
 
 #[test]
-fn a_connection_accepted_for_nobody_is_closed() {
+fn a_connection_accepted_after_its_future_was_dropped_is_closed() {
     run(penstock_ring::RingConfig::default(), |ring| async move {
         let listener = Rc::new(TcpListener::bind("127.0.0.1:0").unwrap());
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        // Queued, never polled again: it completes with a connection after its future is gone.
+        // It is queued and never polled again, so it completes with a connection after its future
+        // is gone.
         let mut accept = Box::pin(ring.accept(&listener));
         assert!(
             std::future::poll_fn(|context| {

@@ -1,7 +1,6 @@
-//! A process that has as many files open as it may: answers go on without the pipes that chains
-//! need.
+//! A process at its limit of descriptors: answers go on without the pipes that chains need.
 //!
-//! By itself, since the limit is the whole process's.
+//! The test has a binary of its own, because the limit holds for the whole process.
 
 mod support;
 
@@ -11,7 +10,7 @@ use penstock_ring::Backend;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::*;
 
-/// What the test runner and a ring have open is less.
+/// The test runner and a ring have fewer open.
 const FILES_MAX: u64 = 100;
 
 const LEN_BYTES: u64 = 2 << 20;
@@ -20,7 +19,7 @@ const LEN_BYTES: u64 = 2 << 20;
 fn an_answer_is_whole_though_there_is_no_descriptor_for_a_pipe() {
     run(config(Backend::Uring), |ring| async move {
         let file = file(LEN_BYTES);
-        // The driver has what it needs from here on.
+        // From here on the driver has all it needs.
         ring.read_at(file.clone(), 0, 1).await.unwrap();
         evict(&file);
         for path in PATHS {

@@ -1,8 +1,8 @@
-//! Hosts that forbid io_uring: a child process with a seccomp filter says what is missing and works
+//! Hosts that forbid io_uring: a child process behind a seccomp filter reports the reason and works
 //! all the same.
 //!
-//! The test runs its own binary again, with the errno to refuse with in the environment: a filter
-//! cannot be taken off, and must not hit the other tests.
+//! The test runs its own binary again, with the errno of the refusal in the environment. A filter
+//! cannot be removed, and must not hit the other tests.
 
 mod support;
 
@@ -58,10 +58,10 @@ fn refuse_io_uring(errno: i32) {
 
 fn everything_works_without(errno: i32) {
     let demanded = RingConfig { backend: BackendChoice::Uring, ..RingConfig::default() };
-    let Err(RingError::Unavailable { errno: told, what }) = Ring::new(demanded) else {
+    let Err(RingError::Unavailable { errno: reported, what }) = Ring::new(demanded) else {
         panic!("the filter does not work");
     };
-    assert_eq!((told, what), (errno, "io_uring_setup"));
+    assert_eq!((reported, what), (errno, "io_uring_setup"));
 
     run(RingConfig::default(), |ring| async move {
         assert_eq!(ring.backend(), Backend::Epoll);

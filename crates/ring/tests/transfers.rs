@@ -15,7 +15,7 @@ use rustix::process::getpriority_process;
 use rustix::thread::gettid;
 use support::*;
 
-/// Transfers `pieces`, ends the stream and gives what the peer received.
+/// Transfers `pieces`, ends the stream, and returns the bytes that the peer received.
 async fn received(
     ring: &Ring,
     pieces: Vec<Piece>,
@@ -96,7 +96,7 @@ fn auto_copies_little_sends_what_is_cached_inline_and_chains_the_rest() {
         send(SOME).await;
         assert_eq!(sent(), [LITTLE, SOME, 0]);
         if has_chains {
-            // Pages stay for as long as their bytes are not acknowledged, which a peer may delay.
+            // Pages stay until their bytes are acknowledged, which a peer may delay.
             while sent()[2] == 0 {
                 evict(&file);
                 assert!(send(SOME).await == pattern(0, SOME));
@@ -297,7 +297,7 @@ fn dropped_transfer_keeps_its_file_and_socket_until_the_last_completion() {
         let mut transfer =
             Box::pin(ring.transfer(vec![range(&file, 0, 1 << 20)], &socket, Path::Chain));
         drop(file);
-        // Until the second chain waits for the socket.
+        // Polled until the second chain waits for the socket.
         std::future::poll_fn(|context| {
             assert!(transfer.as_mut().poll(context).is_pending());
             context.waker().wake_by_ref();

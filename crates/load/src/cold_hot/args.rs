@@ -1,4 +1,4 @@
-//! The command line of `cold-hot`, and the two fetch runs it stands for.
+//! The command line of `cold-hot`, and the two fetch runs that it stands for.
 //!
 //! Read by `main` and by `cold_hot`. Must never do I/O.
 
@@ -12,37 +12,39 @@ use crate::cli::{
     CommonArgs, FetchArgs, OutputArgs, ReadFrom, TargetArgs, duration, rate, seconds, size_i32,
 };
 
-/// Most that an answer may bring; less than a partition's limit would hide it. Kafka's default.
+/// The most bytes of an answer, Kafka's default. A lower value would hide the limit of a partition.
 const MAX_BYTES: i32 = 50 << 20;
-/// Longest that a server may wait for records; at the end of a log that stays as it is, nobody
-/// asks.
+/// The longest time that a server may wait for records. No reader fetches at the end of a log that
+/// does not grow.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
-/// Read cached records, alone and beside a scan of uncached ones, on the server's own host.
+/// Measure readers of cached records, alone and beside a scan of uncached ones, on the server's
+/// host.
 ///
-/// Hot readers fetch a topic that is in memory, at a fixed rate; first alone (a quiet phase), then
-/// beside cold readers that scan files whose pages are evicted all the time (a disturbed phase).
+/// Hot readers fetch a topic that is in memory, at a fixed rate: first alone (a quiet phase), then
+/// beside cold readers (a disturbed phase). Cold readers scan files whose pages are evicted all the
+/// time.
 ///
 /// The files must lie on this host. Their pages are evicted with posix_fadvise(DONTNEED), which the
-/// server does not notice. Without --cold-topic, one topic is both: what lies in --cold-files is
-/// its cold part, what comes after them its hot part.
+/// server does not notice. Without --cold-topic one topic has both parts: the records in
+/// --cold-files are cold, those after them are hot.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct ColdHotArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) target: TargetArgs,
 
-    /// The topic that cold readers scan, if it is not that of the hot ones.
+    /// Topic of the cold readers, if it is not the hot readers' topic.
     #[arg(long, value_name = "TOPIC")]
     pub(crate) cold_topic: Option<String>,
 
-    /// Segment files (*.log) that hold what the cold readers read, or partition directories full of
-    /// them.
+    /// Segment files (*.log) with the records for the cold readers, or partition directories with
+    /// such files.
     #[arg(long, value_name = "FILE|DIR", num_args = 1.., required = true)]
     pub(crate) cold_files: Vec<PathBuf>,
 
-    /// Those that hold what the hot readers read. Given, a phase in which one of their pages comes
-    /// or goes is thrown away.
+    /// Segment files or directories with the records for the hot readers. If given, a phase in
+    /// which their pages come or go is discarded.
     #[arg(long, value_name = "FILE|DIR", num_args = 1..)]
     pub(crate) hot_files: Vec<PathBuf>,
 
@@ -54,24 +56,24 @@ pub(crate) struct ColdHotArgs {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) cold_connections: u32,
 
-    /// Fetches per second of all cold connections together, so that servers can be compared beside
-    /// the same scan. 0: as fast as they are answered.
+    /// Fetches per second of all cold connections together, to compare servers beside the same
+    /// scan. 0: as fast as they are answered.
     #[arg(long, default_value_t = 0.0, value_parser = rate)]
     pub(crate) cold_rate: f64,
 
-    /// How the cold readers go through their files.
+    /// Order of the cold readers' fetches.
     #[arg(long, value_enum, default_value_t = Order::Random)]
     pub(crate) cold_order: Order,
 
-    /// Most that a hot answer may bring.
+    /// Most bytes of a hot answer.
     #[arg(long, default_value = "64KiB", value_parser = size_i32)]
     pub(crate) hot_bytes: i32,
 
-    /// Most that a cold answer may bring.
+    /// Most bytes of a cold answer.
     #[arg(long, default_value = "1MiB", value_parser = size_i32)]
     pub(crate) cold_bytes: i32,
 
-    /// Threads that the hot connections are spread over; the cold ones have one of their own.
+    /// Threads that share the hot connections. The cold connections have one thread of their own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) threads: u32,
 
@@ -80,26 +82,27 @@ pub(crate) struct ColdHotArgs {
     #[arg(long, default_value_t = 0.0, value_parser = rate)]
     pub(crate) rate: f64,
 
-    /// Pairs of phases, a quiet one and a disturbed one.
+    /// Pairs of a quiet and a disturbed phase.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
 
-    /// The measured part of each phase.
+    /// Duration of the measured part of each phase.
     #[arg(long, default_value = "10s", value_parser = duration)]
     #[serde(serialize_with = "seconds", rename = "duration_s")]
     pub(crate) duration: Duration,
 
-    /// The same load before it, in each phase. What it leaves unsent is not carried over.
+    /// Time of the same load before the measured part of each phase. Requests that it leaves unsent
+    /// are dropped.
     #[arg(long, default_value = "1s", value_parser = duration)]
     #[serde(serialize_with = "seconds", rename = "warm_up_s")]
     pub(crate) warm_up: Duration,
 
-    /// Between two evictions of the cold files, in milliseconds.
+    /// Time between two evictions of the cold files, in milliseconds.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(crate) evict_interval_ms: u64,
 
-    /// Check batches (CRC-32C) and offsets while measuring too. What warms the hot topic at the
-    /// start always does.
+    /// Check batches (CRC-32C) and offsets while measuring. The read that warms the hot topic
+    /// always checks them.
     #[arg(long)]
     pub(crate) verify: bool,
 
@@ -108,20 +111,20 @@ pub(crate) struct ColdHotArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// Where a cold reader reads next.
+/// The next offset of a cold reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Order {
-    /// Anywhere: every fetch finds its pages on disk
+    /// Anywhere, so that every fetch finds its pages on disk
     Random,
-    /// Where it stopped: the kernel's read-ahead, where it is long, has most pages in memory before
-    /// they are asked for
+    /// Where the last fetch ended. A long read-ahead of the kernel brings most pages into memory
+    /// first
     Sequential,
 }
 
 impl ColdHotArgs {
     /// # Errors
-    /// Values that make no run, in words for the person who gave them.
+    /// Values that make no run, with a message for the user.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.duration.is_zero() {
             return Err("--duration 0 leaves nothing to measure".into());
@@ -132,18 +135,18 @@ impl ColdHotArgs {
         }
     }
 
-    /// The hot readers, as a fetch run.
+    /// The fetch run of the hot readers.
     pub(crate) fn hot(&self) -> FetchArgs {
         self.readers(self.hot_connections, self.threads, self.rate, self.hot_bytes)
     }
 
-    /// The hot readers as they warm the topic: all of it, once, checked.
+    /// The fetch run that warms the hot topic: it reads and checks all of it once.
     pub(crate) fn warming(&self) -> FetchArgs {
         let hot = self.readers(self.hot_connections, self.threads, 0.0, self.cold_bytes);
         FetchArgs { from: ReadFrom::Earliest, verify: true, ..hot }
     }
 
-    /// The cold readers, as a fetch run.
+    /// The fetch run of the cold readers.
     pub(crate) fn cold(&self) -> FetchArgs {
         let from = match self.cold_order {
             Order::Random => ReadFrom::Random,

@@ -1,7 +1,8 @@
-//! Latency distributions side by side, as an SVG picture for the HTML page.
+//! Latency distributions in one SVG picture for the HTML page.
 //!
-//! Filled by `report`. The lower axis is logarithmic. The upright one stretches towards 100 %, a
-//! decade of slower requests taking as much room as the one before: the tail is what this is about.
+//! Called by `report`. The horizontal axis is logarithmic. The upright axis stretches towards 100
+//! %: each decade of slower requests takes as much room as the one before, because the tail matters
+//! most.
 //!
 //! ```text
 //! 99.9 % │        ╭─── quiet     ╭── disturbed
@@ -17,12 +18,12 @@ use hdrhistogram::Histogram;
 
 use crate::html::{BOTTOM, HEIGHT, LEFT, POINTS, SLOWER, TOP, WIDTH, ms_label};
 
-/// Room to the right, for half a label.
+/// Room on the right for half a label.
 const RIGHT: f64 = 24.0;
-/// How the curves and their names look, by their order.
+/// Classes of the curves and of their names, in order.
 const CLASSES: [(&str, &str); 2] = [("curve", "first"), ("curve other", "second")];
 
-/// Where latencies and shares lie in the picture.
+/// Maps latencies and shares to the picture.
 struct Axes {
     lowest_ms: f64,
     highest_ms: f64,
@@ -30,7 +31,7 @@ struct Axes {
 }
 
 impl Axes {
-    /// For all of `latencies`, none of which is empty.
+    /// Axes for all of `latencies`, none of which is empty.
     fn of<'a>(latencies: impl Iterator<Item = &'a Histogram<u64>>) -> Axes {
         let (mut lowest_us, mut highest_us, mut most) = (u64::MAX, 1, 10);
         for latency in latencies {
@@ -49,14 +50,14 @@ impl Axes {
         LEFT + share.clamp(0.0, 1.0) * (WIDTH - LEFT - RIGHT)
     }
 
-    /// `slower` is the share of requests that took longer.
+    /// `slower`: the share of requests that took longer.
     fn y(&self, slower: f64) -> f64 {
         let share = slower.max(self.rarest).log10() / self.rarest.log10();
         HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
     }
 }
 
-/// At most two named distributions in microseconds; empty ones are left out.
+/// Draws at most two named distributions in microseconds, and leaves out empty ones.
 pub(crate) fn distributions(latencies: &[(&str, Histogram<u64>)]) -> String {
     let drawn = || latencies.iter().zip(CLASSES).filter(|((_, latency), _)| !latency.is_empty());
     if drawn().next().is_none() {

@@ -1,9 +1,9 @@
-//! Log files of the server on this host: evicts their pages, and looks which are in memory.
+//! The server's log files on this host: evicts their pages, and looks which ones are in memory.
 //!
-//! Called by `cold_hot`. The server is neither asked nor told. A page is looked at by reading one
-//! byte of it on condition that nobody waits (preadv2(2), RWF_NOWAIT): EAGAIN says it is missing.
-//! The look has a price: the kernel begins to read a page that was missing (that page alone, after
-//! FADV_RANDOM), so files that ought to stay cold are looked at rarely.
+//! Called by `cold_hot`. The server takes no part. A look at a page reads one byte of it without
+//! waiting (preadv2(2), RWF_NOWAIT); EAGAIN means that the page is missing. The look has a price:
+//! the kernel starts to read the missing page (that page alone, after FADV_RANDOM). So files that
+//! should stay cold are looked at rarely.
 //!
 //! ```text
 //! <topic>-<partition>/00000000000000000000.log    offsets 0 ..
@@ -25,30 +25,30 @@ use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use serde::Serialize;
 
-/// Between two looks at a file that should be in memory.
+/// Bytes between two looks at a file that should be in memory.
 const STEP_BYTES: u64 = 64 << 10;
-/// Looks at all files together that tell whether eviction works here.
+/// Looks, at all files together, to see whether eviction works.
 const TRIALS: u64 = 64;
 
 /// One open segment file.
 #[derive(Debug)]
 pub(crate) struct LogFile {
     file: File,
-    /// What it holds, as far as its path says.
+    /// The offsets in the file, if its path tells them.
     pub(crate) place: Option<Place>,
 }
 
-/// The offsets a file holds, by its name and its neighbour's.
+/// The offsets of a file, from its name and its neighbour's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) topic: String,
     pub(crate) partition: i32,
     pub(crate) base: i64,
-    /// Where the next file of the directory begins; `None`: this is the last.
+    /// The first offset of the directory's next file. `None`: this is the last file.
     pub(crate) next_base: Option<i64>,
 }
 
-/// How much of some files is in memory, from looks at single pages.
+/// The part of some files that is in memory, from looks at single pages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Residency {
     pub(crate) looks: u64,
@@ -60,23 +60,23 @@ impl Residency {
         self.cached == self.looks
     }
 
-    /// The share of looks that found nothing; `None` if there were none.
+    /// The share of looks that found a page missing. `None`: there were no looks.
     pub(crate) fn uncached(&self) -> Option<f64> {
         (self.looks > 0).then(|| (self.looks - self.cached) as f64 / self.looks as f64)
     }
 
-    /// Counts what `LogFile::is_cached` said.
+    /// Counts a result of `LogFile::is_cached`.
     pub(crate) fn count(&mut self, cached: Option<bool>) {
         self.looks += u64::from(cached.is_some());
         self.cached += u64::from(cached == Some(true));
     }
 }
 
-/// Opens `paths`: files as they are, directories for the segments in them.
+/// Opens the files in `paths`, and the segments in its directories.
 ///
 /// # Errors
-/// One cannot be read, or lies where nothing tells what is in memory, or there is no segment at
-/// all.
+/// A file cannot be read, its file system does not show which pages are in memory, or there is no
+/// segment.
 pub(crate) fn open(paths: &[PathBuf]) -> Result<Vec<LogFile>> {
     let mut bases_of = HashMap::new();
     let mut files = Vec::new();
@@ -101,11 +101,11 @@ pub(crate) fn open(paths: &[PathBuf]) -> Result<Vec<LogFile>> {
     Ok(files)
 }
 
-/// Without reads that refuse to wait a phase would measure nobody knows what.
+/// Refuses a file system without reads that refuse to wait, on which a phase could not be judged.
 fn ensure_visible(path: &Path, file: &LogFile) -> Result<()> {
     match file.is_cached(0) {
         Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => bail!(
-            "cold-hot cannot run on {}: its file system (overlayfs, tmpfs, FUSE, …) does not tell which pages are in \
+            "cold-hot cannot run on {}: its file system (overlayfs, tmpfs, FUSE, …) does not show which pages are in \
              memory (RWF_NOWAIT is not supported); put the server's data on ext4, XFS or btrfs",
             path.display()
         ),
@@ -113,7 +113,7 @@ fn ensure_visible(path: &Path, file: &LogFile) -> Result<()> {
     }
 }
 
-/// The segments of a directory, by rising offset.
+/// The segments of a directory, sorted by offset.
 fn segments(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let paths = dir.read_dir()?.map(|entry| entry.map(|entry| entry.path()));
     let mut paths = paths.collect::<io::Result<Vec<_>>>()?;
@@ -142,8 +142,8 @@ fn place(path: &Path, bases: &[i64]) -> Option<Place> {
 }
 
 impl Place {
-    /// About where the record `offset` lies in a file of `len_bytes`, in a log that ends at `end`:
-    /// as if all records were of one size.
+    /// The position of the record `offset` in a file of `len_bytes`, in a log that ends at `end`,
+    /// as if all records had one size.
     pub(crate) fn position(&self, offset: i64, end: i64, len_bytes: u64) -> Option<u64> {
         let holds = self.base..self.next_base.unwrap_or(end);
         let share = (offset - self.base) as f64 / (holds.end - self.base).max(1) as f64;
@@ -156,10 +156,10 @@ impl LogFile {
         Ok(self.file.metadata()?.len())
     }
 
-    /// Whether the page at `position` is in memory; `None` past the end.
+    /// Whether the page at `position` is in memory. `None`: past the end of the file.
     ///
     /// # Errors
-    /// The file cannot be read, or its filesystem does not know RWF_NOWAIT (EOPNOTSUPP).
+    /// The file cannot be read, or its file system does not support RWF_NOWAIT (EOPNOTSUPP).
     pub(crate) fn is_cached(&self, position: u64) -> io::Result<Option<bool>> {
         let byte = &mut [0];
         let buffers = &mut [IoSliceMut::new(byte)];
@@ -190,10 +190,10 @@ fn look_every(files: &[LogFile], step_bytes: u64) -> io::Result<Residency> {
     Ok(found)
 }
 
-/// Makes all pages clean, which alone can be evicted, and evicts them.
+/// Writes all dirty pages back, because only clean ones can be evicted, and evicts them.
 ///
 /// # Errors
-/// The pages stay where they are, because the filesystem is itself memory or somebody maps them.
+/// The pages stay in memory, because the file system is memory itself or a process maps them.
 pub(crate) fn make_cold(files: &[LogFile]) -> Result<()> {
     for file in files {
         file.file.sync_data().context("cannot write back a cold file")?;
@@ -204,14 +204,14 @@ pub(crate) fn make_cold(files: &[LogFile]) -> Result<()> {
     ensure!(
         2 * trial.cached <= trial.looks,
         "{} of {} pages of the cold files stay in memory after posix_fadvise(DONTNEED): are they on \
-         tmpfs, or mapped by somebody?",
+         tmpfs, or mapped by a process?",
         trial.cached,
         trial.looks
     );
     Ok(evict(files)?)
 }
 
-/// Evicts the clean pages of `files` that nobody is using.
+/// Evicts the clean pages of `files` that are not in use.
 fn evict(files: &[LogFile]) -> io::Result<()> {
     for file in files {
         fadvise(&file.file, 0, None, Advice::DontNeed)?;
@@ -219,7 +219,7 @@ fn evict(files: &[LogFile]) -> io::Result<()> {
     Ok(())
 }
 
-/// A thread that evicts files again and again. Dropping it leaves the thread to end by itself.
+/// A thread that evicts files periodically. If this is dropped, the thread ends by itself.
 #[derive(Debug)]
 pub(crate) struct Evictor {
     stop: mpsc::Sender<()>,
@@ -240,10 +240,10 @@ impl Evictor {
         Evictor { stop, thread }
     }
 
-    /// Returns when the last eviction is done.
+    /// Ends the thread, and returns when the last eviction is done.
     ///
     /// # Errors
-    /// An eviction failed; none followed it.
+    /// An eviction failed, and none followed it.
     pub(crate) fn stop(self) -> io::Result<()> {
         drop(self.stop);
         self.thread.join().expect("the evictor does not panic")
@@ -256,7 +256,7 @@ mod tests {
 
     use super::*;
 
-    /// Not in the directory for temporary files, which may be in memory.
+    /// It is not in the directory for temporary files, which may be in memory.
     fn directory(segments: &[(&str, usize)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let partition = dir.path().join("web-logs-3");
@@ -293,7 +293,7 @@ mod tests {
         let path = dir.path().join("00000000000000000000.log");
         std::fs::write(&path, [1; 100]).unwrap();
         let problem = open(&[path]).unwrap_err().to_string();
-        assert!(problem.contains("does not tell which pages are in memory"), "{problem}");
+        assert!(problem.contains("does not show which pages are in memory"), "{problem}");
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(residency(&files).unwrap(), Residency { looks: 16, cached: 16 });
         files[0].file.sync_data().unwrap();
         let files: Arc<[LogFile]> = Arc::from(files);
-        // A page that somebody holds just now (its disk, another core's list of new pages) stays
+        // A page in use at this moment (by its disk, or on another core's list of new pages) stays
         // once.
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {

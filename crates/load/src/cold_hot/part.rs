@@ -1,4 +1,4 @@
-//! Which offsets are hot and which are cold. Pure: partitions and file names in, partitions out.
+//! Divides the offsets into hot and cold ones. Pure: partitions and file names in, partitions out.
 //!
 //! Called by `cold_hot` once, before the first phase.
 //!
@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use crate::cold_hot::files::{LogFile, Place};
 use crate::topic::{Partition, Topic};
 
-/// What each kind of reader reads.
+/// The offsets for each kind of reader.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) hot: Topic,
@@ -20,7 +20,7 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// One topic: the cold part is what lies in `cold_files`, the hot part what comes after it.
+    /// Divides one topic: records in `cold_files` are cold, those after them hot.
     ///
     /// # Errors
     /// One of the parts is empty.
@@ -35,8 +35,8 @@ impl Parts {
         Parts { hot, cold }.checked()
     }
 
-    /// Two topics: all of one, and what lies in `cold_files` of the other; all of it where their
-    /// names do not say.
+    /// Uses two topics: all of `hot`, and the records of `topic` in `cold_files`, or all of it if
+    /// the names of the files do not tell.
     ///
     /// # Errors
     /// One of the parts is empty.

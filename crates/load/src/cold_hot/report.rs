@@ -1,7 +1,7 @@
-//! What the phases found, one by one, as medians by kind, and as ratios of pairs.
+//! The results of the phases: one by one, as medians by kind, and as ratios of pairs.
 //!
-//! Built by `cold_hot`, printed and written by `main`. Phases that were thrown away are shown and
-//! counted nowhere else.
+//! Built by `cold_hot`, printed and written by `main`. Discarded phases are shown, and count in no
+//! median or ratio.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,12 +19,12 @@ use crate::html::Page;
 use crate::report::{BUSY, Conditions, Figures, HELD, Interval, Latency};
 use crate::run::Outcome;
 
-/// Share of what the cold readers read that must have been on disk for them to count as cold.
+/// Share of the cold readers' pages that must have been on disk for them to count as cold.
 const COLD: f64 = 0.5;
 
-/// A name in the report, and where a phase has it.
+/// A figure's name in the report, and its value in a phase.
 type Figure = (&'static str, fn(&Phase) -> Option<f64>);
-/// What is compared.
+/// The figures that are compared.
 const FIGURES: [Figure; 9] = [
     ("requests_per_s", |phase| Some(phase.hot.requests_per_s)),
     ("rate_kept", |phase| phase.rate_kept),
@@ -37,7 +37,7 @@ const FIGURES: [Figure; 9] = [
     ("cold_uncached", |phase| phase.cold.as_ref().and_then(|cold| cold.uncached)),
 ];
 
-/// Whether cold readers are at work.
+/// Whether cold readers run beside the hot ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
@@ -46,7 +46,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// In the order in which they are run.
+    /// Both kinds, in the order of their phases.
     pub(crate) const BOTH: [Kind; 2] = [Kind::Quiet, Kind::Disturbed];
 
     pub(crate) fn name(self) -> &'static str {
@@ -57,22 +57,22 @@ impl Kind {
     }
 }
 
-/// The hot files around a phase.
+/// The pages of the hot files before and after a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Watched {
     pub(crate) before: Residency,
     pub(crate) after: Residency,
 }
 
-/// What the cold readers did meanwhile.
+/// The results of the cold readers of a phase.
 #[derive(Debug, Serialize)]
 pub(crate) struct Cold {
-    /// While the hot readers were measured.
+    /// The rate while the hot readers were measured.
     bytes_per_s: f64,
-    /// The share that was not in memory when it was about to be asked for, and from how many looks.
+    /// The share of pages that were not in memory just before their fetch.
     uncached: Option<f64>,
     looks: u64,
-    /// Without the warm-up.
+    /// Latencies of the cold fetches, without the warm-up.
     latency_us: Latency,
     error: Option<String>,
 }
@@ -82,12 +82,12 @@ pub(crate) struct Cold {
 pub(crate) struct Phase {
     round: u32,
     kind: Kind,
-    /// Why it does not count.
+    /// Why the phase does not count.
     thrown_away: Option<String>,
-    /// Requests done of those due; `None` in a closed loop, where none is.
+    /// The share of due requests that were done. `None`: a closed loop, in which none is due.
     rate_kept: Option<f64>,
     hot_files: Option<Watched>,
-    /// Processor time is that of the whole generator, cold readers and evictions included.
+    /// Its processor time is that of the whole generator, cold readers and evictions included.
     hot: Figures,
     cold: Option<Cold>,
     #[serde(skip)]
@@ -96,7 +96,7 @@ pub(crate) struct Phase {
     elapsed: Duration,
 }
 
-/// How disturbed stands to quiet, over the rounds of which both phases count.
+/// Disturbed divided by quiet, over the rounds of which both phases count.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Ratio {
     median: f64,
@@ -121,7 +121,7 @@ pub(crate) struct Report {
 }
 
 impl Cold {
-    /// `scanned`: bytes at the beginning and at the end of the measured part.
+    /// `scanned`: the bytes read at the start and at the end of the measured part.
     pub(crate) fn new(outcome: Outcome, scanned: [(Instant, u64); 2], seen: Residency) -> Cold {
         let [(begun, bytes_before), (ended, bytes_after)] = scanned;
         let elapsed_s = (ended - begun).as_secs_f64().max(f64::MIN_POSITIVE);
@@ -159,7 +159,7 @@ impl Phase {
         }
     }
 
-    /// What makes the phase, and with it the run, a failure.
+    /// The reason if the phase failed, and with it the run.
     pub(crate) fn failure(&self) -> Option<String> {
         let cold = || self.cold.as_ref().and_then(|cold| cold.error.clone());
         let failure = self.hot.failure().or_else(cold)?;
@@ -200,7 +200,7 @@ impl Report {
         })
     }
 
-    /// The answer in a sentence, if there is one.
+    /// The result in one sentence.
     pub(crate) fn headline(&self) -> String {
         let ms = |kind: &BTreeMap<_, f64>, name| kind.get(name).map_or(f64::NAN, |us| us / 1e3);
         let Some(p99) = self.ratios.get("p99_us") else {
@@ -219,7 +219,7 @@ impl Report {
         )
     }
 
-    /// A line a phase, then medians and ratios, in human units.
+    /// A table with a line for each phase, then medians and ratios, in human units.
     pub(crate) fn table(&self) -> String {
         let mut table = Table::new();
         table.load_preset(UTF8_BORDERS_ONLY);
@@ -256,29 +256,30 @@ impl Report {
         table.to_string()
     }
 
-    /// What a reader of the numbers should know before believing them.
+    /// Notes that a reader of the numbers needs to judge them.
     pub(crate) fn advice(&self) -> Vec<String> {
         let mut advice = Vec::new();
         for Phase { round, kind, thrown_away, .. } in &self.phases {
             if let Some(reason) = thrown_away {
-                advice.push(format!("* round {round}, {}: thrown away: {reason}", kind.name()));
+                advice.push(format!("* round {round}, {}: discarded: {reason}", kind.name()));
             }
         }
         if let Some(kept) = self.quiet.get("rate_kept").filter(|kept| **kept < HELD) {
             advice.push(format!(
-                "only {:.1} % of the rate were kept when quiet: ask for less",
+                "only {:.1} % of the rate was kept when quiet: lower --rate",
                 kept * 100.0
             ));
         }
         let partly = |phase: &&Phase| phase.hot_files.is_some_and(|hot| !hot.before.is_whole());
         if self.phases.iter().any(|phase| partly(&phase)) {
             advice.push(
-                "some of the hot files was not in memory: it was not read, or evicted".into(),
+                "not all of the hot files was in memory: a part was not read, or was evicted"
+                    .into(),
             );
         }
         match self.disturbed.get("cold_uncached") {
             Some(uncached) if *uncached < COLD => advice.push(format!(
-                "{:.0} % of what the cold readers read was in memory: try more files, or \
+                "{:.0} % of the cold readers' pages was in memory: try more files, or \
                  --cold-order random",
                 (1.0 - uncached) * 100.0
             )),
@@ -290,21 +291,21 @@ impl Report {
         let busy = self.phases.iter().map(|phase| phase.hot.generator_busy).fold(0.0, f64::max);
         if busy > BUSY {
             advice.push(format!(
-                "the generator was busy {:.0} % of its time and may be the limit: try more --threads",
+                "the generator was busy {:.0} % of the time and may limit the run: try more --threads",
                 busy * 100.0
             ));
         }
         advice
     }
 
-    /// What makes the run a failure, if it is one.
+    /// The reason if the run failed.
     pub(crate) fn failure(&self) -> Option<String> {
         let nothing = self.ratios.is_empty() && !self.interrupted;
         let failure = self.phases.iter().find_map(Phase::failure);
-        failure.or(nothing.then(|| "no round is left of which both phases count".into()))
+        failure.or(nothing.then(|| "there is no round of which both phases count".into()))
     }
 
-    /// For `--html`.
+    /// The page for `--html`.
     pub(crate) fn page(&self) -> Page {
         let mut sections = vec![
             ("Disturbed to quiet, ratios within a round".into(), json!(self.ratios)),
@@ -327,7 +328,7 @@ impl Report {
         }
     }
 
-    /// For `--hdr`: every phase that counts, tagged with its kind.
+    /// The intervals for `--hdr`: every phase that counts, tagged with its kind.
     pub(crate) fn intervals(&self) -> Vec<Interval<'_>> {
         counting(&self.phases)
             .map(|phase| Interval {
@@ -338,7 +339,7 @@ impl Report {
             .collect()
     }
 
-    /// All phases of a kind that count, as one.
+    /// The latencies of all phases of a kind that count.
     fn latency(&self, kind: Kind) -> Histogram<u64> {
         let mut all = Histogram::new(3).expect("valid digits");
         for phase in counting(&self.phases).filter(|phase| phase.kind == kind) {
@@ -348,9 +349,9 @@ impl Report {
     }
 }
 
-/// The cells of a line: the phase, then what `value` has of each of `FIGURES`.
+/// The cells of a line: the name, then the value of each of `FIGURES`.
 fn row(name: String, value: impl Fn(usize) -> Option<f64>) -> Vec<String> {
-    /// Of each of `FIGURES`: from base units to those of the table, and digits.
+    /// For each of `FIGURES`: the factor from base units to the table's, and the digits.
     const UNITS: [(f64, usize); FIGURES.len()] = [
         (1.0, 0),
         (100.0, 1),
@@ -382,7 +383,7 @@ fn medians(phases: &[Phase], kind: Kind) -> BTreeMap<&'static str, f64> {
     figures.collect()
 }
 
-/// Disturbed divided by quiet, a round at a time: what drifts from round to round cancels out.
+/// Disturbed divided by quiet in each round, so that a drift from round to round cancels out.
 fn ratios(phases: &[Phase]) -> BTreeMap<&'static str, Ratio> {
     let pairs: Vec<(&Phase, &Phase)> = counting(phases)
         .filter(|quiet| quiet.kind == Kind::Quiet)
@@ -401,7 +402,7 @@ fn ratios(phases: &[Phase]) -> BTreeMap<&'static str, Ratio> {
 }
 
 impl Ratio {
-    /// `None` without ratios. One with nothing to divide by is none.
+    /// `None` without ratios. A division by zero makes no ratio.
     fn of(mut ratios: Vec<f64>) -> Option<Ratio> {
         ratios.retain(|ratio| ratio.is_finite());
         let min = ratios.iter().copied().reduce(f64::min)?;
@@ -410,7 +411,7 @@ impl Ratio {
     }
 }
 
-/// The middle one, or the mean of the two in the middle.
+/// The middle value, or the mean of the two in the middle.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let upper = values.get(values.len() / 2)?;
@@ -423,7 +424,7 @@ mod tests {
     use super::*;
     use crate::measure::{Amount, Faults, Measurement, Turn};
 
-    /// A phase of a second, in which every fetch took `latency_ms`.
+    /// A phase of one second in which every fetch took `latency_ms`.
     fn phase(round: u32, kind: Kind, latency_ms: u64, hot_files: Option<Watched>) -> Phase {
         let start = Instant::now();
         let mut measurement = Measurement::new(start);

@@ -1,5 +1,5 @@
-//! The cold readers: a fetch run that counts as it goes, looks ahead now and then, and ends when
-//! told.
+//! The cold readers: a fetch run that counts while it runs, looks ahead now and then, and can be
+//! stopped.
 //!
 //! Run by `cold_hot` beside the hot readers, through `run`.
 
@@ -17,33 +17,33 @@ use crate::measure::Turn;
 use crate::run::{Worker, Workload};
 use crate::topic::Topic;
 
-/// Fetches of a reader between two looks; each look makes the kernel read one page in vain.
+/// Fetches of a reader between two looks. Each look makes the kernel read one page in vain.
 const LOOK_EVERY: u32 = 2;
 
-/// What the cold readers share with who started them.
+/// The state that the cold readers share with the phase that started them.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     stop: AtomicBool,
     bytes: AtomicU64,
     seen: Mutex<Residency>,
-    /// Told at the first answer, and when there will be none.
+    /// Notified at the first answer, and when there will be none.
     pub(crate) begun: Notify,
 }
 
 impl Progress {
-    /// Ends the scan after the answers it waits for.
+    /// Ends the scan after the answers to requests in flight.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Relaxed);
     }
 
-    /// What has been read so far, and when that was.
+    /// The current moment, and the bytes read so far.
     pub(crate) fn so_far(&self) -> (Instant, u64) {
         (Instant::now(), self.bytes.load(Relaxed))
     }
 
-    /// How much of what was read was in memory just before.
+    /// How many of the pages read were in memory just before.
     pub(crate) fn seen(&self) -> Residency {
-        *self.seen.lock().expect("nobody panics with it")
+        *self.seen.lock().expect("no holder of the lock panics")
     }
 }
 
@@ -117,8 +117,8 @@ impl Worker for Scanner {
 }
 
 impl Scanner {
-    /// Looks at the middle of what is about to be fetched: its beginning may be in memory since the
-    /// answer before, which ended within a page.
+    /// Looks at the middle of the next fetch. Its start may be in memory since the answer before,
+    /// which ended within a page.
     fn look_ahead(&self) -> Result<()> {
         let Some((partition, offset)) = self.fetcher.next() else { return Ok(()) };
         let Topic { name, partitions } = &*self.topic;
@@ -128,7 +128,7 @@ impl Scanner {
             let Some(place) = file.place.as_ref().filter(here) else { continue };
             if let Some(position) = place.position(offset, end, file.len_bytes()?) {
                 let cached = file.is_cached(position + self.answer_bytes / 2)?;
-                self.progress.seen.lock().expect("nobody panics with it").count(cached);
+                self.progress.seen.lock().expect("no holder of the lock panics").count(cached);
             }
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! `penstock-load cold-hot` as a person runs it. The broker here answers from memory; the files
-//! beside it are real, and their pages come and go.
+//! `penstock-load cold-hot` as a person runs it. The broker answers from memory. The files beside
+//! it are real, and their pages come and go.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ struct Files {
 }
 
 impl Files {
-    /// Not in the directory for temporary files, which may be in memory.
+    /// It is not in the directory for temporary files, which may be in memory.
     fn new() -> Files {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         for partition in ["load-0", "load-1", "cold-0", "cold-1"] {
@@ -101,7 +101,7 @@ fn one_topic_is_cut_where_its_cold_files_end() {
     assert_eq!(code, 0, "{printed}");
     assert_eq!(report["phases"][0]["hot"]["verified"], true);
     assert!(report["phases"][0]["rate_kept"].is_null(), "a closed loop has no rate to keep");
-    // The last segments of all partitions are cold too: nothing is left to be hot.
+    // The last segments of all partitions are cold, too, so there is no hot part.
     let rest = ["load-0", "load-1", "load-2"].map(|partition| files.arg("--cold-files", partition));
     std::fs::create_dir(files.dir.path().join("load-2")).unwrap();
     std::fs::write(files.path("load-2", 0), [7; 100]).unwrap();
@@ -144,13 +144,13 @@ fn a_broker_that_fails_fails_the_run_and_missing_files_are_named() {
     let (code, printed, _) = run(&broker, "cold-hot", &args);
     assert!(code == 1 && printed.contains("warming"), "{code} {printed}");
     let of_another = files.arg("--cold-files", "load-0");
-    for (wrong, said) in [
+    for (wrong, expected) in [
         ("--cold-files=/nowhere.log", "cannot open /nowhere.log"),
         (&of_another, "none of the cold files is a segment of topic cold"),
     ] {
         let args = [&SHORT[..], &["--cold-topic=cold", wrong]].concat();
         let (code, printed, _) = run(&broker, "cold-hot", &args);
-        assert!(code == 1 && printed.contains(said), "{code} {printed}");
+        assert!(code == 1 && printed.contains(expected), "{code} {printed}");
     }
     assert_eq!(run(&broker, "cold-hot", &SHORT).0, 2, "--cold-files is missing");
 }

@@ -1,7 +1,7 @@
-//! A broker in this process that keeps its log in memory, and lies where a test wants it to.
+//! A broker in this process that keeps its log in memory, and lies as a test needs it.
 //!
-//! Blocking, a thread a connection. It speaks through `penstock-wire`, as the generator does; what
-//! real brokers make of the generator's bytes is shown by the whole-system tests.
+//! It is blocking, with a thread for each connection. It speaks through `penstock-wire`, as the
+//! generator does. The whole-system tests show how real brokers take the generator's bytes.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -23,13 +23,13 @@ pub(crate) enum Manner {
     LeavesBatchesOut,
     /// Answers fetches with this error.
     Refuses(ErrorCode),
-    /// Answers fetches without a byte, whatever there is.
+    /// Answers all fetches without a byte.
     HoldsBack,
     /// Answers no fetch.
     KeepsSilent,
-    /// Closes the connection after so many fetches.
+    /// Closes the connection after this many fetches.
     HangsUpAfter(u32),
-    /// Knows only the lowest version of everything, ApiVersions included.
+    /// Knows only the lowest version of each API, ApiVersions included.
     IsOld,
 }
 
@@ -38,7 +38,7 @@ type Log = BTreeMap<i64, Vec<u8>>;
 
 #[derive(Default)]
 struct State {
-    /// The topic's partitions; none: there is no topic.
+    /// The topic's partitions. None: the topic does not exist.
     logs: Vec<Log>,
     requests: u32,
 }
@@ -70,7 +70,7 @@ impl FakeBroker {
         state.logs.iter().map(|log| log.values().cloned().collect()).collect()
     }
 
-    /// Returns when so many requests have come.
+    /// Returns when `count` requests have come.
     pub(crate) fn wait_for_requests(&self, count: u32) {
         let (state, changed) = &*self.shared;
         let state = state.lock().unwrap();
@@ -107,7 +107,7 @@ impl Session {
                 self.manner == Manner::IsOld && matches!(response, Response::ApiVersions(_));
             let version = if refused { 0 } else { header.api_version };
             let answer = response.encode(version, header.correlation_id);
-            // The generator may have gone: that is its right.
+            // The generator may have left, which is no failure.
             let _ = stream.write_all(&answer.into_bytes(|slot| panic!("{slot:?}")));
         }
     }
@@ -146,7 +146,7 @@ impl Session {
         versions
     }
 
-    /// Every topic there is has the same partitions.
+    /// All topics have the same partitions.
     fn metadata(&self, state: &State, request: MetadataRequest) -> MetadataResponse {
         let partition = |index| MetadataResponsePartition {
             partition_index: index as i32,
@@ -238,7 +238,7 @@ fn list_offsets(state: &State, request: ListOffsetsRequest) -> ListOffsetsRespon
     ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
 }
 
-/// Appends; answers only to who wants an answer.
+/// Appends, and answers only if acks ask for it.
 fn produce(state: &mut State, request: ProduceRequest) -> Option<Response> {
     let data = &request.topic_data[0].partition_data[0];
     let log = &mut state.logs[data.index as usize];

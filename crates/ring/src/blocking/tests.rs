@@ -1,4 +1,4 @@
-//! The pool of its own, without a lack of threads; tests/threads.rs of the workspace has that.
+//! The pool on its own, with threads enough. tests/threads.rs of the workspace tests a shortage.
 
 use std::sync::Barrier;
 use std::sync::mpsc;
@@ -9,7 +9,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-/// Holds so many threads of the pool until the sender is dropped.
+/// Occupies `threads` threads of the pool until the sender is dropped.
 fn hold(pool: &Pool, threads: usize) -> mpsc::Sender<()> {
     let (release, held) = mpsc::channel::<()>();
     let held = Arc::new(Mutex::new(held));
@@ -56,16 +56,16 @@ fn a_job_that_panics_costs_its_outcome_and_no_thread() {
     assert_eq!(wait(pool.run(|| ())), Ok(()));
 }
 
-/// As `spawn_blocking` has it: what was begun is done, whether somebody waits or not.
+/// As with `spawn_blocking`: a submitted job runs, whether or not its future is polled.
 #[test]
-fn a_job_whose_outcome_nobody_waits_for_runs_all_the_same() {
+fn a_job_whose_future_is_dropped_runs_all_the_same() {
     let pool = Pool::default();
     let (ran, runs) = mpsc::channel();
     drop(pool.run(move || ran.send(()).unwrap()));
     assert_eq!(runs.recv(), Ok(()));
 }
 
-/// One that has been woken is not counted on twice.
+/// A woken thread counts as idle for one job only.
 #[test]
 fn as_many_jobs_at_once_as_there_are_threads_take_no_more_threads_than_that() {
     let pool = Pool::default();

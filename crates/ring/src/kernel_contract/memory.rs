@@ -1,4 +1,5 @@
-//! What peers that do not read make the kernel keep: the rows "Budgets" of docs/KERNEL.md.
+//! The memory that the kernel keeps for peers that do not read: the rows "Budgets" of
+//! docs/KERNEL.md.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Advice, fadvise};
 use rustix::net::{AddressFamily, SendFlags, SocketType, send, sockopt};
 
-use crate::config::PAGE_BYTES;
 use crate::pins::CHUNK_BYTES;
+use crate::ring_config::PAGE_BYTES;
 use crate::socket::Socket;
 use crate::sys;
 
@@ -22,7 +23,7 @@ fn pair(receive_buffer_bytes: Option<usize>) -> (Socket, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     if let Some(len_bytes) = receive_buffer_bytes {
-        // Before connecting: the window is agreed upon then.
+        // Set before connecting, when the window is agreed upon.
         sockopt::set_socket_recv_buffer_size(&peer, len_bytes).unwrap();
     }
     rustix::net::connect(&peer, &listener.local_addr().unwrap()).unwrap();
@@ -30,7 +31,8 @@ fn pair(receive_buffer_bytes: Option<usize>) -> (Socket, TcpStream) {
     (Socket::new(listener.accept().unwrap().0, Some(SEND_BUFFER_BYTES)).unwrap(), peer)
 }
 
-/// Sends as much a call until the socket is full; gives what the peer's side has not taken.
+/// Sends by calls of `len_bytes` until the socket is full, and returns the bytes that the peer's
+/// side has not taken.
 fn queued_by_calls_of(len_bytes: usize) -> u64 {
     let (socket, _peer) = pair(None);
     let bytes = vec![7; len_bytes];
@@ -64,7 +66,7 @@ fn budget_a_page_that_was_not_taken_keeps_at_most_the_chunk_around_it_in_memory(
         if kept <= CHUNK_BYTES / PAGE_BYTES {
             return;
         }
-        // A page that somebody holds for a moment is passed over.
+        // A page in use at this moment is passed over.
         assert!(started.elapsed() < Duration::from_secs(10), "{kept} pages are kept");
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -72,7 +74,7 @@ fn budget_a_page_that_was_not_taken_keeps_at_most_the_chunk_around_it_in_memory(
 
 #[test]
 fn budget_a_socket_that_forgets_resets_its_peer_instead_of_trying_on() {
-    let (socket, mut peer) = pair(Some(4096)); // not as large as what is sent
+    let (socket, mut peer) = pair(Some(4096)); // smaller than the bytes sent
     let bytes = vec![7; 64 * 1024];
     while send(&socket, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok() {}
     assert!(socket.waiting_bytes() > 0);

@@ -1,4 +1,4 @@
-//! What the rows are tried with: a ring without a runtime, and something to splice.
+//! The means of the row tests: a ring without a runtime, and a rig to splice with.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,21 +14,21 @@ use io_uring::{opcode, squeue, types};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::thread::Pid;
 
-use crate::config::RingConfig;
-use crate::operations::{Completed, Key, NOBODY, Operations, Resources, Results};
+use crate::operations::{Completed, Key, Operations, Resources, Results, UNAWAITED};
+use crate::ring_config::RingConfig;
 use crate::sys::{Queue, Request};
 
-/// What is to happen has long happened by then.
+/// Everything that is to happen has happened long before.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What must not happen had time enough by then.
+/// Everything that must not happen has had time enough.
 const GRACE: Duration = Duration::from_millis(150);
 
 /// A ring without a runtime.
 pub(super) struct Probe {
     pub(super) queue: Queue,
     operations: Operations,
-    /// What the last cancellation answered.
+    /// The result of the last cancellation.
     pub(super) cancelled: Option<i32>,
 }
 
@@ -95,7 +95,7 @@ impl Probe {
         let mut reaped = Vec::new();
         self.queue.reap(&mut reaped);
         for (user_data, result) in reaped {
-            if user_data == NOBODY {
+            if user_data == UNAWAITED {
                 self.cancelled = Some(result);
             } else {
                 let known = self.operations.complete(user_data, result);
@@ -174,7 +174,7 @@ impl Rig {
         Rig::new(file_len_bytes, socket, peer)
     }
 
-    /// The same over loopback; `peer` within is a stand-in.
+    /// The same over loopback; its field `peer` is a stand-in.
     pub(super) fn tcp(file_len_bytes: u32) -> (Box<Rig>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -235,7 +235,7 @@ impl Rig {
         types::Fd(self.socket.as_raw_fd())
     }
 
-    /// Sends until the socket would block; how much that was.
+    /// Sends until the socket would block, and returns the count of bytes.
     pub(super) fn fill_socket(&mut self) -> usize {
         let mut filled = 0;
         while let Ok(len_bytes) = self.socket.write(&[0; 4096]) {
@@ -271,7 +271,7 @@ pub(super) fn readable(peer: &impl AsFd) -> bool {
     rustix::event::poll(&mut [PollFd::new(peer, PollFlags::IN)], Some(&now)).unwrap() > 0
 }
 
-/// Waits until a thread of ours is in the state in which not even a signal reaches it.
+/// Waits until a thread of this process is in the state in which not even a signal reaches it.
 pub(super) fn wait_for_uninterruptible_sleep(thread: Pid) {
     let stat = format!("/proc/self/task/{}/stat", thread.as_raw_nonzero());
     let start = Instant::now();

@@ -1,6 +1,6 @@
-//! Rows 23 and 24: where the kernel takes its workers from, and what it does without.
+//! Rows 23 and 24: where the kernel gets its workers, and what happens without them.
 //!
-//! Where no limit can be had (thread_limit.rs) the tests of row 23 are skipped.
+//! The tests of row 23 are skipped on machines that cannot set a limit (thread_limit.rs).
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,7 @@ use super::probe::*;
 use super::*;
 use crate::thread_limit::ThreadLimit;
 
-/// What the kernel waits for work before it ends a worker that is not the last (5 s), with time to
-/// spare.
+/// How long the kernel keeps an idle worker that is not the last (5 s), with time to spare.
 const IDLE: Duration = Duration::from_secs(12);
 
 #[test]
@@ -17,7 +16,7 @@ fn row_23_what_the_kernel_can_make_no_worker_for_is_cancelled_and_never_runs() {
     let Some(limit) = ThreadLimit::of_this_thread("row-23", 1) else { return };
     let mut probe = Probe::default();
 
-    // A write goes to the page cache at once; the sync that is linked to it does not come to run.
+    // A write goes to the page cache at once. The sync that is linked to it never runs.
     let mut rig = Rig::unix(4096);
     rig.bytes = b"written".to_vec();
     let sync = |rig: &Rig| {
@@ -79,7 +78,7 @@ fn row_24_idle_workers_end_but_for_the_last_of_each_kind() {
         assert!(begin.elapsed() < 2 * IDLE, "{} workers are left", probe.workers());
         std::thread::sleep(Duration::from_millis(50));
     }
-    // Were those that are left to end as well, they would within this time.
+    // If the two that are left were to end as well, they would end within this time.
     let only_two = Instant::now();
     while only_two.elapsed() < IDLE {
         assert_eq!(probe.workers(), 2, "after {:?}", begin.elapsed());

@@ -1,4 +1,4 @@
-//! A ring at the limit of threads: without any worker, what it is asked for is done all the same.
+//! A ring at the limit of threads: every operation is done without any kernel worker.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::RingConfig;
 use crate::counters::Counters;
 use crate::error::RingError;
-use crate::ring::{Kernel, Ring, Then};
+use crate::ring::Ring;
+use crate::ring_config::{RingConfig, Then};
+use crate::shared::Kernel;
 use crate::socket::Socket;
 use crate::sys::Queue;
 use crate::thread_limit::ThreadLimit;
@@ -20,7 +21,7 @@ use crate::transfer::{Path, Piece};
 use crate::uring::Uring;
 use crate::{BackendChoice, blocking};
 
-/// A ring that begins without workers, as one does whose workers are gone.
+/// A ring that starts without workers, like one whose workers have ended.
 fn ring_without_workers() -> Ring {
     let (config, counters) = (RingConfig::default(), Arc::new(Counters::default()));
     let queue = Queue::new(&config).expect("io_uring; without it these tests say nothing");
@@ -28,9 +29,9 @@ fn ring_without_workers() -> Ring {
     Ring::on(Kernel::Uring(Rc::new(uring)), None, config, counters)
 }
 
-/// Runs `test` on a ring without workers and without a chance to get some.
+/// Runs `test` on a ring without workers that cannot get any.
 fn starved<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Ring) -> F) {
-    // Before the limit: threads that there are.
+    // The threads of the pool exist before the limit holds.
     blocking::start().unwrap();
     let Some(_limit) = ThreadLimit::of_this_thread(name, 1) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -44,7 +45,7 @@ fn starved<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Ring) -> F) {
     });
 }
 
-/// The first write of a log ended with -ECANCELED, and took its partition offline.
+/// Once the first write of a log completed with -ECANCELED and took its partition offline.
 #[test]
 fn a_write_with_its_sync_is_done_by_a_thread_of_ours() {
     starved("write", |ring| async move {
@@ -59,7 +60,7 @@ fn a_write_with_its_sync_is_done_by_a_thread_of_ours() {
     });
 }
 
-/// A chain was cut behind its head; whatever way was asked for.
+/// Once a chain was cut behind its head, on every path.
 #[test]
 fn an_answer_is_whole_though_no_chain_of_it_runs() {
     const LEN_BYTES: u64 = 3 << 20;
@@ -87,7 +88,7 @@ fn an_answer_is_whole_though_no_chain_of_it_runs() {
 fn a_ring_is_not_made_where_its_workers_cannot_be_had_and_tells_what_to_raise() {
     blocking::start().unwrap();
     for threads in [1, 2] {
-        // Workers stay with the thread that they were made for.
+        // Workers stay with the thread that they were made for, so each try has its own thread.
         std::thread::spawn(move || try_with(threads)).join().unwrap();
     }
 }
@@ -104,7 +105,7 @@ fn try_with(threads: usize) {
     Ring::new(RingConfig::default()).unwrap();
 }
 
-/// A file on a disk of which nothing is in the page cache, where it can be evicted at all.
+/// A file on a disk with no page in the page cache, if its file system evicts at all.
 fn evicted(len_bytes: u64) -> (File, Vec<u8>) {
     let content: Vec<u8> = (0..len_bytes).map(|at| ((at * 2_654_435_761) >> 24) as u8).collect();
     let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();

@@ -1,7 +1,7 @@
-//! Applying: what the results of a plan mean for the state.
+//! Applies the results of a plan to the state.
 //!
-//! Every number is taken as it comes. Expected ones move the cursor, the others fail the transfer;
-//! none is trusted to be less than what was asked.
+//! Results may be any number. Expected ones move the cursor, all others fail the transfer. No
+//! result is trusted to be at most the requested length.
 
 use super::{Means, Op, Piece, Transfer};
 use crate::error::TransferError;
@@ -9,9 +9,9 @@ use crate::shortage::never_ran;
 
 /// How one operation ended.
 enum Outcome {
-    /// It did all it was asked; what is linked behind it ran.
+    /// It moved all requested bytes, and the operations linked behind it ran.
     Whole,
-    /// It did not; what is linked behind it did not run.
+    /// It did not, and the operations linked behind it did not run.
     Broken,
 }
 
@@ -78,7 +78,7 @@ impl Transfer {
         }
     }
 
-    /// A socket that takes less than it was offered is full.
+    /// Moves the cursor. A socket that takes less than it was offered is full.
     fn apply_sent(&mut self, moved: u64, asked: u32) {
         self.rest_bytes -= moved;
         self.is_begun = true;
@@ -98,7 +98,8 @@ impl Transfer {
         }
     }
 
-    /// Zero bytes from a file are its end; zero bytes to a socket would repeat for ever.
+    /// Fails the transfer. Zero bytes from a file are its end; zero bytes to a socket would repeat
+    /// for ever.
     fn apply_nothing(&mut self, op: Op, asked: u32) -> Outcome {
         self.fail(match op {
             Op::Fill { piece, position, .. } | Op::SendFile { piece, position, .. } => {
@@ -146,7 +147,8 @@ impl Transfer {
         before.filter(|piece| matches!(piece, Piece::File { .. })).count()
     }
 
-    /// Nothing has happened that the state does not know: whoever asked takes another way.
+    /// Notes that the kernel refused the operation. The state is true, so the rest can take another
+    /// path.
     fn refuse(&mut self) -> Outcome {
         self.refused = true;
         Outcome::Broken
@@ -157,15 +159,15 @@ impl Transfer {
         self.tally.short_hops += 1;
     }
 
-    /// The first failure is the one that is told.
+    /// Keeps the first failure, the one to be returned.
     fn fail(&mut self, error: TransferError) -> Outcome {
         self.failure.get_or_insert(error);
         Outcome::Broken
     }
 }
 
-/// Whether the file is to blame. sendfile(2) has a socket, too, whose own errors a fill cannot
-/// meet: there they are a FUSE daemon's or a remote file system's.
+/// Whether the error comes from the file. sendfile(2) also meets errors of its socket. A fill
+/// touches no socket, so there the same numbers come from a FUSE daemon or a remote file system.
 fn is_of_the_file(op: Op, errno: i32) -> bool {
     let is_of_a_disk = matches!(
         errno,

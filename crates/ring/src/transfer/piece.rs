@@ -1,4 +1,4 @@
-//! What a transfer is made of, and the ways it can go.
+//! The parts of a transfer, and the paths they can take.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-/// Header, records and trailer of an answer of one partition.
+/// Pieces of an answer of one partition: header, records and trailer.
 const USUAL_PIECES: usize = 3;
 
 /// One part of an answer.
@@ -14,13 +14,13 @@ const USUAL_PIECES: usize = 3;
 pub enum Piece {
     /// Bytes from memory.
     Bytes(Bytes),
-    /// Bytes of a file, which stays open until they have been handed over.
+    /// Bytes of a file. The piece keeps the file open until they have been handed over.
     File {
         /// The file.
         file: Arc<File>,
-        /// Byte in the file to begin with.
+        /// The first byte of the range.
         position: u64,
-        /// How many bytes; the file must have them.
+        /// Bytes of the range. The file must have them.
         len_bytes: u64,
     },
 }
@@ -40,38 +40,15 @@ impl Piece {
 /// How file pieces get to the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
-    /// Linked splices file → pipe → socket on a kernel worker; a page-cache miss blocks nobody.
+    /// Linked splices file → pipe → socket on a kernel worker. A page-cache miss blocks no other
+    /// transfer.
     Chain,
-    /// Non-blocking sendfile from the event loop; best when the pages are cached, blocks the
-    /// thread when they are not.
+    /// Non-blocking sendfile from the event loop. It is best for cached pages, and blocks the
+    /// thread on a miss.
     Sendfile,
-    /// Read and send; best for small answers.
+    /// Read and send, best for small answers.
     Copy,
-    /// The best of these for every turn, by what is left and what is in the page cache (route.rs).
+    /// The best of these for every turn, by the bytes that are left and the pages in the page cache
+    /// (route.rs).
     Auto,
-}
-
-/// A range of a file, for those who look at where it lies.
-#[derive(Clone, Debug)]
-pub(crate) struct FileRange {
-    pub(crate) file: Arc<File>,
-    pub(crate) position: u64,
-    pub(crate) len_bytes: u64,
-}
-
-impl FileRange {
-    pub(crate) fn end(&self) -> u64 {
-        self.position + self.len_bytes
-    }
-
-    pub(crate) fn overlaps(&self, other: &FileRange) -> bool {
-        Arc::ptr_eq(&self.file, &other.file)
-            && self.position < other.end()
-            && other.position < self.end()
-    }
-
-    /// Lengthens it, if it ends before `end`.
-    pub(crate) fn reach(&mut self, end: u64) {
-        self.len_bytes = self.len_bytes.max(end - self.position);
-    }
 }

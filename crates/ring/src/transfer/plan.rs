@@ -1,23 +1,23 @@
-//! Planning: which operations come next on each path.
+//! Plans the next operations on each path.
 //!
 //! ```text
-//!   blocked   PollOut [Drain residue]                whatever the path: then it is planned anew
+//!   blocked   PollOut [Drain residue]                on every path, then a new plan
 //!   chain     [Drain residue] (Send | Fill Drain)... linked, up to 16 operations
 //!   sendfile  (Send | SendFile)...                   up to a turn of bytes
 //!   copy      (Gather | Fill)... Drain               up to a buffer full
 //! ```
 
 use super::{Cursor, Op, Piece, Transfer};
-use crate::config::{CHAIN_OPERATIONS, PAGE_BYTES, TURN_BYTES};
+use crate::ring_config::{CHAIN_OPERATIONS, PAGE_BYTES, TURN_BYTES};
 
 impl Transfer {
-    /// Wait for the peer, and get rid of what is staged before anything new is.
+    /// Plans to wait for the peer and to drain the staged bytes before any new ones.
     pub(super) fn plan_wait(&mut self) {
         self.plan.push(Op::PollOut);
         self.plan_residue();
     }
 
-    /// Drain what is left of the last plan; gives the place behind it.
+    /// Plans to drain the rest of the last plan, and returns the place behind it.
     fn plan_residue(&mut self) -> Cursor {
         let cursor = self.advanced(self.sent, self.staged);
         if self.staged > 0 {
@@ -26,7 +26,7 @@ impl Transfer {
         cursor
     }
 
-    /// Drain what is left of the last plan, then hop after hop.
+    /// Plans to drain the rest of the last plan, then hop after hop.
     pub(super) fn plan_chain(&mut self, hop_bytes: u32, pipe_slots: u32) {
         let mut cursor = self.plan_residue();
         while self.plan.len() + 2 <= CHAIN_OPERATIONS && !self.at_end(cursor) {
@@ -72,7 +72,7 @@ impl Transfer {
         }
     }
 
-    /// Fill an empty stage with whatever comes, across pieces, and send it at once.
+    /// Plans to fill an empty stage with the next bytes, across pieces, and to send them at once.
     pub(super) fn plan_copy(&mut self, stage_bytes: u32) {
         let mut staged = self.staged;
         let mut cursor = self.advanced(self.sent, staged);
@@ -95,7 +95,8 @@ impl Transfer {
         self.plan.push(Op::Drain { len_bytes: staged as u32, more: !self.at_end(cursor) });
     }
 
-    /// Bytes from `cursor` to the end of its piece, at most `limit` and what one call moves.
+    /// Bytes from `cursor` to the end of its piece, at most `limit` and at most what one call
+    /// moves.
     fn len_from(&self, cursor: Cursor, limit: u64) -> u32 {
         const CALL_BYTES: u64 = 1 << 30;
         let rest = self.pieces[cursor.piece].len_bytes() - cursor.at;
@@ -103,8 +104,8 @@ impl Transfer {
     }
 }
 
-/// The most bytes of a file from `position` on that `slots` pages of pipe hold: a slot holds what
-/// lies on one page of the file (KERNEL.md row 5).
+/// The most bytes of a file from `position` on that a pipe of `slots` holds. A slot holds bytes of
+/// one page of the file (KERNEL.md row 5).
 fn fits_in_pipe(position: u64, slots: u32) -> u64 {
     u64::from(slots.max(1)) * PAGE_BYTES - position % PAGE_BYTES
 }

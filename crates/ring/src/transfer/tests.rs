@@ -143,8 +143,8 @@ fn nothing_to_send_is_done() {
     }
 }
 
-/// A fetch of many partitions has as many pieces twice. Once each turn looked at all that were left
-/// of them.
+/// A fetch of many partitions has twice as many pieces. Once each turn looked at all pieces that
+/// were left.
 #[test]
 fn a_turn_looks_at_no_more_pieces_than_a_plan_moves_however_many_there_are() {
     const PARTITIONS: u64 = 5_000;
@@ -168,7 +168,7 @@ fn a_turn_looks_at_no_more_pieces_than_a_plan_moves_however_many_there_are() {
     }
 }
 
-/// What an operation gives that does all it is asked.
+/// The result of an operation that moves all requested bytes.
 fn whole(op: &Op) -> i32 {
     match *op {
         Op::PollOut => i32::from(libc::POLLOUT),
@@ -182,7 +182,7 @@ fn whole(op: &Op) -> i32 {
 
 const COPY: Means = Means::Copy { stage_bytes: 65_536 };
 
-/// At the limit of threads the kernel has no worker for the splices behind the head, and answers
+/// At the limit of threads the kernel has no worker for the splices behind the head. Once answers
 /// were cut there.
 #[test]
 fn what_a_chain_is_refused_after_the_head_goes_on_by_other_means() {
@@ -216,8 +216,8 @@ fn a_residue_that_no_worker_drains_is_read_again() {
     assert_eq!(plan(&mut transfer), [fill, Op::Drain { len_bytes: 3000, more: false }]);
 }
 
-/// There is no further way: a read that fails for want of memory fails the transfer, and does not
-/// go on for ever.
+/// There is no further path: a read that fails for want of memory fails the transfer, and does not
+/// repeat for ever.
 #[test]
 fn only_a_chain_is_left_for_want_of_workers_or_memory() {
     for errno in [libc::ENOMEM, libc::EAGAIN, libc::ECANCELED] {

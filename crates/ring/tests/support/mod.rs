@@ -1,4 +1,4 @@
-//! What the tests on the real kernel share: a ring on a runtime, connections, files, peers.
+//! Shared by the tests on the real kernel: a ring on a runtime, connections, files, peers.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
 use std::fs::File;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use penstock_ring::{Backend, BackendChoice, Path, Piece, Ring, RingConfig, Socket};
 
-/// Nothing here takes as long; a test that does has lost a wake-up.
+/// No test takes so long. One that does has lost a wake-up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const PATHS: [Path; 4] = [Path::Chain, Path::Sendfile, Path::Copy, Path::Auto];
@@ -26,7 +26,8 @@ pub fn config(backend: Backend) -> RingConfig {
     RingConfig { backend, ..RingConfig::default() }
 }
 
-/// Runs `body` beside the driver of a new ring, then stops the ring and sees that nothing is left.
+/// Runs `body` beside the driver of a new ring, then stops the ring and checks that nothing is
+/// left.
 pub fn run<F: Future<Output = ()>>(config: RingConfig, body: impl FnOnce(Ring) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
@@ -41,7 +42,7 @@ pub fn run<F: Future<Output = ()>>(config: RingConfig, body: impl FnOnce(Ring) -
         };
         tokio::time::timeout(PATIENCE, whole).await.expect("a lost wake-up");
         assert_eq!(counters.pipes_leased.get(), 0, "pipes still leased");
-        assert_eq!(counters.stale_completions.get(), 0, "completions nobody knows");
+        assert_eq!(counters.stale_completions.get(), 0, "completions of no operation");
     }));
 }
 
@@ -52,7 +53,7 @@ pub fn run_on_both<F: Future<Output = ()>>(mut body: impl FnMut(Ring) -> F) {
     }
 }
 
-/// The byte every test file has at `position`; no period that a page or a hop divides.
+/// The byte that every test file has at `position`. A page or a hop divides no period of it.
 pub fn byte_at(position: u64) -> u8 {
     (position.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
 }
@@ -62,7 +63,7 @@ pub fn pattern(position: u64, len_bytes: u64) -> Vec<u8> {
 }
 
 pub fn file(len_bytes: u64) -> Arc<File> {
-    // Beside the build, not in /tmp: a tmpfs has no disk to be evicted to.
+    // Beside the build, not in /tmp, because a tmpfs has no disk to evict to.
     let mut file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     file.write_all(&pattern(0, len_bytes)).unwrap();
     Arc::new(file)
@@ -76,7 +77,7 @@ pub fn text(bytes: &'static [u8]) -> Piece {
     Piece::Bytes(bytes::Bytes::from_static(bytes))
 }
 
-/// Our end as a `Socket`, the peer's as the standard library has it.
+/// This end as a `Socket`, the peer's as the standard library has it.
 pub fn tcp() -> (Rc<Socket>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -89,7 +90,7 @@ pub fn unix() -> (Rc<Socket>, UnixStream) {
     (socket(ours), peer)
 }
 
-/// A connection whose buffers hold some KiB only, so that every hop meets a full socket.
+/// A connection whose buffers hold only some KiB, so that every hop meets a full socket.
 pub fn narrow() -> (Rc<Socket>, UnixStream) {
     let (ours, peer) = UnixStream::pair().unwrap();
     (Rc::new(Socket::new(ours, Some(4096)).unwrap()), peer)
@@ -130,13 +131,13 @@ pub fn fill_up(socket: &Socket) -> u64 {
     filled
 }
 
-/// Throws the file's pages out of the page cache.
+/// Evicts the file's pages from the page cache.
 pub fn evict(file: &File) {
     rustix::fs::fsync(file.as_fd()).unwrap();
     rustix::fs::fadvise(file.as_fd(), 0, None, rustix::fs::Advice::DontNeed).unwrap();
 }
 
-/// Kernel workers of the calling thread's rings; the kernel names them after the thread.
+/// Kernel workers of the calling thread's rings, which the kernel names after the thread.
 pub fn kernel_workers() -> Vec<rustix::process::Pid> {
     let name = format!("iou-wrk-{}\n", rustix::thread::gettid().as_raw_nonzero());
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap());
@@ -147,7 +148,7 @@ pub fn kernel_workers() -> Vec<rustix::process::Pid> {
     tasks.filter(is_worker).filter_map(|task| rustix::process::Pid::from_raw(id(task)?)).collect()
 }
 
-/// Lets other tasks run until `condition` holds; a test that never sees it runs out of patience.
+/// Lets other tasks run until `condition` holds. A test in which it never does times out.
 pub async fn until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         tokio::task::yield_now().await;

@@ -1,5 +1,5 @@
 //! `--fetch-path`: how record bytes go out. Under `auto` the ring decides at each turn, by what is
-//! in the page cache (`route.rs` of the ring).
+//! in the page cache (`ring/src/transfer/route.rs`).
 
 use penstock_ring::Path;
 

@@ -1,44 +1,40 @@
-//! Whether a range of a file is in the page cache: what decides if sending it inline can wait for a
-//! disk.
+//! Whether a range of a file is in the page cache, and so whether sending it inline would wait for
+//! a disk.
 //!
-//! Called by perform.rs for transfers that choose their own way. Never waits, never reads the
-//! range.
+//! perform.rs calls it for transfers on `auto`. It never waits, and never reads the range.
 //!
 //! ```text
 //!   window    |--------------------------------|    512 KiB, one verdict each
-//!   asked               |-----|                     covered by the verdict? else the kernel is asked
-//!                       |----------------------|    for all that readers who go on will want, where somebody
-//!                       |-----|                     does go on; and if that is not all there, for this alone
+//!   range               |-----|                     the verdict covers it? else the kernel is asked
+//!                       |----------------------|    for the rest of the window, where the reader goes on;
+//!                       |-----|                     and if that is not all cached, for the range alone
 //! ```
 
 use std::cell::RefCell;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::IoSliceMut;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use rustix::io::{ReadWriteFlags, preadv2};
-
-use crate::config::PAGE_BYTES;
-use crate::sight::Sight;
+use crate::file_range::FileRange;
+use crate::ring_config::{PAGE_BYTES, Sight};
+use crate::sight::is_readable_now;
 use crate::sys;
-use crate::transfer::FileRange;
 
-/// To ask for so much takes the kernel two to three times as long as for 64 KiB.
+/// One call for so much takes the kernel two to three times as long as for 64 KiB.
 const WINDOW_BYTES: u64 = 512 * 1024;
 
-/// How long a verdict holds. The kernel does not evict first what has just been read or asked for;
-/// if it does, a turn waits for the disk. Of 256 MiB read here and there one request in twelve then
-/// has to ask; at 10 ms nine in ten had, and spent a tenth of their time on it (EXPERIMENTS.md).
+/// How long a verdict holds. The kernel does not evict pages first that were just read or found. If
+/// it does, a turn waits for the disk. Of random requests over 256 MiB one in twelve then has to
+/// ask; at 10 ms nine in ten had, and spent a tenth of their time on it (EXPERIMENTS.md).
 const VERDICT_HOLDS: Duration = Duration::from_millis(250);
 
-/// Windows remembered; one that falls on the slot of another takes its place. So many that the
-/// windows of 512 MiB seldom share one: a quarter of a MiB.
+/// Windows remembered. A window that falls on the slot of another takes its place. The windows of
+/// 512 MiB seldom share a slot; the slots take a quarter of a MiB.
 const SLOTS: usize = 4096;
 
-/// What a ring knows of the page cache for the moment.
+/// The verdicts of one ring about the page cache.
 pub(crate) struct Residency {
     sight: Sight,
     verdicts: RefCell<Box<[Option<Verdict>]>>,
@@ -46,7 +42,7 @@ pub(crate) struct Residency {
 
 /// A part of a window that was in the page cache a moment ago.
 struct Verdict {
-    /// Keeps the address from becoming another file's, not the file open.
+    /// Keeps the address from becoming another file's. It does not keep the file open.
     file: Weak<File>,
     window: u64,
     cached: Range<u64>,
@@ -62,8 +58,8 @@ impl Residency {
     }
 
     /// Whether every byte of the range can be read without waiting, by verdicts that hold at `now`.
-    /// In doubt (a filter that forbids the calls, a file system that shows nothing) it is not.
-    /// `goes_on` says that bytes behind it are likely to be asked for next.
+    /// False when in doubt (a filter that forbids the calls, a file system that shows nothing).
+    /// `goes_on`: the bytes behind the range are likely to be requested next.
     pub(crate) fn is_cached(&self, range: &FileRange, goes_on: bool, now: Instant) -> bool {
         let end = range.position + range.len_bytes;
         let mut from = range.position;
@@ -110,7 +106,7 @@ impl Residency {
             return true;
         }
         let looked_in_vain = known.is_some_and(|verdict| verdict.looked_in_vain);
-        // Whoever reads here and there gains nothing by more than was asked.
+        // A reader at random places gains nothing by a look at more than its range.
         let will_be_asked = goes_on || earlier.is_some();
         let window_end = (window + 1) * WINDOW_BYTES;
         let looks_further = will_be_asked && !looked_in_vain && part.end < window_end;
@@ -137,17 +133,17 @@ impl Verdict {
     }
 }
 
-/// Readers often go on side by side, each as many windows behind the next: they must not meet in a
-/// few slots.
+/// The slot of a window. Readers often go on side by side at equal distances, and must not meet in
+/// a few slots.
 fn slot_of(file: &Arc<File>, window: u64) -> usize {
     let mut hasher = DefaultHasher::new();
     (Arc::as_ptr(file), window).hash(&mut hasher);
     hasher.finish() as usize % SLOTS
 }
 
-/// cachestat(2) also counts pages whose read is still under way, and sending one of those would
-/// wait. Read-ahead ends with the last page, so that one is read, by a call that refuses to wait.
-/// mincore(2) passes over pages that are being read.
+/// Asks the kernel. cachestat(2) also counts pages whose read is still under way, and sending one
+/// of those would wait. Read-ahead ends with the last page, so that page is read by a call that
+/// refuses to wait. mincore(2) does not count pages that are being read.
 fn is_cached_now(sight: Sight, file: &File, range: &Range<u64>) -> bool {
     let (first, last) = (range.start / PAGE_BYTES, (range.end - 1) / PAGE_BYTES);
     let (position, len_bytes) = (first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES);
@@ -158,18 +154,11 @@ fn is_cached_now(sight: Sight, file: &File, range: &Range<u64>) -> bool {
             counted(file, position, len_bytes).is_ok_and(is_all)
                 && is_readable_now(file, range.end - 1)
         }
-        // A kernel before 6.5 counts nothing: then what was swapped out is not noticed.
+        // A kernel before 6.5 counts nothing, and then swapped pages go unnoticed.
         Sight::Memory => counted(file, position, len_bytes).map_or(true, is_all),
         Sight::Mincore => sys::mapped_pages(file, position, len_bytes).is_ok_and(is_all),
         Sight::Blind => false,
     }
-}
-
-/// By a read that refuses to wait (RWF_NOWAIT), which not all file systems know.
-pub(crate) fn is_readable_now(file: &File, position: u64) -> bool {
-    let mut byte = [0];
-    let read = preadv2(file, &mut [IoSliceMut::new(&mut byte)], position, ReadWriteFlags::NOWAIT);
-    matches!(read, Ok(1))
 }
 
 #[cfg(test)]
@@ -185,8 +174,8 @@ mod tests {
 
     const PAGES: u64 = 16;
 
-    /// A file on a disk (a tmpfs keeps everything in memory) of which only some pages are cached.
-    /// They are brought in one by one: the kernel keeps what was written at once in larger units.
+    /// A file on a disk (a tmpfs keeps everything in memory) with only some pages cached. They are
+    /// brought in one by one, because the kernel keeps bytes written at once in larger units.
     fn file(is_cached: impl Fn(u64) -> bool) -> Arc<File> {
         let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         file.write_all(&vec![7; (PAGES * PAGE_BYTES) as usize]).unwrap();
@@ -203,7 +192,7 @@ mod tests {
         FileRange { file: Arc::clone(file), position, len_bytes }
     }
 
-    /// By each way to see it, which must agree.
+    /// Whether the range is cached, by each way to see it. They must agree.
     fn cached(file: &Arc<File>, position: u64, len_bytes: u64) -> bool {
         let range = range(file, position, len_bytes);
         let by = |sight| Residency::new(sight).is_cached(&range, false, Instant::now());
@@ -241,7 +230,7 @@ mod tests {
     }
 
     fn evict(file: &File) {
-        // A page that somebody holds just now (its disk, another core's list of new pages) stays
+        // A page in use at this moment (by its disk, or on another core's list of new pages) stays
         // once.
         while sys::cached_pages(file, 0, 0).unwrap() > 0 {
             fadvise(file, 0, None, Advice::DontNeed).unwrap();
@@ -311,7 +300,10 @@ mod tests {
         assert!(next(0) && !known(1));
         assert!(next(1) && known(1) && known(2) && known(WINDOW_BYTES / PAGE_BYTES - 1));
         let later = now + VERDICT_HOLDS;
-        assert!(residency.is_cached(&page(5), false, later) && known(6), "whoever asked before");
+        assert!(
+            residency.is_cached(&page(5), false, later) && known(6),
+            "after any earlier reader"
+        );
     }
 
     #[test]

@@ -1,29 +1,29 @@
-//! Which way the next bytes of a transfer go. Pure: asked by perform.rs before each plan of a
+//! Chooses the way of the next bytes of a transfer. Pure. perform.rs calls it before each plan of a
 //! transfer whose path is [`Path::Auto`](crate::Path::Auto).
 //!
 //! ```text
-//!   little is left ────────────────────► copy        one read, one send: nothing beats it
-//!   all there is in the page cache ────► sendfile    no kernel worker to wake
-//!   else ──────────────────────────────► chain       a worker waits for the disk, nobody else
+//!   little is left ────────────────────► copy        one read and one send are the cheapest
+//!   all of it is in the page cache ────► sendfile    no kernel worker to wake
+//!   else ──────────────────────────────► chain       only a worker waits for the disk
 //! ```
 //!
-//! The answer holds for one plan only (a turn of some 256 KiB): pages come and go while a slow peer
-//! takes the rest.
+//! The choice holds for one plan (a turn of some 256 KiB), because pages come and go while a slow
+//! peer takes the rest.
 
-use crate::config::COPY_MAX_BYTES;
+use crate::ring_config::COPY_MAX_BYTES;
 
-/// A way for the next plan.
+/// The way of one plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Copy,
     Sendfile,
-    /// It will wait for a disk, and must be let in among those that do.
+    /// It will wait for a disk, and must be admitted among the chains that do.
     Chain,
 }
 
-/// Decides for a transfer of which `rest_bytes` are still to be sent. `is_cached` says whether all
-/// that the next turn would touch is in the page cache; it is asked only where it matters, and "in
-/// doubt" is no.
+/// Chooses for a transfer with `rest_bytes` still to be sent. `is_cached` tells whether all pages
+/// of the next turn are in the page cache, and false when in doubt. It is called only where it
+/// matters.
 pub(crate) fn choose(rest_bytes: u64, can_chain: bool, is_cached: impl FnOnce() -> bool) -> Way {
     if rest_bytes <= COPY_MAX_BYTES {
         Way::Copy

@@ -1,14 +1,14 @@
 //! The buffer of a copying transfer: filled when empty, drained until empty.
 //!
-//! Called by perform.rs. A transfer has memory while it copies, so other paths carry none; where
-//! nobody waits for a peer or a disk, all transfers of a ring take turns with one.
+//! Called by perform.rs. A transfer has a buffer only while it copies. Transfers of a ring that
+//! wait for no peer and no disk take turns with one buffer.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::config::{COPY_MAX_BYTES, MAX_PARKED_STAGES, STAGE_BYTES};
+use crate::ring_config::{COPY_MAX_BYTES, MAX_PARKED_STAGES, STAGE_BYTES};
 
-/// A full buffer's place among those that wait for peers; free again when dropped.
+/// The place of a full buffer among those that wait for peers. Dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct Parked(Rc<Cell<usize>>);
 
@@ -36,9 +36,9 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Has memory from here on: the spare, if it is enough, else its own, which is enough for what
-    /// else is copied of this size. A small answer must not pay for clearing 64 KiB, nor hold them
-    /// while it waits.
+    /// Gets memory: the spare buffer if that is large enough, else a new one of at least
+    /// [`COPY_MAX_BYTES`]. A small answer neither pays for clearing 64 KiB nor holds them while it
+    /// waits.
     pub(crate) fn prepare(&mut self, spare: &Cell<Stage>, rest_bytes: u64) {
         if self.bytes.is_empty() && rest_bytes > 0 {
             *self = spare.take();
@@ -49,19 +49,19 @@ impl Stage {
         }
     }
 
-    /// Leaves the memory to others, unless bytes wait in it.
+    /// Leaves the memory to other transfers, unless bytes wait in it.
     pub(crate) fn release(&mut self, spare: &Cell<Stage>) {
         if self.bytes().is_empty() && !self.bytes.is_empty() {
             spare.set(std::mem::take(self));
         }
     }
 
-    /// Forgets what waits in it, which the file still has.
+    /// Forgets the waiting bytes, which the file still has.
     pub(crate) fn forget(&mut self) {
         (self.start, self.end) = (0, 0);
     }
 
-    /// The next `len_bytes` of room, to be written and then [`Stage::commit`]ted.
+    /// The next `len_bytes` of room, to be written and then passed to [`Stage::commit`].
     pub(crate) fn room(&mut self, len_bytes: u32) -> &mut [u8] {
         &mut self.bytes[self.end..][..len_bytes as usize]
     }
@@ -74,7 +74,7 @@ impl Stage {
         self.end += len_bytes;
     }
 
-    /// What waits to be sent.
+    /// The bytes that wait to be sent.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }

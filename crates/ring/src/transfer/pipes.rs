@@ -5,11 +5,11 @@
 //!                      └─────drop (anything else)──> closed
 //! ```
 //!
-//! A pipe goes back only when its transfer says it is empty; every other end closes it, because the
-//! bytes in it are somebody's. A transfer whose peer does not read *parks* its pipe. At most half
-//! of the pool may be parked, so the rest always finds its way back: leases wait for disks, never
-//! for peers. Called by perform.rs. It must never touch a pipe with an operation in flight
-//! (KERNEL.md row 12): sizes are asked at creation only.
+//! A pipe goes back to the pool only when its transfer reports it empty. Every other end closes it,
+//! because its bytes belong to one answer. A transfer whose peer does not read *parks* its pipe. At
+//! most half of the pool may be parked, and the rest always comes back: leases wait for disks,
+//! never for peers. Called by perform.rs. The pool must never touch a pipe with an operation in
+//! flight (KERNEL.md row 12), so it reads the size of a pipe at creation only.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -20,8 +20,8 @@ use std::sync::Arc;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::{PAGE_BYTES, RingConfig};
 use crate::counters::Counters;
+use crate::ring_config::{PAGE_BYTES, RingConfig};
 
 /// The pool of one ring.
 pub(crate) struct Pipes {
@@ -30,8 +30,8 @@ pub(crate) struct Pipes {
 
 struct Shared {
     idle: RefCell<Vec<Pipe>>,
-    /// A permit a lease, first come first served. A pipe is made only when none is idle, so idle
-    /// and leased together never exceed the permits.
+    /// One permit for each lease, first come first served. A pipe is made only when none is idle,
+    /// so idle and leased pipes together never exceed the permits.
     permits: Arc<Semaphore>,
     parked: Cell<usize>,
     max_parked: usize,
@@ -46,9 +46,9 @@ struct Pipe {
     slots: u32,
 }
 
-/// One pipe in the hands of one transfer.
+/// One pipe, leased to one transfer.
 pub(crate) struct Lease {
-    /// None once it was given back.
+    /// None once it has been given back.
     pipe: Option<Pipe>,
     parked: bool,
     shared: Rc<Shared>,
@@ -70,10 +70,11 @@ impl Pipes {
         }
     }
 
-    /// An empty pipe; waits in line when all are leased. Dropping the future leaves the line.
+    /// Leases an empty pipe, and waits in line when all are leased. Dropping the future leaves the
+    /// line.
     ///
     /// # Errors
-    /// Those of pipe2(2): no more descriptors.
+    /// Those of pipe2(2), when descriptors run out.
     pub(crate) async fn lease(&self) -> io::Result<Lease> {
         let shared = &self.shared;
         let permit = match Arc::clone(&shared.permits).try_acquire_owned() {
@@ -101,8 +102,8 @@ impl Drop for Shared {
 }
 
 impl Shared {
-    /// Beyond the user's budget of pipe pages a new pipe has two slots and will not grow
-    /// (KERNEL.md, budgets): hops are smaller then, nothing fails.
+    /// Makes a pipe. Beyond the user's budget of pipe pages a new pipe has two slots and does not
+    /// grow (KERNEL.md, budgets). Hops are smaller then, and no transfer fails.
     fn open(&self) -> io::Result<Pipe> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         let _ = fcntl_setpipe_size(&write, self.slots_wanted as usize * PAGE_BYTES as usize);
@@ -118,7 +119,7 @@ impl Shared {
 }
 
 impl Lease {
-    /// Pages the pipe can hold, counted as KERNEL.md row 5 does.
+    /// Pages that the pipe can hold, counted as in KERNEL.md row 5.
     pub(crate) fn slots(&self) -> u32 {
         self.pipe().slots
     }
@@ -131,7 +132,8 @@ impl Lease {
         self.pipe().write.as_fd()
     }
 
-    /// Asks to keep the pipe while its transfer waits for a peer. False: give it up.
+    /// Tries to keep the pipe while its transfer waits for a peer. False: the transfer must give it
+    /// up.
     pub(crate) fn park(&mut self) -> bool {
         if !self.parked && self.shared.parked.get() < self.shared.max_parked {
             self.shared.parked.set(self.shared.parked.get() + 1);
@@ -140,7 +142,7 @@ impl Lease {
         self.parked
     }
 
-    /// The peer reads again.
+    /// Ends the parking: the peer reads again.
     pub(crate) fn unpark(&mut self) {
         if self.parked {
             self.shared.parked.set(self.shared.parked.get() - 1);

@@ -1,11 +1,11 @@
-//! The kernel's workers (io-wq) of this thread: they give way to it.
+//! Lowers the priority of this thread's kernel workers (io-wq), so that they give way to it.
 //!
-//! A chain that waits for a disk runs on a worker, a kernel thread that is as important to the
-//! scheduler as the event loop that it shares a core with; a scan keeps several busy. The kernel
-//! has no setting for their priority, but they are threads of this process, named after the one
-//! that they work for, and any process may lower its own. Called by perform.rs after a cold chain,
-//! so that one who serves no cold data pays nothing. Workers that write and sync for this thread
-//! cannot be told from them, and give way as well.
+//! A chain that waits for a disk runs on a worker. To the scheduler that kernel thread is as
+//! important as the event loop that it shares a core with, and a scan keeps several busy. The
+//! kernel has no setting for their priority. But they are threads of this process, named after the
+//! thread they work for, and any process may lower the priority of its own threads. perform.rs
+//! calls this after a cold chain, so a server without cold fetches pays nothing. Workers that write
+//! and sync for this thread have the same name and give way as well.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, getpriority_process, setpriority_process};
 use rustix::thread::gettid;
 
-/// Where the threads of this process are listed.
+/// The directory of this process's threads.
 const THREADS: &str = "/proc/self/task";
 
-/// How much nicer workers are than the event loop. While that is busy they get about a tenth of the
-/// core (sched(7)), all of it while it sleeps.
+/// How much nicer workers are than the event loop. They get about a tenth of the core while it is
+/// busy (sched(7)), and all of it while it sleeps.
 const NICER: i32 = 10;
 const NICEST: i32 = 19;
 
-/// New workers are looked for at most so often. The kernel ends them after 5 idle seconds.
+/// The least time between two looks for new workers. The kernel ends idle ones after 5 seconds.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The workers of the thread that made this.
@@ -43,7 +43,7 @@ impl Workers {
         }
     }
 
-    /// Lowers the priority of those that have come since the last look.
+    /// Lowers the priority of workers that have started since the last look.
     pub(crate) fn give_way(&self, now: Instant) {
         let is_early = |looked| now.saturating_duration_since(looked) < LOOK_INTERVAL;
         if self.looked.get().is_some_and(is_early) {
@@ -62,7 +62,7 @@ impl Workers {
         let threads: HashSet<i32> = threads.collect();
         let nice = (getpriority_process(Some(gettid()))? + NICER).min(NICEST);
         for &thread in threads.difference(&known) {
-            // One that has ended meanwhile has no name any more.
+            // A thread that has ended meanwhile has no name.
             let name = fs::read_to_string(format!("{THREADS}/{thread}/comm"));
             if name.is_ok_and(|name| name.trim_end() == self.name) {
                 setpriority_process(Pid::from_raw(thread), nice)?;

@@ -1,8 +1,9 @@
 //! Single operations on io_uring: receive, read, write, sync, accept, poll.
 //!
-//! Each is the same three lines: a record of what the kernel owns meanwhile, the request that
-//! borrows from it, and what its one result means. What the kernel has no worker for goes to a
-//! thread of ours, by the calls of the other backend (shortage.rs). Called by ring.rs.
+//! Each call has the same three parts: a record of what the kernel owns meanwhile, the request that
+//! borrows from it, and the meaning of its one result. An operation that the kernel has no worker
+//! for goes to a thread that may block, by the calls of the other backend (shortage.rs). Called by
+//! ring.rs and shared.rs.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,20 +18,13 @@ use bytes::{Bytes, BytesMut};
 use smallvec::smallvec;
 
 use crate::epoll;
+use crate::file_range::FileRange;
 use crate::operations::Resources;
-use crate::ring::Then;
+use crate::ring_config::Then;
 use crate::shortage::{self, moved_nothing, never_ran};
 use crate::socket::Socket;
 use crate::sys::{Advice, Gather, Request, adopt_accepted, extend_received};
-use crate::transfer::FileRange;
-use crate::uring::{OnDrop, Uring};
-
-/// What a receive, or a poll without a buffer, owns.
-#[derive(Default)]
-pub(crate) struct OnSocket {
-    socket: Option<Rc<Socket>>,
-    buffer: BytesMut,
-}
+use crate::uring::{OnDrop, OnSocket, Uring};
 
 struct Read {
     file: Arc<File>,
@@ -48,14 +42,13 @@ struct Advised(Arc<File>);
 
 struct Accept(Rc<TcpListener>);
 
-impl Resources for OnSocket {}
 impl Resources for Read {}
 impl Resources for Write {}
 impl Resources for Sync {}
 impl Resources for Advised {}
 
 impl Resources for Accept {
-    /// Closes a connection that was accepted for somebody who no longer waits.
+    /// Closes a connection that was accepted after its future was dropped.
     fn abandoned(self: Box<Self>, results: &[i32]) {
         if results[0] >= 0 {
             drop(adopt_accepted(results[0]));
@@ -78,7 +71,7 @@ impl Uring {
         (result, buffer)
     }
 
-    /// One read of up to `len_bytes` into the spare capacity of `buffer`.
+    /// Reads once, up to `len_bytes`, into the spare capacity of `buffer`.
     pub(crate) async fn read(
         self: &Rc<Self>,
         file: Arc<File>,
@@ -103,9 +96,9 @@ impl Uring {
         (result, read.buffer)
     }
 
-    /// One write of `pieces`, one behind the other, or of the first of them
-    /// ([`Gather::PIECES_MAX`]); gives them back. A sync is linked to it: a short write breaks the
-    /// chain, and there is no outcome of the sync then.
+    /// Writes once, `pieces` one behind the other, or the first [`Gather::PIECES_MAX`] of them, and
+    /// returns them. A sync is linked to the write. A short write breaks the chain; the sync then
+    /// has no outcome.
     pub(crate) async fn write(
         self: &Rc<Self>,
         file: Arc<File>,
@@ -150,7 +143,7 @@ impl Uring {
         count(results[0]).map(drop)
     }
 
-    /// Tells the page cache about a range; what comes of it nobody waits for.
+    /// Advises the page cache about a range, without waiting for the result.
     pub(crate) fn advise(self: &Rc<Self>, range: &FileRange, advice: Advice) {
         let &FileRange { ref file, position, len_bytes } = range;
         drop(self.start(Box::new(Advised(Arc::clone(file))), OnDrop::Detach, |advised| {
@@ -158,7 +151,7 @@ impl Uring {
         }));
     }
 
-    /// The events that came, of those asked for and POLLERR and POLLHUP.
+    /// Waits for `events`, POLLERR or POLLHUP, and returns those that came.
     pub(crate) async fn poll(
         self: &Rc<Self>,
         socket: Rc<Socket>,
@@ -168,14 +161,14 @@ impl Uring {
         self.on_socket(socket, no_buffer, |fd, _| Request::Poll { fd, events }).await.0
     }
 
-    /// The kernel had no worker for an operation, or no memory.
+    /// Counts and logs an operation for which the kernel had no worker or no memory.
     fn note_refused(&self, result: i32) {
         self.counters.refused.add(1);
         let error = io::Error::from_raw_os_error(result.wrapping_neg());
         shortage::report(&error, "a kernel worker or memory for an operation");
     }
 
-    /// A request to a socket and the spare capacity of `buffer`.
+    /// Starts a request on a socket and the spare capacity of `buffer`.
     async fn on_socket(
         self: &Rc<Self>,
         socket: Rc<Socket>,

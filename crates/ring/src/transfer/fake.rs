@@ -1,8 +1,8 @@
-//! A kernel made of memory, and the properties that must hold whatever it does.
+//! A fake kernel in memory, and the properties that must hold whatever it does.
 //!
-//! [`FakeKernel`] performs plans on a file, a pipe and a socket that are byte vectors, and has a
-//! fault ready for every operation. The properties drive the real transfer machine and the real
-//! slab with it: completions come in any order, futures are dropped in any state. Tests only.
+//! [`FakeKernel`] performs plans on a file, a pipe and a socket that are byte vectors, and may
+//! break every operation by a fault. The properties drive the real transfer machine and the real
+//! slab with it. Completions come in any order, and futures are dropped in any state. Tests only.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -17,23 +17,23 @@ use crate::error::TransferError;
 use crate::operations::{Abandoned, Completed, Key, Operations, Resources};
 use crate::transfer::{Means, Next, Op, Piece, Transfer};
 
-/// Plans a transfer of the properties' size could ever need, many times over: beyond it the machine
+/// Many times more plans than a transfer of the properties' size can need. Beyond it the machine
 /// runs in a circle.
 const MAX_PLANS: usize = 10_000;
 
-/// What the kernel does to one operation instead of all it was asked.
+/// How the kernel breaks one operation.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     None,
-    /// Moves this much of a thousand, at least a byte.
+    /// Moves so many thousandths of the bytes, at least one byte.
     Short(u64),
-    /// Says this errno.
+    /// Returns this errno.
     Errno(i32),
 }
 
-/// One transfer's surroundings.
+/// The surroundings of one transfer.
 struct FakeKernel {
-    /// Where the file really ends.
+    /// The true end of the file.
     file_len_bytes: u64,
     pipe_slots: u64,
     stage: Vec<u8>,
@@ -42,7 +42,7 @@ struct FakeKernel {
 }
 
 impl FakeKernel {
-    /// Performs a plan as a chain: what stands behind the first break is cancelled.
+    /// Performs a plan as a chain: operations behind the first break are cancelled.
     fn perform(&mut self, transfer: &Transfer) -> Vec<i32> {
         let mut broken = false;
         let mut perform = |&op: &Op| {
@@ -115,7 +115,7 @@ fn byte_at(position: u64) -> u8 {
     (position.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
 }
 
-/// A transfer in flight, as perform.rs has it: what the slab owns.
+/// A transfer in flight, as the slab owns it for perform.rs.
 struct Flight {
     transfer: Transfer,
     world: Rc<World>,
@@ -197,7 +197,7 @@ fn means() -> impl Strategy<Value = Means> {
     ]
 }
 
-/// Mostly mild: a transfer should get somewhere before it meets its end.
+/// Mostly mild faults, so that a transfer gets somewhere before it ends.
 fn faults() -> impl Strategy<Value = Vec<Fault>> {
     let errno = prop_oneof![
         Just(libc::EPIPE),
@@ -224,7 +224,7 @@ struct Case {
     means: Means,
     faults: Vec<Fault>,
     file_len_bytes: u64,
-    /// Whether the pool is under pressure: a blocked transfer gives its pipe up.
+    /// Whether the pool is under pressure, so that a blocked transfer gives its pipe up.
     parks: bool,
 }
 
@@ -264,7 +264,7 @@ impl Case {
         })
     }
 
-    /// What must hold after every step.
+    /// Checks what must hold after every step.
     fn check(&self, world: &World) {
         let wire = &world.kernel.borrow().wire;
         assert!(promised(&self.parts).starts_with(wire), "the peer received something else");
@@ -284,7 +284,7 @@ impl Case {
     }
 }
 
-/// The next plan's results, or how the transfer ended.
+/// Performs the next plan and returns its results, or how the transfer ended.
 fn step(flight: &mut Flight) -> Result<Vec<i32>, Result<(), TransferError>> {
     match flight.transfer.next() {
         Next::Done => return Err(Ok(())),
@@ -303,8 +303,8 @@ fn step(flight: &mut Flight) -> Result<Vec<i32>, Result<(), TransferError>> {
 }
 
 proptest! {
-    /// One after the other: however the kernel cuts and fails, the peer gets a prefix of what was
-    /// promised, all of it when the machine says so, and the machine comes to an end.
+    /// One transfer at a time: however the kernel cuts and fails, the peer gets a prefix of the
+    /// promised bytes, and all of them if the machine ends with Done. The machine always ends.
     #[test]
     fn what_arrives_is_a_prefix_and_whole_when_done(case in case()) {
         let mut flight = case.flight();
@@ -339,7 +339,7 @@ proptest! {
         prop_assert_eq!(tally.file_bytes + tally.header_bytes, world.kernel.borrow().wire.len() as u64);
     }
 
-    /// Results from outside are numbers: no sequence of them may panic.
+    /// No sequence of results makes the machine panic.
     #[test]
     fn no_result_whatever_panics(
         parts in parts(),
@@ -358,8 +358,9 @@ proptest! {
         }
     }
 
-    /// Many at once on one slab: completions in any order, futures dropped in any state, old
-    /// completions repeated. Each resource is released once, and not before the last completion.
+    /// Many transfers on one slab: completions come in any order, futures are dropped in any state,
+    /// old completions are repeated. Each resource is released once, and not before the last
+    /// completion.
     #[test]
     fn resources_are_released_once_and_after_the_last_completion(
         cases in prop::collection::vec(case(), 1..5),
@@ -417,7 +418,7 @@ impl<'a> Sky<'a> {
         (len > 0).then(|| which as usize % len)
     }
 
-    /// Polls one future: it submits its next plan, or takes its flight back, or waits on.
+    /// Polls one future, which submits its next plan, takes its flight back, or goes on waiting.
     fn poll(&mut self, which: u16) {
         let Some(index) = Self::pick(which, self.futures.len()) else { return };
         self.futures[index] = match std::mem::replace(&mut self.futures[index], Future::Gone) {
@@ -478,7 +479,7 @@ impl<'a> Sky<'a> {
         assert!(matches!(self.operations.complete(self.old[index], 1), Completed::Stale));
     }
 
-    /// Drops every future, then lets the kernel pay what it owes.
+    /// Drops every future, then delivers all owed completions.
     fn land(&mut self) {
         for index in 0..self.futures.len() {
             self.abandon(index as u16);

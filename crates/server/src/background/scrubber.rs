@@ -23,28 +23,34 @@ const STEP_BYTES: u64 = 1 << 20;
 /// Between two rounds. A round may have nothing to read.
 const REST: Duration = Duration::from_secs(60);
 
-/// Runs until a stop begins.
+/// Runs until a stop begins. What has been found by then is noted first: nothing may write to a log
+/// that is being closed.
 pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<Stop>) {
     let bytes_per_second = broker.settings.scrub_bytes_per_second;
     if bytes_per_second == 0 {
         return wait_for(&mut stop, Stop::Drain).await;
     }
-    tokio::select! {
-        () = scrub_for_ever(&broker, bytes_per_second) => {}
-        () = wait_for(&mut stop, Stop::Drain) => {}
-    }
-}
-
-async fn scrub_for_ever(broker: &Broker, bytes_per_second: u64) {
     loop {
         for partition in broker.topics.partitions() {
             for (base, next) in sealed_segments(&partition) {
-                if let Err(error) = scrub(broker, &partition, base, next, bytes_per_second).await {
+                let read = tokio::select! {
+                    read = read(&broker, &partition, base, next, bytes_per_second) => read,
+                    () = wait_for(&mut stop, Stop::Drain) => return,
+                };
+                let noted = match read {
+                    Ok(None) => Ok(()),
+                    Ok(Some(scrub)) => note(Arc::clone(&partition), scrub).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = noted {
                     tracing::error!(partition = %partition.name, segment = base.0, %error, "cannot scrub");
                 }
             }
         }
-        tokio::time::sleep(REST).await;
+        tokio::select! {
+            () = tokio::time::sleep(REST) => {}
+            () = wait_for(&mut stop, Stop::Drain) => return,
+        }
     }
 }
 
@@ -55,13 +61,14 @@ fn sealed_segments(partition: &Partition) -> Vec<(Offset, Offset)> {
     bases.windows(2).map(|pair| (pair[0], pair[1])).collect()
 }
 
-async fn scrub(
+/// Reads a segment whole; `None`: it is gone. Changes nothing, so it may be dropped at any time.
+async fn read(
     broker: &Broker,
     partition: &Arc<Partition>,
     base: Offset,
     next: Offset,
     bytes_per_second: u64,
-) -> std::io::Result<()> {
+) -> std::io::Result<Option<Scrub>> {
     let opening = Arc::clone(partition);
     let open = move || {
         opening.touch_files(|| {
@@ -72,7 +79,7 @@ async fn scrub(
         })
     };
     let opened = blocking::run(open).await?;
-    let Some(mut scrub) = opened.flatten().transpose()? else { return Ok(()) };
+    let Some(mut scrub) = opened.flatten().transpose()? else { return Ok(None) };
     loop {
         let step = blocking::run(move || {
             let step = scrub.step();
@@ -81,13 +88,11 @@ async fn scrub(
         let (back, step) = step.await?;
         scrub = back;
         let step = step.inspect_err(|_| note_unreadable(broker, partition, &scrub));
-        let Some(read_bytes) = step? else { break };
+        let Some(read_bytes) = step? else { return Ok(Some(scrub)) };
         broker.metrics.scrubbed_bytes.inc_by(read_bytes);
         let seconds = read_bytes as f64 / bytes_per_second as f64;
         tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
     }
-    let partition = Arc::clone(partition);
-    blocking::run(move || note(&partition, &scrub)).await?
 }
 
 /// Fetches prove what they promise there from now on.
@@ -98,7 +103,11 @@ fn note_unreadable(broker: &Broker, partition: &Partition, scrub: &Scrub) {
     broker.read_errors.keep(&partition.name, Place { file, position, len_bytes });
 }
 
-fn note(partition: &Partition, scrub: &Scrub) -> std::io::Result<()> {
+async fn note(partition: Arc<Partition>, scrub: Scrub) -> std::io::Result<()> {
+    blocking::run(move || keep(&partition, &scrub)).await?
+}
+
+fn keep(partition: &Partition, scrub: &Scrub) -> std::io::Result<()> {
     let report = scrub.report();
     if report.wrong_index_entries > 0 {
         tracing::warn!(

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use penstock_ring::{Ring, blocking};
 use penstock_storage::{
     AppendError, Find, FlushError, Found, Log, LogFlush, Offset, PartitionName, ProducedBatch,
-    Roll, TimestampFound, is_no_room,
+    Roll, TimestampFound, WriteAgain, is_no_room,
 };
 
 use crate::broker::read::{ReadError, resolve};
@@ -20,10 +20,12 @@ use crate::broker::waiting::Waiting;
 use crate::clock;
 use crate::config::durability::Durability;
 
+mod directory;
 mod flushed;
 mod group_commit;
 mod queue;
 
+use directory::Directory;
 use flushed::Flushed;
 pub(crate) use group_commit::Commits;
 use queue::Queue;
@@ -39,13 +41,6 @@ pub(crate) struct Partition {
     appending: tokio::sync::Mutex<()>,
     directory: Arc<Directory>,
     waiting: Arc<Waiting>,
-}
-
-/// The partition's directory, for jobs that use files by name. After a deletion the same names may
-/// belong to a new topic, so such jobs hold the lock and check that the partition still owns them.
-#[derive(Debug, Default)]
-struct Directory {
-    is_gone: Mutex<bool>,
 }
 
 /// The offsets in every answer about a partition.
@@ -91,14 +86,6 @@ pub(crate) enum Closed {
     NoRoom,
 }
 
-impl Directory {
-    /// Runs `job` while the partition owns the names in its directory; `None` if it no longer does.
-    fn touch<T>(&self, job: impl FnOnce() -> T) -> Option<T> {
-        let is_gone = self.is_gone.lock();
-        (!*is_gone).then(job)
-    }
-}
-
 impl Partition {
     pub(crate) fn new(name: PartitionName, log: Log, commits: Arc<Commits>) -> Arc<Self> {
         Arc::new(Partition {
@@ -136,7 +123,7 @@ impl Partition {
         &self,
         take_away: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut is_gone = self.directory.is_gone.lock();
+        let mut is_gone = self.directory.lock();
         let taken = take_away()?;
         *is_gone = true;
         Ok(taken)
@@ -151,7 +138,7 @@ impl Partition {
         &self,
         put_back: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut is_gone = self.directory.is_gone.lock();
+        let mut is_gone = self.directory.lock();
         put_back()?;
         *is_gone = false;
         Ok(())
@@ -184,17 +171,15 @@ impl Partition {
         }
         let ran = self.touch_files(|| {
             let flush = begin()?;
-            let outcome = flush.run();
-            Some((flush, outcome))
+            Some(match flush.run() {
+                // Before the next flush begins, which is decided by what this one has done.
+                Ok(()) => Ok(self.finish_flush(flush)),
+                Err(error) => Err((flush, error)),
+            })
         });
         match ran.flatten() {
-            Some((flush, Ok(()))) => {
-                let mut log = self.log();
-                log.finish_flush(flush);
-                self.flushed.note(log.recovery_point().offset);
-                true
-            }
-            Some((flush, Err(error))) => {
+            Some(Ok(())) => true,
+            Some(Err((flush, error))) => {
                 self.fail_flush(flush, error);
                 false
             }
@@ -202,12 +187,25 @@ impl Partition {
         }
     }
 
+    fn finish_flush(&self, flush: LogFlush) {
+        let mut log = self.log();
+        log.finish_flush(flush);
+        self.flushed.note(log.recovery_point().offset);
+    }
+
     /// Closes the log, unless `goes_on` ends before all of it is on the disk, or its other files
-    /// find no room. Blocks, and never holds the log's lock meanwhile.
+    /// find no room. A job that uses files by name is waited for, and none begins afterwards.
+    /// Blocks, and never holds the log's lock meanwhile.
     ///
     /// # Errors
     /// It cannot be closed cleanly.
     pub(crate) fn close(&self, goes_on: &dyn Fn() -> bool) -> io::Result<Closed> {
+        let Some(mut is_gone) = self.directory.lock_while(goes_on) else {
+            return Ok(Closed::GivenUp);
+        };
+        if std::mem::replace(&mut is_gone, true) {
+            return Ok(Closed::Whole);
+        }
         let Some(flush) = self.log().begin_close()? else { return Ok(Closed::Whole) };
         match flush.run_while(goes_on) {
             Ok(()) => {
@@ -221,7 +219,8 @@ impl Partition {
             }
             Err(error) => {
                 let reported = io::Error::other(error.to_string());
-                self.fail_flush(flush, error);
+                let again = self.log().fail_flush(flush, error);
+                self.report_written_again(again.map(WriteAgain::run));
                 Err(reported)
             }
         }
@@ -230,7 +229,10 @@ impl Partition {
     fn fail_flush(&self, flush: LogFlush, error: FlushError) {
         // The guard ends with the statement: lost bytes are written again without it.
         let again = self.log().fail_flush(flush, error);
-        let written = again.and_then(|again| self.touch_files(|| again.run()));
+        self.report_written_again(again.and_then(|again| self.touch_files(|| again.run())));
+    }
+
+    fn report_written_again(&self, written: Option<io::Result<()>>) {
         if let Some(Err(error)) = written {
             tracing::error!(partition = %self.name, %error, "cannot write again what could not be synced");
         }
@@ -248,9 +250,7 @@ impl Partition {
         };
         let directory = Arc::clone(&self.directory);
         let writing = blocking::run(move || directory.touch(|| again.run()));
-        if let Ok(Some(Err(error))) = writing.await {
-            tracing::error!(partition = %self.name, %error, "cannot write again what could not be synced");
-        }
+        self.report_written_again(writing.await.ok().flatten());
     }
 
     /// Without followers, everything that is written is below the high watermark.

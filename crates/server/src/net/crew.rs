@@ -104,9 +104,23 @@ impl Serving {
             }
         }
         for thread in threads {
-            thread.join().map_err(|_| anyhow!("a worker panicked"))??;
+            let name = thread.thread().name().unwrap_or("a worker").to_owned();
+            thread.join().map_err(|_| anyhow!("{name} panicked"))??;
         }
         Ok(())
+    }
+}
+
+/// The end of a member's thread, by a panic, too. One that ends by itself stops the server: half a
+/// server helps no client.
+struct Ending {
+    stop: watch::Sender<Stop>,
+    _ended: oneshot::Sender<()>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.stop.send_modify(|stop| *stop = (*stop).max(Stop::Drain));
     }
 }
 
@@ -122,15 +136,13 @@ impl Member {
         let (begun, begins) = oneshot::channel();
         let (broker, serves) = oneshot::channel();
         let (ending, ended) = oneshot::channel::<()>();
-        let (stop, named) = (stop.clone(), name.clone());
+        let (ending, named) = (Ending { stop: stop.clone(), _ended: ending }, name.clone());
         let work = move || {
             let _ending = ending;
             let outcome = run(begun, serves);
             if let Err(error) = &outcome {
                 tracing::error!("{named} failed: {error:#}");
             }
-            // A worker that ends by itself stops the server: half a server helps no client.
-            stop.send_modify(|stop| *stop = (*stop).max(Stop::Drain));
             outcome
         };
         let thread = std::thread::Builder::new().name(name.clone()).spawn(work);
@@ -141,5 +153,33 @@ impl Member {
             return Err(outcome.err().unwrap_or_else(|| anyhow!("{name} left")));
         }
         Ok(Member { thread, broker, ended })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::stop::wait_for;
+
+    /// A panic ended the thread and nothing else: the server went on, and every long request's
+    /// connection was closed.
+    #[tokio::test]
+    async fn a_thread_that_panics_stops_the_server_with_its_name() {
+        let (stop, mut watching) = watch::channel(Stop::No);
+        let (panics, panic) = std::sync::mpsc::channel::<()>();
+        let work = move |begun: oneshot::Sender<()>, _| {
+            begun.send(()).unwrap();
+            panic.recv().unwrap();
+            panic!("a bug");
+        };
+        let member = Member::begin("long-requests".to_owned(), &stop, work).await.unwrap();
+        assert_eq!(*stop.borrow(), Stop::No);
+        panics.send(()).unwrap();
+        wait_for(&mut watching, Stop::Drain).await;
+        let serving = Serving(vec![(member.thread, member.ended)]);
+        let drained = serving.drain(&stop, Instant::now() + Duration::from_secs(60)).await;
+        assert_eq!(drained.unwrap_err().to_string(), "long-requests panicked");
     }
 }

@@ -36,8 +36,8 @@ use penstock_ring::blocking;
 use penstock_wire::frame::PREFIX_LEN;
 use penstock_wire::messages::ApiVersionsResponse;
 use penstock_wire::{
-    ApiKey, ErrorCode, Few, Problem, Request, RequestError, RequestHeader, Response,
-    decode_request, decode_request_within,
+    ApiKey, ErrorCode, Few, Request, RequestError, RequestHeader, Response, decode_request,
+    decode_request_within,
 };
 
 use crate::api::context::RequestContext;
@@ -45,20 +45,21 @@ use crate::api::long_requests::ELEMENTS_AT_ONCE;
 use crate::api::reply::{NoReply, Range, Reply};
 
 /// Answers the request in `frame` (a whole frame without its prefix), encoding into `buffer` (see
-/// [`Response::encode_into`]). `None`: no reply is expected.
+/// [`Response::encode_into`]). `None`: no reply is expected. `received`: when the frame was whole,
+/// from which the request's time counts.
 ///
 /// # Errors
 /// The connection must close; see [`NoReply`].
 pub(crate) async fn answer(
     context: &RequestContext<'_>,
     frame: Bytes,
+    received: Instant,
     buffer: &mut BytesMut,
 ) -> Result<Option<Reply>, NoReply> {
-    let started = Instant::now();
     let holds_share = frame.len() + PREFIX_LEN > context.broker.settings.receive_free_bytes;
     let (header, request) = match read(context, &frame).await {
-        Ok(Some(decoded)) => decoded,
-        Ok(None) => return answered_apart(context, frame).await,
+        Ok(Ok(decoded)) => decoded,
+        Ok(Err(apart)) => return answered_apart(context, apart, frame, received).await,
         // A client newer than this server asks in its newest version. It understands an answer in
         // the oldest.
         Err(NoReply::Request(RequestError::UnsupportedVersion {
@@ -76,34 +77,49 @@ pub(crate) async fn answer(
     let (response, ranges) = match responded.await? {
         Some(responded) => responded,
         None => {
-            context.broker.metrics.request_done(header.api_key, started.elapsed());
+            context.broker.metrics.request_done(header.api_key, received.elapsed());
             return Ok(None);
         }
     };
     let answer = response.encode_into(header.api_version, header.correlation_id, buffer);
-    context.broker.metrics.request_done(header.api_key, started.elapsed());
+    context.broker.metrics.request_done(header.api_key, received.elapsed());
     Ok(Some(Reply { answer, ranges }))
 }
 
-/// Decodes a frame. `None`: it is not to be answered between the requests of other connections. On
-/// a worker that takes no longer than decoding a short request.
-async fn read(context: &RequestContext<'_>, frame: &Bytes) -> Result<Option<Decoded>, NoReply> {
+/// Why a request is not answered between those of other connections.
+enum Apart {
+    /// It takes long by itself.
+    Long,
+    /// It is long and waits for other members of its group, too.
+    LongAndWaits,
+}
+
+/// Decodes a frame, unless it is to be answered apart. On a worker that takes no longer than
+/// decoding a short request.
+async fn read(
+    context: &RequestContext<'_>,
+    frame: &Bytes,
+) -> Result<Result<Decoded, Apart>, NoReply> {
     if context.connection.is_none() {
-        return Ok(Some(decode(frame.clone())?));
+        return Ok(Ok(decode(frame.clone())?));
     }
-    match decode_request_within(frame.clone(), ELEMENTS_AT_ONCE).map(without_doubles) {
-        Ok((_, request)) if answer_budget::counts(context.broker, &request) => Ok(None),
-        Ok(decoded) => Ok(Some(decoded)),
+    let error = match decode_request_within(frame.clone(), ELEMENTS_AT_ONCE).map(without_doubles) {
+        Ok((_, request)) if answer_budget::counts(context.broker, &request) => {
+            return Ok(Err(Apart::Long));
+        }
+        Ok(decoded) => return Ok(Ok(decoded)),
+        Err(error) => error,
+    };
+    match error.too_many_elements_of() {
         // What follows is bound to the worker's ring.
-        Err(RequestError::Body { api_key: ApiKey::Fetch | ApiKey::Produce, error, .. })
-            if matches!(error.problem, Problem::TooManyElements { .. }) =>
-        {
+        Some(ApiKey::Fetch | ApiKey::Produce) => {
             let frame = frame.clone();
             let decoded = blocking::run(move || decode(frame)).await;
-            Ok(Some(decoded.map_err(|_| NoReply::Lost)??))
+            Ok(Ok(decoded.map_err(|_| NoReply::Lost)??))
         }
-        Err(error) if error.is_of_too_many_elements() => Ok(None),
-        Err(error) => Err(error.into()),
+        Some(ApiKey::JoinGroup | ApiKey::SyncGroup) => Ok(Err(Apart::LongAndWaits)),
+        Some(_) => Ok(Err(Apart::Long)),
+        None => Err(error.into()),
     }
 }
 
@@ -121,13 +137,19 @@ fn without_doubles((header, mut request): Decoded) -> Decoded {
     (header, request)
 }
 
+/// Has a request answered by the thread of long requests. One that was received whole is carried
+/// out, like a short one, even if its peer has left or has nothing more to ask.
 async fn answered_apart(
     context: &RequestContext<'_>,
+    apart: Apart,
     frame: Bytes,
+    received: Instant,
 ) -> Result<Option<Reply>, NoReply> {
-    match &context.connection {
-        Some(connection) => while_peer_stays(context, connection.long.answer(frame)).await?,
-        None => Err(NoReply::Lost),
+    let Some(connection) = &context.connection else { return Err(NoReply::Lost) };
+    let answer = connection.long.answer(frame, received);
+    match apart {
+        Apart::Long => answer.await,
+        Apart::LongAndWaits => while_peer_stays(context, answer).await?,
     }
 }
 

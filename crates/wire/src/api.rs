@@ -100,7 +100,7 @@ pub fn decode_request(frame: Bytes) -> Result<(RequestHeader, Request), RequestE
 }
 
 /// Like [`decode_request`], for a caller that has time for a short request only. One of more than
-/// `max_elements` array elements is refused ([`RequestError::is_of_too_many_elements`]) after as
+/// `max_elements` array elements is refused ([`RequestError::too_many_elements_of`]) after as
 /// much work as a short one.
 pub fn decode_request_within(
     frame: Bytes,

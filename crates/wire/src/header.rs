@@ -107,11 +107,9 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// Whether the frame has more array elements than its decoder takes.
-    pub fn is_of_too_many_elements(&self) -> bool {
-        let (RequestError::Header(error) | RequestError::Body { error, .. }) = self else {
-            return false;
-        };
-        matches!(error.problem, Problem::TooManyElements { .. })
+    /// The API, if the frame has more array elements and tagged fields than its decoder takes.
+    pub fn too_many_elements_of(&self) -> Option<ApiKey> {
+        let RequestError::Body { api_key, error, .. } = self else { return None };
+        matches!(error.problem, Problem::TooManyElements { .. }).then_some(*api_key)
     }
 }

@@ -109,7 +109,7 @@ fn tagged_fields_count_as_elements() {
     let frame = frame.freeze();
     assert!(decode_request_within(frame.clone(), 10).is_ok());
     let error = decode_request_within(frame, 9).unwrap_err();
-    assert!(error.is_of_too_many_elements(), "{error}");
+    assert_eq!(error.too_many_elements_of(), Some(ApiKey::DescribeCluster), "{error}");
 }
 
 #[test]

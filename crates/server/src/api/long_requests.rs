@@ -14,6 +14,8 @@
 //! at a time and its frame keeps its share of the memory for requests, so the queue needs no bound
 //! of its own.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,6 +31,8 @@ pub(crate) struct LongRequests(mpsc::UnboundedSender<LongRequest>);
 /// A request on its way to the thread.
 pub(crate) struct LongRequest {
     pub(crate) frame: Bytes,
+    /// When the frame was whole.
+    pub(crate) received: Instant,
     /// Closed once its connection no longer waits.
     pub(crate) answered: oneshot::Sender<Result<Option<Reply>, NoReply>>,
 }
@@ -41,13 +45,19 @@ impl LongRequests {
     }
 
     /// Has a frame decoded and answered. Work on it ends when this future is dropped, at the next
-    /// point where the handler waits or yields.
+    /// point where the handler waits or yields: a request that changes something is then carried
+    /// out in part.
     ///
     /// # Errors
     /// See [`NoReply`].
-    pub(crate) async fn answer(&self, frame: Bytes) -> Result<Option<Reply>, NoReply> {
+    pub(crate) async fn answer(
+        &self,
+        frame: Bytes,
+        received: Instant,
+    ) -> Result<Option<Reply>, NoReply> {
         let (answered, answer) = oneshot::channel();
-        self.0.send(LongRequest { frame, answered }).map_err(|_| NoReply::Lost)?;
+        let request = LongRequest { frame, received, answered };
+        self.0.send(request).map_err(|_| NoReply::Lost)?;
         answer.await.map_err(|_| NoReply::Lost)?
     }
 }

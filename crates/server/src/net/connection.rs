@@ -152,7 +152,7 @@ impl Connection {
     async fn answer(&mut self, frame: Bytes, budget: Option<Share>) -> Result<(), End> {
         self.vitals.enter(Phase::Working);
         let context = self.worker.context(&self.socket);
-        let reply = api::answer(&context, frame, &mut self.encoded).await?;
+        let reply = api::answer(&context, frame, Instant::now(), &mut self.encoded).await?;
         if budget.is_some() {
             self.vitals.note_grant(0);
             drop(budget);

@@ -18,7 +18,7 @@ use crate::api::context::{ApiLines, RequestContext};
 use crate::api::long_requests::LongRequest;
 use crate::broker::Broker;
 use crate::log_budget::LogBudget;
-use crate::stop::Stop;
+use crate::stop::{Stop, wait_for};
 
 /// Above the workers' 0, so that a worker with something to do runs first.
 const NICE: i32 = 10;
@@ -68,14 +68,16 @@ async fn serve(orders: LongOrders) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Answers a request, unless its connection no longer waits.
+/// Answers a request, unless its connection no longer waits, or the time of a stop is over. The
+/// creation of thousands of topics may take minutes, and drain.timeout.ms bounds a stop.
 async fn answer(request: LongRequest, context: &RequestContext<'_>) {
-    let LongRequest { frame, mut answered } = request;
-    let mut buffer = BytesMut::new();
+    let LongRequest { frame, received, mut answered } = request;
+    let (mut buffer, mut stop) = (BytesMut::new(), context.stop.clone());
     let reply = tokio::select! {
         biased;
         () = answered.closed() => return,
-        reply = api::answer(context, frame, &mut buffer) => reply,
+        () = wait_for(&mut stop, Stop::Cut) => return,
+        reply = api::answer(context, frame, received, &mut buffer) => reply,
     };
     // It may have ended meanwhile.
     let _ = answered.send(reply);

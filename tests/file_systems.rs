@@ -106,6 +106,7 @@ fn a_file_system_is_named_and_what_is_in_memory_is_sent_at_once_on_each() {
         let series =
             format!("penstock_data_dir{{file_system=\"{kind}\",residency=\"{residency}\"}}");
         assert_eq!(metrics.value(&series), 1, "{series}");
+        assert_eq!(metrics.value("penstock_splice{moves=\"pages\"}"), 1, "{kind}");
         let (inline, chained) = (sent(&metrics, "sendfile"), sent(&metrics, "chain"));
         assert!(inline >= BATCHES as u64 * BATCH_BYTES as u64 && chained == 0, "{kind}: {chained}");
         server.stop().unwrap();

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use io_uring::opcode;
 use io_uring::squeue::Flags;
@@ -19,6 +19,7 @@ use io_uring::types;
 use probe::*;
 
 use crate::ring_config::RingConfig;
+use crate::spliced::Spliced;
 use crate::sys::Request;
 
 const KIB: u32 = 1024;
@@ -381,6 +382,18 @@ fn pages_travel_overwriting_changes_what_a_peer_receives_and_appending_does_not(
     peer.read_exact(&mut got).unwrap();
     assert!(got[..4096] == pattern(4096));
     assert!(got[4096..] == [0xAA; 4096], "this kernel copies: rule 6 could be relaxed");
+}
+
+#[test]
+fn pages_travel_but_those_of_a_file_opened_for_direct_io_are_copied() {
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let path = dir.path().join("file");
+    let options = || File::options().read(true).write(true).create(true).to_owned();
+    let buffered = options().open(&path).unwrap();
+    assert_eq!(Spliced::of(&buffered, &buffered).unwrap(), Spliced::Pages, "this kernel copies");
+    // tmpfs and some others refuse the flag.
+    let Ok(direct) = options().custom_flags(libc::O_DIRECT).open(&path) else { return };
+    assert_eq!(Spliced::of(&direct, &buffered).unwrap(), Spliced::Copies);
 }
 
 #[test]

@@ -14,6 +14,7 @@
 //!    │    └─ sys.rs           all `unsafe`
 //!    ├─ epoll.rs          the same calls where io_uring is forbidden
 //!    ├─ sight.rs          how a file system shows which pages are in memory
+//!    ├─ spliced.rs        whether a splice moves pages or copies
 //!    └─ blocking.rs       threads that always exist; shortage.rs: operations left to them
 //! ```
 //!
@@ -41,6 +42,7 @@ mod shared;
 mod shortage;
 mod sight;
 mod socket;
+mod spliced;
 mod sys;
 #[cfg(test)]
 mod thread_limit;
@@ -53,5 +55,6 @@ pub use pins::{CHUNK_BYTES, PROVEN_BYTES, PageBudget};
 pub use ring::{Backend, Ring};
 pub use ring_config::*;
 pub use socket::Socket;
+pub use spliced::Spliced;
 pub use sys::ignore_sigpipe;
 pub use transfer::{Path, Piece};

@@ -103,7 +103,8 @@ pub(crate) fn is_readable_now(file: &File, position: u64) -> bool {
     matches!(read, Ok(1))
 }
 
-fn trial_file(dir: &Path) -> io::Result<File> {
+/// A file without a name whose first bytes are in memory.
+pub(crate) fn trial_file(dir: &Path) -> io::Result<File> {
     let path = dir.join(TRIAL_NAME);
     let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
     std::fs::remove_file(&path)?;

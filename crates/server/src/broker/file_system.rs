@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use penstock_ring::Sight;
+use penstock_ring::{Sight, Spliced};
 
 /// Names of statfs(2)'s numbers.
 const NAMES: [(u64, &str); 13] = [
@@ -32,6 +32,8 @@ pub(crate) struct FileSystem {
     pub(crate) name: String,
     /// How it shows which pages are in memory.
     pub(crate) sight: Sight,
+    /// What a splice of its files moves; `None`: that could not be tried.
+    pub(crate) spliced: Option<Spliced>,
 }
 
 impl FileSystem {
@@ -43,7 +45,7 @@ impl FileSystem {
             usual
         });
         let magic = rustix::fs::statfs(data_dir).map_or(0, |file_system| file_system.f_type as u64);
-        FileSystem { name: name_of(magic), sight }
+        FileSystem { name: name_of(magic), sight, spliced: Spliced::probe(data_dir).ok() }
     }
 
     /// How residency is known, for labels.
@@ -53,6 +55,15 @@ impl FileSystem {
             Sight::Memory => "memory",
             Sight::Mincore => "mincore",
             Sight::Blind => "unknown",
+        }
+    }
+
+    /// What splice and sendfile move, for labels.
+    pub(crate) fn moves(&self) -> &'static str {
+        match self.spliced {
+            Some(Spliced::Pages) => "pages",
+            Some(Spliced::Copies) => "copies",
+            None => "unknown",
         }
     }
 
@@ -87,6 +98,12 @@ impl FileSystem {
                 "the data directory: {follows}"
             ),
         }
+        if self.spliced == Some(Spliced::Copies) {
+            tracing::info!(
+                file_system,
+                "splice and sendfile copy here, as reads do: sending a file's bytes costs a copy on any path"
+            );
+        }
         if drops_behind && !self.sight.tells_cold() {
             tracing::warn!(
                 file_system,
@@ -108,7 +125,8 @@ mod tests {
     #[test]
     fn a_file_system_has_a_name_or_a_number_and_a_way_to_see_its_pages() {
         let on = |dir| FileSystem::of(Path::new(dir));
-        assert_eq!(on("/proc"), FileSystem { name: "0x9fa0".into(), sight: Sight::Blind });
+        let proc = on("/proc");
+        assert_eq!((&*proc.name, proc.residency(), proc.moves()), ("0x9fa0", "unknown", "unknown"));
         if Path::new("/dev/shm").is_dir() {
             let shared_memory = on("/dev/shm");
             assert_eq!((&*shared_memory.name, shared_memory.residency()), ("tmpfs", "memory"));

@@ -44,6 +44,12 @@ struct Read {
     read: &'static str,
 }
 
+/// The label for what a splice moves.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Splice {
+    moves: &'static str,
+}
+
 /// The labels of the data directory's file system.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DataDir {
@@ -94,6 +100,8 @@ pub(crate) struct Metrics {
     pub(crate) partitions_unreadable: Gauge,
     /// 1, with the data directory's file system as labels.
     data_dir: Family<DataDir, Gauge>,
+    /// 1, with what splice and sendfile move there as label.
+    splice: Family<Splice, Gauge>,
     /// Read from [`Memory`] when /metrics is asked for.
     memory: MemoryGauges,
     gave_way: Family<Reason, Counter>,
@@ -134,6 +142,7 @@ impl Metrics {
             read_errors: Family::default(),
             partitions_unreadable: Gauge::default(),
             data_dir: Family::default(),
+            splice: Family::default(),
             memory: MemoryGauges::registered(&mut registry),
             gave_way: Family::default(),
             is_ready: AtomicBool::new(false),
@@ -182,6 +191,8 @@ impl Metrics {
         let help =
             "The data directory's file system, and how cached pages are seen there; always 1";
         registry.register("data_dir", help, metrics.data_dir.clone());
+        let help = "What splice and sendfile move of the data directory's files; always 1";
+        registry.register("splice", help, metrics.splice.clone());
         let help = "Connections closed as the slowest while others waited, by what was short";
         registry.register("connections_gave_way", help, metrics.gave_way.clone());
         registry.register_collector(Box::new(RingCollector { rings }));
@@ -200,6 +211,7 @@ impl Metrics {
     pub(crate) fn note_data_dir(&self, lies_on: &FileSystem) {
         let (file_system, residency) = (lies_on.name.clone(), lies_on.residency());
         self.data_dir.get_or_create(&DataDir { file_system, residency }).set(1);
+        self.splice.get_or_create(&Splice { moves: lies_on.moves() }).set(1);
     }
 
     pub(crate) fn note_expired(&self, why: Expiry, segments: u64, bytes: u64) {

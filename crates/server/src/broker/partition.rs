@@ -171,11 +171,12 @@ impl Partition {
         }
         let ran = self.touch_files(|| {
             let flush = begin()?;
-            Some(match flush.run() {
-                // Before the next flush begins, which is decided by what this one has done.
-                Ok(()) => Ok(self.finish_flush(flush)),
-                Err(error) => Err((flush, error)),
-            })
+            if let Err(error) = flush.run() {
+                return Some(Err((flush, error)));
+            }
+            // Before the next flush begins, which is decided by what this one has done.
+            self.finish_flush(flush);
+            Some(Ok(()))
         });
         match ran.flatten() {
             Some(Ok(())) => true,

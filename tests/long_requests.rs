@@ -68,7 +68,7 @@ fn a_long_request_gets_the_answer_of_a_short_one_and_before_that_of_the_next() {
     let (_dir, server) = server();
     let mut client = server.client().unwrap();
     client.produce(TOPIC, 0, 1, batch(&[b"a"])).unwrap();
-    let partitions = vec![ListOffsetsPartition { timestamp: -1, ..Default::default() }];
+    let partitions = vec![ListOffsetsPartition { timestamp: 0, ..Default::default() }];
     let resource = DescribeConfigsResource {
         resource_type: 2,
         resource_name: TOPIC.into(),

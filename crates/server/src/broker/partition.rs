@@ -25,7 +25,7 @@ mod flushed;
 mod group_commit;
 mod queue;
 
-use directory::Directory;
+use directory::{Directory, lock_while};
 use flushed::Flushed;
 pub(crate) use group_commit::Commits;
 use queue::Queue;
@@ -39,6 +39,9 @@ pub(crate) struct Partition {
     commits: Arc<Commits>,
     /// Held from the first decision of a write to its last, so there is one write at a time.
     appending: tokio::sync::Mutex<()>,
+    /// Held over a flush or a close as a whole. The kernel reports an error to one sync only, so
+    /// the log must have it before another sync begins.
+    flushing: Mutex<()>,
     directory: Arc<Directory>,
     waiting: Arc<Waiting>,
 }
@@ -95,6 +98,7 @@ impl Partition {
             queue: Queue::default(),
             commits,
             appending: tokio::sync::Mutex::default(),
+            flushing: Mutex::default(),
             directory: Arc::default(),
             waiting: Arc::default(),
         })
@@ -157,6 +161,7 @@ impl Partition {
 
     /// Moves the recovery point to the log end. Returns whether it moved. Blocks.
     pub(crate) fn flush(&self) -> bool {
+        let _one_at_a_time = self.flushing.lock();
         // The kernel reports a file's error to one sync only, and that must be the commit's own.
         // Appends are held up while the rest is synced: nothing if each commit is synced, else less
         // than `flush.messages`.
@@ -174,7 +179,7 @@ impl Partition {
             if let Err(error) = flush.run() {
                 return Some(Err((flush, error)));
             }
-            // Before the next flush begins, which is decided by what this one has done.
+            // Before damage is noted that this flush does not have.
             self.finish_flush(flush);
             Some(Ok(()))
         });
@@ -201,6 +206,9 @@ impl Partition {
     /// # Errors
     /// It cannot be closed cleanly.
     pub(crate) fn close(&self, goes_on: &dyn Fn() -> bool) -> io::Result<Closed> {
+        let Some(_one_at_a_time) = lock_while(&self.flushing, goes_on) else {
+            return Ok(Closed::GivenUp);
+        };
         let Some(mut is_gone) = self.directory.lock_while(goes_on) else {
             return Ok(Closed::GivenUp);
         };

@@ -41,11 +41,19 @@ impl Directory {
 
     /// Like `lock`; `None` if `goes_on` ends before the lock is free.
     pub(super) fn lock_while(&self, goes_on: &dyn Fn() -> bool) -> Option<MutexGuard<'_, bool>> {
-        loop {
-            match self.is_gone.try_lock_for(PATIENCE) {
-                None if goes_on() => {}
-                locked => return locked,
-            }
+        lock_while(&self.is_gone, goes_on)
+    }
+}
+
+/// Locks a mutex; `None` if `goes_on` ends before it is free. Blocks.
+pub(super) fn lock_while<'a, T>(
+    mutex: &'a Mutex<T>,
+    goes_on: &dyn Fn() -> bool,
+) -> Option<MutexGuard<'a, T>> {
+    loop {
+        match mutex.try_lock_for(PATIENCE) {
+            None if goes_on() => {}
+            locked => return locked,
         }
     }
 }

@@ -273,6 +273,38 @@ fn a_close_waits_for_what_is_being_noted_and_both_are_kept() {
     assert_eq!(closed.unwrap(), Closed::Whole);
 }
 
+/// The kernel reports an error to one sync only. If the first one fails, a second one beside it
+/// would succeed, and the log would count as whole. A flush for a change of configs and a stop met
+/// like that.
+#[test]
+fn a_close_syncs_nothing_before_a_flush_has_reported_what_became_of_its_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let (topics, disk) = made(dir.path());
+    fill(&topics);
+    let partition = topics.partition("t", 0).unwrap();
+    let is_waiting = AtomicUsize::new(0);
+    let asked = || {
+        is_waiting.fetch_add(1, Ordering::Relaxed);
+        true
+    };
+    std::thread::scope(|scope| {
+        let gate = disk.1.lock();
+        let flushing = scope.spawn(|| partition.flush());
+        while disk.syncs() == 0 {
+            std::thread::yield_now();
+        }
+        let closing = scope.spawn(|| partition.close(&asked));
+        while is_waiting.load(Ordering::Relaxed) == 0 && disk.syncs() == 1 {
+            std::thread::yield_now();
+        }
+        let syncs = disk.syncs();
+        drop(gate);
+        assert!(flushing.join().unwrap());
+        assert_eq!(closing.join().unwrap().unwrap(), Closed::Whole);
+        assert_eq!(syncs, 1, "the close synced beside the flush");
+    });
+}
+
 #[test]
 fn a_close_in_a_hurry_does_not_wait_for_a_job_and_after_a_close_none_begins() {
     let dir = tempfile::tempdir().unwrap();

@@ -27,7 +27,7 @@ pub(crate) struct TargetArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) bootstrap_server: String,
 
-    /// The topic. `produce` creates it if it does not exist.
+    /// The topic. `produce` and `tail` create it if it does not exist.
     #[arg(long)]
     pub(crate) topic: String,
 
@@ -219,26 +219,34 @@ impl ProduceArgs {
     /// # Errors
     /// Values that contradict each other, with a message for the user.
     pub(crate) fn check(&self) -> Result<Span, String> {
-        let Self { record_bytes, batch_bytes, .. } = *self;
-        if !BATCH_BYTES.contains(&batch_bytes) {
-            return Err(format!(
-                "--batch-bytes {batch_bytes} is outside {}..={}",
-                BATCH_BYTES.start(),
-                BATCH_BYTES.end()
-            ));
-        }
-        if record_bytes.saturating_add(MIN_BATCH_BYTES) > batch_bytes {
-            return Err(format!(
-                "--record-bytes {record_bytes} and {MIN_BATCH_BYTES} bytes of headers do not fit into \
-                 --batch-bytes {batch_bytes}"
-            ));
-        }
+        batch_sizes(self.record_bytes, self.batch_bytes)?;
         match self.total_bytes {
             Some(total) if total < MIN_BATCH_BYTES => Err(format!(
                 "--total-bytes {total} is less than the shortest batch ({MIN_BATCH_BYTES})"
             )),
             total => Span::of(&self.common, total.is_some()),
         }
+    }
+}
+
+/// Checks that batches of this size can be made of such records.
+///
+/// # Errors
+/// They cannot, with a message for the user.
+pub(crate) fn batch_sizes(record_bytes: u64, batch_bytes: u64) -> Result<(), String> {
+    if !BATCH_BYTES.contains(&batch_bytes) {
+        return Err(format!(
+            "--batch-bytes {batch_bytes} is outside {}..={}",
+            BATCH_BYTES.start(),
+            BATCH_BYTES.end()
+        ));
+    }
+    match record_bytes.saturating_add(MIN_BATCH_BYTES) > batch_bytes {
+        true => Err(format!(
+            "--record-bytes {record_bytes} and {MIN_BATCH_BYTES} bytes of headers do not fit into \
+             --batch-bytes {batch_bytes}"
+        )),
+        false => Ok(()),
     }
 }
 
@@ -270,7 +278,8 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    fn of(common: &CommonArgs, ends_by_itself: bool) -> Result<Span, String> {
+    /// `ends_by_itself`: without --duration, the work ends the run.
+    pub(crate) fn of(common: &CommonArgs, ends_by_itself: bool) -> Result<Span, String> {
         let (warm_up, duration) = match ends_by_itself {
             true => (Duration::ZERO, None),
             false => (DEFAULT_WARM_UP, Some(DEFAULT_DURATION)),
@@ -288,7 +297,7 @@ impl Span {
     }
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -332,7 +341,10 @@ pub(crate) fn seconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok
     to.serialize_f64(duration.as_secs_f64())
 }
 
-fn maybe_seconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn maybe_seconds<S: Serializer>(
+    duration: &Option<Duration>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     duration.map(|d| d.as_secs_f64()).serialize(to)
 }
 

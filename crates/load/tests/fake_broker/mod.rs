@@ -21,6 +21,10 @@ pub(crate) enum Manner {
     FlipsABit,
     /// Leaves every third batch out.
     LeavesBatchesOut,
+    /// Never serves the sixth batch of a partition.
+    LosesABatch,
+    /// Serves the sixth batch of a partition twice in one answer.
+    RepeatsABatch,
     /// Answers fetches with this error.
     Refuses(ErrorCode),
     /// Answers all fetches without a byte.
@@ -174,21 +178,23 @@ impl Session {
     }
 
     fn fetch(&self, state: &State, request: FetchRequest) -> FetchResponse {
-        let asked = &request.topics[0].partitions[0];
-        let log = &state.logs[asked.partition as usize];
-        let records = self.records(log, asked.fetch_offset, asked.partition_max_bytes as usize);
-        let data = PartitionData {
-            partition_index: asked.partition,
-            high_watermark: end(log),
-            error_code: match self.manner {
-                Manner::Refuses(error) => error,
-                _ => ErrorCode::NONE,
-            },
-            records: Records::from(Bytes::from(records)),
-            ..PartitionData::default()
-        };
-        let topic = request.topics[0].topic.clone();
-        let responses = [FetchableTopicResponse { topic, partitions: [data].into() }].into();
+        let FetchTopic { topic, partitions } = &request.topics[0];
+        let partitions = partitions.iter().map(|asked| {
+            let log = &state.logs[asked.partition as usize];
+            let records = self.records(log, asked.fetch_offset, asked.partition_max_bytes as usize);
+            PartitionData {
+                partition_index: asked.partition,
+                high_watermark: end(log),
+                error_code: match self.manner {
+                    Manner::Refuses(error) => error,
+                    _ => ErrorCode::NONE,
+                },
+                records: Records::from(Bytes::from(records)),
+                ..PartitionData::default()
+            }
+        });
+        let (topic, partitions) = (topic.clone(), partitions.collect());
+        let responses = [FetchableTopicResponse { topic, partitions }].into();
         FetchResponse { responses, ..FetchResponse::default() }
     }
 
@@ -200,11 +206,15 @@ impl Session {
         }
         let at_least = batch.len();
         let mut records = Vec::new();
-        for (nth, batch) in log.range(first..).map(|(_, batch)| batch).enumerate() {
-            if self.manner == Manner::LeavesBatchesOut && nth % 3 == 1 {
-                continue;
-            }
-            records.extend(batch);
+        let sixth = log.keys().nth(5);
+        for (nth, (base, batch)) in log.range(first..).enumerate() {
+            let copies = match self.manner {
+                Manner::LeavesBatchesOut if nth % 3 == 1 => 0,
+                Manner::LosesABatch if sixth == Some(base) => 0,
+                Manner::RepeatsABatch if sixth == Some(base) => 2,
+                _ => 1,
+            };
+            (0..copies).for_each(|_| records.extend(batch));
             if records.len() > max_bytes {
                 break;
             }

@@ -1,7 +1,7 @@
 //! The command line: the program and its subcommands.
 //!
-//! Parsed by `main`. The arguments of each subcommand are in `cli`, those of `cold-hot` and `tail` in
-//! their folders.
+//! Parsed by `main`. The arguments of `produce` and `fetch` are in `cli`, those of `tail` and
+//! `cold-hot` in their folders.
 
 use clap::{Parser, Subcommand};
 

@@ -21,8 +21,8 @@ use crate::tail::mark::MARK_BYTES;
 /// holds up count with their wait.
 ///
 /// Each batch carries its number. The run fails if a consumer misses a batch, gets one twice or
-/// gets one out of order. The topic must not compress (compression.type), or numbers cannot be
-/// read. Batches of other producers are counted and otherwise left alone.
+/// gets one out of order. A topic that compresses (compression.type) is refused, because its
+/// numbers cannot be read. Batches of other producers are counted and otherwise left alone.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct TailArgs {
     #[command(flatten)]

@@ -64,6 +64,12 @@ impl Arrivals {
         }
     }
 
+    /// Whether any number has come.
+    pub(crate) fn have_begun(&self) -> bool {
+        // The first number is smaller than the step.
+        self.next >= self.step
+    }
+
     /// Whether all numbers before `end` have come or been skipped.
     pub(crate) fn have_reached(&self, end: u64) -> bool {
         self.next >= end
@@ -152,6 +158,16 @@ mod tests {
         assert_eq!(strays(&[1, 4, 7, 10], 11), [0, 0, 0]);
         assert_eq!(strays(&[], 0), [0, 0, 0]);
         assert_eq!(strays(&[1], 2), [0, 0, 0], "2 and 3 are in other partitions");
+    }
+
+    #[test]
+    fn arrivals_have_begun_with_the_first_number() {
+        for first in 0..3 {
+            let mut arrivals = Arrivals::new(first, 3);
+            assert!(!arrivals.have_begun());
+            arrivals.take(first);
+            assert!(arrivals.have_begun());
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use penstock_batch::Batches;
+use penstock_batch::{Batches, Codec};
 use penstock_wire::messages::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData,
 };
@@ -256,25 +256,36 @@ impl Tailer {
         };
         // A server that sends old batches does not make its consumer go back.
         asked.fetch_offset = seen.next_offset.map_or(offset, |next| next.max(offset));
-        self.deliver(at, records, start, deliveries);
+        self.deliver(at, records, start, deliveries)?;
         Ok(seen)
     }
 
     /// Matches the batches in `records`.
+    ///
+    /// # Errors
+    /// The server compresses, so that no number could ever be read.
     fn deliver(
         &mut self,
         at: usize,
         records: &[u8],
         start: Instant,
         deliveries: &mut Vec<Delivery>,
-    ) {
+    ) -> Result<()> {
         for (header, batch) in Batches::new(records).map_while(Result::ok) {
-            let nth = self.followed[at].nth;
-            let Some(number) = self.course.number_in(batch, nth) else {
+            let Followed { nth, arrivals } = &mut self.followed[at];
+            let Some(number) = self.course.number_in(batch, *nth) else {
+                let is_readable = header.codec() == Some(Codec::None) || arrivals.have_begun();
+                ensure!(
+                    is_readable,
+                    "{}: the batch at offset {} is compressed, so its number cannot be read: use a \
+                     topic whose compression.type is producer or uncompressed",
+                    self.whose(at),
+                    header.base_offset
+                );
                 self.tally(|tally| tally.foreign += 1);
                 continue;
             };
-            let strays = self.followed[at].arrivals.take(number);
+            let strays = arrivals.take(number);
             if !strays.is_none() {
                 self.tally(|tally| tally.strays.add(strays, || self.whose(at)));
             }
@@ -284,6 +295,7 @@ impl Tailer {
                 bytes: batch.len() as u64,
             });
         }
+        Ok(())
     }
 
     /// The place of `partition` in the request, which is most likely its place in the answer.
@@ -305,5 +317,45 @@ impl Tailer {
         if let Some(tally) = &mut *self.course.tally() {
             change(tally);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::Partition;
+
+    /// A topic whose partitions have these leaders.
+    fn topic(leaders: &[&str]) -> Topic {
+        let partition = |(index, leader): (usize, &&str)| Partition {
+            index: index as i32,
+            leader: (*leader).to_owned(),
+            start: 0,
+            end: 0,
+            limit: i64::MAX,
+        };
+        Topic { name: "t".into(), partitions: leaders.iter().enumerate().map(partition).collect() }
+    }
+
+    fn seat(consumer: u32, leader: &str, partitions: &[usize]) -> Seat {
+        Seat { consumer, leader: leader.to_owned(), partitions: partitions.to_vec() }
+    }
+
+    #[test]
+    fn a_consumer_has_a_connection_to_each_leader_of_its_partitions() {
+        let topic = topic(&["a:1", "b:1", "a:1", "c:1"]);
+        let all = [seat(7, "c:1", &[3]), seat(7, "a:1", &[0, 2]), seat(7, "b:1", &[1])];
+        assert_eq!(seats(7, 4, &topic), all);
+        assert_eq!(seats(2, 1, &topic), [seat(2, "a:1", &[2])]);
+    }
+
+    #[test]
+    fn consumers_of_some_partitions_share_them_evenly() {
+        let topic = topic(&["a:1"; 4]);
+        let mut readers = [0; 4];
+        for seat in (0..20).flat_map(|consumer| seats(consumer, 3, &topic)) {
+            seat.partitions.iter().for_each(|nth| readers[*nth] += 1);
+        }
+        assert_eq!(readers, [15; 4]);
     }
 }

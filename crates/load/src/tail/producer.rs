@@ -187,15 +187,8 @@ impl Lane {
             measured: 0,
             in_flight: VecDeque::new(),
         };
-        lane.next = lane.own_from(0);
+        lane.next = own_from(&lane.leads, 0);
         Ok(lane)
-    }
-
-    /// The first number from `number` on that goes to this leader.
-    fn own_from(&self, number: u64) -> u64 {
-        let mut numbers = number..;
-        let own = numbers.find(|number| self.leads[self.course.partition_of(*number)]);
-        own.expect("the leader has a partition")
     }
 
     /// Sends what is due before `end`, and waits for the answers.
@@ -242,7 +235,7 @@ impl Lane {
         let sent = timeout(self.limit, self.leader.send(self.version, &request)).await;
         let correlation_id = sent.map_err(|_| anyhow!("not sent within {:?}", self.limit))??;
         self.sent += 1;
-        self.next = self.own_from(number + 1);
+        self.next = own_from(&self.leads, number + 1);
         match self.request.acks == Acks::None as i16 {
             true => self.measured += u64::from(self.course.is_measured(number)),
             false => {
@@ -268,6 +261,14 @@ impl Lane {
     }
 }
 
+/// The first number from `number` on of a partition that the leader has. Numbers go to the
+/// partitions in turn.
+fn own_from(leads: &[bool], number: u64) -> u64 {
+    let mut numbers = number..;
+    let own = numbers.find(|number| leads[(number % leads.len() as u64) as usize]);
+    own.expect("the leader has a partition")
+}
+
 /// The next answer, or an error once the oldest request has waited for `limit`. Pending while no
 /// request is in flight. Dropping the future loses nothing.
 async fn next_answer(
@@ -279,5 +280,21 @@ async fn next_answer(
     match timeout_at((oldest.sent + limit).into(), leader.receive()).await {
         Ok(frame) => frame.context("no answer to Produce"),
         Err(_) => bail!("no answer to Produce within {limit:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaders_divide_the_numbers_by_their_partitions() {
+        let numbers = |leads: &[bool]| -> Vec<u64> {
+            let first = own_from(leads, 0);
+            std::iter::successors(Some(first), |n| Some(own_from(leads, n + 1))).take(4).collect()
+        };
+        assert_eq!(numbers(&[true]), [0, 1, 2, 3]);
+        assert_eq!(numbers(&[true, false, true]), [0, 2, 3, 5]);
+        assert_eq!(numbers(&[false, true, false]), [1, 4, 7, 10]);
     }
 }

@@ -161,7 +161,7 @@ impl Report {
         table.load_preset(UTF8_BORDERS_ONLY);
         table.set_header([
             "deliveries/s",
-            "an answer",
+            "batches/answer",
             "MB/s",
             "p50 ms",
             "p90 ms",
@@ -208,8 +208,7 @@ impl Report {
         }
         if result.foreign_batches > 0 {
             advice.push(format!(
-                "{} batches at consumers carried no number of this run: they are another \
-                 producer's, or the server compresses them (compression.type)",
+                "{} batches at consumers carried no number of this run: another producer's",
                 result.foreign_batches
             ));
         }

@@ -19,6 +19,8 @@ pub(crate) enum Manner {
     Honest,
     /// Flips the last bit of each answer's first batch.
     FlipsABit,
+    /// Marks each answer's first batch as compressed.
+    Compresses,
     /// Leaves every third batch out.
     LeavesBatchesOut,
     /// Never serves the sixth batch of a partition.
@@ -221,6 +223,10 @@ impl Session {
         }
         if self.manner == Manner::FlipsABit {
             records[at_least - 1] ^= 1;
+        }
+        if self.manner == Manner::Compresses {
+            const ZSTD: u8 = 4;
+            records[22] |= ZSTD;
         }
         records.truncate(max_bytes.max(at_least));
         records

@@ -4,7 +4,7 @@ use penstock_wire::ErrorCode;
 use serde_json::Value;
 
 use crate::fake_broker::{FakeBroker, Manner};
-use crate::run;
+use crate::{load, printed, report, run};
 
 const SHORT: [&str; 4] = ["--consumers=3", "--rate=100", "--duration=400ms", "--warm-up=0"];
 
@@ -101,16 +101,34 @@ fn a_flipped_bit_fails_the_run_unless_batches_are_not_checked() {
 }
 
 #[test]
-fn a_broker_that_refuses_or_hangs_up_ends_the_run_at_once() {
+fn a_broker_that_refuses_hangs_up_or_compresses_ends_the_run_at_once() {
     let long = ["--duration=10m", "--consumers=2", "--threads=2"];
     for (manner, words) in [
         (Manner::Refuses(ErrorCode::KAFKA_STORAGE_ERROR), "KAFKA_STORAGE_ERROR (56)"),
         (Manner::HangsUpAfter(7), "closed the connection"),
+        (Manner::Compresses, "partition 0: the batch at offset 0 is compressed"),
     ] {
         let (code, printed, report) = run(&FakeBroker::start(manner), "tail", &long);
         assert!(code == 1 && printed.contains(words), "{code} {printed}");
         assert!(report["result"]["error"].is_string());
     }
+}
+
+#[test]
+fn a_signal_ends_the_run_and_what_was_delivered_is_reported() {
+    let broker = FakeBroker::start(Manner::Honest);
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("json");
+    let mut command = load(&broker, "tail", &["--duration=10m", "--warm-up=0", "--consumers=2"]);
+    let child = command.arg("--json").arg(&json).spawn().unwrap();
+    broker.wait_for_requests(2000);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
+    let report = report(&json);
+    assert_eq!(report["result"]["interrupted"], true);
+    assert_eq!(count(&report, "deliveries_lost"), 0, "what is under way is not lost");
 }
 
 #[test]

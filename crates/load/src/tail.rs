@@ -44,7 +44,8 @@ use crate::topic::Topic;
 pub(crate) async fn run(args: &TailArgs, span: Span, parameters: Value) -> Result<Report> {
     let duration = span.duration.context("a tail run has a duration")?;
     let topic = Arc::new(Topic::find(&args.target, Some(args.partitions)).await?);
-    let course = Course::new(run_number(), args.rate, topic.partitions.len(), span.warm_up);
+    let partitions = topic.partitions.len();
+    let course = Course::new(run_number(), args.rate, partitions, span.warm_up, duration);
     let course = Arc::new(course);
     let consumers = Consumers::new(args, &topic, &course, duration)?;
     // Time does not end the consumers: they wait for what has been produced.

@@ -29,6 +29,8 @@ pub(crate) struct Course {
     run: u64,
     partitions: u64,
     warm_up: Duration,
+    /// One past the last number that is ever due.
+    end: u64,
     start: OnceLock<Instant>,
     begun: Notify,
     ends: watch::Sender<Option<Ends>>,
@@ -38,12 +40,20 @@ pub(crate) struct Course {
 
 impl Course {
     /// `run` tells this run's batches from others.
-    pub(crate) fn new(run: u64, rate: f64, partitions: usize, warm_up: Duration) -> Course {
+    pub(crate) fn new(
+        run: u64,
+        rate: f64,
+        partitions: usize,
+        warm_up: Duration,
+        duration: Duration,
+    ) -> Course {
+        let schedule = Schedule::new(rate, 0, 1);
         Course {
-            schedule: Schedule::new(rate, 0, 1),
+            schedule,
             run,
             partitions: partitions as u64,
             warm_up,
+            end: schedule.due_before(duration),
             start: OnceLock::new(),
             begun: Notify::new(),
             ends: watch::Sender::new(None),
@@ -103,10 +113,12 @@ impl Course {
         Mark { run: self.run, number }
     }
 
-    /// The number that `batch` carries, if it is one of this run and of this partition.
+    /// The number that `batch` carries, if it is one of this run and of this partition. A server
+    /// may send any bytes, so a number that was never due is none.
     pub(crate) fn number_in(&self, batch: &[u8], partition: usize) -> Option<u64> {
-        let mark = Mark::read(batch).filter(|mark| mark.run == self.run)?;
-        (self.partition_of(mark.number) == partition).then_some(mark.number)
+        let Mark { run, number } = Mark::read(batch)?;
+        let is_own = run == self.run && number < self.end;
+        (is_own && self.partition_of(number) == partition).then_some(number)
     }
 
     /// Reports the end of production to the consumers.
@@ -142,10 +154,31 @@ impl Course {
 
 #[cfg(test)]
 mod tests {
+    use penstock_batch::{BatchBuilder, NewRecord};
+
     use super::*;
 
     fn course(run: u64) -> Course {
-        Course::new(run, 10.0, 3, Duration::from_millis(250))
+        Course::new(run, 10.0, 3, Duration::from_millis(250), Duration::from_secs(2))
+    }
+
+    #[test]
+    fn only_numbers_of_the_run_that_are_due_in_it_count_and_in_their_partition_alone() {
+        let value = [b'.'; 40];
+        let mut builder = BatchBuilder::new();
+        builder.push(NewRecord { value: Some(&value), ..NewRecord::default() });
+        let mut batch = builder.finish();
+        let mut found = |mark: Mark, partition| {
+            mark.write(&mut batch);
+            course(7).number_in(&batch, partition)
+        };
+        assert_eq!(found(Mark { run: 7, number: 19 }, 1), Some(19));
+        assert_eq!(found(Mark { run: 7, number: 19 }, 0), None, "another partition");
+        assert_eq!(found(Mark { run: 8, number: 19 }, 1), None, "another run");
+        for number in [20, u64::MAX] {
+            let partition = (number % 3) as usize;
+            assert_eq!(found(Mark { run: 7, number }, partition), None, "never due: {number}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
+use bytes::Bytes;
 use penstock_wire::messages::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use penstock_wire::{ApiKey, Request, Response};
 use rustix::time::{ClockId, clock_gettime};
@@ -109,8 +110,8 @@ async fn drive_all(
             Ok(lane) => {
                 produced.batches += lane.measured;
                 sent += lane.sent;
-                for nth in lane.leads.iter().enumerate().filter(|(_, leads)| **leads) {
-                    ends[nth.0] = lane.next;
+                for (end, _) in ends.iter_mut().zip(&lane.leads).filter(|(_, leads)| **leads) {
+                    *end = lane.next;
                 }
             }
             Err(error) => {
@@ -191,9 +192,18 @@ impl Lane {
         Ok(lane)
     }
 
-    /// Sends what is due before `end`, and waits for the answers.
+    /// Produces until `end` or until the course stops.
     async fn drive(mut self, start: Instant, end: Instant) -> Result<Lane> {
         let mut stopping = self.course.stopping();
+        tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => {}
+            produced = self.produce(start, end) => produced?,
+        }
+        Ok(self)
+    }
+
+    /// Sends what is due before `end`, and waits for the answers.
+    async fn produce(&mut self, start: Instant, end: Instant) -> Result<()> {
         loop {
             let due = start + self.course.due(self.next);
             if due.max(Instant::now()) >= end {
@@ -202,7 +212,6 @@ impl Lane {
             let has_room = self.in_flight.len() < MAX_IN_FLIGHT;
             tokio::select! {
                 biased;
-                _ = stopping.wait_for(|stop| *stop) => return Ok(self),
                 answer = next_answer(&mut self.leader, self.in_flight.front(), self.limit) => {
                     self.acknowledge(answer?)?;
                 }
@@ -213,13 +222,10 @@ impl Lane {
             }
         }
         while !self.in_flight.is_empty() {
-            let answer = next_answer(&mut self.leader, self.in_flight.front(), self.limit);
-            tokio::select! {
-                _ = stopping.wait_for(|stop| *stop) => break,
-                answer = answer => self.acknowledge(answer?)?,
-            }
+            let answer = next_answer(&mut self.leader, self.in_flight.front(), self.limit).await;
+            self.acknowledge(answer?)?;
         }
-        Ok(self)
+        Ok(())
     }
 
     async fn send(&mut self) -> Result<()> {
@@ -247,7 +253,7 @@ impl Lane {
     }
 
     /// Checks the answer to the oldest request in flight.
-    fn acknowledge(&mut self, frame: bytes::Bytes) -> Result<()> {
+    fn acknowledge(&mut self, frame: Bytes) -> Result<()> {
         let request = self.in_flight.pop_front().context("an answer to no request")?;
         let InFlight { number, correlation_id, .. } = request;
         match decode(ApiKey::Produce, self.version, correlation_id, frame)? {
@@ -275,7 +281,7 @@ async fn next_answer(
     leader: &mut Connection,
     oldest: Option<&InFlight>,
     limit: Duration,
-) -> Result<bytes::Bytes> {
+) -> Result<Bytes> {
     let Some(oldest) = oldest else { return std::future::pending().await };
     match timeout_at((oldest.sent + limit).into(), leader.receive()).await {
         Ok(frame) => frame.context("no answer to Produce"),

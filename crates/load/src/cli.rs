@@ -15,6 +15,11 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 /// Warm-up of such a run.
 const DEFAULT_WARM_UP: Duration = Duration::from_secs(1);
 
+/// Longer durations than 100 years do not fit the clock, and requests at slower rates than one in
+/// 1000 s would be due beyond it.
+const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 86_400);
+const MIN_RATE: f64 = 0.001;
+
 /// Sizes of a batch that fit on the wire, and in memory a few times.
 const BATCH_BYTES: RangeInclusive<u64> = 2 * MIN_BATCH_BYTES..=256 << 20;
 /// The shortest batch: its header, the header of a record, and a little text.
@@ -27,7 +32,7 @@ pub(crate) struct TargetArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) bootstrap_server: String,
 
-    /// The topic. `produce` creates it if it does not exist.
+    /// The topic. `produce` and `tail` create it if it does not exist.
     #[arg(long)]
     pub(crate) topic: String,
 
@@ -219,26 +224,34 @@ impl ProduceArgs {
     /// # Errors
     /// Values that contradict each other, with a message for the user.
     pub(crate) fn check(&self) -> Result<Span, String> {
-        let Self { record_bytes, batch_bytes, .. } = *self;
-        if !BATCH_BYTES.contains(&batch_bytes) {
-            return Err(format!(
-                "--batch-bytes {batch_bytes} is outside {}..={}",
-                BATCH_BYTES.start(),
-                BATCH_BYTES.end()
-            ));
-        }
-        if record_bytes.saturating_add(MIN_BATCH_BYTES) > batch_bytes {
-            return Err(format!(
-                "--record-bytes {record_bytes} and {MIN_BATCH_BYTES} bytes of headers do not fit into \
-                 --batch-bytes {batch_bytes}"
-            ));
-        }
+        batch_sizes(self.record_bytes, self.batch_bytes)?;
         match self.total_bytes {
             Some(total) if total < MIN_BATCH_BYTES => Err(format!(
                 "--total-bytes {total} is less than the shortest batch ({MIN_BATCH_BYTES})"
             )),
             total => Span::of(&self.common, total.is_some()),
         }
+    }
+}
+
+/// Checks that batches of this size can be made of such records.
+///
+/// # Errors
+/// They cannot, with a message for the user.
+pub(crate) fn batch_sizes(record_bytes: u64, batch_bytes: u64) -> Result<(), String> {
+    if !BATCH_BYTES.contains(&batch_bytes) {
+        return Err(format!(
+            "--batch-bytes {batch_bytes} is outside {}..={}",
+            BATCH_BYTES.start(),
+            BATCH_BYTES.end()
+        ));
+    }
+    match record_bytes.saturating_add(MIN_BATCH_BYTES) > batch_bytes {
+        true => Err(format!(
+            "--record-bytes {record_bytes} and {MIN_BATCH_BYTES} bytes of headers do not fit into \
+             --batch-bytes {batch_bytes}"
+        )),
+        false => Ok(()),
     }
 }
 
@@ -270,7 +283,8 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    fn of(common: &CommonArgs, ends_by_itself: bool) -> Result<Span, String> {
+    /// `ends_by_itself`: without --duration, the work ends the run.
+    pub(crate) fn of(common: &CommonArgs, ends_by_itself: bool) -> Result<Span, String> {
         let (warm_up, duration) = match ends_by_itself {
             true => (Duration::ZERO, None),
             false => (DEFAULT_WARM_UP, Some(DEFAULT_DURATION)),
@@ -288,7 +302,7 @@ impl Span {
     }
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -317,14 +331,18 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         other => return Err(format!("{other:?} is not a unit of time: use ms, s or m")),
     };
     let number: f64 = digits.trim().parse().map_err(|e| format!("{digits:?}: {e}"))?;
-    Duration::try_from_secs_f64(number * unit_s).map_err(|e| format!("{text}: {e}"))
+    let duration = Duration::try_from_secs_f64(number * unit_s);
+    match duration.map_err(|e| format!("{text}: {e}"))? {
+        duration if duration > MAX_DURATION => Err(format!("{text} is more than 100 years")),
+        duration => Ok(duration),
+    }
 }
 
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|e| format!("{e}"))?;
-    match number.is_finite() && (0.0..=1e9).contains(&number) {
+    match number == 0.0 || (MIN_RATE..=1e9).contains(&number) {
         true => Ok(number),
-        false => Err("a rate is between 0 and 1 000 000 000 requests per second".into()),
+        false => Err("a rate is 0, or between 0.001 and 1 000 000 000 a second".into()),
     }
 }
 
@@ -332,7 +350,10 @@ pub(crate) fn seconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok
     to.serialize_f64(duration.as_secs_f64())
 }
 
-fn maybe_seconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn maybe_seconds<S: Serializer>(
+    duration: &Option<Duration>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     duration.map(|d| d.as_secs_f64()).serialize(to)
 }
 
@@ -360,6 +381,17 @@ mod tests {
         assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
         assert!(duration("1h").is_err() && duration("-1s").is_err());
+    }
+
+    #[test]
+    fn no_time_or_rate_is_beyond_the_clock() {
+        for beyond in ["9999999999999999", "99999999999999m"] {
+            assert!(duration(beyond).is_err(), "{beyond}");
+        }
+        for beyond in ["1e-300", "-1", "1e10", "inf", "NaN"] {
+            assert!(rate(beyond).is_err(), "{beyond}");
+        }
+        assert_eq!([rate("0"), rate("0.001"), rate("1e9")], [Ok(0.0), Ok(0.001), Ok(1e9)]);
     }
 
     #[test]

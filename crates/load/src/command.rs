@@ -1,12 +1,13 @@
 //! The command line: the program and its subcommands.
 //!
-//! Parsed by `main`. The arguments of each subcommand are in `cli`, those of `cold-hot` in its
-//! folder.
+//! Parsed by `main`. The arguments of `produce` and `fetch` are in `cli`, those of `tail` and
+//! `cold-hot` in their folders.
 
 use clap::{Parser, Subcommand};
 
 use crate::cli::{FetchArgs, ProduceArgs};
 use crate::cold_hot::ColdHotArgs;
+use crate::tail::TailArgs;
 
 /// Puts load on any server that speaks Kafka's protocol, and measures its latency.
 ///
@@ -26,6 +27,7 @@ pub(crate) enum Command {
     Produce(ProduceArgs),
     /// Read record batches, one request at a time on each connection.
     Fetch(FetchArgs),
-    // Its description is beside its arguments.
+    // The others' descriptions are beside their arguments.
+    Tail(TailArgs),
     ColdHot(ColdHotArgs),
 }

@@ -1,9 +1,9 @@
 //! The latency distribution as one self-contained HTML page: an SVG curve by percentile, the
 //! figures and the conditions.
 //!
-//! Written for `--html`. `cold_hot` fills a `Page` of its own. Both axes are logarithmic: the
-//! upright one shows milliseconds, the other one how rare a latency is. So the tail takes as much
-//! room as the middle.
+//! Written for `--html`. `cold_hot` and `tail` fill a `Page` of their own. Both axes are
+//! logarithmic: the upright one shows milliseconds, the other one how rare a latency is. So the
+//! tail takes as much room as the middle.
 //!
 //! ```text
 //! ms  │                        ╭──
@@ -140,7 +140,8 @@ impl Axes {
     }
 }
 
-fn chart(latency: &Histogram<u64>) -> String {
+/// The curve, as SVG. Empty without latencies.
+pub(crate) fn chart(latency: &Histogram<u64>) -> String {
     if latency.is_empty() {
         return String::new();
     }

@@ -7,7 +7,8 @@
 //!                                     how long it took)
 //! ```
 //!
-//! `cold_hot` makes several fetch runs, alone and side by side, and compares them.
+//! `cold_hot` makes several fetch runs, alone and side by side, and compares them. `tail` runs
+//! consumers beside a producer, and measures from the one to the others.
 
 mod cli;
 mod client;
@@ -26,6 +27,7 @@ mod progress;
 mod report;
 mod run;
 mod schedule;
+mod tail;
 mod topic;
 mod verify;
 
@@ -45,6 +47,7 @@ use fetch::Fetch;
 use produce::Produce;
 use report::{Conditions, Figures, Interval, Report};
 use run::{Outcome, Plan, run};
+use tail::TailArgs;
 use topic::Topic;
 
 #[tokio::main(flavor = "current_thread")]
@@ -52,6 +55,7 @@ async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Produce(args) => produce(&args, checked(args.check())).await,
         Command::Fetch(args) => fetch(&args, checked(args.check())).await,
+        Command::Tail(args) => tail(&args, checked(args.check())).await,
         Command::ColdHot(args) => {
             checked(args.check());
             cold_hot(&args).await
@@ -74,6 +78,16 @@ async fn fetch(args: &FetchArgs, span: Span) -> Result<Option<String>> {
     let topic = Topic::find(&args.common.target, None).await?;
     let outcome = run(Fetch::new(args, topic), Plan::new(&args.common, span)).await;
     publish("fetch", &args.common, parameters(args, span)?, &outcome, args.verify)
+}
+
+async fn tail(args: &TailArgs, span: Span) -> Result<Option<String>> {
+    let report = tail::run(args, span, parameters(args, span)?).await?;
+    print(&report.headline(), &report.table(), &report.advice());
+    let OutputArgs { json, html, hdr } = &args.output;
+    write(json.as_deref(), || Ok(serde_json::to_vec_pretty(&report)?))?;
+    write(html.as_deref(), || Ok(report.page().html().into()))?;
+    write(hdr.as_deref(), || Ok(report::hdr_log(&[report.interval()], &report.conditions)?))?;
+    Ok(report.failure())
 }
 
 async fn cold_hot(args: &ColdHotArgs) -> Result<Option<String>> {

@@ -24,6 +24,15 @@ pub(crate) struct Amount {
     pub(crate) bytes: u64,
 }
 
+impl Amount {
+    /// Adds `other`.
+    pub(crate) fn add(&mut self, other: &Amount) {
+        self.batches += other.batches;
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
 /// Faults that verification found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Faults {
@@ -41,6 +50,17 @@ impl Faults {
     /// The count of all faults.
     pub(crate) fn count(&self) -> u64 {
         self.crc_mismatches + self.gaps + self.malformed
+    }
+
+    /// The faults in words.
+    pub(crate) fn words(&self) -> String {
+        format!(
+            "verification failed: {} CRC mismatches, {} gaps, {} malformed answers; first: {}",
+            self.crc_mismatches,
+            self.gaps,
+            self.malformed,
+            self.first.as_deref().unwrap_or("not recorded")
+        )
     }
 
     /// Adds `other`, which came later.
@@ -94,9 +114,7 @@ impl Measurement {
         self.latency.saturating_record(latency.as_micros().try_into().unwrap_or(u64::MAX));
         self.until = self.until.max(done);
         self.empty += u64::from(turn.amount.bytes == 0);
-        self.amount.batches += turn.amount.batches;
-        self.amount.records += turn.amount.records;
-        self.amount.bytes += turn.amount.bytes;
+        self.amount.add(&turn.amount);
     }
 
     /// Adds another thread's measurement of the same run.
@@ -104,9 +122,7 @@ impl Measurement {
         self.latency.add(&other.latency).expect("the same bounds");
         self.faults.add(other.faults);
         self.until = self.until.max(other.until);
-        self.amount.batches += other.amount.batches;
-        self.amount.records += other.amount.records;
-        self.amount.bytes += other.amount.bytes;
+        self.amount.add(&other.amount);
         self.empty += other.empty;
         self.unsent += other.unsent;
     }

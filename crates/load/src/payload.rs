@@ -66,12 +66,24 @@ impl Payload {
     /// time set to `now` since 1970. Only a batch of another length than the run's is made for the
     /// call.
     pub(crate) fn batch(&self, nth: u64, plain_bytes: u64, now: Duration) -> Result<Batch> {
+        self.marked(nth, plain_bytes, now, |_| ())
+    }
+
+    /// The same batch, in which `mark` may change records before the CRC is computed.
+    pub(crate) fn marked(
+        &self,
+        nth: u64,
+        plain_bytes: u64,
+        now: Duration,
+        mark: impl FnOnce(&mut [u8]),
+    ) -> Result<Batch> {
         let pooled = &self.pool[(nth % self.pool.len() as u64) as usize];
         let mut batch = match plain_bytes == pooled.plain_bytes {
             true => pooled.clone(),
             false => self.recipe.batch(nth, plain_bytes)?,
         };
         let mut bytes = BytesMut::from(&batch.bytes[..]);
+        mark(&mut bytes);
         stamp(&mut bytes, now);
         batch.bytes = bytes.freeze();
         Ok(batch)

@@ -129,7 +129,7 @@ impl Worker for Producer {
 }
 
 /// Checks that the server has acknowledged the batch.
-fn acknowledged(partition: i32, answer: ProduceResponse) -> Result<()> {
+pub(crate) fn acknowledged(partition: i32, answer: ProduceResponse) -> Result<()> {
     let answered = answer.responses.into_iter().flat_map(|topic| topic.partition_responses).next();
     let answered = answered.context("an answer to Produce without a partition")?;
     if !answered.error_code.is_none() {

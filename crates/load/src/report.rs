@@ -223,13 +223,7 @@ impl Figures {
             return Some(error.clone());
         }
         if faults.count() > 0 {
-            return Some(format!(
-                "verification failed: {} CRC mismatches, {} gaps, {} malformed answers; first: {}",
-                faults.crc_mismatches,
-                faults.gaps,
-                faults.malformed,
-                faults.first.as_deref().unwrap_or("not recorded")
-            ));
+            return Some(faults.words());
         }
         (*requests == 0 && !interrupted).then(|| "nothing was measured".into())
     }

@@ -174,7 +174,9 @@ async fn attend<W: Workload>(
 
 /// Runs `work` on a thread that ends with it, because a thread with a lowered priority is of no use
 /// to others.
-async fn on_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let (done, result) = oneshot::channel();
     std::thread::spawn(move || done.send(work()));
     result.await.expect("a load thread does not panic")

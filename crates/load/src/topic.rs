@@ -69,6 +69,14 @@ impl Topic {
             ),
         }
     }
+
+    /// The address of each leader, once.
+    pub(crate) fn leaders(&self) -> Vec<&str> {
+        let mut leaders: Vec<_> = self.partitions.iter().map(|p| p.leader.as_str()).collect();
+        leaders.sort_unstable();
+        leaders.dedup();
+        leaders
+    }
 }
 
 async fn wait_for(

@@ -3,6 +3,7 @@
 
 mod cold_hot;
 mod fake_broker;
+mod tail;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

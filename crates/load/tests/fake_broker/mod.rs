@@ -19,8 +19,14 @@ pub(crate) enum Manner {
     Honest,
     /// Flips the last bit of each answer's first batch.
     FlipsABit,
+    /// Marks each answer's first batch as compressed.
+    Compresses,
     /// Leaves every third batch out.
     LeavesBatchesOut,
+    /// Never serves the sixth batch of a partition.
+    LosesABatch,
+    /// Serves the sixth batch of a partition twice in one answer.
+    RepeatsABatch,
     /// Answers fetches with this error.
     Refuses(ErrorCode),
     /// Answers all fetches without a byte.
@@ -174,21 +180,23 @@ impl Session {
     }
 
     fn fetch(&self, state: &State, request: FetchRequest) -> FetchResponse {
-        let asked = &request.topics[0].partitions[0];
-        let log = &state.logs[asked.partition as usize];
-        let records = self.records(log, asked.fetch_offset, asked.partition_max_bytes as usize);
-        let data = PartitionData {
-            partition_index: asked.partition,
-            high_watermark: end(log),
-            error_code: match self.manner {
-                Manner::Refuses(error) => error,
-                _ => ErrorCode::NONE,
-            },
-            records: Records::from(Bytes::from(records)),
-            ..PartitionData::default()
-        };
-        let topic = request.topics[0].topic.clone();
-        let responses = [FetchableTopicResponse { topic, partitions: [data].into() }].into();
+        let FetchTopic { topic, partitions } = &request.topics[0];
+        let partitions = partitions.iter().map(|asked| {
+            let log = &state.logs[asked.partition as usize];
+            let records = self.records(log, asked.fetch_offset, asked.partition_max_bytes as usize);
+            PartitionData {
+                partition_index: asked.partition,
+                high_watermark: end(log),
+                error_code: match self.manner {
+                    Manner::Refuses(error) => error,
+                    _ => ErrorCode::NONE,
+                },
+                records: Records::from(Bytes::from(records)),
+                ..PartitionData::default()
+            }
+        });
+        let (topic, partitions) = (topic.clone(), partitions.collect());
+        let responses = [FetchableTopicResponse { topic, partitions }].into();
         FetchResponse { responses, ..FetchResponse::default() }
     }
 
@@ -200,17 +208,25 @@ impl Session {
         }
         let at_least = batch.len();
         let mut records = Vec::new();
-        for (nth, batch) in log.range(first..).map(|(_, batch)| batch).enumerate() {
-            if self.manner == Manner::LeavesBatchesOut && nth % 3 == 1 {
-                continue;
-            }
-            records.extend(batch);
+        let sixth = log.keys().nth(5);
+        for (nth, (base, batch)) in log.range(first..).enumerate() {
+            let copies = match self.manner {
+                Manner::LeavesBatchesOut if nth % 3 == 1 => 0,
+                Manner::LosesABatch if sixth == Some(base) => 0,
+                Manner::RepeatsABatch if sixth == Some(base) => 2,
+                _ => 1,
+            };
+            (0..copies).for_each(|_| records.extend(batch));
             if records.len() > max_bytes {
                 break;
             }
         }
         if self.manner == Manner::FlipsABit {
             records[at_least - 1] ^= 1;
+        }
+        if self.manner == Manner::Compresses {
+            const ZSTD: u8 = 4;
+            records[22] |= ZSTD;
         }
         records.truncate(max_bytes.max(at_least));
         records

@@ -106,9 +106,20 @@ struct Entry {
     generation: u32,
     resources: Box<dyn Resources>,
     results: Results,
-    /// One bit for each position whose completion has not come.
+    /// One bit for each position whose completion has not come; of a quiet chain one bit for all.
     owed: u32,
+    is_quiet: bool,
     holder: Holder,
+}
+
+/// The completions that the kernel owes for a chain.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Owed<'a> {
+    /// One for each of so many operations.
+    Each(usize),
+    /// One in all: that of the last operation, or of the first that did not do all of its work, at
+    /// which the chain breaks. The results of operations that did all of it are known beforehand.
+    One(&'a [i32]),
 }
 
 enum Holder {
@@ -119,15 +130,24 @@ enum Holder {
 const _: () = assert!(CHAIN_OPERATIONS < u32::BITS as usize);
 
 impl Operations {
-    /// Takes over the `resources` of a chain of `len` operations about to be pushed.
-    pub(crate) fn insert(&mut self, resources: Box<dyn Resources>, len: usize) -> Key {
+    /// Takes over the `resources` of a chain about to be pushed.
+    pub(crate) fn insert(&mut self, resources: Box<dyn Resources>, owed: Owed) -> Key {
+        let (len, is_quiet) = match owed {
+            Owed::Each(len) => (len, false),
+            Owed::One(results) => (results.len(), true),
+        };
         assert!((1..=CHAIN_OPERATIONS).contains(&len), "a chain of {len} operations");
+        let mut values = [0; CHAIN_OPERATIONS];
+        if let Owed::One(results) = owed {
+            values[..len].copy_from_slice(results);
+        }
         self.generation = self.generation.wrapping_add(1);
         let slot = self.entries.insert(Entry {
             generation: self.generation,
             resources,
-            results: Results { values: [0; CHAIN_OPERATIONS], len },
-            owed: (1 << len) - 1,
+            results: Results { values, len },
+            owed: if is_quiet { 1 } else { (1 << len) - 1 },
+            is_quiet,
             holder: Holder::Future(None),
         });
         assert!(slot < 1 << SLOT_BITS, "{slot} operations in flight");
@@ -138,11 +158,15 @@ impl Operations {
     pub(crate) fn complete(&mut self, user_data: u64, result: i32) -> Completed {
         let (key, position) = Key::from_user_data(user_data);
         let Some(entry) = self.get(key) else { return Completed::Stale };
-        if position >= entry.results.len || entry.owed & (1 << position) == 0 {
+        let bit = if entry.is_quiet { 1 } else { 1 << position };
+        if position >= entry.results.len || entry.owed & bit == 0 {
             return Completed::Stale;
         }
         entry.results.values[position] = result;
-        entry.owed &= !(1 << position);
+        if entry.is_quiet {
+            entry.results.values[position + 1..].fill(-libc::ECANCELED);
+        }
+        entry.owed &= !bit;
         if entry.owed != 0 {
             return Completed::Partly;
         }

@@ -46,6 +46,7 @@ pub(crate) async fn transfer(
         job.prepare(ring).await;
         match job.transfer.next() {
             Next::Done => {
+                job.note_stream();
                 socket.uncork();
                 std::mem::forget(unfinished);
                 return Ok(());
@@ -97,6 +98,10 @@ struct Job {
     pipe: Option<Lease>,
     /// The next bytes are not in the page cache, so their plan will wait for a disk.
     is_cold: bool,
+    /// Some of the answer was not, and all that follows takes the same path.
+    is_scan: bool,
+    /// The answer begins where an earlier one from the disk ended, so the kernel reads ahead.
+    reads_on: bool,
     /// There was no worker or pipe for a chain, so the rest is copied. A copy waits for a disk on a
     /// thread that exists; sendfile would wait on the event loop.
     has_left_chain: bool,
@@ -116,6 +121,8 @@ impl Job {
             path,
             pipe: None,
             is_cold: false,
+            is_scan: false,
+            reads_on: false,
             has_left_chain: false,
             cold_place: None,
             stage: Stage::default(),
@@ -146,15 +153,33 @@ impl Job {
         }
     }
 
-    fn choose(&self, ring: &Shared) -> Way {
-        let transfer = &self.transfer;
+    fn choose(&mut self, ring: &Shared) -> Way {
         let can_chain = matches!(ring.kernel, Kernel::Uring(_));
+        if can_chain && !self.is_scan && self.goes_on_from_disk(ring) {
+            (self.is_scan, self.reads_on) = (true, true);
+        }
+        let transfer = &self.transfer;
         let is_cached = || {
             let (mut ranges, now) = (transfer.next_ranges(TURN_BYTES), Instant::now());
             let goes_on = transfer.rest_bytes() > TURN_BYTES;
             ranges.all(|range| ring.residency.is_cached(&range, goes_on, now))
         };
-        route::choose(transfer.rest_bytes(), can_chain, is_cached)
+        let is_cached = || !self.is_scan && is_cached();
+        let way = route::choose(transfer.rest_bytes(), can_chain, is_cached);
+        self.is_scan |= way == Way::Chain;
+        way
+    }
+
+    /// Whether the answer goes on where one from the disk ended, and what follows is not cached.
+    fn goes_on_from_disk(&self, ring: &Shared) -> bool {
+        let Some(next) = self.transfer.next_ranges(u64::MAX).next() else { return false };
+        self.socket.streams.borrow().go_on_at(&next) && !ring.residency.is_cached_ahead(&next)
+    }
+
+    /// Remembers where an answer from the disk ended.
+    fn note_stream(&self) {
+        let mut streams = self.socket.streams.borrow_mut();
+        if self.is_scan { streams.replace(self.transfer.ranges()) } else { streams.end() }
     }
 
     /// Whether the peer may get pages of files, which it holds until it reads.
@@ -197,8 +222,12 @@ impl Job {
     fn read_ahead(&self, ring: &Shared) {
         let Kernel::Uring(uring) = &ring.kernel else { return };
         let ahead: Vec<FileRange> = self.transfer.next_ranges(READ_AHEAD_BYTES).collect();
-        for range in &ahead {
-            uring.advise(range, Advice::WillNeed);
+        // Not for a reader that goes on: advice would take the place of the kernel's own read-ahead,
+        // which grows, and brings larger folios.
+        if !self.reads_on {
+            for range in &ahead {
+                uring.advise(range, Advice::WillNeed);
+            }
         }
         // Where the file system does not show cold pages, others may read these.
         if ring.config.drop_behind && ring.config.sight.tells_cold() {

@@ -19,6 +19,7 @@ use crate::file_range::FileRange;
 use crate::pins::{PROVEN_BYTES, PinTable, Pins};
 use crate::ring_config::{PAGE_BYTES, STAGE_BYTES};
 use crate::sys::{Watched, unsent_bytes, watch};
+use crate::transfer::streams::Streams;
 
 /// A non-blocking stream socket.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub struct Socket {
     is_corked: Cell<bool>,
     /// The ranges that the peer was last sent from disk, kept if a scan shall leave no trace.
     scanned: RefCell<Vec<FileRange>>,
+    pub(crate) streams: RefCell<Streams>,
     pins: RefCell<Pins>,
     /// Bytes that the peer had taken at a request, once they are enough to prove it.
     answered_bytes: Cell<u64>,
@@ -64,6 +66,7 @@ impl Socket {
             send_buffer_bytes: Cell::new(send_buffer_bytes),
             is_corked: Cell::new(false),
             scanned: RefCell::default(),
+            streams: RefCell::default(),
             pins: RefCell::default(),
             answered_bytes: Cell::new(0),
         })

@@ -29,7 +29,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::RingError;
-use crate::operations::{Key, Operations, Resources, UNAWAITED};
+use crate::operations::{Key, Operations, Owed, Resources, UNAWAITED};
 use crate::ring_config::{CHAIN_OPERATIONS, PAGE_BYTES, RingConfig};
 
 /// Advice to the page cache about a range.
@@ -97,6 +97,23 @@ impl Gather {
 pub(crate) type Requests<'a> = SmallVec<[Request<'a>; 1]>;
 
 impl Request<'_> {
+    /// The result of an operation that does all of its work, and goes on to the next of its chain.
+    /// A poll's events make no difference to a chain. `None`: it cannot be known beforehand.
+    fn whole_result(&self) -> Option<i32> {
+        let len_bytes = match self {
+            Request::Poll { .. } | Request::SyncData { .. } | Request::Advise { .. } => 0,
+            Request::Send { bytes, .. } => bytes.len(),
+            Request::Fill { len_bytes, .. } | Request::Drain { len_bytes, .. } => {
+                *len_bytes as usize
+            }
+            Request::Write { bytes, .. } => bytes.slices.iter().map(|slice| slice.iov_len).sum(),
+            Request::Receive { .. } | Request::Read { .. } | Request::Accept { .. } => return None,
+            #[cfg(test)]
+            Request::Raw(..) => return None,
+        };
+        i32::try_from(len_bytes).ok()
+    }
+
     fn encode(self) -> squeue::Entry {
         match self {
             Request::Poll { fd, events } => {
@@ -221,19 +238,27 @@ impl Queue {
     }
 
     /// Queues the linked operations that `describe` makes of `resources`, and moves the resources
-    /// into `operations`, where they stay until the last completion.
+    /// into `operations`, where they stay until the last completion. A chain has one: each
+    /// completion would wake the event loop (KERNEL.md row 25).
     pub(crate) fn push<R: Resources>(
         &mut self,
         operations: &mut Operations,
         mut resources: Box<R>,
         describe: impl for<'a> FnOnce(&'a mut R) -> Requests<'a>,
     ) -> Key {
-        self.chain.extend(describe(&mut resources).into_iter().map(Request::encode));
-        let key = operations.insert(resources, self.chain.len());
-        let last = self.chain.len() - 1;
+        let mut whole: SmallVec<[i32; CHAIN_OPERATIONS]> = SmallVec::new();
+        for request in describe(&mut resources) {
+            whole.extend(request.whole_result());
+            self.chain.push(request.encode());
+        }
+        let len = self.chain.len();
+        let is_quiet = len > 1 && whole.len() == len;
+        let owed = if is_quiet { Owed::One(&whole) } else { Owed::Each(len) };
+        let key = operations.insert(resources, owed);
+        let linked = if is_quiet { Flags::IO_LINK | Flags::SKIP_SUCCESS } else { Flags::IO_LINK };
         for (position, entry) in self.chain.iter_mut().enumerate() {
-            let link = if position < last { Flags::IO_LINK } else { Flags::empty() };
-            *entry = entry.clone().flags(link).user_data(key.user_data(position));
+            let flags = if position + 1 < len { linked } else { Flags::empty() };
+            *entry = entry.clone().flags(flags).user_data(key.user_data(position));
         }
         self.enqueue();
         key

@@ -30,6 +30,7 @@ mod plan;
 pub(crate) mod residency;
 pub(crate) mod route;
 pub(crate) mod stage;
+pub(crate) mod streams;
 #[cfg(test)]
 mod tests;
 pub(crate) mod workers;
@@ -238,6 +239,18 @@ impl Transfer {
                 }
                 _ => None,
             }
+        })
+    }
+
+    /// All file ranges of the answer.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = FileRange> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::File { file, position, len_bytes } => Some(FileRange {
+                file: Arc::clone(file),
+                position: *position,
+                len_bytes: *len_bytes,
+            }),
+            Piece::Bytes(_) => None,
         })
     }
 

@@ -30,6 +30,7 @@ pub(super) struct Probe {
     operations: Operations,
     /// The result of the last cancellation.
     pub(super) cancelled: Option<i32>,
+    completions: usize,
 }
 
 impl Default for Probe {
@@ -41,7 +42,7 @@ impl Default for Probe {
 impl Probe {
     pub(super) fn new(config: RingConfig) -> Probe {
         let queue = Queue::new(&config).expect("io_uring; without it these tests say nothing");
-        Probe { queue, operations: Operations::default(), cancelled: None }
+        Probe { queue, operations: Operations::default(), cancelled: None, completions: 0 }
     }
 
     pub(super) fn run(
@@ -94,6 +95,7 @@ impl Probe {
     fn reap(&mut self) {
         let mut reaped = Vec::new();
         self.queue.reap(&mut reaped);
+        self.completions += reaped.len();
         for (user_data, result) in reaped {
             if user_data == UNAWAITED {
                 self.cancelled = Some(result);
@@ -102,6 +104,11 @@ impl Probe {
                 assert!(!matches!(known, Completed::Stale));
             }
         }
+    }
+
+    /// Completions so far.
+    pub(super) fn completions(&self) -> usize {
+        self.completions
     }
 
     /// A rig with bytes in its pipe and a blocking socket that is full.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::error::TransferError;
-use crate::operations::{Abandoned, Completed, Key, Operations, Resources};
+use crate::operations::{Abandoned, Completed, Key, Operations, Owed, Resources};
 use crate::transfer::{Means, Next, Op, Piece, Transfer};
 
 /// Many times more plans than a transfer of the properties' size can need. Beyond it the machine
@@ -440,7 +440,7 @@ impl<'a> Sky<'a> {
     fn submit(&mut self, index: usize, mut flight: Box<Flight>) -> Future {
         let Ok(results) = step(&mut flight) else { return Future::Gone };
         self.worlds[index].owed.set(results.len());
-        let key = self.operations.insert(flight, results.len());
+        let key = self.operations.insert(flight, Owed::Each(results.len()));
         let owed = results.iter().enumerate();
         self.owed.extend(owed.map(|(position, &result)| (index, key.user_data(position), result)));
         Future::Waiting(key)

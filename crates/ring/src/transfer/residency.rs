@@ -34,6 +34,9 @@ const VERDICT_HOLDS: Duration = Duration::from_millis(250);
 /// 512 MiB seldom share a slot; the slots take a quarter of a MiB.
 const SLOTS: usize = 4096;
 
+/// Twice what the kernel reads ahead where read_ahead_kb is high: 32 MiB.
+const AHEAD_BITS: u32 = 25;
+
 /// The verdicts of one ring about the page cache.
 pub(crate) struct Residency {
     sight: Sight,
@@ -72,6 +75,18 @@ impl Residency {
             from = to;
         }
         true
+    }
+
+    /// Whether what follows a range is cached, further than the kernel reads ahead. Looks at a page
+    /// here and there.
+    pub(crate) fn is_cached_ahead(&self, range: &FileRange) -> bool {
+        let Ok(metadata) = range.file.metadata() else { return false };
+        let last = metadata.len().saturating_sub(1).max(range.position);
+        let looks = (20..=AHEAD_BITS).map(|bits| range.end().saturating_add(1 << bits));
+        std::iter::once(range.position).chain(looks).all(|position| {
+            let position = position.min(last);
+            is_counted_now(self.sight, &range.file, position / PAGE_BYTES, 1)
+        })
     }
 
     /// Forgets what is known of the windows of a range, whose pages are about to be dropped.
@@ -146,14 +161,18 @@ fn slot_of(file: &Arc<File>, window: u64) -> usize {
 /// refuses to wait. mincore(2) does not count pages that are being read.
 fn is_cached_now(sight: Sight, file: &File, range: &Range<u64>) -> bool {
     let (first, last) = (range.start / PAGE_BYTES, (range.end - 1) / PAGE_BYTES);
-    let (position, len_bytes) = (first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES);
-    let is_all = |pages: u64| pages > last - first;
+    is_counted_now(sight, file, first, last - first + 1)
+        && (sight != Sight::Cachestat || is_readable_now(file, range.end - 1))
+}
+
+/// Like [`is_cached_now`], but pages whose read is under way count. Reading one would make the
+/// kernel read ahead for a reader of single pages.
+fn is_counted_now(sight: Sight, file: &File, first_page: u64, pages: u64) -> bool {
+    let (position, len_bytes) = (first_page * PAGE_BYTES, pages * PAGE_BYTES);
+    let is_all = |counted: u64| counted >= pages;
     let counted = sys::cached_pages;
     match sight {
-        Sight::Cachestat => {
-            counted(file, position, len_bytes).is_ok_and(is_all)
-                && is_readable_now(file, range.end - 1)
-        }
+        Sight::Cachestat => counted(file, position, len_bytes).is_ok_and(is_all),
         // A kernel before 6.5 counts nothing, and then swapped pages go unnoticed.
         Sight::Memory => counted(file, position, len_bytes).map_or(true, is_all),
         Sight::Mincore => sys::mapped_pages(file, position, len_bytes).is_ok_and(is_all),
@@ -261,6 +280,23 @@ mod tests {
         residency.forget(&range(&file, WINDOW_BYTES + 1, WINDOW_BYTES));
         let known = [0, 1, 2, 3].map(|n| residency.is_cached(&window(n), false, now));
         assert_eq!(known, [true, false, false, true]);
+    }
+
+    #[test]
+    fn a_reader_that_goes_on_sees_whether_what_follows_is_cached_to_the_end_or_far_enough() {
+        let file = written(64 << 20);
+        let ahead = |position| {
+            let range = range(&file, position, WINDOW_BYTES);
+            Residency::new(Sight::Cachestat).is_cached_ahead(&range)
+        };
+        assert!(ahead(0) && ahead(63 << 20));
+        evict(&file);
+        assert!(!ahead(0) && !ahead(63 << 20));
+        fadvise(&file, 0, None, Advice::Random).unwrap();
+        let mut end = vec![0; 8 << 20];
+        file.read_exact_at(&mut end, 56 << 20).unwrap();
+        assert!(ahead(56 << 20), "to its end");
+        assert!(!ahead(40 << 20));
     }
 
     fn written(len_bytes: u64) -> Arc<File> {

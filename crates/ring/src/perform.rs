@@ -222,8 +222,8 @@ impl Job {
     fn read_ahead(&self, ring: &Shared) {
         let Kernel::Uring(uring) = &ring.kernel else { return };
         let ahead: Vec<FileRange> = self.transfer.next_ranges(READ_AHEAD_BYTES).collect();
-        // Not for a reader that goes on: advice would take the place of the kernel's own read-ahead,
-        // which grows, and brings larger folios.
+        // Not for a reader that goes on: advice would take the place of the kernel's own
+        // read-ahead, which grows, and brings larger folios.
         if !self.reads_on {
             for range in &ahead {
                 uring.advise(range, Advice::WillNeed);

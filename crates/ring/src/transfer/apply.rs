@@ -16,8 +16,8 @@ enum Outcome {
 }
 
 impl Transfer {
-    /// Takes the results of the plan, one an operation: bytes moved (no matter what, for PollOut) or a
-    /// negative errno, and `-ECANCELED` for each operation behind the first that broke.
+    /// Takes the results of the plan, one an operation: bytes moved (no matter what, for PollOut)
+    /// or a negative errno, and `-ECANCELED` for each operation behind the first that broke.
     pub(crate) fn apply(&mut self, results: &[i32]) {
         let plan = std::mem::take(&mut self.plan);
         assert_eq!(plan.len(), results.len(), "one result an operation");

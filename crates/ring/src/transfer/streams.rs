@@ -5,10 +5,10 @@
 //!   answer 2 begins there          |--------|    goes on: a chain, unless what follows is cached
 //! ```
 //!
-//! Called by perform.rs, once an answer. A scan stays on chains although the kernel's read-ahead has
-//! its next pages in memory by then. Its waits for the disk, and the work of reading ahead, stay on
-//! the kernel's workers, and its path does not change within an answer, which costs twice the
-//! processor time (EXPERIMENTS.md).
+//! Called by perform.rs, once an answer. A scan stays on chains although the kernel's read-ahead
+//! has its next pages in memory by then. Its waits for the disk, and the work of reading ahead,
+//! stay on the kernel's workers, and its path does not change within an answer, which costs twice
+//! the processor time (EXPERIMENTS.md).
 
 use std::fs::File;
 use std::sync::Arc;

@@ -302,7 +302,7 @@ impl Connection {
         let Reply { answer, ranges } = reply;
         let pieces = answer.pieces.into_iter().map(|piece| piece_of(piece, &ranges));
         let sent = self.worker.ring.transfer(pieces, &self.socket, path).await;
-        sent.map_err(|error| {
+        sent.map(drop).map_err(|error| {
             self.note_unreadable(&ranges, &error);
             End::Send(error)
         })

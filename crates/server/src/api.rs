@@ -36,13 +36,14 @@ use penstock_ring::blocking;
 use penstock_wire::frame::PREFIX_LEN;
 use penstock_wire::messages::ApiVersionsResponse;
 use penstock_wire::{
-    ApiKey, ErrorCode, Few, Problem, Request, RequestError, RequestHeader, Response,
+    ApiKey, ErrorCode, Few, Problem, Request, RequestError, RequestHeader, Response, Str,
     decode_request, decode_request_within,
 };
 
 use crate::api::context::RequestContext;
 use crate::api::long_requests::ELEMENTS_AT_ONCE;
 use crate::api::reply::{NoReply, Range, Reply};
+use crate::broker::readers::kept;
 
 /// Answers the request in `frame` (a whole frame without its prefix), encoding into `buffer` (see
 /// [`Response::encode_into`]). `None`: no reply is expected.
@@ -67,12 +68,15 @@ pub(crate) async fn answer(
             let response =
                 Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::UNSUPPORTED_VERSION));
             let answer = response.encode_into(0, correlation_id, buffer);
-            return Ok(Some(Reply { answer, ranges: Few::new() }));
+            return Ok(Some(Reply { answer, ranges: Few::new(), client_id: Str::new() }));
         }
         Err(error) => return Err(error),
     };
     let _share = answer_budget::share(context.broker, &request).await?;
-    let responded = respond(context, header.api_version, request, holds_share);
+    let client_id = header.client_id.unwrap_or_default();
+    // What outlives a large request is copied out of its frame.
+    let client_id = if holds_share { Str::from(kept(&client_id)) } else { client_id };
+    let responded = respond(context, header.api_version, &client_id, request, holds_share);
     let (response, ranges) = match responded.await? {
         Some(responded) => responded,
         None => {
@@ -82,7 +86,7 @@ pub(crate) async fn answer(
     };
     let answer = response.encode_into(header.api_version, header.correlation_id, buffer);
     context.broker.metrics.request_done(header.api_key, started.elapsed());
-    Ok(Some(Reply { answer, ranges }))
+    Ok(Some(Reply { answer, ranges, client_id }))
 }
 
 /// Decodes a frame. `None`: it is not to be answered between the requests of other connections. On
@@ -134,6 +138,7 @@ async fn answered_apart(
 async fn respond(
     context: &RequestContext<'_>,
     api_version: i16,
+    client_id: &str,
     request: Request,
     holds_share: bool,
 ) -> Result<Option<(Response, Few<Range>)>, NoReply> {
@@ -163,7 +168,8 @@ async fn respond(
             Response::FindCoordinator(found.await)
         }
         Request::JoinGroup(request) => {
-            let joined = groups::join_group(&context.broker.groups, api_version, request);
+            let joined =
+                groups::join_group(&context.broker.groups, api_version, client_id, request);
             Response::JoinGroup(while_peer_stays(context, joined).await?)
         }
         Request::SyncGroup(request) => {

@@ -217,7 +217,7 @@ impl Plan {
                     None => self.is_final |= max_bytes == left,
                 }
                 PartitionData {
-                    records: self.slot(partition, extent),
+                    records: self.slot(partition, found.as_ref(), extent, asked),
                     ..partition_data(asked, bounds)
                 }
             }
@@ -274,14 +274,21 @@ impl Plan {
         Ok(Some(extent))
     }
 
-    fn slot(&mut self, partition: &Arc<Partition>, extent: Option<Extent>) -> Records {
-        let Some(extent) = extent else { return Records::default() };
+    fn slot(
+        &mut self,
+        partition: &Arc<Partition>,
+        found: Option<&Found>,
+        extent: Option<Extent>,
+        asked: &FetchPartition,
+    ) -> Records {
+        let (Some(extent), Some(found)) = (extent, found) else { return Records::default() };
         let len_bytes =
             u32::try_from(extent.len_bytes).expect("limited by fetch.max.bytes or a batch");
         let id = self.ranges.len() as u32;
         self.is_final |= extent.sealed;
         self.record_bytes += extent.len_bytes;
-        self.ranges.push(Range { partition: Arc::clone(partition), extent });
+        let (partition, asked) = (Arc::clone(partition), Offset(asked.fetch_offset));
+        self.ranges.push(Range { partition, extent, asked, first: found.base_offset });
         Records::Slot(RecordsSlot { id, len_bytes })
     }
 

@@ -20,6 +20,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::broker::Broker;
+use crate::broker::lags::Lag;
+use crate::broker::readers::ReaderView;
 use crate::stop::{Stop, wait_for};
 
 /// The header of a request must be complete within this time.
@@ -73,6 +75,13 @@ async fn accept(broker: Arc<Broker>, listener: TcpListener, mut stop: watch::Rec
     }
 }
 
+/// The body of /readers.json.
+#[derive(Serialize)]
+struct Readers {
+    readers: Vec<ReaderView>,
+    groups: Vec<Lag>,
+}
+
 async fn respond(broker: &Broker, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
@@ -87,6 +96,9 @@ async fn respond(broker: &Broker, request: &Request<Incoming>) -> Response<Full<
             broker.metrics.damaged_ranges.set(damaged_ranges as i64);
             broker.metrics.damaged_bytes.set(damaged_bytes as i64);
             broker.metrics.show_memory(&broker.memory);
+            broker.readers.look_up().await;
+            let lags = broker.lags.look(&broker.topics, &broker.groups.offsets).await;
+            broker.metrics.readers.show(broker.readers.report(), lags);
             let mut response = text(StatusCode::OK, broker.metrics.text());
             response
                 .headers_mut()
@@ -95,7 +107,8 @@ async fn respond(broker: &Broker, request: &Request<Incoming>) -> Response<Full<
         }
         "/readers.json" => {
             broker.readers.look_up().await;
-            json(&broker.readers.snapshot())
+            let lags = broker.lags.look(&broker.topics, &broker.groups.offsets).await;
+            json(&Readers { readers: broker.readers.snapshot(), groups: lags })
         }
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" if broker.metrics.is_ready() => {

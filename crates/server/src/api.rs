@@ -144,7 +144,7 @@ async fn respond(
 ) -> Result<Option<(Response, Few<Range>)>, NoReply> {
     let response = match request {
         Request::Fetch(request) => {
-            let fetched = fetch::fetch(context, &request, holds_share).await;
+            let fetched = fetch::fetch(context, client_id, &request, holds_share).await;
             return Ok(Some((Response::Fetch(fetched.response), fetched.ranges)));
         }
         Request::Produce(request) => {

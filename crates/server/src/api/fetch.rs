@@ -38,6 +38,7 @@ use crate::broker::metrics::Metrics;
 use crate::broker::partition::{Bounds, Partition};
 use crate::broker::read_errors::{self, What};
 use crate::broker::waiting::Registration;
+use crate::clock;
 use crate::pace::Pace;
 use crate::stop::{Stop, wait_for};
 
@@ -75,6 +76,7 @@ pub(crate) fn keep_last_of_each(topics: &mut Few<FetchTopic>) {
 /// memory.
 pub(crate) async fn fetch(
     context: &RequestContext<'_>,
+    client_id: &str,
     request: &FetchRequest,
     holds_share: bool,
 ) -> Fetched {
@@ -86,7 +88,24 @@ pub(crate) async fn fetch(
         return plan.into();
     }
     drop(plan);
-    wait(context, request, holds_share).await.into()
+    let plan = wait(context, request, holds_share).await;
+    if plan.ranges.is_empty() {
+        note_waiting(context, client_id, request).await;
+    }
+    plan.into()
+}
+
+/// A reader that is answered with nothing is at its place still. The connection notes what is sent.
+async fn note_waiting(context: &RequestContext<'_>, client_id: &str, request: &FetchRequest) {
+    let (now, mut pace) = (clock::coarse_now(), Pace::default());
+    for topic in request.topics.iter() {
+        for asked in topic.partitions.iter() {
+            if let Ok(partition) = context.broker.topics.partition(&topic.topic, asked.partition) {
+                context.broker.readers.note_waiting(client_id, &partition, now);
+            }
+            pace.done(1).await;
+        }
+    }
 }
 
 /// Waits until there is enough to send or the time is over. A peer that has ended its sending side

@@ -79,12 +79,24 @@ impl Readers {
         let mut left = (sent.file_bytes(), sent.cold_bytes, sent.disk_wait);
         for Part { partition, place, len_bytes } in parts {
             let totals = take_share(&mut left, len_bytes);
-            let hash = self.hasher.hash_one((client_id, Arc::as_ptr(partition) as usize));
-            let mut shard = self.shards[hash as usize % SHARDS].lock();
+            let (hash, shard) = self.shard_of(client_id, partition);
+            let mut shard = shard.lock();
             let entry = shard.entry(hash, client_id, partition, place, now);
             entry.totals += totals;
             (entry.place, entry.path, entry.last_seen) = (place, path, now);
         }
+    }
+
+    /// Notes that a reader asked and there was nothing behind its place.
+    pub(crate) fn note_waiting(&self, client_id: &str, partition: &Arc<Partition>, now: Instant) {
+        let client_id = kept(client_id);
+        let (hash, shard) = self.shard_of(client_id, partition);
+        shard.lock().note_waiting(hash, client_id, partition, now);
+    }
+
+    fn shard_of(&self, client_id: &str, partition: &Arc<Partition>) -> (u64, &Mutex<Shard>) {
+        let hash = self.hasher.hash_one((client_id, Arc::as_ptr(partition) as usize));
+        (hash, &self.shards[hash as usize % SHARDS])
     }
 
     /// Every reader that is remembered, in no order. Reads memory only; see [`Readers::look_up`]

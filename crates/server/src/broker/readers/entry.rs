@@ -144,6 +144,19 @@ impl Shard {
         self.entries.get_mut(&hash).expect("it was found, or inserted")
     }
 
+    /// A reader that is known has asked again.
+    pub(crate) fn note_waiting(
+        &mut self,
+        hash: u64,
+        client_id: &str,
+        partition: &Arc<Partition>,
+        now: Instant,
+    ) {
+        if let Some(entry) = self.entries.get_mut(&hash).filter(|e| e.is(client_id, partition)) {
+            entry.last_seen = now;
+        }
+    }
+
     /// Forgets readers that are idle or whose partition is gone.
     pub(crate) fn forget_idle(&mut self, now: Instant) {
         let is_over = |entry: &Entry| {

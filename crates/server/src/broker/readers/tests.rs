@@ -86,11 +86,16 @@ fn an_idle_reader_and_one_of_a_deleted_partition_are_forgotten() {
     let now = Instant::now();
     let Some(long_ago) = now.checked_sub(IDLE_MAX + Duration::from_secs(1)) else { return };
     readers.note("idle", [part(&stays, 1)].into_iter(), &cold(1), long_ago);
+    for client_id in ["waits", "idle-too"] {
+        readers.note(client_id, [part(&stays, 0)].into_iter(), &cold(0), long_ago);
+    }
+    readers.note_waiting("waits", &stays, now);
     readers.note("here", [part(&stays, 2), part(&goes, 4)].into_iter(), &cold(6), now);
     drop(goes);
     let snapshot = readers.snapshot();
-    let names: Vec<_> = snapshot.iter().map(|r| (&*r.client_id, r.partition)).collect();
-    assert_eq!((names, readers.len()), (vec![("here", 0)], 1));
+    let mut names: Vec<_> = snapshot.iter().map(|r| (&*r.client_id, r.partition)).collect();
+    names.sort_unstable();
+    assert_eq!((names, readers.len()), (vec![("here", 0), ("waits", 0)], 2));
     assert_eq!(readers.unreported().cold_bytes, 5);
 }
 

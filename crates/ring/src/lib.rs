@@ -4,7 +4,7 @@
 //! ```text
 //!   ring.rs            the interface for the server; one `Ring` a worker thread
 //!    ├─ shared.rs         the state that clones of a ring share
-//!    ├─ perform.rs        performs a transfer
+//!    ├─ perform.rs        performs a transfer; stepwise.rs its plans that are no chains
 //!    │    ├─ transfer.rs      the pure machine that plans the next step
 //!    │    ├─ transfer/        its means: route, residency (which path), pipes, stage (where bytes
 //!    │    │                   are on the way), workers (which give way to the event loop)
@@ -38,11 +38,13 @@ mod perform;
 mod pins;
 mod ring;
 mod ring_config;
+mod sent;
 mod shared;
 mod shortage;
 mod sight;
 mod socket;
 mod spliced;
+mod stepwise;
 mod sys;
 #[cfg(test)]
 mod thread_limit;
@@ -54,6 +56,7 @@ pub use error::{RAISE_THREADS, RingError, TransferError, WriteError};
 pub use pins::{CHUNK_BYTES, PROVEN_BYTES, PageBudget};
 pub use ring::{Backend, Ring};
 pub use ring_config::*;
+pub use sent::Sent;
 pub use socket::Socket;
 pub use spliced::Spliced;
 pub use sys::ignore_sigpipe;

@@ -5,7 +5,6 @@
 //! [`Job`] lies in the slab, and nothing here can touch a pipe that the kernel works on. Called by
 //! ring.rs.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -13,17 +12,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::io::Errno;
-use rustix::net::SendFlags;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::counters::{Counter, Counters};
 use crate::error::TransferError;
 use crate::file_range::FileRange;
 use crate::operations::Resources;
-use crate::ring_config::{CHAIN_OPERATIONS, READ_AHEAD_BYTES, TURN_BYTES};
+use crate::ring_config::{READ_AHEAD_BYTES, TURN_BYTES};
+use crate::sent::{Account, Sent};
 use crate::shared::{Kernel, Shared};
 use crate::shortage;
 use crate::socket::Socket;
+use crate::stepwise::Steps;
 use crate::sys::{Advice, Request, Requests};
 use crate::transfer::pipes::Lease;
 use crate::transfer::route::{self, Way};
@@ -37,7 +37,7 @@ pub(crate) async fn transfer(
     pieces: Pieces,
     socket: &Rc<Socket>,
     path: Path,
-) -> Result<(), TransferError> {
+) -> Result<Sent, TransferError> {
     let path = possible_path(ring, path);
     let unfinished = Unfinished(socket);
     let mut job = Job::new(ring, pieces, Rc::clone(socket), path);
@@ -49,7 +49,8 @@ pub(crate) async fn transfer(
                 job.note_stream();
                 socket.uncork();
                 std::mem::forget(unfinished);
-                return Ok(());
+                job.keep_ahead();
+                return Ok(job.account.sent);
             }
             Next::Failed(error) => {
                 if matches!(error, TransferError::Read { is_begun: false, .. }) {
@@ -61,7 +62,11 @@ pub(crate) async fn transfer(
         }
         match (&ring.kernel, job.transfer.means()) {
             (Kernel::Uring(uring), Means::Chain { .. }) => job = perform_linked(uring, job).await,
-            _ => perform_stepwise(ring, &mut job).await,
+            _ => {
+                let Job { transfer, socket, stage, account, .. } = &mut job;
+                let sent = &mut account.sent;
+                Steps { ring, transfer, socket, stage, sent }.perform().await;
+            }
         }
         job.settle(ring);
     }
@@ -110,12 +115,15 @@ struct Job {
     stage: Stage,
     /// Held while a full stage waits for the peer.
     parked_stage: Option<Parked>,
+    account: Account,
+    /// The only file range of the answer, once any of it came from the disk.
+    cold_range: Option<FileRange>,
     counters: Arc<Counters>,
 }
 
 impl Job {
     fn new(ring: &Shared, pieces: Pieces, socket: Rc<Socket>, path: Path) -> Job {
-        Job {
+        let mut job = Job {
             transfer: Transfer::new(pieces, means_of(way_of(path), ring, &socket)),
             socket,
             path,
@@ -127,7 +135,27 @@ impl Job {
             cold_place: None,
             stage: Stage::default(),
             parked_stage: None,
+            account: Account::default(),
+            cold_range: None,
             counters: Arc::clone(&ring.counters),
+        };
+        if let Some(ahead) = job.socket.take_ahead() {
+            job.cold_range = job.only_range();
+            job.account.resume(&ahead, job.cold_range.as_ref());
+        }
+        job
+    }
+
+    /// What is left of the answer's file bytes, if they are one range.
+    fn only_range(&self) -> Option<FileRange> {
+        let mut ranges = self.transfer.next_ranges(u64::MAX);
+        ranges.next().filter(|_| ranges.next().is_none())
+    }
+
+    /// Keeps for the peer's next answer what the disk has read for it.
+    fn keep_ahead(&self) {
+        if let Some(range) = &self.cold_range {
+            self.socket.set_ahead(self.account.ahead(range));
         }
     }
 
@@ -196,7 +224,12 @@ impl Job {
     /// Gets what the next plan needs: a place among the chains that wait for a disk, a pipe, a
     /// buffer.
     async fn prepare(&mut self, ring: &Shared) {
-        if self.is_cold && self.transfer.is_at_a_turn() {
+        // A transfer whose last byte has gone waits for nothing more.
+        let goes_on = self.transfer.rest_bytes() > 0;
+        if self.is_cold && goes_on && self.transfer.is_at_a_turn() {
+            let ranges = self.transfer.next_ranges(READ_AHEAD_BYTES);
+            self.account.begin_cold(ranges, ring.config.sight);
+            self.cold_range = self.only_range();
             self.cold_place = Some(ring.admit_cold().await);
             self.read_ahead(ring);
         }
@@ -286,14 +319,16 @@ impl Job {
     fn count(&mut self) {
         let tally = self.transfer.take_tally();
         self.socket.note_sent(tally.file_bytes + tally.header_bytes);
-        let counters = &self.counters;
+        let (counters, sent) = (&self.counters, &mut self.account.sent);
         let means = self.transfer.means();
-        let bytes: &Counter = match means {
-            Means::Chain { .. } => &counters.chain_bytes,
-            Means::Sendfile => &counters.sendfile_bytes,
-            Means::Copy { .. } => &counters.copy_bytes,
+        let (bytes, sent_bytes): (&Counter, &mut u64) = match means {
+            Means::Chain { .. } => (&counters.chain_bytes, &mut sent.chain_bytes),
+            Means::Sendfile => (&counters.sendfile_bytes, &mut sent.sendfile_bytes),
+            Means::Copy { .. } => (&counters.copy_bytes, &mut sent.copy_bytes),
         };
         bytes.add(tally.file_bytes);
+        *sent_bytes += tally.file_bytes;
+        self.account.note(tally.file_bytes, matches!(means, Means::Copy { .. }));
         counters.header_bytes.add(tally.header_bytes);
         counters.poll_outs.add(tally.poll_outs);
         if matches!(means, Means::Chain { .. }) {
@@ -373,112 +408,4 @@ fn requests(job: &mut Job) -> Requests<'_> {
         Op::Gather { .. } | Op::SendFile { .. } => unreachable!("no part of a chain: {op:?}"),
     };
     transfer.plan().iter().map(request).collect()
-}
-
-/// Performs the plan step by step in one turn of the event loop. Reports like a chain.
-async fn perform_stepwise(ring: &Shared, job: &mut Job) {
-    let mut results = [-libc::ECANCELED; CHAIN_OPERATIONS];
-    let results = &mut results[..job.transfer.plan().len()];
-    for (index, result) in results.iter_mut().enumerate() {
-        let op = job.transfer.plan()[index];
-        *result = perform_step(ring, job, op).await;
-        if is_broken(op, *result) {
-            break;
-        }
-    }
-    job.transfer.apply(results);
-    // The turn is over. A transfer that is done returns without yielding.
-    if !job.transfer.is_blocked() && job.transfer.rest_bytes() > 0 {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Performs one operation. Waits only for PollOut, and for a disk that a copy must read.
-async fn perform_step(ring: &Shared, job: &mut Job, op: Op) -> i32 {
-    let Job { transfer, socket, stage, .. } = job;
-    match op {
-        Op::PollOut => match ring.writable(socket).await {
-            Ok(()) => 0,
-            Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
-        },
-        Op::Send { piece, from, len_bytes, more } => {
-            send(socket, transfer.bytes(piece, from, len_bytes), more)
-        }
-        Op::SendFile { piece, position, len_bytes, more } => {
-            if more {
-                socket.cork();
-            }
-            let file = transfer.file(piece);
-            result_of(rustix::fs::sendfile(
-                socket,
-                file,
-                Some(&mut { position }),
-                len_bytes as usize,
-            ))
-        }
-        Op::Gather { piece, from, len_bytes } => {
-            stage.room(len_bytes).copy_from_slice(transfer.bytes(piece, from, len_bytes));
-            stage.commit(len_bytes as usize);
-            len_bytes as i32
-        }
-        Op::Fill { piece, position, len_bytes } => {
-            fill_stage(ring, stage, transfer.file(piece), position, len_bytes).await
-        }
-        Op::Drain { more, .. } => {
-            let sent = send(socket, stage.bytes(), more);
-            stage.consume(sent.max(0) as usize);
-            sent
-        }
-    }
-}
-
-/// Reads from the page cache at once, else by a read that waits on a kernel worker.
-async fn fill_stage(
-    ring: &Shared,
-    stage: &mut Stage,
-    file: &Arc<File>,
-    position: u64,
-    len_bytes: u32,
-) -> i32 {
-    let read = match ring.read_cached_at(file, position, stage.room(len_bytes)) {
-        Ok(Some(len_bytes)) => Ok(len_bytes),
-        Ok(None) => {
-            ring.read_at(Arc::clone(file), position, len_bytes as usize).await.map(|bytes| {
-                stage.room(bytes.len() as u32).copy_from_slice(&bytes);
-                bytes.len()
-            })
-        }
-        Err(error) => Err(error),
-    };
-    match read {
-        Ok(len_bytes) => {
-            stage.commit(len_bytes);
-            len_bytes as i32
-        }
-        Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
-    }
-}
-
-fn send(socket: &Socket, bytes: &[u8], more: bool) -> i32 {
-    let more = if more { SendFlags::MORE } else { SendFlags::empty() };
-    result_of(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT | more))
-}
-
-/// A result in the form of a completion's.
-fn result_of(result: Result<usize, Errno>) -> i32 {
-    match result {
-        Ok(len_bytes) => len_bytes as i32,
-        Err(errno) => -errno.raw_os_error(),
-    }
-}
-
-fn is_broken(op: Op, result: i32) -> bool {
-    match op {
-        Op::PollOut => result < 0,
-        Op::Send { len_bytes, .. }
-        | Op::Gather { len_bytes, .. }
-        | Op::Fill { len_bytes, .. }
-        | Op::Drain { len_bytes, .. }
-        | Op::SendFile { len_bytes, .. } => i64::from(result) < i64::from(len_bytes),
-    }
 }

@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use crate::file_range::FileRange;
 use crate::pins::{PROVEN_BYTES, PinTable, Pins};
 use crate::ring_config::{PAGE_BYTES, STAGE_BYTES};
+use crate::sent::Ahead;
 use crate::sys::{Watched, unsent_bytes, watch};
 use crate::transfer::streams::Streams;
 
@@ -35,6 +36,8 @@ pub struct Socket {
     /// The ranges that the peer was last sent from disk, kept if a scan shall leave no trace.
     scanned: RefCell<Vec<FileRange>>,
     pub(crate) streams: RefCell<Streams>,
+    /// What the disk has read for the peer's next answer.
+    ahead: RefCell<Option<Ahead>>,
     pins: RefCell<Pins>,
     /// Bytes that the peer had taken at a request, once they are enough to prove it.
     answered_bytes: Cell<u64>,
@@ -67,6 +70,7 @@ impl Socket {
             is_corked: Cell::new(false),
             scanned: RefCell::default(),
             streams: RefCell::default(),
+            ahead: RefCell::default(),
             pins: RefCell::default(),
             answered_bytes: Cell::new(0),
         })
@@ -130,6 +134,14 @@ impl Socket {
         if self.pins.borrow().are_short() {
             self.release_taken();
         }
+    }
+
+    pub(crate) fn take_ahead(&self) -> Option<Ahead> {
+        self.ahead.take()
+    }
+
+    pub(crate) fn set_ahead(&self, ahead: Option<Ahead>) {
+        *self.ahead.borrow_mut() = ahead;
     }
 
     /// Between two answers: releases the pages of the peer if it has taken all bytes sent.

@@ -36,13 +36,14 @@ use penstock_ring::blocking;
 use penstock_wire::frame::PREFIX_LEN;
 use penstock_wire::messages::ApiVersionsResponse;
 use penstock_wire::{
-    ApiKey, ErrorCode, Few, Request, RequestError, RequestHeader, Response, decode_request,
+    ApiKey, ErrorCode, Few, Request, RequestError, RequestHeader, Response, Str, decode_request,
     decode_request_within,
 };
 
 use crate::api::context::RequestContext;
 use crate::api::long_requests::ELEMENTS_AT_ONCE;
 use crate::api::reply::{NoReply, Range, Reply};
+use crate::broker::readers::kept;
 
 /// Answers the request in `frame` (a whole frame without its prefix), encoding into `buffer` (see
 /// [`Response::encode_into`]). `None`: no reply is expected. `received`: when the frame was whole,
@@ -68,12 +69,15 @@ pub(crate) async fn answer(
             let response =
                 Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::UNSUPPORTED_VERSION));
             let answer = response.encode_into(0, correlation_id, buffer);
-            return Ok(Some(Reply { answer, ranges: Few::new() }));
+            return Ok(Some(Reply { answer, ranges: Few::new(), client_id: Str::new() }));
         }
         Err(error) => return Err(error),
     };
     let _share = answer_budget::share(context.broker, &request).await?;
-    let responded = respond(context, header.api_version, request, holds_share);
+    let client_id = header.client_id.unwrap_or_default();
+    // What outlives a large request is copied out of its frame.
+    let client_id = if holds_share { Str::from(kept(&client_id)) } else { client_id };
+    let responded = respond(context, header.api_version, &client_id, request, holds_share);
     let (response, ranges) = match responded.await? {
         Some(responded) => responded,
         None => {
@@ -83,7 +87,7 @@ pub(crate) async fn answer(
     };
     let answer = response.encode_into(header.api_version, header.correlation_id, buffer);
     context.broker.metrics.request_done(header.api_key, received.elapsed());
-    Ok(Some(Reply { answer, ranges }))
+    Ok(Some(Reply { answer, ranges, client_id }))
 }
 
 /// Why a request is not answered between those of other connections.
@@ -156,12 +160,13 @@ async fn answered_apart(
 async fn respond(
     context: &RequestContext<'_>,
     api_version: i16,
+    client_id: &str,
     request: Request,
     holds_share: bool,
 ) -> Result<Option<(Response, Few<Range>)>, NoReply> {
     let response = match request {
         Request::Fetch(request) => {
-            let fetched = fetch::fetch(context, &request, holds_share).await;
+            let fetched = fetch::fetch(context, client_id, &request, holds_share).await;
             return Ok(Some((Response::Fetch(fetched.response), fetched.ranges)));
         }
         Request::Produce(request) => {
@@ -185,7 +190,8 @@ async fn respond(
             Response::FindCoordinator(found.await)
         }
         Request::JoinGroup(request) => {
-            let joined = groups::join_group(&context.broker.groups, api_version, request);
+            let joined =
+                groups::join_group(&context.broker.groups, api_version, client_id, request);
             Response::JoinGroup(while_peer_stays(context, joined).await?)
         }
         Request::SyncGroup(request) => {

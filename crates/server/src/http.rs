@@ -1,4 +1,4 @@
-//! /metrics, /healthz and /readyz, for monitoring.
+//! /metrics, /readers.json, /healthz and /readyz, for monitoring.
 //!
 //! Runs on the main thread's runtime beside housekeeping, never on a worker.
 
@@ -10,21 +10,26 @@ use std::time::Duration;
 use anyhow::Context;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use penstock_storage::PartitionName;
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::broker::Broker;
+use crate::broker::lags::Lag;
+use crate::broker::readers::ReaderView;
 use crate::stop::{Stop, wait_for};
 
 /// The header of a request must be complete within this time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const JSON: &str = "application/json";
 
 /// Starts answering, if an address is configured, and returns the bound address.
 ///
@@ -56,8 +61,8 @@ async fn accept(broker: Arc<Broker>, listener: TcpListener, mut stop: watch::Rec
         let broker = Arc::clone(&broker);
         tokio::spawn(async move {
             let answer = service_fn(move |request| {
-                let response = respond(&broker, &request);
-                async move { Ok::<_, Infallible>(response) }
+                let broker = Arc::clone(&broker);
+                async move { Ok::<_, Infallible>(respond(&broker, &request).await) }
             });
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(hyper_util::rt::TokioTimer::new())
@@ -70,7 +75,14 @@ async fn accept(broker: Arc<Broker>, listener: TcpListener, mut stop: watch::Rec
     }
 }
 
-fn respond(broker: &Broker, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+/// The body of /readers.json.
+#[derive(Serialize)]
+struct Readers {
+    readers: Vec<ReaderView>,
+    groups: Vec<Lag>,
+}
+
+async fn respond(broker: &Broker, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
@@ -84,18 +96,26 @@ fn respond(broker: &Broker, request: &Request<Incoming>) -> Response<Full<Bytes>
             broker.metrics.damaged_ranges.set(damaged_ranges as i64);
             broker.metrics.damaged_bytes.set(damaged_bytes as i64);
             broker.metrics.show_memory(&broker.memory);
+            broker.readers.look_up().await;
+            let lags = broker.lags.look(&broker.topics, &broker.groups.offsets).await;
+            broker.metrics.readers.show(broker.readers.report(), lags);
             let mut response = text(StatusCode::OK, broker.metrics.text());
             response
                 .headers_mut()
                 .insert(CONTENT_TYPE, OPEN_METRICS.parse().expect("a valid header"));
             response
         }
+        "/readers.json" => {
+            broker.readers.look_up().await;
+            let lags = broker.lags.look(&broker.topics, &broker.groups.offsets).await;
+            json(&Readers { readers: broker.readers.snapshot(), groups: lags })
+        }
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" if broker.metrics.is_ready() => {
             text(StatusCode::OK, ready(&broker.read_errors.partitions()))
         }
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-        _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n"),
+        _ => text(StatusCode::NOT_FOUND, "try /metrics, /readers.json, /healthz or /readyz\n"),
     }
 }
 
@@ -111,6 +131,17 @@ fn ready(unreadable: &[PartitionName]) -> String {
             "ready; {count} partitions have places that cannot be read: {}{more}\n",
             names.join(", ")
         ),
+    }
+}
+
+fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(body) => {
+            let mut response = text(StatusCode::OK, body);
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+            response
+        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode: {error}\n")),
     }
 }
 

@@ -38,6 +38,7 @@ use crate::broker::metrics::Metrics;
 use crate::broker::partition::{Bounds, Partition};
 use crate::broker::read_errors::{self, What};
 use crate::broker::waiting::Registration;
+use crate::clock;
 use crate::pace::Pace;
 use crate::stop::{Stop, wait_for};
 
@@ -75,6 +76,7 @@ pub(crate) fn keep_last_of_each(topics: &mut Few<FetchTopic>) {
 /// memory.
 pub(crate) async fn fetch(
     context: &RequestContext<'_>,
+    client_id: &str,
     request: &FetchRequest,
     holds_share: bool,
 ) -> Fetched {
@@ -86,7 +88,24 @@ pub(crate) async fn fetch(
         return plan.into();
     }
     drop(plan);
-    wait(context, request, holds_share).await.into()
+    let plan = wait(context, request, holds_share).await;
+    if plan.ranges.is_empty() {
+        note_waiting(context, client_id, request).await;
+    }
+    plan.into()
+}
+
+/// A reader that is answered with nothing is at its place still. The connection notes what is sent.
+async fn note_waiting(context: &RequestContext<'_>, client_id: &str, request: &FetchRequest) {
+    let (now, mut pace) = (clock::coarse_now(), Pace::default());
+    for topic in request.topics.iter() {
+        for asked in topic.partitions.iter() {
+            if let Ok(partition) = context.broker.topics.partition(&topic.topic, asked.partition) {
+                context.broker.readers.note_waiting(client_id, &partition, now);
+            }
+            pace.done(1).await;
+        }
+    }
 }
 
 /// Waits until there is enough to send or the time is over. A peer that has ended its sending side
@@ -217,7 +236,7 @@ impl Plan {
                     None => self.is_final |= max_bytes == left,
                 }
                 PartitionData {
-                    records: self.slot(partition, extent),
+                    records: self.slot(partition, found.as_ref(), extent, asked),
                     ..partition_data(asked, bounds)
                 }
             }
@@ -274,14 +293,21 @@ impl Plan {
         Ok(Some(extent))
     }
 
-    fn slot(&mut self, partition: &Arc<Partition>, extent: Option<Extent>) -> Records {
-        let Some(extent) = extent else { return Records::default() };
+    fn slot(
+        &mut self,
+        partition: &Arc<Partition>,
+        found: Option<&Found>,
+        extent: Option<Extent>,
+        asked: &FetchPartition,
+    ) -> Records {
+        let (Some(extent), Some(found)) = (extent, found) else { return Records::default() };
         let len_bytes =
             u32::try_from(extent.len_bytes).expect("limited by fetch.max.bytes or a batch");
         let id = self.ranges.len() as u32;
         self.is_final |= extent.sealed;
         self.record_bytes += extent.len_bytes;
-        self.ranges.push(Range { partition: Arc::clone(partition), extent });
+        let (partition, asked) = (Arc::clone(partition), Offset(asked.fetch_offset));
+        self.ranges.push(Range { partition, extent, asked, first: found.base_offset });
         Records::Slot(RecordsSlot { id, len_bytes })
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod disk_reserve;
 pub(crate) mod file_system;
 pub(crate) mod give_way;
 pub(crate) mod groups;
+pub(crate) mod last_minutes;
 pub(crate) mod memory;
 pub(crate) mod meta_properties;
 pub(crate) mod metrics;
@@ -16,6 +17,7 @@ pub(crate) mod producer_ids;
 pub(crate) mod read;
 pub(crate) mod read_errors;
 pub(crate) mod registry;
+pub(crate) mod residency_map;
 pub(crate) mod send_memory;
 pub(crate) mod topic_config;
 pub(crate) mod topics;
@@ -25,6 +27,7 @@ pub(crate) mod waiting;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use penstock_storage::DataDir;
 use tokio::sync::Semaphore;
@@ -33,6 +36,7 @@ use crate::config::settings::Settings;
 use disk_reserve::Reserve;
 use file_system::FileSystem;
 use groups::{Groups, OffsetStore};
+use last_minutes::LastMinutes;
 use memory::Memory;
 use meta_properties::Cluster;
 use metrics::Metrics;
@@ -48,6 +52,9 @@ pub(crate) struct Broker {
     pub(crate) producer_ids: ProducerIds,
     pub(crate) groups: Arc<Groups>,
     pub(crate) metrics: Metrics,
+    pub(crate) last_minutes: LastMinutes,
+    /// The file system of the data directory.
+    pub(crate) lies_on: FileSystem,
     pub(crate) disk: Reserve,
     pub(crate) read_errors: ReadErrors,
     /// Held while a topic's configuration changes. Such a change waits for appends on one of a few
@@ -89,6 +96,8 @@ impl Broker {
             producer_ids,
             groups,
             metrics,
+            last_minutes: LastMinutes::new(Instant::now()),
+            lies_on: lies_on.clone(),
             altering: tokio::sync::Mutex::default(),
             connections: AtomicUsize::new(0),
             answers_in_flight: Arc::new(Semaphore::new(settings.answers_in_flight_max_bytes)),

@@ -21,6 +21,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use penstock_wire::{ErrorCode, Str};
 
 use crate::member::*;
@@ -212,6 +213,12 @@ impl<J, S> Group<J, S> {
     /// Whether there is no member, and none is expected.
     pub fn is_vacant(&self) -> bool {
         self.state == State::Empty && self.pending.is_empty()
+    }
+
+    /// Client id and assignment of each member that has one.
+    pub fn assignments(&self) -> impl Iterator<Item = (&Str, &Bytes)> {
+        let members = self.members.values().map(|member| (&member.client_id, &member.assignment));
+        members.filter(|(_, assignment)| !assignment.is_empty())
     }
 
     /// Roughly what the group takes in memory.

@@ -5,6 +5,7 @@
 //!    └─ group.rs     one group: who is a member, which generation
 //!        ├─ group/rebalance.rs   how a rebalance proceeds
 //!        └─ member.rs            what passes between a member and its group
+//!   assignment.rs   which partitions an assignment holds
 //!   offsets.rs   the committed offsets of all groups
 //! ```
 //!
@@ -13,11 +14,13 @@
 //! offsets.rs). This crate may know the wire's error codes and strings, and must never know storage
 //! or sockets.
 
+mod assignment;
 mod group;
 mod member;
 mod offsets;
 mod table;
 
+pub use assignment::assigned;
 pub use group::Group;
 pub use member::{
     Answers, Caller, GroupLimits, Join, JoinAnswer, Joined, Protocol, Refused, SyncAnswer, SyncUp,

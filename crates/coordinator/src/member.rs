@@ -51,6 +51,8 @@ pub struct Join {
     pub member_id: Str,
     /// The id it gets if it needs one. Unique among all ids ever given out.
     pub new_member_id: Str,
+    /// The client's name for itself.
+    pub client_id: Str,
     /// Makes the member a static one (KIP-345): it keeps its place when its process restarts.
     pub instance_id: Option<Str>,
     /// How long it may be silent.
@@ -161,6 +163,7 @@ pub(crate) enum Wait<J, S> {
 
 #[derive(Debug)]
 pub(crate) struct Member<J, S> {
+    pub(crate) client_id: Str,
     pub(crate) instance_id: Option<Str>,
     session_timeout_ms: u64,
     pub(crate) rebalance_timeout_ms: u64,
@@ -176,6 +179,7 @@ pub(crate) struct Member<J, S> {
 impl<J, S> Member<J, S> {
     pub(crate) fn new(join: Join, now_ms: u64) -> Self {
         Member {
+            client_id: join.client_id,
             instance_id: join.instance_id,
             session_timeout_ms: join.session_timeout_ms,
             rebalance_timeout_ms: join.rebalance_timeout_ms,
@@ -189,6 +193,7 @@ impl<J, S> Member<J, S> {
 
     /// Takes over the values of a new join.
     pub(crate) fn update(&mut self, join: Join, now_ms: u64) {
+        self.client_id = join.client_id;
         self.session_timeout_ms = join.session_timeout_ms;
         self.rebalance_timeout_ms = join.rebalance_timeout_ms;
         self.protocols = join.protocols;
@@ -211,6 +216,6 @@ impl<J, S> Member<J, S> {
     pub(crate) fn size_bytes(&self) -> usize {
         let protocol = |protocol: &Protocol| protocol.name.len() + protocol.metadata.len();
         let protocols: usize = self.protocols.iter().map(protocol).sum();
-        MEMBER_OVERHEAD_BYTES + protocols + self.assignment.len()
+        MEMBER_OVERHEAD_BYTES + self.client_id.len() + protocols + self.assignment.len()
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use bytes::Bytes;
 use penstock_wire::{ErrorCode, Str};
 
 use crate::group::Group;
@@ -117,6 +118,13 @@ impl<J, S> Table<J, S> {
         self.due.first().map(|(due_ms, _)| *due_ms)
     }
 
+    /// Group, client id and assignment of every member that has one.
+    pub fn assignments(&self) -> impl Iterator<Item = (&Str, &Str, &Bytes)> {
+        self.groups.iter().flat_map(|(id, entry)| {
+            entry.group.assignments().map(move |(client_id, bytes)| (id, client_id, bytes))
+        })
+    }
+
     /// Takes the answers since the last call, for the caller to send.
     pub fn take_answers(&mut self) -> Answers<J, S> {
         std::mem::take(&mut self.answers)
@@ -175,6 +183,7 @@ mod tests {
         Join {
             member_id: "".into(),
             new_member_id: new_member_id.into(),
+            client_id: "c".into(),
             instance_id: None,
             session_timeout_ms: 1000,
             rebalance_timeout_ms: 1000,

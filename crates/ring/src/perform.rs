@@ -21,6 +21,7 @@ use crate::error::TransferError;
 use crate::file_range::FileRange;
 use crate::operations::Resources;
 use crate::ring_config::{CHAIN_OPERATIONS, READ_AHEAD_BYTES, TURN_BYTES};
+use crate::sent::Sent;
 use crate::shared::{Kernel, Shared};
 use crate::shortage;
 use crate::socket::Socket;
@@ -37,7 +38,7 @@ pub(crate) async fn transfer(
     pieces: Pieces,
     socket: &Rc<Socket>,
     path: Path,
-) -> Result<(), TransferError> {
+) -> Result<Sent, TransferError> {
     let path = possible_path(ring, path);
     let unfinished = Unfinished(socket);
     let mut job = Job::new(ring, pieces, Rc::clone(socket), path);
@@ -48,7 +49,7 @@ pub(crate) async fn transfer(
             Next::Done => {
                 socket.uncork();
                 std::mem::forget(unfinished);
-                return Ok(());
+                return Ok(job.sent);
             }
             Next::Failed(error) => {
                 if matches!(error, TransferError::Read { is_begun: false, .. }) {
@@ -105,6 +106,12 @@ struct Job {
     stage: Stage,
     /// Held while a full stage waits for the peer.
     parked_stage: Option<Parked>,
+    /// When the plan began to wait for the disk.
+    cold_since: Option<Instant>,
+    /// File bytes still to be sent that were not in the page cache when the disk was last asked for
+    /// them.
+    cold_ahead_bytes: u64,
+    sent: Sent,
     counters: Arc<Counters>,
 }
 
@@ -120,6 +127,9 @@ impl Job {
             cold_place: None,
             stage: Stage::default(),
             parked_stage: None,
+            cold_since: None,
+            cold_ahead_bytes: 0,
+            sent: Sent::default(),
             counters: Arc::clone(&ring.counters),
         }
     }
@@ -172,6 +182,8 @@ impl Job {
     /// buffer.
     async fn prepare(&mut self, ring: &Shared) {
         if self.is_cold && self.transfer.is_at_a_turn() {
+            self.cold_since = Some(Instant::now());
+            self.cold_ahead_bytes = READ_AHEAD_BYTES;
             self.cold_place = Some(ring.admit_cold().await);
             self.read_ahead(ring);
         }
@@ -259,12 +271,22 @@ impl Job {
         self.socket.note_sent(tally.file_bytes + tally.header_bytes);
         let counters = &self.counters;
         let means = self.transfer.means();
-        let bytes: &Counter = match means {
-            Means::Chain { .. } => &counters.chain_bytes,
-            Means::Sendfile => &counters.sendfile_bytes,
-            Means::Copy { .. } => &counters.copy_bytes,
+        let (bytes, sent_bytes): (&Counter, &mut u64) = match means {
+            Means::Chain { .. } => (&counters.chain_bytes, &mut self.sent.chain_bytes),
+            Means::Sendfile => (&counters.sendfile_bytes, &mut self.sent.sendfile_bytes),
+            Means::Copy { .. } => (&counters.copy_bytes, &mut self.sent.copy_bytes),
         };
         bytes.add(tally.file_bytes);
+        *sent_bytes += tally.file_bytes;
+        let cold_bytes = tally.file_bytes.min(self.cold_ahead_bytes);
+        self.cold_ahead_bytes -= cold_bytes;
+        // A copy counts what it reads from the disk itself.
+        if !matches!(means, Means::Copy { .. }) {
+            self.sent.cold_bytes += cold_bytes;
+        }
+        if let Some(since) = self.cold_since.take() {
+            self.sent.disk_wait += since.elapsed();
+        }
         counters.header_bytes.add(tally.header_bytes);
         counters.poll_outs.add(tally.poll_outs);
         if matches!(means, Means::Chain { .. }) {
@@ -366,7 +388,7 @@ async fn perform_stepwise(ring: &Shared, job: &mut Job) {
 
 /// Performs one operation. Waits only for PollOut, and for a disk that a copy must read.
 async fn perform_step(ring: &Shared, job: &mut Job, op: Op) -> i32 {
-    let Job { transfer, socket, stage, .. } = job;
+    let Job { transfer, socket, stage, sent, .. } = job;
     match op {
         Op::PollOut => match ring.writable(socket).await {
             Ok(()) => 0,
@@ -393,12 +415,12 @@ async fn perform_step(ring: &Shared, job: &mut Job, op: Op) -> i32 {
             len_bytes as i32
         }
         Op::Fill { piece, position, len_bytes } => {
-            fill_stage(ring, stage, transfer.file(piece), position, len_bytes).await
+            fill_stage(ring, stage, transfer.file(piece), position, len_bytes, sent).await
         }
         Op::Drain { more, .. } => {
-            let sent = send(socket, stage.bytes(), more);
-            stage.consume(sent.max(0) as usize);
-            sent
+            let taken = send(socket, stage.bytes(), more);
+            stage.consume(taken.max(0) as usize);
+            taken
         }
     }
 }
@@ -410,11 +432,16 @@ async fn fill_stage(
     file: &Arc<File>,
     position: u64,
     len_bytes: u32,
+    sent: &mut Sent,
 ) -> i32 {
     let read = match ring.read_cached_at(file, position, stage.room(len_bytes)) {
         Ok(Some(len_bytes)) => Ok(len_bytes),
         Ok(None) => {
-            ring.read_at(Arc::clone(file), position, len_bytes as usize).await.map(|bytes| {
+            let since = Instant::now();
+            let read = ring.read_at(Arc::clone(file), position, len_bytes as usize).await;
+            sent.disk_wait += since.elapsed();
+            read.map(|bytes| {
+                sent.cold_bytes += bytes.len() as u64;
                 stage.room(bytes.len() as u32).copy_from_slice(&bytes);
                 bytes.len()
             })

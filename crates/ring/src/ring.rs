@@ -20,6 +20,7 @@ use crate::epoll;
 use crate::error::{RingError, TransferError, WriteError};
 use crate::perform;
 use crate::ring_config::{BackendChoice, RingConfig, Then};
+use crate::sent::Sent;
 use crate::shared::{Kernel, Shared};
 use crate::socket::Socket;
 use crate::sys::Gather;
@@ -260,12 +261,12 @@ impl Ring {
         position: u64,
         count: u64,
         socket: &Rc<Socket>,
-    ) -> Result<(), TransferError> {
+    ) -> Result<Sent, TransferError> {
         let pieces = [Piece::File { file, position, len_bytes: count }];
         self.transfer(pieces, socket, Path::Chain).await
     }
 
-    /// Sends all `pieces` in order. A socket takes one transfer at a time; a receive may run beside
+    /// Sends all `pieces` in order, and returns what that took. A socket takes one transfer at a time; a receive may run beside
     /// it.
     ///
     /// The bytes of the ranges must not change in their files until the peer has acknowledged them,
@@ -281,7 +282,7 @@ impl Ring {
         pieces: impl IntoIterator<Item = Piece>,
         socket: &Rc<Socket>,
         path: Path,
-    ) -> Result<(), TransferError> {
+    ) -> Result<Sent, TransferError> {
         perform::transfer(&self.shared, pieces.into_iter().collect(), socket, path).await
     }
 }

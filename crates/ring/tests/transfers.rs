@@ -107,6 +107,46 @@ fn auto_copies_little_sends_what_is_cached_inline_and_chains_the_rest() {
 }
 
 #[test]
+fn a_transfer_reports_its_bytes_by_path_and_what_came_from_the_disk() {
+    const LEN_BYTES: u64 = 200_000;
+    run(config(Backend::Uring), |ring| async move {
+        let file = file(LEN_BYTES);
+        for path in [Path::Auto, Path::Copy] {
+            let send = async || {
+                let ((socket, peer), pieces) =
+                    (tcp(), vec![text(b"header"), range(&file, 0, LEN_BYTES)]);
+                let reader = reader(peer, 65_536);
+                let sent = ring.transfer(pieces, &socket, path).await.unwrap();
+                socket.shutdown_direction(std::net::Shutdown::Write).unwrap();
+                tokio::task::spawn_blocking(|| reader.join().unwrap()).await.unwrap();
+                sent
+            };
+            std::fs::File::read_exact_at(&file, &mut vec![0; LEN_BYTES as usize], 0).unwrap();
+            let hot = send().await;
+            assert_eq!((hot.file_bytes(), hot.cold_bytes), (LEN_BYTES, 0), "{path:?}");
+            assert!(hot.disk_wait.is_zero(), "{path:?}");
+            // Pages stay until their bytes are acknowledged, which a peer may delay.
+            let cold = loop {
+                evict(&file);
+                let sent = send().await;
+                if sent.cold_bytes > 0 {
+                    break sent;
+                }
+            };
+            assert_eq!(cold.file_bytes(), LEN_BYTES, "{path:?}");
+            assert!(!cold.disk_wait.is_zero(), "{path:?}");
+            match path {
+                Path::Auto => {
+                    assert_eq!((cold.chain_bytes, cold.cold_bytes), (LEN_BYTES, LEN_BYTES))
+                }
+                // The kernel reads ahead of a copy's first read.
+                _ => assert!(cold.copy_bytes == LEN_BYTES && cold.cold_bytes <= LEN_BYTES),
+            }
+        }
+    });
+}
+
+#[test]
 fn a_scan_that_shall_leave_no_trace_drops_what_lies_behind_it() {
     const STEP: u64 = 1 << 20;
     let config = RingConfig { drop_behind: true, ..config(Backend::Uring) };

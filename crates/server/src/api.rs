@@ -36,13 +36,15 @@ use penstock_ring::blocking;
 use penstock_wire::frame::PREFIX_LEN;
 use penstock_wire::messages::ApiVersionsResponse;
 use penstock_wire::{
-    ApiKey, ErrorCode, Few, Problem, Request, RequestError, RequestHeader, Response,
+    ApiKey, ErrorCode, Few, Problem, Request, RequestError, RequestHeader, Response, Str,
     decode_request, decode_request_within,
 };
 
 use crate::api::context::RequestContext;
+use crate::api::fetch::Fetched;
 use crate::api::long_requests::ELEMENTS_AT_ONCE;
 use crate::api::reply::{NoReply, Range, Reply};
+use crate::broker::readers::kept;
 
 /// Answers the request in `frame` (a whole frame without its prefix), encoding into `buffer` (see
 /// [`Response::encode_into`]). `None`: no reply is expected.
@@ -67,13 +69,17 @@ pub(crate) async fn answer(
             let response =
                 Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::UNSUPPORTED_VERSION));
             let answer = response.encode_into(0, correlation_id, buffer);
-            return Ok(Some(Reply { answer, ranges: Few::new() }));
+            let (ranges, client_id) = (Few::new(), Str::new());
+            return Ok(Some(Reply { answer, ranges, client_id, since: started }));
         }
         Err(error) => return Err(error),
     };
     let _share = answer_budget::share(context.broker, &request).await?;
-    let responded = respond(context, header.api_version, request, holds_share);
-    let (response, ranges) = match responded.await? {
+    let client_id = header.client_id.unwrap_or_default();
+    // What outlives a large request is copied out of its frame.
+    let client_id = if holds_share { Str::from(kept(&client_id)) } else { client_id };
+    let responded = respond(context, header.api_version, &client_id, request, holds_share);
+    let Responded { response, ranges, woke } = match responded.await? {
         Some(responded) => responded,
         None => {
             context.broker.metrics.request_done(header.api_key, started.elapsed());
@@ -82,7 +88,7 @@ pub(crate) async fn answer(
     };
     let answer = response.encode_into(header.api_version, header.correlation_id, buffer);
     context.broker.metrics.request_done(header.api_key, started.elapsed());
-    Ok(Some(Reply { answer, ranges }))
+    Ok(Some(Reply { answer, ranges, client_id, since: woke.unwrap_or(started) }))
 }
 
 /// Decodes a frame. `None`: it is not to be answered between the requests of other connections. On
@@ -131,16 +137,26 @@ async fn answered_apart(
     }
 }
 
+/// An answer that is yet to be encoded.
+struct Responded {
+    response: Response,
+    ranges: Few<Range>,
+    /// When a fetch that waited for data had it.
+    woke: Option<Instant>,
+}
+
 async fn respond(
     context: &RequestContext<'_>,
     api_version: i16,
+    client_id: &str,
     request: Request,
     holds_share: bool,
-) -> Result<Option<(Response, Few<Range>)>, NoReply> {
+) -> Result<Option<Responded>, NoReply> {
     let response = match request {
         Request::Fetch(request) => {
             let fetched = fetch::fetch(context, &request, holds_share).await;
-            return Ok(Some((Response::Fetch(fetched.response), fetched.ranges)));
+            let Fetched { response, ranges, woke } = fetched;
+            return Ok(Some(Responded { response: Response::Fetch(response), ranges, woke }));
         }
         Request::Produce(request) => {
             let produced = produce::produce(context, api_version, request).await;
@@ -163,7 +179,8 @@ async fn respond(
             Response::FindCoordinator(found.await)
         }
         Request::JoinGroup(request) => {
-            let joined = groups::join_group(&context.broker.groups, api_version, request);
+            let joined =
+                groups::join_group(&context.broker.groups, api_version, client_id, request);
             Response::JoinGroup(while_peer_stays(context, joined).await?)
         }
         Request::SyncGroup(request) => {
@@ -204,7 +221,7 @@ async fn respond(
             Response::InitProducerId(init_producer_id::init(context, &request).await)
         }
     };
-    Ok(Some((response, Few::new())))
+    Ok(Some(Responded { response, ranges: Few::new(), woke: None }))
 }
 
 /// Waits for an answer that may take long. A peer that leaves meanwhile needs none.

@@ -16,6 +16,7 @@ pub(crate) mod partition;
 pub(crate) mod producer_ids;
 pub(crate) mod read;
 pub(crate) mod read_errors;
+pub(crate) mod readers;
 pub(crate) mod registry;
 pub(crate) mod residency_map;
 pub(crate) mod send_memory;
@@ -42,6 +43,7 @@ use meta_properties::Cluster;
 use metrics::Metrics;
 use producer_ids::ProducerIds;
 use read_errors::ReadErrors;
+use readers::Readers;
 use topics::Topics;
 
 /// What every worker shares.
@@ -57,6 +59,7 @@ pub(crate) struct Broker {
     pub(crate) lies_on: FileSystem,
     pub(crate) disk: Reserve,
     pub(crate) read_errors: ReadErrors,
+    pub(crate) readers: Arc<Readers>,
     /// Held while a topic's configuration changes. Such a change waits for appends on one of a few
     /// threads, and those appends may need another of them.
     pub(crate) altering: tokio::sync::Mutex<()>,
@@ -91,6 +94,7 @@ impl Broker {
         Ok(Arc::new(Broker {
             disk: Reserve::new(&settings),
             read_errors: ReadErrors::default(),
+            readers: Arc::new(Readers::new(Arc::clone(&groups))),
             topics,
             cluster,
             producer_ids,

@@ -1,4 +1,4 @@
-//! /metrics, /healthz and /readyz for monitoring, and the live page for people.
+//! /metrics, /readers.json, /healthz and /readyz for monitoring, and the live page for people.
 //!
 //! Runs on the main thread's runtime beside housekeeping, never on a worker. page.rs has the
 //! document; events.rs feeds it from what sampler.rs and overview.rs gather.
@@ -21,6 +21,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use penstock_storage::PartitionName;
+use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
@@ -32,6 +33,8 @@ use crate::stop::{Stop, wait_for};
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const JSON: &str = "application/json";
 
 /// Starts answering, if an address is configured, and returns the bound address.
 ///
@@ -69,8 +72,8 @@ async fn accept(broker: Arc<Broker>, listener: TcpListener, mut stop: watch::Rec
 async fn answer(broker: Arc<Broker>, feed: Arc<Feed>, stream: TcpStream) {
     let stalled = Arc::new(Notify::new());
     let responding = service_fn(|request| {
-        let response = respond(&broker, &feed, &stalled, &request);
-        async move { Ok::<_, Infallible>(response) }
+        let (broker, feed, stalled) = (&broker, &feed, &stalled);
+        async move { Ok::<_, Infallible>(respond(broker, feed, stalled, &request).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(hyper_util::rt::TokioTimer::new())
@@ -86,7 +89,7 @@ async fn answer(broker: Arc<Broker>, feed: Arc<Feed>, stream: TcpStream) {
 
 type Answer = Response<Either<Full<Bytes>, Events>>;
 
-fn respond(
+async fn respond(
     broker: &Broker,
     feed: &Arc<Feed>,
     stalled: &Arc<Notify>,
@@ -105,12 +108,16 @@ fn respond(
             }
         },
         "/metrics" => metrics(broker),
+        "/readers.json" => {
+            broker.readers.look_up().await;
+            json(&broker.readers.snapshot())
+        }
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" if broker.metrics.is_ready() => {
             text(StatusCode::OK, ready(&broker.read_errors.partitions()))
         }
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-        _ => text(StatusCode::NOT_FOUND, "try /, /metrics, /healthz or /readyz\n"),
+        _ => text(StatusCode::NOT_FOUND, "try /, /metrics, /readers.json, /healthz or /readyz\n"),
     }
 }
 
@@ -149,6 +156,17 @@ fn ready(unreadable: &[PartitionName]) -> String {
             "ready; {count} partitions have places that cannot be read: {}{more}\n",
             names.join(", ")
         ),
+    }
+}
+
+fn json(value: &impl Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(body) => {
+            let mut response = text(StatusCode::OK, body);
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+            response
+        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode: {error}\n")),
     }
 }
 

@@ -66,6 +66,7 @@ pub use find::offset::Lookup;
 pub use find::step::{Extent, FindError, Found, Need, Step};
 pub use find::timestamp::{TimestampFound, TimestampLookup};
 pub use log::append::{Append, Appended};
+pub use log::behind::Behind;
 pub use log::expiry::{ExpiredSegment, Expiry};
 pub use log::flush::{FlushError, LogFlush, WriteAgain};
 pub use log::index_flush::IndexFlush;

@@ -13,6 +13,7 @@
 //! Appending is in append.rs, rolling in roll.rs, expiring in expiry.rs, opening in recovery.rs.
 
 pub(crate) mod append;
+pub(crate) mod behind;
 mod compressed;
 pub(crate) mod expiry;
 pub(crate) mod flush;
@@ -391,7 +392,7 @@ impl Log {
 
     /// The segment that an offset belongs to, and whether it is sealed. `None` before the first
     /// segment.
-    fn segment_of(&self, offset: Offset) -> Option<(&Segment, bool)> {
+    pub(crate) fn segment_of(&self, offset: Offset) -> Option<(&Segment, bool)> {
         if offset >= self.active.segment.base() {
             return Some((&self.active.segment, false));
         }

@@ -28,6 +28,7 @@ fn newcomer(id: &str) -> Join {
     Join {
         member_id: Str::new(),
         new_member_id: id.into(),
+        client_id: "client".into(),
         instance_id: None,
         session_timeout_ms: SESSION_MS,
         rebalance_timeout_ms: REBALANCE_MS,

@@ -19,6 +19,7 @@ use penstock_wire::messages::*;
 use penstock_wire::{ErrorCode, Str};
 
 use crate::broker::groups::Groups;
+use crate::broker::readers;
 use penstock_coordinator::{Caller, Join, Joined, Protocol, SyncUp};
 
 /// Protocols (ways to assign partitions) that one member may name; clients name one to three.
@@ -35,6 +36,7 @@ const SKIP_ASSIGNMENT_SINCE: i16 = 9;
 pub(crate) async fn join_group(
     groups: &Groups,
     api_version: i16,
+    client_id: &str,
     request: JoinGroupRequest,
 ) -> JoinGroupResponse {
     let refuse = |error_code, member_id| JoinGroupResponse {
@@ -44,7 +46,7 @@ pub(crate) async fn join_group(
         member_id,
         ..JoinGroupResponse::default()
     };
-    let join = match join_of(api_version, &request) {
+    let join = match join_of(api_version, client_id, &request) {
         Ok(join) => join,
         Err(error) => return refuse(error, request.member_id),
     };
@@ -106,7 +108,11 @@ pub(crate) fn leave_group(groups: &Groups, request: LeaveGroupRequest) -> LeaveG
     LeaveGroupResponse { members, ..LeaveGroupResponse::default() }
 }
 
-fn join_of(api_version: i16, request: &JoinGroupRequest) -> Result<Join, ErrorCode> {
+fn join_of(
+    api_version: i16,
+    client_id: &str,
+    request: &JoinGroupRequest,
+) -> Result<Join, ErrorCode> {
     if request.group_id.is_empty() {
         return Err(ErrorCode::INVALID_GROUP_ID);
     }
@@ -122,6 +128,7 @@ fn join_of(api_version: i16, request: &JoinGroupRequest) -> Result<Join, ErrorCo
     Ok(Join {
         member_id: owned(&request.member_id),
         new_member_id: format!("member-{}", uuid::Uuid::new_v4()).into(),
+        client_id: readers::kept(client_id).into(),
         instance_id: request.group_instance_id.as_ref().map(owned),
         session_timeout_ms,
         // Version 0 has none; the session time-out counts instead.

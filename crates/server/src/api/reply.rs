@@ -1,16 +1,22 @@
 //! What becomes of a request: a laid-out answer, or the end of its connection.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use penstock_storage::Extent;
-use penstock_wire::{Answer, ErrorCode, Few, RequestError};
+use penstock_storage::{Extent, Offset, Position};
+use penstock_wire::{Answer, ErrorCode, Few, RequestError, Str};
 
 use crate::broker::partition::Partition;
+use crate::broker::readers::{Part, Place};
 
 /// A laid-out answer and the file ranges its slots stand for.
 pub(crate) struct Reply {
     pub(crate) answer: Answer,
     pub(crate) ranges: Few<Range>,
+    /// The client that asked.
+    pub(crate) client_id: Str,
+    /// When the request was received. Of a fetch that waited for data: when it had it.
+    pub(crate) since: Instant,
 }
 
 /// Why a request gets no reply and its connection no second chance.
@@ -32,4 +38,18 @@ pub(crate) enum NoReply {
 pub(crate) struct Range {
     pub(crate) partition: Arc<Partition>,
     pub(crate) extent: Extent,
+    /// The offset that was asked for.
+    pub(crate) asked: Offset,
+    /// Base offset of the first batch.
+    pub(crate) first: Offset,
+}
+
+impl Range {
+    /// What a reader that was sent the range has got of its partition.
+    pub(crate) fn part(&self) -> Part<'_> {
+        let Range { partition, extent, asked, first } = self;
+        let Extent { position: from, len_bytes, .. } = *extent;
+        let until = Position(from.0 + len_bytes);
+        Part { partition, place: Place { asked: *asked, first: *first, from, until }, len_bytes }
+    }
 }

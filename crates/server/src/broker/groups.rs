@@ -13,6 +13,7 @@
 
 mod journal;
 mod offset_store;
+mod owners;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use penstock_wire::ErrorCode;
 use tokio::sync::{Notify, oneshot};
 
 pub(crate) use offset_store::{CommitError, OffsetStore, OnItsWay};
+pub(crate) use owners::Owners;
 
 /// The coordinator's table. Waiting joins and syncs are tasks of workers.
 type Table = penstock_coordinator::Table<oneshot::Sender<JoinAnswer>, oneshot::Sender<SyncAnswer>>;
@@ -137,6 +139,18 @@ impl Groups {
             return Ok(None);
         }
         self.offsets.commit(commit).map(Some).map_err(CommitError::code)
+    }
+
+    /// Which group has assigned which partition to a member of which client id. Assignments are
+    /// read without the lock.
+    pub(crate) fn owners(&self) -> Owners {
+        let table = self.table.lock();
+        let assignments = table.assignments();
+        let assignments: Vec<_> = assignments
+            .map(|(group, client_id, bytes)| (group.clone(), client_id.clone(), bytes.clone()))
+            .collect();
+        drop(table);
+        Owners::of(&assignments)
     }
 
     /// Decides under the lock, and wakes [`Groups::keep_time`] if a group is due sooner.

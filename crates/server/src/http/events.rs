@@ -78,6 +78,7 @@ impl Feed {
         let (mut sampler, mut stop) = (Sampler::default(), self.stop.clone());
         loop {
             let broker = Arc::clone(&self.broker);
+            broker.readers.look_up().await;
             let sampling = blocking::run(move || {
                 let latest = sampler.sample(&broker, Instant::now());
                 (sampler, latest)

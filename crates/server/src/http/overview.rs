@@ -5,6 +5,7 @@
 //! bounds together keep an event within `EVENT_BYTES_MAX`. What clients sent is shortened; the
 //! browser shows it as text.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -15,10 +16,17 @@ use serde::Serialize;
 use crate::broker::Broker;
 use crate::broker::last_minutes::{SLOT_SECONDS, Seconds};
 use crate::broker::partition::Partition;
+use crate::broker::readers::ReaderView;
 use crate::broker::residency_map::PARTITIONS_MAX;
 
 /// The most bytes of an event.
 pub(super) const EVENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Readers shown at once.
+const READERS_MAX: usize = 300;
+
+/// The most bytes of a client's or a group's name. JSON may need six times as many.
+const NAME_BYTES_MAX: usize = 64;
 
 /// What the page shows beside the map of memory.
 #[derive(Debug, Default, Serialize)]
@@ -28,6 +36,7 @@ pub(super) struct Overview {
     totals: Totals,
     minutes: Minutes,
     partitions: Vec<PartitionRow>,
+    readers: Vec<ReaderView>,
 }
 
 /// Whose page it is.
@@ -51,6 +60,7 @@ struct Counts {
     partitions_offline: usize,
     partitions_unreadable: usize,
     damaged_ranges: u64,
+    readers: usize,
 }
 
 /// Bytes since the start; the page shows how fast they rise.
@@ -95,6 +105,7 @@ enum State {
 impl Overview {
     /// Reads everything once. `shown` are the partitions of the map. Takes each log's lock.
     pub(super) fn of(broker: &Broker, shown: &[Arc<Partition>], now: Instant) -> Overview {
+        let readers = broker.readers.snapshot();
         let absent = broker.topics.all().into_iter().flat_map(|topic| {
             let rows = topic.absent().map(|index| PartitionRow::absent(&topic.name, index));
             rows.collect::<Vec<_>>()
@@ -102,10 +113,11 @@ impl Overview {
         let served = shown.iter().map(|partition| PartitionRow::of(partition));
         Overview {
             server: Server::of(broker),
-            counts: Counts::of(broker),
+            counts: Counts { readers: readers.len(), ..Counts::of(broker) },
             totals: Totals::of(broker),
             minutes: Minutes::of(&broker.last_minutes.read(now)),
             partitions: absent.chain(served).take(PARTITIONS_MAX).collect(),
+            readers: farthest(readers),
         }
     }
 
@@ -117,6 +129,24 @@ impl Overview {
 /// Values without maps or foreign types have a JSON, always.
 pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
+}
+
+/// The readers to show: those farthest behind, with names of a bounded length.
+fn farthest(mut readers: Vec<ReaderView>) -> Vec<ReaderView> {
+    readers.sort_by_key(|reader| Reverse(reader.behind_bytes));
+    readers.truncate(READERS_MAX);
+    for reader in &mut readers {
+        shorten(&mut reader.client_id);
+        reader.group.iter_mut().for_each(shorten);
+    }
+    readers
+}
+
+fn shorten(name: &mut String) {
+    if name.len() > NAME_BYTES_MAX {
+        name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
+        name.push('…');
+    }
 }
 
 impl Server {
@@ -143,6 +173,7 @@ impl Counts {
             partitions_offline: broker.topics.offline_count(),
             partitions_unreadable: broker.read_errors.partitions().len(),
             damaged_ranges: broker.topics.damage().0,
+            readers: 0,
         }
     }
 }
@@ -190,6 +221,8 @@ impl PartitionRow {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -202,9 +235,40 @@ mod tests {
             bytes: u64::MAX,
             state: State::Offline,
         };
-        let overview = Overview { partitions: vec![row; PARTITIONS_MAX], ..Overview::default() };
+        let readers = farthest(vec![reader(&"\u{1}".repeat(10_000), u64::MAX); 2 * READERS_MAX]);
+        let partitions = vec![row; PARTITIONS_MAX];
+        let overview = Overview { partitions, readers, ..Overview::default() };
         let bytes = overview.json().len();
         assert!(bytes < EVENT_BYTES_MAX, "{bytes}");
+    }
+
+    fn reader(client_id: &str, behind_bytes: u64) -> ReaderView {
+        ReaderView {
+            client_id: client_id.to_owned(),
+            group: Some(client_id.to_owned()),
+            topic: "t".repeat(249),
+            partition: i32::MAX,
+            next_offset: i64::MAX,
+            log_end_offset: i64::MAX,
+            behind_bytes,
+            behind_records: u64::MAX,
+            behind_seconds: Some(f64::MAX),
+            path: "inline",
+            sent_bytes: u64::MAX,
+            cold_bytes: u64::MAX,
+            disk_wait: Duration::MAX,
+            last_seen: Instant::now(),
+        }
+    }
+
+    #[test]
+    fn the_readers_farthest_behind_are_shown_and_long_names_are_cut_within_no_character() {
+        let shown = farthest((0..1000).map(|behind| reader(&"é".repeat(33), behind)).collect());
+        let expected = Some((READERS_MAX, 999, 1000 - READERS_MAX as u64));
+        let (first, last) = (shown.first().unwrap(), shown.last().unwrap());
+        assert_eq!(Some((shown.len(), first.behind_bytes, last.behind_bytes)), expected);
+        assert_eq!(first.client_id, "é".repeat(32) + "…");
+        assert_eq!(first.group.as_deref(), Some(&*first.client_id));
     }
 
     #[test]

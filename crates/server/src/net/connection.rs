@@ -21,6 +21,7 @@ use crate::api;
 use crate::api::reply::{NoReply, Range, Reply};
 use crate::broker::read_errors::{self, Place, What};
 use crate::broker::uploads::Share;
+use crate::clock;
 use crate::config::limits::{
     ANSWER_UNCOUNTED_BYTES, RECEIVE_KEPT_BYTES, RECEIVE_MIN_BYTES, RECEIVE_STEP_BYTES,
 };
@@ -299,13 +300,24 @@ impl Connection {
         self.vitals.enter(Phase::Sending);
         self.vitals.widen(reply.answer.len_bytes);
         let path = self.worker.broker.settings.fetch_path.path();
-        let Reply { answer, ranges } = reply;
+        let Reply { answer, ranges, client_id, since } = reply;
         let pieces = answer.pieces.into_iter().map(|piece| piece_of(piece, &ranges));
         let sent = self.worker.ring.transfer(pieces, &self.socket, path).await;
-        sent.map_err(|error| {
-            self.note_unreadable(&ranges, &error);
-            End::Send(error)
-        })
+        match sent {
+            Ok(sent) => {
+                if sent.file_bytes() > 0 {
+                    let (now, broker) = (Instant::now(), &self.worker.broker);
+                    broker.last_minutes.note(now, sent.cold_bytes, now - since);
+                }
+                let parts = ranges.iter().map(Range::part);
+                self.worker.broker.readers.note(&client_id, parts, &sent, clock::coarse_now());
+                Ok(())
+            }
+            Err(error) => {
+                self.note_unreadable(&ranges, &error);
+                Err(End::Send(error))
+            }
+        }
     }
 
     /// A range that was promised and cannot be read. If bytes of the answer are out, the peer gets
@@ -320,7 +332,7 @@ impl Connection {
             }
             _ => return,
         };
-        if let Some(Range { partition, extent }) = ranges.get(range) {
+        if let Some(Range { partition, extent, .. }) = ranges.get(range) {
             let place = Place { file: Arc::clone(&extent.file), position, len_bytes };
             read_errors::report(
                 &self.worker.broker,

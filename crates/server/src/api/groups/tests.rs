@@ -72,10 +72,10 @@ fn committed_offsets(groups: &Groups, asked: Option<Vec<i32>>) -> Vec<i64> {
 #[tokio::test]
 async fn a_member_joins_syncs_commits_and_leaves() {
     let (groups, _dir) = coordinator();
-    let must_return = join_group(&groups, MEMBER_ID_REQUIRED_SINCE, join("")).await;
+    let must_return = join_group(&groups, MEMBER_ID_REQUIRED_SINCE, "c", join("")).await;
     assert_eq!(must_return.error_code, ErrorCode::MEMBER_ID_REQUIRED);
     let member_id = must_return.member_id;
-    let joined = join_group(&groups, MEMBER_ID_REQUIRED_SINCE, join(&member_id)).await;
+    let joined = join_group(&groups, MEMBER_ID_REQUIRED_SINCE, "c", join(&member_id)).await;
     assert_eq!((joined.error_code, &joined.leader), (ErrorCode::NONE, &member_id));
     assert_eq!(joined.members[0].metadata, "topics");
 
@@ -120,22 +120,23 @@ async fn a_consumer_outside_of_any_group_commits_with_no_generation() {
 #[tokio::test]
 async fn a_member_that_leaves_before_its_answer_stays_a_member() {
     let (groups, _dir) = coordinator();
-    let leader = join_group(&groups, 0, join("")).await;
-    let mut waiting = Box::pin(join_group(&groups, 0, join("")));
+    let leader = join_group(&groups, 0, "c", join("")).await;
+    let mut waiting = Box::pin(join_group(&groups, 0, "c", join("")));
     tokio::select! {
         biased;
         _ = &mut waiting => panic!("the leader has not joined again yet"),
         () = std::future::ready(()) => drop(waiting),
     }
-    let again = join_group(&groups, 0, join(&leader.member_id)).await;
+    let again = join_group(&groups, 0, "c", join(&leader.member_id)).await;
     assert_eq!((again.generation_id, again.members.len()), (leader.generation_id + 1, 2));
 }
 
 #[tokio::test]
 async fn a_join_that_waits_is_let_go_when_the_server_stops() {
     let (groups, _dir) = coordinator();
-    join_group(&groups, 0, join("")).await;
-    let (waiting, ()) = tokio::join!(join_group(&groups, 0, join("")), async { groups.close() });
+    join_group(&groups, 0, "c", join("")).await;
+    let (waiting, ()) =
+        tokio::join!(join_group(&groups, 0, "c", join("")), async { groups.close() });
     assert_eq!(waiting.error_code, ErrorCode::COORDINATOR_NOT_AVAILABLE);
 }
 

@@ -65,6 +65,15 @@ impl Offsets {
         self.groups.get(group).into_iter().flatten()
     }
 
+    /// Every offset: group, topic, partition.
+    pub fn all(&self) -> impl Iterator<Item = (&Str, &Str, i32, &Committed)> {
+        self.groups.iter().flat_map(|(group, topics)| {
+            topics.iter().flat_map(move |(topic, partitions)| {
+                partitions.iter().map(move |(index, at)| (group, topic, *index, at))
+            })
+        })
+    }
+
     /// The current offsets, as one commit for each group.
     pub fn snapshot(&self) -> impl Iterator<Item = Commit> {
         self.groups.iter().map(|(group, topics)| {

@@ -21,7 +21,7 @@ use crate::error::TransferError;
 use crate::file_range::FileRange;
 use crate::operations::Resources;
 use crate::ring_config::{CHAIN_OPERATIONS, READ_AHEAD_BYTES, TURN_BYTES};
-use crate::sent::Sent;
+use crate::sent::{Account, Sent};
 use crate::shared::{Kernel, Shared};
 use crate::shortage;
 use crate::socket::Socket;
@@ -49,7 +49,8 @@ pub(crate) async fn transfer(
             Next::Done => {
                 socket.uncork();
                 std::mem::forget(unfinished);
-                return Ok(job.sent);
+                job.keep_ahead();
+                return Ok(job.account.sent);
             }
             Next::Failed(error) => {
                 if matches!(error, TransferError::Read { is_begun: false, .. }) {
@@ -106,18 +107,15 @@ struct Job {
     stage: Stage,
     /// Held while a full stage waits for the peer.
     parked_stage: Option<Parked>,
-    /// When the plan began to wait for the disk.
-    cold_since: Option<Instant>,
-    /// File bytes still to be sent that were not in the page cache when the disk was last asked for
-    /// them.
-    cold_ahead_bytes: u64,
-    sent: Sent,
+    account: Account,
+    /// The only file range of the answer, once any of it came from the disk.
+    cold_range: Option<FileRange>,
     counters: Arc<Counters>,
 }
 
 impl Job {
     fn new(ring: &Shared, pieces: Pieces, socket: Rc<Socket>, path: Path) -> Job {
-        Job {
+        let mut job = Job {
             transfer: Transfer::new(pieces, means_of(way_of(path), ring, &socket)),
             socket,
             path,
@@ -127,10 +125,27 @@ impl Job {
             cold_place: None,
             stage: Stage::default(),
             parked_stage: None,
-            cold_since: None,
-            cold_ahead_bytes: 0,
-            sent: Sent::default(),
+            account: Account::default(),
+            cold_range: None,
             counters: Arc::clone(&ring.counters),
+        };
+        if let Some(ahead) = job.socket.take_ahead() {
+            job.cold_range = job.only_range();
+            job.account.resume(&ahead, job.cold_range.as_ref());
+        }
+        job
+    }
+
+    /// What is left of the answer's file bytes, if they are one range.
+    fn only_range(&self) -> Option<FileRange> {
+        let mut ranges = self.transfer.next_ranges(u64::MAX);
+        ranges.next().filter(|_| ranges.next().is_none())
+    }
+
+    /// Keeps for the peer's next answer what the disk has read for it.
+    fn keep_ahead(&self) {
+        if let Some(range) = &self.cold_range {
+            self.socket.set_ahead(self.account.ahead(range));
         }
     }
 
@@ -181,9 +196,12 @@ impl Job {
     /// Gets what the next plan needs: a place among the chains that wait for a disk, a pipe, a
     /// buffer.
     async fn prepare(&mut self, ring: &Shared) {
-        if self.is_cold && self.transfer.is_at_a_turn() {
-            self.cold_since = Some(Instant::now());
-            self.cold_ahead_bytes = READ_AHEAD_BYTES;
+        // A transfer whose last byte has gone waits for nothing more.
+        let goes_on = self.transfer.rest_bytes() > 0;
+        if self.is_cold && goes_on && self.transfer.is_at_a_turn() {
+            let ranges = self.transfer.next_ranges(READ_AHEAD_BYTES);
+            self.account.begin_cold(ranges, ring.config.sight);
+            self.cold_range = self.only_range();
             self.cold_place = Some(ring.admit_cold().await);
             self.read_ahead(ring);
         }
@@ -269,24 +287,16 @@ impl Job {
     fn count(&mut self) {
         let tally = self.transfer.take_tally();
         self.socket.note_sent(tally.file_bytes + tally.header_bytes);
-        let counters = &self.counters;
+        let (counters, sent) = (&self.counters, &mut self.account.sent);
         let means = self.transfer.means();
         let (bytes, sent_bytes): (&Counter, &mut u64) = match means {
-            Means::Chain { .. } => (&counters.chain_bytes, &mut self.sent.chain_bytes),
-            Means::Sendfile => (&counters.sendfile_bytes, &mut self.sent.sendfile_bytes),
-            Means::Copy { .. } => (&counters.copy_bytes, &mut self.sent.copy_bytes),
+            Means::Chain { .. } => (&counters.chain_bytes, &mut sent.chain_bytes),
+            Means::Sendfile => (&counters.sendfile_bytes, &mut sent.sendfile_bytes),
+            Means::Copy { .. } => (&counters.copy_bytes, &mut sent.copy_bytes),
         };
         bytes.add(tally.file_bytes);
         *sent_bytes += tally.file_bytes;
-        let cold_bytes = tally.file_bytes.min(self.cold_ahead_bytes);
-        self.cold_ahead_bytes -= cold_bytes;
-        // A copy counts what it reads from the disk itself.
-        if !matches!(means, Means::Copy { .. }) {
-            self.sent.cold_bytes += cold_bytes;
-        }
-        if let Some(since) = self.cold_since.take() {
-            self.sent.disk_wait += since.elapsed();
-        }
+        self.account.note(tally.file_bytes, matches!(means, Means::Copy { .. }));
         counters.header_bytes.add(tally.header_bytes);
         counters.poll_outs.add(tally.poll_outs);
         if matches!(means, Means::Chain { .. }) {
@@ -388,7 +398,8 @@ async fn perform_stepwise(ring: &Shared, job: &mut Job) {
 
 /// Performs one operation. Waits only for PollOut, and for a disk that a copy must read.
 async fn perform_step(ring: &Shared, job: &mut Job, op: Op) -> i32 {
-    let Job { transfer, socket, stage, sent, .. } = job;
+    let Job { transfer, socket, stage, account, .. } = job;
+    let sent = &mut account.sent;
     match op {
         Op::PollOut => match ring.writable(socket).await {
             Ok(()) => 0,

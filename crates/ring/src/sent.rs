@@ -1,9 +1,26 @@
 //! What one transfer did: the answer of [`Ring::transfer`](crate::Ring::transfer).
 //!
-//! Plain numbers of the file pieces, filled by perform.rs as plans complete. Counters.rs has the
-//! same numbers for a whole ring; these are for the one who asked.
+//! ```text
+//!   | this answer ......... | next answer ......... |
+//!     ▲ a cold plan begins  └─ not in memory, and the kernel reads on into it ─┘ Ahead
+//! ```
+//!
+//! Filled by perform.rs as plans complete. A file that is read on from the disk brings the bytes
+//! behind the answer along: the next answer finds them in the page cache, and they came from the
+//! disk for this reader all the same. So a cold plan notes how many bytes behind it are not in
+//! memory, and the socket keeps that until the peer asks for them.
 
-use std::time::Duration;
+use std::fs::File;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crate::file_range::FileRange;
+use crate::ring_config::{PAGE_BYTES, Sight};
+use crate::sys;
+
+/// How far behind a cold answer the kernel may read on. Where it reads less, the next plan behind
+/// that is cold, and notes again.
+const AHEAD_BYTES: u64 = 8 << 20;
 
 /// Bytes of file pieces, by path, and what came from the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,9 +31,9 @@ pub struct Sent {
     pub sendfile_bytes: u64,
     /// Bytes sent through user space.
     pub copy_bytes: u64,
-    /// Of all these, bytes that were not in the page cache when the disk was asked for them. A
-    /// range of which any page was missing counts whole. A path fixed to chain or sendfile never
-    /// looks, so there it is 0.
+    /// Of all these, bytes that were not in the page cache when the disk was asked for them, or for
+    /// those right before them. What one chain moves counts whole, if any page of its first turn
+    /// was missing. A path fixed to chain or sendfile never looks, so there it is 0.
     pub cold_bytes: u64,
     /// How long plans waited for the disk, each from its start, with its wait for a place among
     /// cold chains, to its completion.
@@ -28,4 +45,92 @@ impl Sent {
     pub fn file_bytes(&self) -> u64 {
         self.chain_bytes + self.sendfile_bytes + self.copy_bytes
     }
+}
+
+/// Bytes of a file that were not in memory when those right before them were read from the disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Ahead {
+    /// Weak: a deleted file goes although the peer stays.
+    file: Weak<File>,
+    position: u64,
+    len_bytes: u64,
+    counted_until: u64,
+}
+
+/// The account of one transfer.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    pub(crate) sent: Sent,
+    /// When the plan began to wait for the disk.
+    cold_since: Option<Instant>,
+    /// Bytes still to be sent that come from the disk.
+    ahead_bytes: u64,
+    /// The place in the file up to which missing bytes have been counted.
+    counted_until: u64,
+}
+
+impl Account {
+    /// Goes on where the peer's previous answer ended, if it did so there.
+    pub(crate) fn resume(&mut self, ahead: &Ahead, first: Option<&FileRange>) {
+        let goes_on = first.is_some_and(|first| {
+            std::ptr::eq(ahead.file.as_ptr(), Arc::as_ptr(&first.file))
+                && ahead.position == first.position
+        });
+        if goes_on {
+            (self.ahead_bytes, self.counted_until) = (ahead.len_bytes, ahead.counted_until);
+        }
+    }
+
+    /// A plan waits for the disk from now on, which reads `ranges` first.
+    pub(crate) fn begin_cold(&mut self, ranges: impl Iterator<Item = FileRange>, sight: Sight) {
+        self.cold_since = Some(Instant::now());
+        let (mut bytes, mut only, mut others) = (0, None, 0);
+        for range in ranges {
+            bytes += range.len_bytes;
+            others += usize::from(only.is_some());
+            only.get_or_insert(range);
+        }
+        if let (Some(range), 0) = (&only, others) {
+            let counted_until = self.counted_until.max(range.position);
+            self.ahead_bytes += range.end().saturating_sub(counted_until);
+            let until = range.end() + AHEAD_BYTES;
+            self.ahead_bytes += missing(&range.file, counted_until.max(range.end()), until, sight);
+            self.counted_until = self.counted_until.max(until);
+        }
+        self.ahead_bytes = self.ahead_bytes.max(bytes);
+    }
+
+    /// Counts the bytes of a plan. A copy counts what it reads from the disk itself.
+    pub(crate) fn note(&mut self, file_bytes: u64, is_copy: bool) {
+        let cold_bytes = file_bytes.min(self.ahead_bytes);
+        self.ahead_bytes -= cold_bytes;
+        if !is_copy {
+            self.sent.cold_bytes += cold_bytes;
+        }
+        if let Some(since) = self.cold_since.take() {
+            self.sent.disk_wait += since.elapsed();
+        }
+    }
+
+    /// What the peer's next answer goes on with, behind the only range of this one.
+    pub(crate) fn ahead(&self, range: &FileRange) -> Option<Ahead> {
+        let (file, position) = (Arc::downgrade(&range.file), range.end());
+        let (len_bytes, counted_until) = (self.ahead_bytes, self.counted_until);
+        (len_bytes > 0).then_some(Ahead { file, position, len_bytes, counted_until })
+    }
+}
+
+/// Bytes of a part of a file that are not in memory. Kernels that cannot count them return none.
+fn missing(file: &File, from: u64, until: u64, sight: Sight) -> u64 {
+    if !matches!(sight, Sight::Cachestat | Sight::Memory) {
+        return 0;
+    }
+    let from = from.next_multiple_of(PAGE_BYTES);
+    let file_bytes = file.metadata().map_or(0, |metadata| metadata.len());
+    let len_bytes = until.min(file_bytes).saturating_sub(from);
+    let cached = match len_bytes {
+        0 => return 0,
+        _ => sys::cached_pages(file, from, len_bytes),
+    };
+    cached.map_or(0, |pages| len_bytes.saturating_sub(pages * PAGE_BYTES))
 }

@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use crate::file_range::FileRange;
 use crate::pins::{PROVEN_BYTES, PinTable, Pins};
 use crate::ring_config::{PAGE_BYTES, STAGE_BYTES};
+use crate::sent::Ahead;
 use crate::sys::{Watched, unsent_bytes, watch};
 
 /// A non-blocking stream socket.
@@ -33,6 +34,8 @@ pub struct Socket {
     is_corked: Cell<bool>,
     /// The ranges that the peer was last sent from disk, kept if a scan shall leave no trace.
     scanned: RefCell<Vec<FileRange>>,
+    /// What the disk has read for the peer's next answer.
+    ahead: RefCell<Option<Ahead>>,
     pins: RefCell<Pins>,
     /// Bytes that the peer had taken at a request, once they are enough to prove it.
     answered_bytes: Cell<u64>,
@@ -64,6 +67,7 @@ impl Socket {
             send_buffer_bytes: Cell::new(send_buffer_bytes),
             is_corked: Cell::new(false),
             scanned: RefCell::default(),
+            ahead: RefCell::default(),
             pins: RefCell::default(),
             answered_bytes: Cell::new(0),
         })
@@ -127,6 +131,14 @@ impl Socket {
         if self.pins.borrow().are_short() {
             self.release_taken();
         }
+    }
+
+    pub(crate) fn take_ahead(&self) -> Option<Ahead> {
+        self.ahead.take()
+    }
+
+    pub(crate) fn set_ahead(&self, ahead: Option<Ahead>) {
+        *self.ahead.borrow_mut() = ahead;
     }
 
     /// Between two answers: releases the pages of the peer if it has taken all bytes sent.

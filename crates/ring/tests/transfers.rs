@@ -146,6 +146,38 @@ fn a_transfer_reports_its_bytes_by_path_and_what_came_from_the_disk() {
     });
 }
 
+/// The kernel reads on behind an answer, so the next one is in the page cache when it is asked for.
+#[test]
+fn what_the_disk_read_ahead_for_the_next_answer_counts_as_read_for_that_peer() {
+    const STEP: u64 = 128 << 10;
+    const STEPS: u64 = 32;
+    run(config(Backend::Uring), |ring| async move {
+        let file = file(STEPS * STEP);
+        let scan = async |ring: &Ring| {
+            let (socket, mut peer) = tcp();
+            let reader = std::thread::spawn(move || {
+                let mut bytes = vec![0; (STEPS * STEP) as usize];
+                peer.read_exact(&mut bytes).unwrap();
+            });
+            let mut cold_bytes = 0;
+            for step in 0..STEPS {
+                let pieces = vec![range(&file, step * STEP, STEP)];
+                let sent = ring.transfer(pieces, &socket, Path::Auto).await.unwrap();
+                cold_bytes += sent.cold_bytes;
+            }
+            tokio::task::spawn_blocking(|| reader.join().unwrap()).await.unwrap();
+            cold_bytes
+        };
+        // Pages stay until their bytes are acknowledged, which a peer may delay.
+        evict(&file);
+        // Plans that begin within a page miss a part of it.
+        let cold_bytes = scan(&ring).await;
+        let expected = (STEPS - 1) * STEP..=STEPS * STEP;
+        assert!(expected.contains(&cold_bytes), "{cold_bytes} of {}", STEPS * STEP);
+        assert_eq!(scan(&ring).await, 0, "all of it is in memory now");
+    });
+}
+
 #[test]
 fn a_scan_that_shall_leave_no_trace_drops_what_lies_behind_it() {
     const STEP: u64 = 1 << 20;

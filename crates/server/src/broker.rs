@@ -2,11 +2,13 @@
 //!
 //! Knows `config` and the base modules. Must never know sockets or Kafka's answers.
 
+pub(crate) mod batch_times;
 pub(crate) mod decompress;
 pub(crate) mod disk_reserve;
 pub(crate) mod file_system;
 pub(crate) mod give_way;
 pub(crate) mod groups;
+pub(crate) mod lags;
 pub(crate) mod last_minutes;
 pub(crate) mod memory;
 pub(crate) mod meta_properties;
@@ -16,6 +18,7 @@ pub(crate) mod partition;
 pub(crate) mod producer_ids;
 pub(crate) mod read;
 pub(crate) mod read_errors;
+pub(crate) mod reader_metrics;
 pub(crate) mod readers;
 pub(crate) mod registry;
 pub(crate) mod residency_map;
@@ -37,6 +40,7 @@ use crate::config::settings::Settings;
 use disk_reserve::Reserve;
 use file_system::FileSystem;
 use groups::{Groups, OffsetStore};
+use lags::Lags;
 use last_minutes::LastMinutes;
 use memory::Memory;
 use meta_properties::Cluster;
@@ -60,6 +64,7 @@ pub(crate) struct Broker {
     pub(crate) disk: Reserve,
     pub(crate) read_errors: ReadErrors,
     pub(crate) readers: Arc<Readers>,
+    pub(crate) lags: Lags,
     /// Held while a topic's configuration changes. Such a change waits for appends on one of a few
     /// threads, and those appends may need another of them.
     pub(crate) altering: tokio::sync::Mutex<()>,
@@ -95,6 +100,7 @@ impl Broker {
             disk: Reserve::new(&settings),
             read_errors: ReadErrors::default(),
             readers: Arc::new(Readers::new(Arc::clone(&groups))),
+            lags: Lags::default(),
             topics,
             cluster,
             producer_ids,

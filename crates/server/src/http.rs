@@ -26,6 +26,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
 use crate::broker::Broker;
+use crate::broker::lags::Lag;
+use crate::broker::readers::ReaderView;
 use crate::http::events::{Events, Feed, VIEWERS_MAX};
 use crate::stop::{Stop, wait_for};
 
@@ -68,6 +70,13 @@ async fn accept(broker: Arc<Broker>, listener: TcpListener, mut stop: watch::Rec
     }
 }
 
+/// The body of /readers.json.
+#[derive(Serialize)]
+struct Readers {
+    readers: Vec<ReaderView>,
+    groups: Vec<Lag>,
+}
+
 /// Answers the requests of one connection until it ends, or its page takes no more events.
 async fn answer(broker: Arc<Broker>, feed: Arc<Feed>, stream: TcpStream) {
     let stalled = Arc::new(Notify::new());
@@ -107,10 +116,11 @@ async fn respond(
                 text(StatusCode::SERVICE_UNAVAILABLE, full)
             }
         },
-        "/metrics" => metrics(broker),
+        "/metrics" => metrics(broker).await,
         "/readers.json" => {
             broker.readers.look_up().await;
-            json(&broker.readers.snapshot())
+            let lags = broker.lags.look(&broker.topics, &broker.groups.offsets).await;
+            json(&Readers { readers: broker.readers.snapshot(), groups: lags })
         }
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" if broker.metrics.is_ready() => {
@@ -121,7 +131,7 @@ async fn respond(
     }
 }
 
-fn metrics(broker: &Broker) -> Answer {
+async fn metrics(broker: &Broker) -> Answer {
     broker.metrics.partitions.set(broker.topics.partition_count() as i64);
     broker.metrics.partitions_offline.set(broker.topics.offline_count() as i64);
     let unreadable = broker.read_errors.partitions().len();
@@ -130,6 +140,9 @@ fn metrics(broker: &Broker) -> Answer {
     broker.metrics.damaged_ranges.set(damaged_ranges as i64);
     broker.metrics.damaged_bytes.set(damaged_bytes as i64);
     broker.metrics.show_memory(&broker.memory);
+    broker.readers.look_up().await;
+    let lags = broker.lags.look(&broker.topics, &broker.groups.offsets).await;
+    broker.metrics.readers.show(broker.readers.report(), lags);
     let mut response = text(StatusCode::OK, broker.metrics.text());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
     response

@@ -25,6 +25,7 @@ use crate::broker::file_system::FileSystem;
 use crate::broker::give_way::Shortage;
 use crate::broker::memory::Memory;
 use crate::broker::read_errors::What;
+use crate::broker::reader_metrics::ReaderMetrics;
 
 /// The label for an API.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,6 +98,8 @@ pub(crate) struct Metrics {
     /// Read from [`Memory`] when /metrics is asked for.
     memory: MemoryGauges,
     gave_way: Family<Reason, Counter>,
+    /// Read from the broker's readers when /metrics is asked for.
+    pub(crate) readers: ReaderMetrics,
     is_ready: AtomicBool,
 }
 
@@ -136,6 +139,7 @@ impl Metrics {
             data_dir: Family::default(),
             memory: MemoryGauges::registered(&mut registry),
             gave_way: Family::default(),
+            readers: ReaderMetrics::default(),
             is_ready: AtomicBool::new(false),
             registry: Registry::default(),
         };
@@ -185,6 +189,7 @@ impl Metrics {
         let help = "Connections closed as the slowest while others waited, by what was short";
         registry.register("connections_gave_way", help, metrics.gave_way.clone());
         registry.register_collector(Box::new(RingCollector { rings }));
+        registry.register_collector(Box::new(metrics.readers.clone()));
         Metrics { registry, ..metrics }
     }
 

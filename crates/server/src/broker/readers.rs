@@ -21,17 +21,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use penstock_ring::Sent;
-use penstock_storage::Offset;
+use penstock_ring::{Sent, blocking};
 
+use crate::broker::batch_times::{self, Next};
 use crate::broker::groups::Groups;
 use crate::broker::partition::Partition;
 use crate::clock;
-use entry::{Entry, SHARD_READERS_MAX, Shard, Totals, path_of};
-pub(crate) use entry::{Place, kept};
+use entry::{Entry, Known, SHARD_READERS_MAX, Shard, path_of};
+pub(crate) use entry::{Place, Totals, kept};
 pub(crate) use view::ReaderView;
 
 const SHARDS: usize = 16;
+
+/// The least time between two look-ups of the readers' places, however many ask.
+const LOOK_UP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Readers that are remembered at once.
 const READERS_MAX: usize = SHARDS * SHARD_READERS_MAX;
@@ -42,6 +45,8 @@ pub(crate) struct Readers {
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
     groups: Arc<Groups>,
+    /// When readers' places were last looked up.
+    looked: Mutex<Option<Instant>>,
 }
 
 /// One partition's part of an answer.
@@ -57,6 +62,7 @@ impl Readers {
             hasher: RandomState::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
             groups,
+            looked: Mutex::default(),
         }
     }
 
@@ -89,23 +95,71 @@ impl Readers {
         for shard in &self.shards {
             let mut shard = shard.lock();
             shard.forget_idle(now);
-            entries.extend(shard.values().cloned());
+            entries.extend(shard.iter().map(|(_, entry)| (entry.clone(), ())));
         }
+        self.views(entries).into_iter().map(|(view, ())| view).collect()
+    }
+
+    /// As [`Readers::snapshot`], with what each reader was sent since the last call; and what
+    /// readers were sent that are forgotten. For the metrics alone.
+    pub(crate) fn report(&self) -> (Vec<(ReaderView, Totals)>, Totals) {
+        let now = Instant::now();
+        let (mut entries, mut forgotten) = (Vec::new(), Totals::default());
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.forget_idle(now);
+            let (here, gone) = shard.report();
+            entries.extend(here);
+            forgotten += gone;
+        }
+        (self.views(entries), forgotten)
+    }
+
+    /// Finds out which batches lie at the readers' places, for readers that moved since the last
+    /// call, those first that have waited longest. [`Readers::snapshot`] has the outcome. Its work
+    /// is bounded, and waits for the disk on a thread that may block. Does nothing if the last call
+    /// was a moment ago.
+    pub(crate) async fn look_up(&self) {
+        let now = Instant::now();
+        let last = self.looked.lock().replace(now);
+        if last.is_some_and(|last| now.saturating_duration_since(last) < LOOK_UP_INTERVAL) {
+            *self.looked.lock() = last;
+            return;
+        }
+        let mut moved = Vec::new();
+        for (index, shard) in self.shards.iter().enumerate() {
+            let shard = shard.lock();
+            let here = shard.iter().filter(|(_, entry)| !entry.is_known());
+            moved.extend(here.map(|(hash, entry)| {
+                let looked = entry.known.map(|known| known.looked);
+                (looked, index, *hash, entry.partition.clone(), entry.place)
+            }));
+        }
+        moved.sort_by_key(|(looked, ..)| *looked);
+        let look = move || {
+            batch_times::within_time(moved, |(_, _, _, partition, place)| {
+                let partition = partition.upgrade()?;
+                batch_times::behind(&partition, place.first, place.from, place.until)
+            })
+        };
+        let looked = blocking::run(look).await.unwrap_or_default();
+        let now = Instant::now();
+        for ((_, index, hash, _, place), next) in looked {
+            self.shards[index].lock().know(hash, Known { place, next, looked: now });
+        }
+    }
+
+    fn views<T>(&self, entries: Vec<(Entry, T)>) -> Vec<(ReaderView, T)> {
         let now_ms = clock::now_ms();
         let owners = self.groups.owners();
-        let views = entries.iter().filter_map(|entry| {
+        let view = |(entry, with): (Entry, T)| {
             let partition = entry.partition.upgrade()?;
             let name = &partition.name;
             let group = owners.group_of(&entry.client_id, &name.topic, name.partition);
-            Some(view_of(entry, &partition, group, now_ms))
-        });
-        views.collect()
+            Some((view_of(&entry, &partition, group, now_ms), with))
+        };
+        entries.into_iter().filter_map(view).collect()
     }
-
-    /// Finds out which offsets and timestamps lie at the readers' places, for readers that moved
-    /// since the last call. [`Readers::snapshot`] has the outcome. Its work is bounded, and waits
-    /// for the disk on a thread that may block.
-    pub(crate) async fn look_up(&self) {}
 }
 
 /// Takes a part of an answer from what is left of it: file bytes, cold bytes, wait.
@@ -128,23 +182,25 @@ fn view_of(entry: &Entry, partition: &Partition, group: Option<&str>, now_ms: i6
         let log = partition.log();
         (log.log_end(), log.behind(entry.place.first, entry.place.until))
     };
-    let known = entry.known.filter(|known| known.place == entry.place);
-    let known_next = behind.next_offset.or(known.map(|known| known.next_offset));
-    let Offset(next) = known_next.unwrap_or(entry.place.asked).min(log_end);
-    let seconds = |timestamp_ms: i64| now_ms.saturating_sub(timestamp_ms).max(0) as f64 / 1e3;
+    // Where a reader that moves on was lately says more than nothing.
+    let next = entry.known.and_then(|known| known.next);
+    let next_here = next.filter(|_| entry.is_known()).map(|next| next.offset);
+    let next_offset = behind.next_offset.or(next_here).unwrap_or(entry.place.asked);
+    let next_offset = next_offset.max(entry.place.asked).min(log_end).0;
+    let seconds = |next: Next| now_ms.saturating_sub(next.timestamp_ms).max(0) as f64 / 1e3;
     let behind_seconds = match behind.bytes {
         0 => Some(0.0),
-        _ => known.and_then(|known| known.timestamp_ms).map(seconds),
+        _ => next.filter(|_| entry.is_known_lately()).map(seconds),
     };
     ReaderView {
         client_id: entry.client_id.to_string(),
         group: group.map(str::to_owned),
         topic: partition.name.topic.clone(),
         partition: partition.name.partition,
-        next_offset: next,
+        next_offset,
         log_end_offset: log_end.0,
         behind_bytes: behind.bytes,
-        behind_records: (log_end.0 - next).max(0) as u64,
+        behind_records: (log_end.0 - next_offset).max(0) as u64,
         behind_seconds,
         path: entry.path,
         sent_bytes: entry.totals.sent_bytes,

@@ -7,6 +7,8 @@
 //!
 //! Asked for by views of the readers. Reads memory only.
 
+use std::{fs::File, sync::Arc};
+
 use crate::{
     log::Log,
     units::{Offset, Position},
@@ -22,6 +24,13 @@ pub struct Behind {
 }
 
 impl Log {
+    /// The file of the segment that holds the batch `first`, and its committed bytes. `None`:
+    /// retention has deleted it.
+    pub fn segment_bytes(&self, first: Offset) -> Option<(Arc<File>, u64)> {
+        let (segment, _) = self.segment_of(first)?;
+        Some((segment.files.log.handle().clone(), segment.size_bytes))
+    }
+
     /// How far `position`, in the segment that holds the batch `first`, lies behind the log end. A
     /// segment that retention has deleted counts as the log start.
     pub fn behind(&self, first: Offset, position: Position) -> Behind {

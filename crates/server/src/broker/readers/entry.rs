@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use penstock_ring::Sent;
 use penstock_storage::{Offset, Position};
 
+use crate::broker::batch_times::Next;
 use crate::broker::partition::Partition;
 
 /// A client id is kept up to here. Longer ones that begin alike count as one reader.
@@ -23,6 +24,9 @@ pub(crate) const SHARD_READERS_MAX: usize = 256;
 
 /// A reader that has fetched nothing for so long is forgotten.
 pub(crate) const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// How long the time at a place stands for that of the reader, which has moved on.
+const KNOWN_LATELY: Duration = Duration::from_secs(5);
 
 /// The place up to which a reader has been sent records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +69,9 @@ impl SubAssign for Totals {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known {
     pub(crate) place: Place,
-    /// The first offset behind the whole batches of the answer.
-    pub(crate) next_offset: Offset,
-    /// The timestamp of the batch that holds it. `None`: it could not be read.
-    pub(crate) timestamp_ms: Option<i64>,
+    /// The batch behind those that were sent whole. `None`: it could not be read.
+    pub(crate) next: Option<Next>,
+    pub(crate) looked: Instant,
 }
 
 /// One reader.
@@ -88,6 +91,16 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Whether the batch at its place has been looked for.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.is_some_and(|known| known.place == self.place)
+    }
+
+    /// Whether that is known of its place, or of one that it left a moment ago.
+    pub(crate) fn is_known_lately(&self) -> bool {
+        self.is_known() || self.known.is_some_and(|known| known.looked.elapsed() < KNOWN_LATELY)
+    }
+
     fn is(&self, client_id: &str, partition: &Arc<Partition>) -> bool {
         // While a weak reference lives, its address belongs to no other partition.
         std::ptr::eq(self.partition.as_ptr(), Arc::as_ptr(partition))
@@ -147,8 +160,25 @@ impl Shard {
         });
     }
 
-    pub(crate) fn values(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&u64, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// Takes what was found at a place, if the reader is still there.
+    pub(crate) fn know(&mut self, hash: u64, known: Known) {
+        if let Some(entry) = self.entries.get_mut(&hash) {
+            entry.known = Some(known);
+        }
+    }
+
+    /// Takes over what was not reported.
+    pub(crate) fn report(&mut self) -> (Vec<(Entry, Totals)>, Totals) {
+        let entries = self.entries.values_mut().map(|entry| {
+            let rest = rest_of(entry);
+            entry.reported = entry.totals;
+            (entry.clone(), rest)
+        });
+        (entries.collect(), std::mem::take(&mut self.unreported))
     }
 
     #[cfg(test)]

@@ -8,6 +8,7 @@ use super::*;
 use crate::broker::groups::OffsetStore;
 use crate::broker::partition::Commits;
 use crate::config::durability::Durability;
+use penstock_storage::Offset;
 
 fn partition(dir: &tempfile::TempDir, index: i32) -> Arc<Partition> {
     let path = dir.path().join(format!("t-{index}"));

@@ -119,7 +119,7 @@ fn of_segment(
         resident = resident.zip(found).map(|(sum, found)| sum + found);
     }
     let resident_bytes = resident.map(|pages| (pages * PAGE_BYTES).min(info.size_bytes));
-    SegmentMap(info.base_offset.0 as i64, info.size_bytes, resident_bytes, cells)
+    SegmentMap(info.base_offset.0, info.size_bytes, resident_bytes, cells)
 }
 
 /// 0: no page, 9: every page; in between, a part.
@@ -154,6 +154,21 @@ mod tests {
         }
         let usual = Shares::of(std::iter::repeat_n(4, 100));
         assert_eq!(usual, Shares { segments: 64, cells: 64 }, "100 partitions of 4 get all");
+    }
+
+    #[test]
+    fn the_largest_map_fits_into_an_event() {
+        let segment =
+            || SegmentMap(i64::MAX, i32::MAX as u64, Some(i32::MAX as u64), "9".repeat(8));
+        let partition = || PartitionMap {
+            topic: "t".repeat(249),
+            partition: i32::MAX,
+            older_segments: usize::MAX,
+            older_bytes: u64::MAX,
+            segments: std::iter::repeat_with(segment).take(SEGMENTS_MAX / PARTITIONS_MAX).collect(),
+        };
+        let map: Vec<_> = std::iter::repeat_with(partition).take(PARTITIONS_MAX).collect();
+        assert!(serde_json::to_string(&map).unwrap().len() < 1024 * 1024);
     }
 
     #[test]

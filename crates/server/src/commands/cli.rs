@@ -58,7 +58,7 @@ pub(crate) struct ServeArguments {
     /// How record bytes go out: auto, chain, sendfile or copy [default: auto].
     #[arg(long, value_name = "PATH")]
     fetch_path: Option<String>,
-    /// The address of /metrics, /healthz and /readyz [default: none].
+    /// The address of /metrics, /healthz, /readyz and the live page at / [default: none].
     #[arg(long, value_name = "HOST:PORT")]
     metrics: Option<String>,
     /// Any other setting; may be given several times.

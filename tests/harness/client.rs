@@ -21,6 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Client {
     stream: TcpStream,
     correlation_id: i32,
+    client_id: String,
 }
 
 /// The failure of a request.
@@ -68,7 +69,7 @@ impl Client {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
-        Ok(Client { stream, correlation_id: 0 })
+        Ok(Client::on(stream))
     }
 
     /// Connects with a receive buffer of about this size, so that most of a large answer stays with
@@ -86,7 +87,16 @@ impl Client {
         rustix::net::connect(&socket, &address).map_err(std::io::Error::from)?;
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(TIMEOUT))?;
-        Ok(Client { stream, correlation_id: 0 })
+        Ok(Client::on(stream))
+    }
+
+    fn on(stream: TcpStream) -> Client {
+        Client { stream, correlation_id: 0, client_id: "test".to_owned() }
+    }
+
+    /// The same client under another client id.
+    pub fn named(self, client_id: &str) -> Client {
+        Client { client_id: client_id.to_owned(), ..self }
     }
 
     /// Ends the connection with a reset, even if bytes are on their way.
@@ -111,7 +121,7 @@ impl Client {
     /// The connection failed.
     pub fn send(&mut self, request: &Request, version: i16) -> Result<i32, ClientError> {
         self.correlation_id += 1;
-        self.stream.write_all(&request.encode(version, self.correlation_id, "test"))?;
+        self.stream.write_all(&request.encode(version, self.correlation_id, &self.client_id))?;
         Ok(self.correlation_id)
     }
 

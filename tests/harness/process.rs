@@ -170,6 +170,11 @@ impl Penstock {
         Ok(answer.split_once("\r\n\r\n").context("no body")?.1.to_owned())
     }
 
+    /// The address of /metrics and its like.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics
+    }
+
     fn get(&self, path: &str) -> anyhow::Result<String> {
         let mut stream = TcpStream::connect(self.metrics)?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
@@ -292,6 +297,23 @@ impl Drop for Penstock {
 }
 
 impl Metrics {
+    /// How many series begin with this.
+    pub fn count(&self, start: &str) -> usize {
+        self.0.lines().filter(|line| line.starts_with(start)).count()
+    }
+
+    /// The sum of all series that begin with this.
+    pub fn sum(&self, start: &str) -> f64 {
+        let lines = self.0.lines().filter(|line| line.starts_with(start));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// The value of a series as it is, if it is there.
+    pub fn exact(&self, series: &str) -> Option<f64> {
+        let mut lines = self.0.lines().filter_map(|line| line.strip_prefix(series));
+        lines.find_map(|rest| rest.trim().parse().ok())
+    }
+
     /// The value of a series, with its labels as in the text. 0 if there is none.
     pub fn value(&self, series: &str) -> u64 {
         let mut lines = self.0.lines().filter_map(|line| line.strip_prefix(series));

@@ -63,6 +63,8 @@ pub(crate) struct Account {
     pub(crate) sent: Sent,
     /// When the plan began to wait for the disk.
     cold_since: Option<Instant>,
+    /// Bytes to be sent before those, which the peer was sent before.
+    again_bytes: u64,
     /// Bytes still to be sent that come from the disk.
     ahead_bytes: u64,
     /// The place in the file up to which missing bytes have been counted.
@@ -70,13 +72,15 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Goes on where the peer's previous answer ended, if it did so there.
+    /// Goes on where the peer's previous answer ended, if this one reaches beyond that. A peer asks
+    /// for a batch that was cut there again, from its start.
     pub(crate) fn resume(&mut self, ahead: &Ahead, first: Option<&FileRange>) {
-        let goes_on = first.is_some_and(|first| {
+        let goes_on = |first: &&FileRange| {
             std::ptr::eq(ahead.file.as_ptr(), Arc::as_ptr(&first.file))
-                && ahead.position == first.position
-        });
-        if goes_on {
+                && (first.position..first.end()).contains(&ahead.position)
+        };
+        if let Some(first) = first.filter(goes_on) {
+            self.again_bytes = ahead.position - first.position;
             (self.ahead_bytes, self.counted_until) = (ahead.len_bytes, ahead.counted_until);
         }
     }
@@ -97,12 +101,14 @@ impl Account {
             self.ahead_bytes += missing(&range.file, counted_until.max(range.end()), until, sight);
             self.counted_until = self.counted_until.max(until);
         }
-        self.ahead_bytes = self.ahead_bytes.max(bytes);
+        self.ahead_bytes = self.ahead_bytes.max(bytes - self.again_bytes.min(bytes));
     }
 
     /// Counts the bytes of a plan. A copy counts what it reads from the disk itself.
     pub(crate) fn note(&mut self, file_bytes: u64, is_copy: bool) {
-        let cold_bytes = file_bytes.min(self.ahead_bytes);
+        let again_bytes = file_bytes.min(self.again_bytes);
+        self.again_bytes -= again_bytes;
+        let cold_bytes = (file_bytes - again_bytes).min(self.ahead_bytes);
         self.ahead_bytes -= cold_bytes;
         if !is_copy {
             self.sent.cold_bytes += cold_bytes;

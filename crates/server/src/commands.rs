@@ -7,4 +7,5 @@ pub(crate) mod cli;
 pub(crate) mod dump;
 pub(crate) mod export;
 pub(crate) mod scrub;
+pub(crate) mod top;
 pub(crate) mod topic;

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Serve(arguments) => return serve(*arguments),
         Command::Topic(arguments) => commands::topic::run(arguments),
+        Command::Top(arguments) => commands::top::run(&arguments),
         Command::Dump(arguments) => commands::dump::run(&arguments),
         Command::Scrub(arguments) => commands::scrub::run(&arguments),
         Command::Adopt(arguments) => {

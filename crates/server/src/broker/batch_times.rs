@@ -35,6 +35,8 @@ const HEADERS_MAX: usize = 1024;
 pub(crate) struct Next {
     /// The base offset of the batch there.
     pub(crate) offset: Offset,
+    /// Where it lies in its segment.
+    pub(crate) position: Position,
     /// Its timestamp, in milliseconds since 1970.
     pub(crate) timestamp_ms: i64,
 }
@@ -71,11 +73,11 @@ pub(crate) fn behind(
             return None;
         }
         if end > until.0 {
-            return Some(next_of(&header));
+            return Some(next_of(&header, position));
         }
         position = end;
     }
-    header_at(&file, position).map(|header| next_of(&header))
+    header_at(&file, position).map(|header| next_of(&header, position))
 }
 
 /// The batch that holds an offset. Blocks.
@@ -95,7 +97,8 @@ pub(crate) fn at(partition: &Partition, offset: Offset) -> Option<Next> {
         return None;
     }
     let (file, _) = partition.log().segment_bytes(found.base_offset)?;
-    header_at(&file, found.position().0).map(|header| next_of(&header))
+    let position = found.position().0;
+    header_at(&file, position).map(|header| next_of(&header, position))
 }
 
 fn header_at(file: &Arc<File>, position: u64) -> Option<BatchHeader> {
@@ -105,10 +108,10 @@ fn header_at(file: &Arc<File>, position: u64) -> Option<BatchHeader> {
 }
 
 /// The first record's time: the producer's, or that of the append where the topic keeps that.
-fn next_of(header: &BatchHeader) -> Next {
+fn next_of(header: &BatchHeader, position: u64) -> Next {
     let timestamp_ms = match header.timestamp_type() {
         TimestampType::CreateTime => header.base_timestamp,
         TimestampType::LogAppendTime => header.max_timestamp,
     };
-    Next { offset: Offset(header.base_offset), timestamp_ms }
+    Next { offset: Offset(header.base_offset), position: Position(position), timestamp_ms }
 }

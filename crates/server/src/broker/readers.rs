@@ -178,15 +178,19 @@ fn take_share(left: &mut (u64, u64, Duration), len_bytes: u64) -> Totals {
 }
 
 fn view_of(entry: &Entry, partition: &Partition, group: Option<&str>, now_ms: i64) -> ReaderView {
+    let place = entry.place;
+    let next = entry.known.and_then(|known| known.next);
+    let next_here = next.filter(|_| entry.is_known());
     let (log_end, behind) = {
         let log = partition.log();
-        (log.log_end(), log.behind(entry.place.first, entry.place.until))
+        // The answer may have ended within a batch, which the reader has not got then.
+        let (first, position) =
+            next_here.map_or((place.first, place.until), |next| (next.offset, next.position));
+        (log.log_end(), log.behind(first, position))
     };
-    // Where a reader that moves on was lately says more than nothing.
-    let next = entry.known.and_then(|known| known.next);
-    let next_here = next.filter(|_| entry.is_known()).map(|next| next.offset);
-    let next_offset = behind.next_offset.or(next_here).unwrap_or(entry.place.asked);
-    let next_offset = next_offset.max(entry.place.asked).min(log_end).0;
+    let next_here = next_here.map(|next| next.offset);
+    let next_offset = behind.next_offset.or(next_here).unwrap_or(place.asked);
+    let next_offset = next_offset.max(place.asked).min(log_end).0;
     let seconds = |next: Next| now_ms.saturating_sub(next.timestamp_ms).max(0) as f64 / 1e3;
     let behind_seconds = match behind.bytes {
         0 => Some(0.0),

@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Serve(Box<ServeArguments>),
     /// Creates, lists, describes or deletes topics of a running server.
     Topic(TopicArguments),
+    /// Shows who reads what from a running server, and who reads from its disk.
+    Top(TopArguments),
     /// Shows the batches and records of a segment file, and whether they are sound.
     Dump(DumpArguments),
     /// Checks every batch and index of a data directory that no server uses.
@@ -58,7 +60,7 @@ pub(crate) struct ServeArguments {
     /// How record bytes go out: auto, chain, sendfile or copy [default: auto].
     #[arg(long, value_name = "PATH")]
     fetch_path: Option<String>,
-    /// The address of /metrics, /healthz, /readyz and the live page at / [default: none].
+    /// The address of /metrics, /readers.json, /healthz, /readyz and the live page [default: none].
     #[arg(long, value_name = "HOST:PORT")]
     metrics: Option<String>,
     /// Any other setting; may be given several times.
@@ -109,6 +111,22 @@ pub(crate) enum TopicAction {
         /// The topic.
         topic: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArguments {
+    /// The server's --metrics address.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9464")]
+    pub(crate) metrics: String,
+    /// The time between two tables; rates are of that time.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    pub(crate) interval: f64,
+    /// Print one table and exit.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// The most rows of a table.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    pub(crate) rows: usize,
 }
 
 #[derive(Debug, Args)]

@@ -266,8 +266,8 @@ impl Ring {
         self.transfer(pieces, socket, Path::Chain).await
     }
 
-    /// Sends all `pieces` in order, and returns what that took. A socket takes one transfer at a time; a receive may run beside
-    /// it.
+    /// Sends all `pieces` in order, and returns what that took. A socket takes one transfer at a
+    /// time; a receive may run beside it.
     ///
     /// The bytes of the ranges must not change in their files until the peer has acknowledged them,
     /// because pages travel, not copies. Without io_uring, [`Path::Chain`] goes by sendfile.

@@ -395,3 +395,26 @@ fn a_roll_that_finds_no_descriptor_is_tried_again_by_the_next_append() {
     log.install_roll(roll.create().unwrap());
     append(&mut log, batch(2, 400, NOW_MS));
 }
+
+#[test]
+fn the_distance_from_the_end_is_the_bytes_of_the_batches_behind_a_place() {
+    let (dir, mut log) = created(small_segments());
+    for n in 0..60 {
+        append(&mut log, batch(3, 400, NOW_MS + n));
+    }
+    let all = naive_scan(&dir.path().join("t-0"));
+    let mut left: u64 = all.iter().map(|(_, _, header)| header.len_bytes() as u64).sum();
+    for (n, (segment, position, header)) in all.iter().enumerate() {
+        let (first, len_bytes) = (Offset(header.base_offset), header.len_bytes() as u64);
+        assert_eq!(log.behind(first, Position(*position)).bytes, left);
+        left -= len_bytes;
+        let ends_segment = all.get(n + 1).is_none_or(|(next, ..)| next != segment);
+        let next_offset = ends_segment.then_some(Offset(header.last_offset() + 1));
+        let behind = log.behind(first, Position(position + len_bytes));
+        assert_eq!(behind, Behind { bytes: left, next_offset }, "batch {n}");
+    }
+    log.raise_log_start(log.log_end());
+    assert!(!expire(&mut log, NOW_MS).is_empty());
+    assert!(log.segment_bytes(Offset(0)).is_none());
+    assert_eq!(log.behind(Offset(0), Position(9)).bytes, log.size_bytes());
+}

@@ -28,7 +28,7 @@ use tokio::sync::{Notify, watch};
 use crate::broker::Broker;
 use crate::broker::lags::Lag;
 use crate::broker::readers::ReaderView;
-use crate::http::events::{Events, Feed, VIEWERS_MAX};
+use crate::http::events::{Events, Feed, OfBroker, VIEWERS_MAX};
 use crate::stop::{Stop, wait_for};
 
 /// The header of a request must be complete within this time.
@@ -56,7 +56,7 @@ pub(crate) async fn serve(
 }
 
 async fn accept(broker: Arc<Broker>, listener: TcpListener, mut stop: watch::Receiver<Stop>) {
-    let feed = Feed::new(Arc::clone(&broker), stop.clone());
+    let feed = Feed::new(OfBroker::new(Arc::clone(&broker)), stop.clone());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -78,7 +78,7 @@ struct Readers {
 }
 
 /// Answers the requests of one connection until it ends, or its page takes no more events.
-async fn answer(broker: Arc<Broker>, feed: Arc<Feed>, stream: TcpStream) {
+async fn answer(broker: Arc<Broker>, feed: Arc<Feed<OfBroker>>, stream: TcpStream) {
     let stalled = Arc::new(Notify::new());
     let responding = service_fn(|request| {
         let (broker, feed, stalled) = (&broker, &feed, &stalled);
@@ -100,7 +100,7 @@ type Answer = Response<Either<Full<Bytes>, Events>>;
 
 async fn respond(
     broker: &Broker,
-    feed: &Arc<Feed>,
+    feed: &Arc<Feed<OfBroker>>,
     stalled: &Arc<Notify>,
     request: &Request<Incoming>,
 ) -> Answer {

@@ -33,9 +33,22 @@ const STALLED: Duration = Duration::from_secs(30);
 /// How soon a browser asks again after the stream has broken, in milliseconds.
 const RETRY: &[u8] = b"retry: 2000\n\n";
 
-/// What all open pages share.
-pub(super) struct Feed {
+/// Where events come from.
+pub(super) trait Source: Send + Sync + 'static {
+    /// The newest events, gathered now.
+    fn gather(&self) -> impl Future<Output = Latest> + Send;
+}
+
+/// A server's numbers.
+pub(super) struct OfBroker {
     broker: Arc<Broker>,
+    /// Away while it works.
+    sampler: Mutex<Sampler>,
+}
+
+/// What all open pages share.
+pub(super) struct Feed<S> {
+    source: S,
     stop: watch::Receiver<Stop>,
     places: Arc<Semaphore>,
     latest: watch::Sender<Latest>,
@@ -49,11 +62,32 @@ pub(super) struct Events {
     _place: OwnedSemaphorePermit,
 }
 
-impl Feed {
-    pub(super) fn new(broker: Arc<Broker>, stop: watch::Receiver<Stop>) -> Arc<Feed> {
+impl OfBroker {
+    pub(super) fn new(broker: Arc<Broker>) -> OfBroker {
+        OfBroker { broker, sampler: Mutex::default() }
+    }
+}
+
+impl Source for OfBroker {
+    async fn gather(&self) -> Latest {
+        let broker = Arc::clone(&self.broker);
+        broker.readers.look_up().await;
+        let mut sampler = std::mem::take(&mut *self.sampler.lock());
+        let sampling = blocking::run(move || {
+            let latest = sampler.sample(&broker, Instant::now());
+            (sampler, latest)
+        });
+        let (sampler, latest) = sampling.await.unwrap_or_default();
+        *self.sampler.lock() = sampler;
+        latest
+    }
+}
+
+impl<S: Source> Feed<S> {
+    pub(super) fn new(source: S, stop: watch::Receiver<Stop>) -> Arc<Feed<S>> {
         let places = Arc::new(Semaphore::new(VIEWERS_MAX));
         let latest = watch::Sender::new(Latest::default());
-        Arc::new(Feed { broker, stop, places, latest, is_sampling: Mutex::new(false) })
+        Arc::new(Feed { source, stop, places, latest, is_sampling: Mutex::new(false) })
     }
 
     /// Begins a stream. `None`: all places are taken. `stalled` is notified if the page takes
@@ -75,17 +109,9 @@ impl Feed {
 
     /// Samples until no page is open.
     async fn sample(self: Arc<Self>) {
-        let (mut sampler, mut stop) = (Sampler::default(), self.stop.clone());
+        let mut stop = self.stop.clone();
         loop {
-            let broker = Arc::clone(&self.broker);
-            broker.readers.look_up().await;
-            let sampling = blocking::run(move || {
-                let latest = sampler.sample(&broker, Instant::now());
-                (sampler, latest)
-            });
-            let latest;
-            (sampler, latest) = sampling.await.unwrap_or_default();
-            self.latest.send_replace(latest);
+            self.latest.send_replace(self.source.gather().await);
             tokio::select! {
                 () = tokio::time::sleep(OVERVIEW_EVERY) => {}
                 () = self.latest.closed() => {}
@@ -144,11 +170,56 @@ impl Body for Events {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
     use super::*;
 
     fn latest(map_number: u64) -> Latest {
         let (overview, map) = (format!("o{map_number} ").into(), format!("m{map_number} ").into());
         Latest { overview, map, map_number }
+    }
+
+    /// Counts how often it is asked.
+    #[derive(Default)]
+    struct Counted(AtomicU64);
+
+    impl Source for Counted {
+        async fn gather(&self) -> Latest {
+            latest(self.0.fetch_add(1, Relaxed) + 1)
+        }
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        while !what() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_gathered_before_the_first_page_opens_nor_after_the_last_one_closes() {
+        let (_stop, stop) = watch::channel(Stop::No);
+        let feed = Feed::new(Counted::default(), stop);
+        let (is_sampling, gathered) = (|| *feed.is_sampling.lock(), || feed.source.0.load(Relaxed));
+        assert_eq!((is_sampling(), gathered()), (false, 0));
+        for opened in 1..=3 {
+            let (first, second) = (feed.open(Arc::default()), feed.open(Arc::default()));
+            until(|| gathered() == opened).await;
+            assert!(is_sampling() && first.is_some() && second.is_some());
+            drop((first, second));
+            until(|| !is_sampling()).await;
+            assert_eq!((gathered(), feed.latest.receiver_count()), (opened, 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_have_a_bound_and_a_closed_one_makes_room() {
+        let (_stop, stop) = watch::channel(Stop::No);
+        let feed = Feed::new(Counted::default(), stop);
+        let open = || feed.open(Arc::default());
+        let mut pages: Vec<Events> = std::iter::repeat_with(open).map_while(|page| page).collect();
+        assert_eq!(pages.len(), VIEWERS_MAX);
+        pages.pop();
+        assert!(open().is_some());
     }
 
     #[tokio::test]

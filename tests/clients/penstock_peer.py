@@ -15,10 +15,17 @@ SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 class PenstockPeer:
     segment_bytes_key = "segment.bytes"
 
-    def __init__(self, data_dir: Path, fetch_path: str = "auto", launcher: tuple = (), settings: dict | None = None):
-        """`settings` are what --set takes."""
+    def __init__(
+        self,
+        data_dir: Path,
+        fetch_path: str = "auto",
+        launcher: tuple = (),
+        settings: dict | None = None,
+        ports: tuple[int, int] | None = None,
+    ):
+        """`settings` are what --set takes; `ports` those of a server before it."""
         self.data_dir = data_dir
-        port, metrics = free_ports(2)
+        self.ports = port, metrics = ports or tuple(free_ports(2))
         self.address = f"127.0.0.1:{port}"
         self._metrics = f"http://127.0.0.1:{metrics}"
         arguments = ["--data-dir", data_dir, "--listen", self.address, "--fetch-path", fetch_path]
@@ -30,6 +37,10 @@ class PenstockPeer:
             ready=self._says_ready,
             ready_within_s=60,
         )
+
+    @property
+    def page_url(self) -> str:
+        return self._metrics + "/"
 
     @property
     def pid(self) -> int:

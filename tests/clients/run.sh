@@ -23,6 +23,13 @@ install_debian_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 }
 
+# The live page is tested where there is a browser. Its absence is no failure.
+install_browser() {
+    command -v chromium >/dev/null || command -v google-chrome >/dev/null && return
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium; } ||
+        echo "no Chromium can be had: the tests of the live page are skipped"
+}
+
 install_python_packages() {
     cmp -s "$requirements" "$venv/installed.txt" && return
     python3 -m venv --clear "$venv"
@@ -39,6 +46,7 @@ install_kafka() {
 
 mkdir -p target
 install_debian_packages
+[ "${1:-}" = --install-only ] || install_browser
 install_python_packages
 install_kafka
 [ "${1:-}" = --install-only ] && exit

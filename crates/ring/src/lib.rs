@@ -13,7 +13,8 @@
 //!    │    ├─ operations.rs    owns the resources while the kernel works
 //!    │    └─ sys.rs           all `unsafe`
 //!    ├─ epoll.rs          the same calls where io_uring is forbidden
-//!    ├─ sight.rs          how a file system shows which pages are in memory
+//!    ├─ sight.rs          how a file system shows which pages are in memory; resident_pages.rs
+//!    │                    counts them for people
 //!    ├─ spliced.rs        whether a splice moves pages or copies
 //!    └─ blocking.rs       threads that always exist; shortage.rs: operations left to them
 //! ```
@@ -36,6 +37,7 @@ mod kernel_contract;
 mod operations;
 mod perform;
 mod pins;
+mod resident_pages;
 mod ring;
 mod ring_config;
 mod sent;

@@ -41,6 +41,7 @@ use penstock_wire::{
 };
 
 use crate::api::context::RequestContext;
+use crate::api::fetch::Fetched;
 use crate::api::long_requests::ELEMENTS_AT_ONCE;
 use crate::api::reply::{NoReply, Range, Reply};
 use crate::broker::readers::kept;
@@ -69,7 +70,8 @@ pub(crate) async fn answer(
             let response =
                 Response::ApiVersions(ApiVersionsResponse::ours(ErrorCode::UNSUPPORTED_VERSION));
             let answer = response.encode_into(0, correlation_id, buffer);
-            return Ok(Some(Reply { answer, ranges: Few::new(), client_id: Str::new() }));
+            let (ranges, client_id) = (Few::new(), Str::new());
+            return Ok(Some(Reply { answer, ranges, client_id, since: received }));
         }
         Err(error) => return Err(error),
     };
@@ -78,7 +80,7 @@ pub(crate) async fn answer(
     // What outlives a large request is copied out of its frame.
     let client_id = if holds_share { Str::from(kept(&client_id)) } else { client_id };
     let responded = respond(context, header.api_version, &client_id, request, holds_share);
-    let (response, ranges) = match responded.await? {
+    let Responded { response, ranges, woke } = match responded.await? {
         Some(responded) => responded,
         None => {
             context.broker.metrics.request_done(header.api_key, received.elapsed());
@@ -87,7 +89,7 @@ pub(crate) async fn answer(
     };
     let answer = response.encode_into(header.api_version, header.correlation_id, buffer);
     context.broker.metrics.request_done(header.api_key, received.elapsed());
-    Ok(Some(Reply { answer, ranges, client_id }))
+    Ok(Some(Reply { answer, ranges, client_id, since: woke.unwrap_or(received) }))
 }
 
 /// Why a request is not answered between those of other connections.
@@ -157,17 +159,26 @@ async fn answered_apart(
     }
 }
 
+/// An answer that is yet to be encoded.
+struct Responded {
+    response: Response,
+    ranges: Few<Range>,
+    /// When a fetch that waited for data had it.
+    woke: Option<Instant>,
+}
+
 async fn respond(
     context: &RequestContext<'_>,
     api_version: i16,
     client_id: &str,
     request: Request,
     holds_share: bool,
-) -> Result<Option<(Response, Few<Range>)>, NoReply> {
+) -> Result<Option<Responded>, NoReply> {
     let response = match request {
         Request::Fetch(request) => {
             let fetched = fetch::fetch(context, client_id, &request, holds_share).await;
-            return Ok(Some((Response::Fetch(fetched.response), fetched.ranges)));
+            let Fetched { response, ranges, woke } = fetched;
+            return Ok(Some(Responded { response: Response::Fetch(response), ranges, woke }));
         }
         Request::Produce(request) => {
             let produced = produce::produce(context, api_version, request).await;
@@ -232,7 +243,7 @@ async fn respond(
             Response::InitProducerId(init_producer_id::init(context, &request).await)
         }
     };
-    Ok(Some((response, Few::new())))
+    Ok(Some(Responded { response, ranges: Few::new(), woke: None }))
 }
 
 /// Waits for an answer that may take long. A peer that leaves meanwhile needs none.

@@ -9,6 +9,7 @@ pub(crate) mod file_system;
 pub(crate) mod give_way;
 pub(crate) mod groups;
 pub(crate) mod lags;
+pub(crate) mod last_minutes;
 pub(crate) mod memory;
 pub(crate) mod meta_properties;
 pub(crate) mod metrics;
@@ -20,6 +21,7 @@ pub(crate) mod read_errors;
 pub(crate) mod reader_metrics;
 pub(crate) mod readers;
 pub(crate) mod registry;
+pub(crate) mod residency_map;
 pub(crate) mod send_memory;
 pub(crate) mod topic_config;
 pub(crate) mod topics;
@@ -29,6 +31,7 @@ pub(crate) mod waiting;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use penstock_storage::DataDir;
 use tokio::sync::Semaphore;
@@ -38,6 +41,7 @@ use disk_reserve::Reserve;
 use file_system::FileSystem;
 use groups::{Groups, OffsetStore};
 use lags::Lags;
+use last_minutes::LastMinutes;
 use memory::Memory;
 use meta_properties::Cluster;
 use metrics::Metrics;
@@ -54,6 +58,9 @@ pub(crate) struct Broker {
     pub(crate) producer_ids: ProducerIds,
     pub(crate) groups: Arc<Groups>,
     pub(crate) metrics: Metrics,
+    pub(crate) last_minutes: LastMinutes,
+    /// The file system of the data directory.
+    pub(crate) lies_on: FileSystem,
     pub(crate) disk: Reserve,
     pub(crate) read_errors: ReadErrors,
     pub(crate) readers: Arc<Readers>,
@@ -99,6 +106,8 @@ impl Broker {
             producer_ids,
             groups,
             metrics,
+            last_minutes: LastMinutes::new(Instant::now()),
+            lies_on: lies_on.clone(),
             altering: tokio::sync::Mutex::default(),
             connections: AtomicUsize::new(0),
             answers_in_flight: Arc::new(Semaphore::new(settings.answers_in_flight_max_bytes)),

@@ -1,6 +1,12 @@
-//! /metrics, /readers.json, /healthz and /readyz, for monitoring.
+//! /metrics, /readers.json, /healthz and /readyz for monitoring, and the live page for people.
 //!
-//! Runs on the main thread's runtime beside housekeeping, never on a worker.
+//! Runs on the main thread's runtime beside housekeeping, never on a worker. page.rs has the
+//! document; events.rs feeds it from what sampler.rs and overview.rs gather.
+
+mod events;
+mod overview;
+mod page;
+mod sampler;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -8,20 +14,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use penstock_storage::PartitionName;
 use serde::Serialize;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
 
 use crate::broker::Broker;
 use crate::broker::lags::Lag;
 use crate::broker::readers::ReaderView;
+use crate::http::events::{Events, Feed, OfBroker, VIEWERS_MAX};
 use crate::stop::{Stop, wait_for};
 
 /// The header of a request must be complete within this time.
@@ -49,6 +56,7 @@ pub(crate) async fn serve(
 }
 
 async fn accept(broker: Arc<Broker>, listener: TcpListener, mut stop: watch::Receiver<Stop>) {
+    let feed = Feed::new(OfBroker::new(Arc::clone(&broker)), stop.clone());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -58,20 +66,7 @@ async fn accept(broker: Arc<Broker>, listener: TcpListener, mut stop: watch::Rec
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let broker = Arc::clone(&broker);
-        tokio::spawn(async move {
-            let answer = service_fn(move |request| {
-                let broker = Arc::clone(&broker);
-                async move { Ok::<_, Infallible>(respond(&broker, &request).await) }
-            });
-            let served = hyper::server::conn::http1::Builder::new()
-                .timer(hyper_util::rt::TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), answer);
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "a metrics connection ended");
-            }
-        });
+        tokio::spawn(answer(Arc::clone(&broker), Arc::clone(&feed), stream));
     }
 }
 
@@ -82,29 +77,46 @@ struct Readers {
     groups: Vec<Lag>,
 }
 
-async fn respond(broker: &Broker, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+/// Answers the requests of one connection until it ends, or its page takes no more events.
+async fn answer(broker: Arc<Broker>, feed: Arc<Feed<OfBroker>>, stream: TcpStream) {
+    let stalled = Arc::new(Notify::new());
+    let responding = service_fn(|request| {
+        let (broker, feed, stalled) = (&broker, &feed, &stalled);
+        async move { Ok::<_, Infallible>(respond(broker, feed, stalled, &request).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(hyper_util::rt::TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), responding);
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            tracing::debug!(%error, "a metrics connection ended");
+        },
+        () = stalled.notified() => tracing::debug!("a page took no events and was cut off"),
+    }
+}
+
+type Answer = Response<Either<Full<Bytes>, Events>>;
+
+async fn respond(
+    broker: &Broker,
+    feed: &Arc<Feed<OfBroker>>,
+    stalled: &Arc<Notify>,
+    request: &Request<Incoming>,
+) -> Answer {
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
     match request.uri().path() {
-        "/metrics" => {
-            broker.metrics.partitions.set(broker.topics.partition_count() as i64);
-            broker.metrics.partitions_offline.set(broker.topics.offline_count() as i64);
-            let unreadable = broker.read_errors.partitions().len();
-            broker.metrics.partitions_unreadable.set(unreadable as i64);
-            let (damaged_ranges, damaged_bytes) = broker.topics.damage();
-            broker.metrics.damaged_ranges.set(damaged_ranges as i64);
-            broker.metrics.damaged_bytes.set(damaged_bytes as i64);
-            broker.metrics.show_memory(&broker.memory);
-            broker.readers.look_up().await;
-            let lags = broker.lags.look(&broker.topics, &broker.groups.offsets).await;
-            broker.metrics.readers.show(broker.readers.report(), lags);
-            let mut response = text(StatusCode::OK, broker.metrics.text());
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, OPEN_METRICS.parse().expect("a valid header"));
-            response
-        }
+        "/" => page::response().map(Either::Left),
+        "/events" => match feed.open(Arc::clone(stalled)) {
+            Some(events) => stream(events),
+            None => {
+                let full = format!("{VIEWERS_MAX} pages are open, which is the most\n");
+                text(StatusCode::SERVICE_UNAVAILABLE, full)
+            }
+        },
+        "/metrics" => metrics(broker).await,
         "/readers.json" => {
             broker.readers.look_up().await;
             let lags = broker.lags.look(&broker.topics, &broker.groups.offsets).await;
@@ -115,8 +127,34 @@ async fn respond(broker: &Broker, request: &Request<Incoming>) -> Response<Full<
             text(StatusCode::OK, ready(&broker.read_errors.partitions()))
         }
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-        _ => text(StatusCode::NOT_FOUND, "try /metrics, /readers.json, /healthz or /readyz\n"),
+        _ => text(StatusCode::NOT_FOUND, "try /, /metrics, /readers.json, /healthz or /readyz\n"),
     }
+}
+
+async fn metrics(broker: &Broker) -> Answer {
+    broker.metrics.partitions.set(broker.topics.partition_count() as i64);
+    broker.metrics.partitions_offline.set(broker.topics.offline_count() as i64);
+    let unreadable = broker.read_errors.partitions().len();
+    broker.metrics.partitions_unreadable.set(unreadable as i64);
+    let (damaged_ranges, damaged_bytes) = broker.topics.damage();
+    broker.metrics.damaged_ranges.set(damaged_ranges as i64);
+    broker.metrics.damaged_bytes.set(damaged_bytes as i64);
+    broker.metrics.show_memory(&broker.memory);
+    broker.readers.look_up().await;
+    let lags = broker.lags.look(&broker.topics, &broker.groups.offsets).await;
+    broker.metrics.readers.show(broker.readers.report(), lags);
+    let mut response = text(StatusCode::OK, broker.metrics.text());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
+    response
+}
+
+fn stream(events: Events) -> Answer {
+    let mut response = Response::new(Either::Right(events));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// A server that cannot read some places of its disk is ready: it serves all other places.
@@ -134,7 +172,7 @@ fn ready(unreadable: &[PartitionName]) -> String {
     }
 }
 
-fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+fn json(value: &impl Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(body) => {
             let mut response = text(StatusCode::OK, body);
@@ -145,8 +183,8 @@ fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
     }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Either::Left(Full::new(body.into())));
     *response.status_mut() = status;
     response
 }

@@ -27,6 +27,7 @@ mod unindexed;
 
 use std::{
     collections::VecDeque,
+    fs::File,
     io,
     path::Path,
     sync::Arc,
@@ -226,10 +227,16 @@ impl Log {
 
     /// Every segment, oldest first; the last one is the active one.
     pub fn segments(&self) -> impl Iterator<Item = SegmentInfo> {
-        self.all_segments().map(|(segment, sealed)| SegmentInfo {
-            base_offset: segment.base(),
-            size_bytes: segment.size_bytes,
-            sealed,
+        self.segment_files().map(|(info, _)| info)
+    }
+
+    /// Every segment with the file of its batches, oldest first, for looks at the page cache.
+    pub fn segment_files(&self) -> impl DoubleEndedIterator<Item = (SegmentInfo, &Arc<File>)> {
+        let active = (&self.active.segment, false);
+        let sealed = self.sealed.iter().map(|segment| (segment, true));
+        sealed.chain([active]).map(|(segment, sealed)| {
+            let (base_offset, size_bytes) = (segment.base(), segment.size_bytes);
+            (SegmentInfo { base_offset, size_bytes, sealed }, segment.files.log.handle())
         })
     }
 

@@ -154,3 +154,17 @@ pub async fn until(mut condition: impl FnMut() -> bool) {
         tokio::task::yield_now().await;
     }
 }
+
+/// Transfers `pieces`, ends the stream, and returns the bytes that the peer received.
+pub async fn received(
+    ring: &Ring,
+    pieces: Vec<Piece>,
+    path: Path,
+    (socket, peer): (Rc<Socket>, impl Read + Send + 'static),
+    step_bytes: usize,
+) -> Vec<u8> {
+    let reader = reader(peer, step_bytes);
+    ring.transfer(pieces, &socket, path).await.unwrap();
+    socket.shutdown_direction(std::net::Shutdown::Write).unwrap();
+    tokio::task::spawn_blocking(|| reader.join().unwrap()).await.unwrap()
+}

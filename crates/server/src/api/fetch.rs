@@ -52,6 +52,8 @@ const NO_SESSION: i32 = 0;
 pub(crate) struct Fetched {
     pub(crate) response: FetchResponse,
     pub(crate) ranges: Few<Range>,
+    /// When a fetch that waited for data had it.
+    pub(crate) woke: Option<std::time::Instant>,
 }
 
 /// Makes a fetch name each partition once: its last entry counts, at the place of its first one.
@@ -88,11 +90,11 @@ pub(crate) async fn fetch(
         return plan.into();
     }
     drop(plan);
-    let plan = wait(context, request, holds_share).await;
+    let (plan, woke) = wait(context, request, holds_share).await;
     if plan.ranges.is_empty() {
         note_waiting(context, client_id, request).await;
     }
-    plan.into()
+    Fetched { woke, ..plan.into() }
 }
 
 /// A reader that is answered with nothing is at its place still. The connection notes what is sent.
@@ -110,7 +112,11 @@ async fn note_waiting(context: &RequestContext<'_>, client_id: &str, request: &F
 
 /// Waits until there is enough to send or the time is over. A peer that has ended its sending side
 /// is answered at once: it may have gone, or it may just have nothing more to ask.
-async fn wait(context: &RequestContext<'_>, request: &FetchRequest, holds_share: bool) -> Plan {
+async fn wait(
+    context: &RequestContext<'_>,
+    request: &FetchRequest,
+    holds_share: bool,
+) -> (Plan, Option<std::time::Instant>) {
     let deadline = Instant::now() + max_wait(request);
     let more = Arc::new(Notify::new());
     let _counted = Waits::count(&context.broker.metrics);
@@ -120,22 +126,24 @@ async fn wait(context: &RequestContext<'_>, request: &FetchRequest, holds_share:
     let uploads = &context.broker.memory.uploads;
     let shortage = uploads.shortage.notified();
     tokio::pin!(peer_closed, timer, stopping, shortage);
+    let mut woke = None;
     loop {
         // Registers before planning, so that no append in between is missed. Registers again each
         // time: a topic that was deleted and created again has other partitions.
         let _registrations = register(context, request, &more);
         let plan = Plan::make(context, request).await;
         if plan.answers(request) || (holds_share && uploads.missing_bytes() > 0) {
-            return plan;
+            return (plan, woke);
         }
         tokio::select! {
             biased;
             () = more.notified() => {}
-            () = &mut timer => return plan,
-            () = &mut stopping => return plan,
-            () = &mut peer_closed => return plan,
-            () = &mut shortage, if holds_share => return plan,
+            () = &mut timer => return (plan, Some(Instant::now().into_std())),
+            () = &mut stopping => return (plan, None),
+            () = &mut peer_closed => return (plan, None),
+            () = &mut shortage, if holds_share => return (plan, Some(Instant::now().into_std())),
         }
+        woke = Some(Instant::now().into_std());
     }
 }
 
@@ -341,14 +349,14 @@ fn partition_data(asked: &FetchPartition, bounds: Bounds) -> PartitionData {
 impl Fetched {
     fn error(error_code: ErrorCode) -> Self {
         let response = FetchResponse { error_code, ..FetchResponse::default() };
-        Fetched { response, ranges: Few::new() }
+        Fetched { response, ranges: Few::new(), woke: None }
     }
 }
 
 impl From<Plan> for Fetched {
     fn from(plan: Plan) -> Self {
         let response = FetchResponse { responses: plan.topics, ..FetchResponse::default() };
-        Fetched { response, ranges: plan.ranges }
+        Fetched { response, ranges: plan.ranges, woke: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What becomes of a request: a laid-out answer, or the end of its connection.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use penstock_storage::{Extent, Offset, Position};
 use penstock_wire::{Answer, ErrorCode, Few, RequestError, Str};
@@ -14,6 +15,8 @@ pub(crate) struct Reply {
     pub(crate) ranges: Few<Range>,
     /// The client that asked.
     pub(crate) client_id: Str,
+    /// When the request was received. Of a fetch that waited for data: when it had it.
+    pub(crate) since: Instant,
 }
 
 /// Why a request gets no reply and its connection no second chance.

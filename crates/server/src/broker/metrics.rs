@@ -209,6 +209,11 @@ impl Metrics {
         self.rings.lock().push(counters);
     }
 
+    /// A counter, summed over all rings.
+    pub(crate) fn ring_sum(&self, of: fn(&Counters) -> u64) -> u64 {
+        self.rings.lock().iter().map(|ring| of(ring)).sum()
+    }
+
     pub(crate) fn note_read_error(&self, what: What) {
         self.read_errors.get_or_create(&Read { read: what.name() }).inc();
     }

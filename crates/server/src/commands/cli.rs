@@ -60,7 +60,7 @@ pub(crate) struct ServeArguments {
     /// How record bytes go out: auto, chain, sendfile or copy [default: auto].
     #[arg(long, value_name = "PATH")]
     fetch_path: Option<String>,
-    /// The address of /metrics, /readers.json, /healthz and /readyz [default: none].
+    /// The address of /metrics, /readers.json, /healthz, /readyz and the live page [default: none].
     #[arg(long, value_name = "HOST:PORT")]
     metrics: Option<String>,
     /// Any other setting; may be given several times.

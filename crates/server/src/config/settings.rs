@@ -44,7 +44,7 @@ pub(crate) struct Settings {
     pub(crate) durability: Durability,
     /// How record bytes go out.
     pub(crate) fetch_path: FetchPath,
-    /// Where /metrics, /healthz and /readyz answer.
+    /// Where /metrics, /healthz, /readyz and the live page answer.
     pub(crate) metrics: Option<SocketAddr>,
     /// Partitions of a topic that is created without a number.
     pub(crate) num_partitions: i32,

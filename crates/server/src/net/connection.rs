@@ -300,11 +300,15 @@ impl Connection {
         self.vitals.enter(Phase::Sending);
         self.vitals.widen(reply.answer.len_bytes);
         let path = self.worker.broker.settings.fetch_path.path();
-        let Reply { answer, ranges, client_id } = reply;
+        let Reply { answer, ranges, client_id, since } = reply;
         let pieces = answer.pieces.into_iter().map(|piece| piece_of(piece, &ranges));
         let sent = self.worker.ring.transfer(pieces, &self.socket, path).await;
         match sent {
             Ok(sent) => {
+                if sent.file_bytes() > 0 {
+                    let (now, broker) = (Instant::now(), &self.worker.broker);
+                    broker.last_minutes.note(now, sent.cold_bytes, now - since);
+                }
                 let parts = ranges.iter().map(Range::part);
                 self.worker.broker.readers.note(&client_id, parts, &sent, clock::coarse_now());
                 Ok(())

@@ -105,6 +105,8 @@ struct Job {
     is_cold: bool,
     /// Some of the answer was not, and all that follows takes the same path.
     is_scan: bool,
+    /// Pages of the next plan were looked for in vain.
+    is_missing: bool,
     /// The answer begins where an earlier one from the disk ended, so the kernel reads ahead.
     reads_on: bool,
     /// There was no worker or pipe for a chain, so the rest is copied. A copy waits for a disk on a
@@ -130,6 +132,7 @@ impl Job {
             pipe: None,
             is_cold: false,
             is_scan: false,
+            is_missing: false,
             reads_on: false,
             has_left_chain: false,
             cold_place: None,
@@ -194,6 +197,7 @@ impl Job {
         };
         let is_cached = || !self.is_scan && is_cached();
         let way = route::choose(transfer.rest_bytes(), can_chain, is_cached);
+        self.is_missing = way == Way::Chain && !self.is_scan;
         self.is_scan |= way == Way::Chain;
         way
     }
@@ -207,7 +211,11 @@ impl Job {
     /// Remembers where an answer from the disk ended.
     fn note_stream(&self) {
         let mut streams = self.socket.streams.borrow_mut();
-        if self.is_scan { streams.replace(self.transfer.ranges()) } else { streams.end() }
+        if self.is_scan {
+            streams.go_on_behind(self.transfer.ranges());
+        } else {
+            streams.end(self.transfer.ranges());
+        }
     }
 
     /// Whether the peer may get pages of files, which it holds until it reads.
@@ -228,7 +236,7 @@ impl Job {
         let goes_on = self.transfer.rest_bytes() > 0;
         if self.is_cold && goes_on && self.transfer.is_at_a_turn() {
             let ranges = self.transfer.next_ranges(READ_AHEAD_BYTES);
-            self.account.begin_cold(ranges, ring.config.sight);
+            self.account.begin_cold(ranges, self.is_missing, ring.config.sight);
             self.cold_range = self.only_range();
             self.cold_place = Some(ring.admit_cold().await);
             self.read_ahead(ring);
@@ -263,7 +271,8 @@ impl Job {
             }
         }
         // Where the file system does not show cold pages, others may read these.
-        if ring.config.drop_behind && ring.config.sight.tells_cold() {
+        let leaves_no_trace = ring.config.drop_behind && ring.config.sight.tells_cold();
+        if leaves_no_trace && self.account.is_from_disk() {
             for range in self.socket.replace_scanned(ahead) {
                 ring.residency.forget(&range);
                 uring.advise(&range, Advice::DontNeed);

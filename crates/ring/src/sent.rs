@@ -85,18 +85,30 @@ impl Account {
         }
     }
 
-    /// A plan waits for the disk from now on, which reads `ranges` first.
-    pub(crate) fn begin_cold(&mut self, ranges: impl Iterator<Item = FileRange>, sight: Sight) {
+    /// A plan waits for the disk from now on, which reads `ranges` first. `is_missing`: a page of
+    /// them was looked for in vain. Else they are part of a scan, and counted by what is missing.
+    pub(crate) fn begin_cold(
+        &mut self,
+        ranges: impl Iterator<Item = FileRange>,
+        is_missing: bool,
+        sight: Sight,
+    ) {
+        let of_disk = |range: &FileRange, from: u64| {
+            let len_bytes = range.end().saturating_sub(from);
+            let is_counted = !is_missing && can_count(sight);
+            let missing = || missing(&range.file, from - from % PAGE_BYTES, range.end(), sight);
+            if is_counted { missing().min(len_bytes) } else { len_bytes }
+        };
         self.cold_since = Some(Instant::now());
         let (mut bytes, mut only, mut others) = (0, None, 0);
         for range in ranges {
-            bytes += range.len_bytes;
+            bytes += of_disk(&range, range.position);
             others += usize::from(only.is_some());
             only.get_or_insert(range);
         }
         if let (Some(range), 0) = (&only, others) {
             let counted_until = self.counted_until.max(range.position);
-            self.ahead_bytes += range.end().saturating_sub(counted_until);
+            self.ahead_bytes += of_disk(range, counted_until);
             let until = range.end() + AHEAD_BYTES;
             self.ahead_bytes += missing(&range.file, counted_until.max(range.end()), until, sight);
             self.counted_until = self.counted_until.max(until);
@@ -118,6 +130,11 @@ impl Account {
         }
     }
 
+    /// Whether bytes still to be sent come from the disk.
+    pub(crate) fn is_from_disk(&self) -> bool {
+        self.ahead_bytes > 0
+    }
+
     /// What the peer's next answer goes on with, behind the only range of this one.
     pub(crate) fn ahead(&self, range: &FileRange) -> Option<Ahead> {
         let (file, position) = (Arc::downgrade(&range.file), range.end());
@@ -126,9 +143,13 @@ impl Account {
     }
 }
 
+fn can_count(sight: Sight) -> bool {
+    matches!(sight, Sight::Cachestat | Sight::Memory)
+}
+
 /// Bytes of a part of a file that are not in memory. Kernels that cannot count them return none.
 fn missing(file: &File, from: u64, until: u64, sight: Sight) -> u64 {
-    if !matches!(sight, Sight::Cachestat | Sight::Memory) {
+    if !can_count(sight) {
         return 0;
     }
     let from = from.next_multiple_of(PAGE_BYTES);

@@ -183,6 +183,32 @@ pub(crate) struct Queue {
     chain: Vec<squeue::Entry>,
     /// Whole chains for which the submission queue had no room.
     overflow: VecDeque<Box<[squeue::Entry]>>,
+    borders: Borders,
+}
+
+/// Where the chains in the submission queue end, to see one that the kernel takes in part.
+#[derive(Debug, Default)]
+struct Borders {
+    /// Lengths of the chains that wait, the first less what has been taken of it.
+    waiting: VecDeque<usize>,
+}
+
+impl Borders {
+    fn push(&mut self, len: usize) {
+        self.waiting.push_back(len);
+    }
+
+    /// The kernel has taken so many entries: whether they were whole chains.
+    fn take(&mut self, mut taken: usize) -> bool {
+        while taken > 0 {
+            let Some(len) = self.waiting.pop_front() else { return true };
+            if taken < len {
+                return false;
+            }
+            taken -= len;
+        }
+        true
+    }
 }
 
 impl Queue {
@@ -207,7 +233,8 @@ impl Queue {
         ring.submitter()
             .register_iowq_max_workers(&mut [config.bounded_workers, config.unbounded_workers])
             .map_err(unavailable("io_uring_register"))?;
-        Ok(Queue { ring, chain: Vec::with_capacity(CHAIN_OPERATIONS), overflow: VecDeque::new() })
+        let (chain, overflow) = (Vec::with_capacity(CHAIN_OPERATIONS), VecDeque::new());
+        Ok(Queue { ring, chain, overflow, borders: Borders::default() })
     }
 
     /// Has the kernel make a worker of either kind for the calling thread, and waits until both
@@ -247,12 +274,16 @@ impl Queue {
         describe: impl for<'a> FnOnce(&'a mut R) -> Requests<'a>,
     ) -> Key {
         let mut whole: SmallVec<[i32; CHAIN_OPERATIONS]> = SmallVec::new();
+        let (mut syncs, mut syncs_early) = (false, false);
         for request in describe(&mut resources) {
+            syncs_early |= syncs;
+            syncs |= matches!(request, Request::SyncData { .. });
             whole.extend(request.whole_result());
             self.chain.push(request.encode());
         }
         let len = self.chain.len();
-        let is_quiet = len > 1 && whole.len() == len;
+        // A sync that fails breaks no chain, so it must not be a quiet one.
+        let is_quiet = len > 1 && whole.len() == len && !syncs_early;
         let owed = if is_quiet { Owed::One(&whole) } else { Owed::Each(len) };
         let key = operations.insert(resources, owed);
         let linked = if is_quiet { Flags::IO_LINK | Flags::SKIP_SUCCESS } else { Flags::IO_LINK };
@@ -291,9 +322,17 @@ impl Queue {
 
     /// Makes one `io_uring_enter` with all queued entries, and returns how many the kernel took. It
     /// also makes the kernel deliver completions that found no room.
+    ///
+    /// # Errors
+    /// Those of io_uring_enter(2). `Other`: for want of memory the kernel has taken a part of a
+    /// chain. It would take the rest for a chain of its own, so the ring is of no more use.
     pub(crate) fn submit(&mut self) -> io::Result<usize> {
         self.refill();
-        self.ring.submit()
+        let taken = self.ring.submit()?;
+        match self.borders.take(taken) {
+            true => Ok(taken),
+            false => Err(io::Error::other("the kernel has cut a chain in two")),
+        }
     }
 
     /// Appends the completions that are in, as (user_data, result).
@@ -304,7 +343,9 @@ impl Queue {
     /// Moves the chain just built into the submission queue, whole, and behind the chains that
     /// found no room. A chain is cut where a submission ends (KERNEL.md row 19).
     fn enqueue(&mut self) {
-        if !self.overflow.is_empty() || !push_whole(&mut self.ring, &self.chain) {
+        if self.overflow.is_empty() && push_whole(&mut self.ring, &self.chain) {
+            self.borders.push(self.chain.len());
+        } else {
             self.overflow.push_back(self.chain.as_slice().into());
         }
         self.chain.clear();
@@ -316,6 +357,7 @@ impl Queue {
                 self.overflow.push_front(chain);
                 return;
             }
+            self.borders.push(chain.len());
         }
     }
 }
@@ -441,4 +483,18 @@ fn fd_of(fd: BorrowedFd<'_>) -> types::Fd {
 /// The kernel takes 32-bit lengths and moves at most 2 GiB a call. A shorter count is always legal.
 fn saturated(len_bytes: usize) -> u32 {
     len_bytes.min(i32::MAX as usize) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_that_the_kernel_takes_in_part_is_seen() {
+        let mut borders = Borders::default();
+        [1, 3, 2].into_iter().for_each(|len| borders.push(len));
+        assert!(borders.take(1) && borders.take(0) && borders.take(3));
+        borders.push(4);
+        assert!(!borders.take(3), "two, and one of four");
+    }
 }

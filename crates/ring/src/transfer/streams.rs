@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::file_range::FileRange;
 
-/// Ends that a socket remembers: one a partition that its peer scans.
+/// Ends that a socket remembers: one a file that its peer scans.
 const ENDS_MAX: usize = 64;
 
 /// The scans of one socket.
@@ -32,16 +32,28 @@ impl Streams {
         self.ends.contains(&(Arc::as_ptr(&range.file), range.position))
     }
 
-    /// Remembers where the ranges of an answer from the disk end, and nothing before that.
-    pub(crate) fn replace(&mut self, ranges: impl Iterator<Item = FileRange>) {
-        self.ends.clear();
-        let ends = ranges.map(|range| (Arc::as_ptr(&range.file), range.end()));
-        self.ends.extend(ends.take(ENDS_MAX));
+    /// Remembers where the ranges of an answer from the disk end. Of more files than it has room
+    /// for it forgets the oldest.
+    pub(crate) fn go_on_behind(&mut self, ranges: impl Iterator<Item = FileRange>) {
+        for range in ranges.take(ENDS_MAX) {
+            self.forget(&range.file);
+            if self.ends.len() == ENDS_MAX {
+                self.ends.remove(0);
+            }
+            self.ends.push((Arc::as_ptr(&range.file), range.end()));
+        }
     }
 
-    /// An answer came from the page cache.
-    pub(crate) fn end(&mut self) {
-        self.ends.clear();
+    /// An answer came from the page cache: its files are not scanned. An answer without file ranges
+    /// changes nothing.
+    pub(crate) fn end(&mut self, ranges: impl Iterator<Item = FileRange>) {
+        if !self.ends.is_empty() {
+            ranges.for_each(|range| self.forget(&range.file));
+        }
+    }
+
+    fn forget(&mut self, file: &Arc<File>) {
+        self.ends.retain(|(known, _)| *known != Arc::as_ptr(file));
     }
 }
 
@@ -59,24 +71,31 @@ mod tests {
         };
         let mut streams = Streams::default();
         assert!(!streams.go_on_at(&range(&file, 0, 10)));
-        streams.replace([range(&file, 0, 100), range(&other, 50, 7)].into_iter());
+        streams.go_on_behind([range(&file, 0, 100), range(&other, 50, 7)].into_iter());
         assert!(streams.go_on_at(&range(&file, 100, 1)));
         assert!(streams.go_on_at(&range(&other, 57, 1000)));
         assert!(!streams.go_on_at(&range(&other, 100, 1)));
         assert!(!streams.go_on_at(&range(&file, 99, 1)));
-        streams.replace([range(&file, 100, 100)].into_iter());
+        streams.go_on_behind([range(&file, 100, 100)].into_iter());
         assert!(!streams.go_on_at(&range(&file, 100, 1)), "only where the last one ended");
-        streams.end();
+        streams.end([].into_iter());
+        assert!(streams.go_on_at(&range(&file, 200, 1)), "an answer of another kind came between");
+        streams.end([range(&file, 200, 1)].into_iter());
         assert!(!streams.go_on_at(&range(&file, 200, 1)));
+        assert!(streams.go_on_at(&range(&other, 57, 1)), "another file's scan goes on");
     }
 
     #[test]
     fn a_socket_remembers_a_bounded_number_of_ends() {
-        let file = Arc::new(tempfile::tempfile().unwrap());
-        let ranges =
-            (0..1000).map(|n| FileRange { file: Arc::clone(&file), position: n, len_bytes: 1 });
         let mut streams = Streams::default();
-        streams.replace(ranges);
+        for position in 0..100 {
+            let file = Arc::new(tempfile::tempfile().unwrap());
+            let range = FileRange { file, position, len_bytes: 1 };
+            // The file stays open, so that no other gets its address.
+            std::mem::forget(Arc::clone(&range.file));
+            streams.go_on_behind(std::iter::once(range));
+        }
         assert_eq!(streams.ends.len(), ENDS_MAX);
+        assert_eq!(streams.ends.last().unwrap().1, 100);
     }
 }

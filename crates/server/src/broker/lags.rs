@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::broker::batch_times;
 use crate::broker::groups::OffsetStore;
 use crate::broker::partition::Partition;
+use crate::broker::readers::short_name;
 use crate::broker::topics::Topics;
 use crate::clock;
 
@@ -122,7 +123,7 @@ fn lag_of(commit: &Commit, known: Option<&Known>, now_ms: i64) -> Lag {
     let timestamp_ms = known.and_then(|known| known.timestamp_ms);
     let (group, topic, partition) = &commit.name;
     Lag {
-        group: group.to_string(),
+        group: short_name(group),
         topic: topic.to_string(),
         partition: *partition,
         committed_offset: commit.committed,

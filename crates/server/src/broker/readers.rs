@@ -28,10 +28,13 @@ use crate::broker::groups::Groups;
 use crate::broker::partition::Partition;
 use crate::clock;
 use entry::{Entry, Known, SHARD_READERS_MAX, Shard, path_of};
-pub(crate) use entry::{Place, Totals, kept};
+pub(crate) use entry::{Place, Totals, kept, short_name};
 pub(crate) use view::ReaderView;
 
 const SHARDS: usize = 16;
+
+/// Partitions of one answer that are noted.
+const NOTED_MAX: usize = 256;
 
 /// The least time between two look-ups of the readers' places, however many ask.
 const LOOK_UP_INTERVAL: Duration = Duration::from_millis(500);
@@ -67,7 +70,8 @@ impl Readers {
     }
 
     /// Notes an answer that was sent. What came from the disk is known of the whole answer, so each
-    /// partition gets a share by its bytes; the sum is exact.
+    /// partition gets a share by its bytes. The sum is exact for an answer of up to [`NOTED_MAX`]
+    /// partitions; of a wider one those behind are not noted, since it runs on an event loop.
     pub(crate) fn note<'a>(
         &self,
         client_id: &str,
@@ -77,7 +81,7 @@ impl Readers {
     ) {
         let (client_id, path) = (kept(client_id), path_of(sent));
         let mut left = (sent.file_bytes(), sent.cold_bytes, sent.disk_wait);
-        for Part { partition, place, len_bytes } in parts {
+        for Part { partition, place, len_bytes } in parts.take(NOTED_MAX) {
             let totals = take_share(&mut left, len_bytes);
             let (hash, shard) = self.shard_of(client_id, partition);
             let mut shard = shard.lock();
@@ -210,7 +214,7 @@ fn view_of(entry: &Entry, partition: &Partition, group: Option<&str>, now_ms: i6
     };
     ReaderView {
         client_id: entry.client_id.to_string(),
-        group: group.map(str::to_owned),
+        group: group.map(short_name),
         topic: partition.name.topic.clone(),
         partition: partition.name.partition,
         next_offset,

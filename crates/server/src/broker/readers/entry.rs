@@ -4,7 +4,7 @@
 //! locks, reads a clock or touches a file.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher};
 use std::ops::{AddAssign, SubAssign};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -232,6 +232,18 @@ pub(crate) fn path_of(sent: &Sent) -> &'static str {
 /// A part of a client id that is kept.
 pub(crate) fn kept(client_id: &str) -> &str {
     &client_id[..client_id.floor_char_boundary(CLIENT_ID_MAX_BYTES)]
+}
+
+/// A group's name as it is shown: what is longer than most names ends with a hash, so that no two
+/// are shown as one. A name may have 32 767 bytes, and is shown for each of thousands of
+/// partitions.
+pub(crate) fn short_name(name: &str) -> String {
+    const SHOWN_BYTES: usize = 128;
+    if name.len() <= SHOWN_BYTES {
+        return name.to_owned();
+    }
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
+    format!("{}…{hash:016x}", &name[..name.floor_char_boundary(SHOWN_BYTES)])
 }
 
 /// Hands on a key that is a hash already.

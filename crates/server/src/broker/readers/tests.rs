@@ -146,3 +146,12 @@ fn a_note_of_a_known_reader_allocates_nothing() {
     let counted = allocation_counter::measure(|| (0..100).for_each(|_| note()));
     assert_eq!(counted.count_total, 0);
 }
+
+#[test]
+fn a_long_name_of_a_group_is_shown_short_and_as_no_other() {
+    assert_eq!(short_name("orders"), "orders");
+    let long = |end: &str| "ä".repeat(16_000) + end;
+    let (one, other) = (short_name(&long("1")), short_name(&long("2")));
+    assert!(one.len() < 160 && one != other, "{one} {other}");
+    assert_eq!(one, short_name(&long("1")));
+}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from clients import SEGMENT_BYTES, confluent_read, confluent_write, create_topic
 from penstock_peer import BINARY
@@ -73,6 +74,10 @@ def test_every_metric_of_the_dashboard_is_served(penstock_only, server, values):
     create_topic(server, "measured")
     confluent_write(server.address, "measured", "none", values)
     confluent_read(server.address, "measured", 0, 0, len(values))
+    # The lag of a group is shown once it has committed.
+    consumer = Consumer({"bootstrap.servers": server.address, "group.id": "measuring"})
+    consumer.commit(offsets=[TopicPartition("measured", 0, 1)], asynchronous=False)
+    consumer.close()
     dashboard = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     shown = {name for query in queries for name in METRIC.findall(query)}

@@ -377,9 +377,11 @@ pub(crate) fn watch(fd: Rc<OwnedFd>, interest: Interest) -> io::Result<Watched> 
 fn push_whole(ring: &mut IoUring, chain: &[squeue::Entry]) -> bool {
     // SAFETY: every descriptor and address in `chain` was borrowed from resources that
     // `Queue::push` moved into `Operations` before this call. `Operations` owns them, behind a box
-    // that does not move, and releases them only after each entry of the chain has had its
-    // completion; a ring dropped earlier leaks them (uring.rs). Cancellations and the first work of
-    // workers carry no address.
+    // that does not move, and releases them only after the last completion of the chain. A quiet
+    // chain has one, at whose time its other operations are done or will never run: the kernel runs
+    // them one after the other (KERNEL.md row 25). A chain that it took in part would break that,
+    // so `Queue::submit` fails then, and the ring with it; a ring dropped earlier leaks them
+    // (uring.rs). Cancellations and the first work of workers carry no address.
     unsafe { ring.submission().push_multiple(chain).is_ok() }
 }
 

@@ -41,7 +41,7 @@ fn unreadable_segment() -> tempfile::TempDir {
 
 /// A server whose log lines go to `<dir>/lines`.
 fn start(dir: &Path) -> Penstock {
-    let mut command = std::process::Command::new(penstock_tests::binary("penstock"));
+    let mut command = penstock_tests::program("penstock");
     command.args(Start::on(dir).arguments());
     command.stderr(std::fs::File::create(dir.join("lines")).unwrap());
     Penstock::start(command).unwrap()

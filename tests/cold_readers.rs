@@ -3,12 +3,12 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use penstock_tests::records::{batch_at, bytes_of, records_from};
-use penstock_tests::{Client, Metrics, Penstock, Start, binary};
+use penstock_tests::{Client, Metrics, Penstock, Start, program};
 use penstock_wire::messages::{
     JoinGroupRequest, JoinGroupRequestProtocol, OffsetCommitRequest, OffsetCommitRequestPartition,
     OffsetCommitRequestTopic, SyncGroupRequest, SyncGroupRequestAssignment,
@@ -123,7 +123,7 @@ fn join(client: &mut Client, group: &str, topic: &str) {
 }
 
 fn top(address: &str) -> Output {
-    let mut command = Command::new(binary("penstock"));
+    let mut command = program("penstock");
     command.args(["top", "--once", "--interval", "0.1", "--metrics", address]);
     command.output().unwrap()
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use penstock_tests::load::Load;
 use penstock_tests::records::{batch_of, bytes_of, records_from};
 use penstock_tests::rounds::{Dice, is_soak, rounds, say};
-use penstock_tests::{Penstock, Start, binary};
+use penstock_tests::{Penstock, Start, program};
 
 /// Kills of one data directory before a fresh one, because every round reads the whole log.
 const KILLS_OF_ONE_LIFE: usize = 10;
@@ -115,7 +115,7 @@ fn serve_at(start: &Start, address: SocketAddr) -> Command {
     let mut arguments = start.arguments();
     let listen = arguments.iter().position(|argument| argument == "--listen").unwrap();
     arguments[listen + 1] = address.to_string();
-    let mut command = Command::new(binary("penstock"));
+    let mut command = program("penstock");
     command.args(arguments);
     command
 }

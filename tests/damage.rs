@@ -2,11 +2,10 @@
 //! and consumers, which get all but the damaged batch.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use penstock_tests::records::{batch, bytes_of, records_from};
-use penstock_tests::{Metrics, Start, binary};
+use penstock_tests::{Metrics, Start, program};
 use penstock_wire::ErrorCode;
 
 const BATCHES: i64 = 12;
@@ -41,7 +40,7 @@ fn hit(dir: &Path) {
 }
 
 fn run(arguments: &[&str]) -> (i32, String) {
-    let output = Command::new(binary("penstock")).args(arguments).output().unwrap();
+    let output = program("penstock").args(arguments).output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
 }
 
@@ -102,7 +101,7 @@ fn scrub_says_what_cannot_be_read_and_reads_all_else() {
     let segment = bad.join(first_segment(dir.path()).file_name().unwrap());
     std::os::unix::fs::symlink(&segment, &segment).unwrap();
     let scrub = ["scrub", "--data-dir", dir.path().to_str().unwrap()];
-    let output = Command::new(binary("penstock")).args(scrub).output().unwrap();
+    let output = program("penstock").args(scrub).output().unwrap();
     let (printed, failed) = (String::from_utf8(output.stdout), String::from_utf8(output.stderr));
     let (printed, failed) = (printed.unwrap(), failed.unwrap());
     assert_eq!(output.status.code(), Some(1));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use penstock_tests::records::batch_of;
 use penstock_tests::rounds::rounds;
-use penstock_tests::{Client, Penstock, Start, binary, fetch_request, produce_request};
+use penstock_tests::{Client, Penstock, Start, binary, fetch_request, produce_request, program};
 use penstock_wire::messages::{
     ApiVersionsRequest, CreatableTopic, CreateTopicsRequest, DeleteTopicsRequest, FetchPartition,
     FetchRequest,
@@ -88,7 +88,7 @@ fn a_start_right_after_a_kill_comes_up_on_the_same_port() {
         let mut arguments = Start::on(dir.path()).arguments();
         let listen = arguments.iter().position(|one| one == "--listen").unwrap();
         arguments[listen + 1].clone_from(&free);
-        let mut command = Command::new(binary("penstock"));
+        let mut command = program("penstock");
         command.args(arguments);
         Penstock::start(command).unwrap()
     };

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use penstock_tests::{Penstock, Start, binary};
+use penstock_tests::{Penstock, Start, program};
 
 /// One number of the report, which is one a line.
 fn figure(report: &str, name: &str) -> u64 {
@@ -17,7 +17,7 @@ fn figure(report: &str, name: &str) -> u64 {
 fn tail(server: &Penstock, topic: &str, more: &[&str]) -> (u64, u64) {
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("report.json");
-    let output = Command::new(binary("penstock-load"))
+    let output = program("penstock-load")
         .args(["tail", "--bootstrap-server", &server.address().to_string(), "--topic", topic])
         .args(["--duration=1s", "--warm-up=0", "--rate=50"])
         .args(more)

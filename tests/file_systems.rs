@@ -12,7 +12,7 @@ use penstock_rig::cache::residency;
 use penstock_tests::records::{batch_of, bytes_of, records_from};
 use penstock_tests::rounds::say;
 use penstock_tests::volume::{Mount, Volume};
-use penstock_tests::{Metrics, Penstock, Start, binary};
+use penstock_tests::{Metrics, Penstock, Start, program};
 
 const TOPIC: &str = "t";
 const BATCHES: i64 = 64;
@@ -212,7 +212,7 @@ fn cold_hot_says_why_it_cannot_run_where_memory_cannot_be_seen() {
         fill(&server);
         let address = server.address().to_string();
         let log = segments(&mounted.path().join("data")).remove(0).display().to_string();
-        let output = Command::new(binary("penstock-load"))
+        let output = program("penstock-load")
             .args(["cold-hot", "--bootstrap-server", &address, "--topic", TOPIC])
             .args(["--cold-files", &log])
             .output()

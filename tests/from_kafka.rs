@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use penstock_tests::records::{batch, bytes_of, records_from};
-use penstock_tests::{Client, Penstock, Start, binary};
+use penstock_tests::{Client, Penstock, Start, program};
 use penstock_wire::ErrorCode;
 
 const EARLIEST: i64 = -2;
@@ -41,7 +41,7 @@ fn file(dir: &Path, base: i64, kind: &str) -> std::path::PathBuf {
 
 /// A server whose log lines, warnings included, go to `<dir>/lines`.
 fn start(dir: &Path) -> Penstock {
-    let mut command = Command::new(binary("penstock"));
+    let mut command = program("penstock");
     command.args(Start::on(dir).arguments()).env("PENSTOCK_LOG", "warn");
     command.stderr(std::fs::File::create(dir.join("lines")).unwrap());
     Penstock::start(command).unwrap()
@@ -56,7 +56,7 @@ fn produce(client: &mut Client) -> ErrorCode {
 }
 
 fn run(arguments: &[&str]) -> (i32, String) {
-    let output = Command::new(binary("penstock")).args(arguments).output().unwrap();
+    let output = program("penstock").args(arguments).output().unwrap();
     let printed = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(printed).unwrap())
 }

@@ -2,14 +2,13 @@
 //! stall. The other clients go on, and the kernel never kills the server for memory.
 
 use std::io::Write;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use penstock_tests::memory_group::MemoryGroup;
 use penstock_tests::records::batch_of;
 use penstock_tests::rounds::{is_soak, rounds, say};
-use penstock_tests::{Client, Penstock, Start, binary, fetch_request, produce_request};
+use penstock_tests::{Client, Penstock, Start, fetch_request, produce_request, program};
 use penstock_wire::{ApiKey, Request};
 
 const MIB: u64 = 1024 * 1024;
@@ -62,7 +61,7 @@ fn silent_peers(server: &Penstock) -> Vec<Client> {
 
 /// Requests a second of 16 connections that verify every byte. An error if one of them fails.
 fn read(server: &Penstock, duration: &str) -> Result<f64, String> {
-    let load = Command::new(binary("penstock-load"))
+    let load = program("penstock-load")
         .args(["fetch", "--topic", HOT, "--connections", "16", "--duration", duration])
         .args(["--bootstrap-server", &server.address().to_string()])
         .args(["--partition-max-bytes", "1MiB"])

@@ -15,7 +15,7 @@ use penstock_tests::records::{batch, batch_at};
 use penstock_tests::rounds::Dice;
 use penstock_tests::stamp::Stamp;
 use penstock_tests::volume::Volume;
-use penstock_tests::{Client, Metrics, Penstock, Start, binary, fetch_request};
+use penstock_tests::{Client, Metrics, Penstock, Start, fetch_request, program};
 use penstock_wire::messages::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use penstock_wire::{ErrorCode, Request, Response};
 
@@ -140,7 +140,7 @@ fn whatever_reads_a_failing_disk_says_so_and_all_else_goes_on() {
     let log = victim.display().to_string();
     let data_dir = data.display().to_string();
     for arguments in [["dump", &log].as_slice(), &["scrub", "--data-dir", &data_dir]] {
-        let output = Command::new(binary("penstock")).args(arguments).output().unwrap();
+        let output = program("penstock").args(arguments).output().unwrap();
         let words = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {words}");
         assert!(words.contains("Input/output error"), "{arguments:?}: {words}");

@@ -2,11 +2,10 @@
 //! others.
 
 use std::io::Read;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use penstock_tests::records::{batch_of, bytes_of, records_from};
-use penstock_tests::{Client, Penstock, Start, binary, fetch_request};
+use penstock_tests::{Client, Penstock, Start, fetch_request, program};
 use penstock_wire::Request;
 use penstock_wire::messages::{FetchPartition, FetchRequest};
 
@@ -67,7 +66,7 @@ fn until_full(server: &Penstock) {
 
 /// Runs the generator for two seconds, with verification of every batch.
 fn assert_good_readers_go_on(server: &Penstock) {
-    let load = Command::new(binary("penstock-load"))
+    let load = program("penstock-load")
         .args(["fetch", "--topic", TOPIC, "--connections", "4", "--duration", "2s"])
         .args(["--bootstrap-server", &server.address().to_string()])
         .args(["--partition-max-bytes", "64KiB"])

@@ -16,7 +16,7 @@ use penstock_tests::pids::Pids;
 use penstock_tests::producer::End;
 use penstock_tests::records::{batch_of, bytes_of, records_from};
 use penstock_tests::rounds::{Dice, is_soak, rounds, say};
-use penstock_tests::{Client, Penstock, Start, binary};
+use penstock_tests::{Client, Penstock, Start, binary, program};
 use penstock_wire::messages::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
@@ -53,7 +53,7 @@ fn become_the_server_without_io_uring_when_told_to() {
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
     let program: BpfProgram = filter.try_into().unwrap();
     seccompiler::apply_filter(&program).unwrap();
-    let mut command = Command::new(binary("penstock"));
+    let mut command = program("penstock");
     let error = command.args(arguments.split(' ')).env_remove(BECOME_SERVER).exec();
     panic!("cannot become the server: {error}");
 }

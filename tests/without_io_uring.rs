@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use penstock_tests::records::{batch, batch_of, bytes_of, records_from};
-use penstock_tests::{Penstock, Start, binary};
+use penstock_tests::{Penstock, Start, program};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 /// Set in the process that installs the filter and becomes the server.
@@ -23,12 +23,9 @@ fn become_the_server_when_told_to() {
     let refuse = SeccompAction::Errno(errno.parse().unwrap());
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
-    let program: BpfProgram = filter.try_into().unwrap();
-    seccompiler::apply_filter(&program).unwrap();
-    let error = Command::new(binary("penstock"))
-        .args(arguments.split(' '))
-        .env_remove(BECOME_SERVER)
-        .exec();
+    let rules: BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter(&rules).unwrap();
+    let error = program("penstock").args(arguments.split(' ')).env_remove(BECOME_SERVER).exec();
     panic!("cannot become the server: {error}");
 }
 

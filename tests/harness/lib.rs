@@ -20,4 +20,4 @@ pub mod volume;
 pub mod witness;
 
 pub use client::{Client, ClientError, fetch_request, produce_request};
-pub use process::{Metrics, Penstock, Start, binary};
+pub use process::{Metrics, Penstock, Start, binary, program};

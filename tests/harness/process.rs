@@ -40,6 +40,20 @@ pub fn binary(name: &str) -> PathBuf {
     }
 }
 
+/// A command that runs a binary of the workspace, without the variables of the tests: the server
+/// refuses them as unknown settings.
+pub fn program(name: &str) -> Command {
+    let mut command = Command::new(binary(name));
+    without_own_variables(&mut command);
+    command
+}
+
+fn without_own_variables(command: &mut Command) {
+    for own in ["PENSTOCK_SOAK", "PENSTOCK_SEED", "PENSTOCK_SEEDS", "PENSTOCK_BENCH"] {
+        command.env_remove(own);
+    }
+}
+
 impl Start {
     /// A start on this data directory, with one worker and any port.
     pub fn on(data_dir: &Path) -> Start {
@@ -64,7 +78,7 @@ impl Start {
     /// # Errors
     /// The server ends, or does not listen in time.
     pub fn start(&self) -> anyhow::Result<Penstock> {
-        let mut command = Command::new(binary("penstock"));
+        let mut command = program("penstock");
         command.args(self.arguments());
         Penstock::start(command)
     }
@@ -74,7 +88,7 @@ impl Start {
     /// # Errors
     /// As [`Start::start`], or the file cannot be made.
     pub fn start_with_log(&self, level: &str, lines: &Path) -> anyhow::Result<Penstock> {
-        let mut command = Command::new(binary("penstock"));
+        let mut command = program("penstock");
         command.args(self.arguments()).env("PENSTOCK_LOG", level);
         command.stderr(std::fs::File::create(lines)?);
         Penstock::start(command)
@@ -105,10 +119,7 @@ impl Penstock {
     /// # Errors
     /// The server ends, or does not listen in time.
     pub fn start(mut command: Command) -> anyhow::Result<Penstock> {
-        // Variables of the tests, which a server would refuse as unknown settings.
-        for own in ["PENSTOCK_SOAK", "PENSTOCK_SEED", "PENSTOCK_SEEDS", "PENSTOCK_BENCH"] {
-            command.env_remove(own);
-        }
+        without_own_variables(&mut command);
         let is_set = command.get_envs().any(|(name, _)| name == "PENSTOCK_LOG");
         if !is_set && std::env::var_os("PENSTOCK_LOG").is_none() {
             command.env("PENSTOCK_LOG", "error");

@@ -106,6 +106,16 @@ fn no_thread_is_taken_for_granted() {
     }
 }
 
+/// The server refuses the tests' own variables as unknown settings.
+#[test]
+fn tests_start_programs_without_their_own_variables() {
+    for path in sources().iter().filter(|path| is_test(path) && !path.ends_with("process.rs")) {
+        let text = fs::read_to_string(path).unwrap();
+        let bare = ["Command::new(", "binary("].concat();
+        assert!(!text.contains(&bare), "{}: use program()", path.display());
+    }
+}
+
 #[test]
 fn nothing_is_left_unfinished() {
     for path in sources().iter().filter(|path| !path.ends_with("tests/house/main.rs")) {

@@ -17,15 +17,4 @@ impl FileRange {
     pub(crate) fn end(&self) -> u64 {
         self.position + self.len_bytes
     }
-
-    pub(crate) fn overlaps(&self, other: &FileRange) -> bool {
-        Arc::ptr_eq(&self.file, &other.file)
-            && self.position < other.end()
-            && other.position < self.end()
-    }
-
-    /// Lengthens the range to `end` if it ends before that.
-    pub(crate) fn reach(&mut self, end: u64) {
-        self.len_bytes = self.len_bytes.max(end - self.position);
-    }
 }

@@ -8,7 +8,8 @@
 //!    │    ├─ transfer.rs      the pure machine that plans the next step
 //!    │    ├─ transfer/        its means: route, residency (which path), pipes, stage (where bytes
 //!    │    │                   are on the way), workers (which give way to the event loop)
-//!    │    └─ pins.rs          whether it may hold pages
+//!    │    ├─ pins.rs          whether it may hold pages
+//!    │    └─ scans.rs         what a scan brought, and may be dropped behind it
 //!    ├─ uring.rs          operations as futures, and the driver; uring/calls.rs single operations
 //!    │    ├─ operations.rs    owns the resources while the kernel works
 //!    │    └─ sys.rs           all `unsafe`
@@ -40,6 +41,7 @@ mod pins;
 mod resident_pages;
 mod ring;
 mod ring_config;
+mod scans;
 mod sent;
 mod shared;
 mod shortage;
@@ -58,6 +60,7 @@ pub use error::{RAISE_THREADS, RingError, TransferError, WriteError};
 pub use pins::{CHUNK_BYTES, PROVEN_BYTES, PageBudget};
 pub use ring::{Backend, Ring};
 pub use ring_config::*;
+pub use scans::Scans;
 pub use sent::Sent;
 pub use socket::Socket;
 pub use spliced::Spliced;

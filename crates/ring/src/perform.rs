@@ -47,6 +47,7 @@ pub(crate) async fn transfer(
         match job.transfer.next() {
             Next::Done => {
                 job.note_stream();
+                job.drop_behind(ring);
                 socket.uncork();
                 std::mem::forget(unfinished);
                 job.keep_ahead();
@@ -239,6 +240,7 @@ impl Job {
             self.account.begin_cold(ranges, self.is_missing, ring.config.sight);
             self.cold_range = self.only_range();
             self.cold_place = Some(ring.admit_cold().await);
+            self.note_brought(ring);
             self.read_ahead(ring);
         }
         if self.pipe.is_none() && self.transfer.wants_pipe() {
@@ -256,27 +258,38 @@ impl Job {
         }
     }
 
-    /// Has the disk read all that the next plans will fill from, at once instead of hop by hop. If
-    /// a scan shall leave no trace, drops the ranges of the peer's previous answer from the page
-    /// cache. Ranges of the current answer stay, because pages on their way to a peer cannot be
-    /// dropped.
+    /// Has the disk read all that the next plans will fill from, at once instead of hop by hop. Not
+    /// for a reader that goes on: advice would take the place of the kernel's own read-ahead, which
+    /// grows, and brings larger folios.
     fn read_ahead(&self, ring: &Shared) {
         let Kernel::Uring(uring) = &ring.kernel else { return };
-        let ahead: Vec<FileRange> = self.transfer.next_ranges(READ_AHEAD_BYTES).collect();
-        // Not for a reader that goes on: advice would take the place of the kernel's own
-        // read-ahead, which grows, and brings larger folios.
         if !self.reads_on {
-            for range in &ahead {
-                uring.advise(range, Advice::WillNeed);
+            for range in self.transfer.next_ranges(READ_AHEAD_BYTES) {
+                uring.advise(&range, Advice::WillNeed);
             }
         }
-        // Where the file system does not show cold pages, others may read these.
-        let leaves_no_trace = ring.config.drop_behind && ring.config.sight.tells_cold();
-        if leaves_no_trace && self.account.is_from_disk() {
-            for range in self.socket.replace_scanned(ahead) {
-                ring.residency.forget(&range);
-                uring.advise(&range, Advice::DontNeed);
+    }
+
+    /// Notes what the disk will read for a scan, before it reads ahead.
+    fn note_brought(&self, ring: &Shared) {
+        let Some(scans) = &ring.config.scans else { return };
+        for range in self.transfer.next_ranges(READ_AHEAD_BYTES) {
+            let mut looks = self.socket.looks.borrow_mut();
+            let missing = looks.ahead_of(&range, self.reads_on, ring.config.sight);
+            if !missing.is_empty() {
+                scans.bring(self.socket.scan_reader(scans), &range, missing, Instant::now());
             }
+        }
+    }
+
+    /// Drops from the page cache what scans have brought and no reader needs any more.
+    fn drop_behind(&self, ring: &Shared) {
+        let Some(scans) = ring.config.scans.as_ref().filter(|scans| !scans.is_empty()) else {
+            return;
+        };
+        let reader = self.socket.scan_reader(scans);
+        for range in scans.pass(reader, self.transfer.ranges(), Instant::now()) {
+            ring.drop_pages(&range);
         }
     }
 

@@ -10,6 +10,7 @@ use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::Notify;
@@ -250,6 +251,16 @@ impl Ring {
         match &self.shared.kernel {
             Kernel::Uring(uring) => uring.poll(Rc::clone(socket), libc::POLLRDHUP).await.map(drop),
             Kernel::Epoll { .. } => epoll::peer_closed(socket).await,
+        }
+    }
+
+    /// Drops what the scans of the process have left in the page cache, as far as nobody is still
+    /// to read it ([`RingConfig::scans`]). To be called once a second; more often changes nothing.
+    pub fn sweep(&self) {
+        if let Some(scans) = &self.shared.config.scans {
+            for range in scans.sweep(Instant::now()) {
+                self.shared.drop_pages(&range);
+            }
         }
     }
 

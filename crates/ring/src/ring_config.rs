@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::pins::PageBudget;
+use crate::scans::Scans;
 
 /// The kernel counts a pipe's room in slots of one page each (KERNEL.md rows 5 and 6).
 pub const PAGE_BYTES: u64 = 4096;
@@ -133,9 +134,9 @@ pub struct RingConfig {
     pub max_pipes: usize,
     /// Chains under `Path::Auto` that may wait for a disk at once, at least 1.
     pub cold_chains: usize,
-    /// Whether a cold range is dropped from the page cache when its peer fetches the next one, so
-    /// that a scan does not evict pages that others read.
-    pub drop_behind: bool,
+    /// The scans of the process. What they bring into the page cache is dropped behind them, so that
+    /// they do not evict pages that others read. None: it stays.
+    pub scans: Option<Arc<Scans>>,
     /// How the file system of the files shows which pages are in memory.
     pub sight: Sight,
     /// How many bytes of files peers that do not read may keep in memory, all rings together. None:
@@ -159,7 +160,7 @@ impl Default for RingConfig {
             pipe_slots: DEFAULT_PIPE_SLOTS,
             max_pipes: DEFAULT_MAX_PIPES,
             cold_chains: DEFAULT_COLD_CHAINS,
-            drop_behind: false,
+            scans: None,
             sight: Sight::default(),
             page_budget: None,
             idle_pipes: DEFAULT_IDLE_PIPES,

@@ -130,11 +130,6 @@ impl Account {
         }
     }
 
-    /// Whether bytes still to be sent come from the disk.
-    pub(crate) fn is_from_disk(&self) -> bool {
-        self.ahead_bytes > 0
-    }
-
     /// What the peer's next answer goes on with, behind the only range of this one.
     pub(crate) fn ahead(&self, range: &FileRange) -> Option<Ahead> {
         let (file, position) = (Arc::downgrade(&range.file), range.end());

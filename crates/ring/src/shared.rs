@@ -22,6 +22,7 @@ use crate::file_range::FileRange;
 use crate::pins::PinTable;
 use crate::ring_config::{RingConfig, Sight};
 use crate::socket::Socket;
+use crate::sys::Advice;
 use crate::transfer::pipes::Pipes;
 use crate::transfer::residency::Residency;
 use crate::transfer::stage::Stage;
@@ -83,6 +84,14 @@ impl Shared {
             self.counters.cold_waits.add(1);
         }
         cold_chains.acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// Drops pages from the page cache, but for those in use at this moment.
+    pub(crate) fn drop_pages(&self, range: &FileRange) {
+        if let Kernel::Uring(uring) = &self.kernel {
+            self.residency.forget(range);
+            uring.advise(range, Advice::DontNeed);
+        }
     }
 
     /// See [`Ring::read_at`](crate::Ring::read_at).

@@ -9,6 +9,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -18,6 +19,7 @@ use tokio::io::Interest;
 use crate::file_range::FileRange;
 use crate::pins::{PROVEN_BYTES, PinTable, Pins};
 use crate::ring_config::{PAGE_BYTES, STAGE_BYTES};
+use crate::scans::{Looks, Reader, Scans};
 use crate::sent::Ahead;
 use crate::sys::{Watched, unsent_bytes, watch};
 use crate::transfer::streams::Streams;
@@ -33,8 +35,9 @@ pub struct Socket {
     /// SO_SNDBUF, if it was set.
     send_buffer_bytes: Cell<Option<usize>>,
     is_corked: Cell<bool>,
-    /// The ranges that the peer was last sent from disk, kept if a scan shall leave no trace.
-    scanned: RefCell<Vec<FileRange>>,
+    /// The peer among the readers of the process's scans.
+    scan_reader: OnceCell<Reader>,
+    pub(crate) looks: RefCell<Looks>,
     pub(crate) streams: RefCell<Streams>,
     /// What the disk has read for the peer's next answer.
     ahead: RefCell<Option<Ahead>>,
@@ -68,7 +71,8 @@ impl Socket {
             sent_bytes: Cell::new(0),
             send_buffer_bytes: Cell::new(send_buffer_bytes),
             is_corked: Cell::new(false),
-            scanned: RefCell::default(),
+            scan_reader: OnceCell::new(),
+            looks: RefCell::default(),
             streams: RefCell::default(),
             ahead: RefCell::default(),
             pins: RefCell::default(),
@@ -208,22 +212,9 @@ impl Socket {
         }
     }
 
-    /// Keeps the ranges that the peer is sent from disk now, and returns those of the answer
-    /// before. While an answer goes on it returns none.
-    pub(crate) fn replace_scanned(&self, ranges: Vec<FileRange>) -> Vec<FileRange> {
-        let mut scanned = self.scanned.borrow_mut();
-        let (more, new): (Vec<_>, Vec<_>) = ranges
-            .into_iter()
-            .partition(|range| scanned.iter().any(|earlier| earlier.overlaps(range)));
-        if more.is_empty() {
-            return std::mem::replace(&mut scanned, new);
-        }
-        for range in more {
-            let earlier = scanned.iter_mut().filter(|earlier| earlier.overlaps(&range));
-            earlier.for_each(|earlier| earlier.reach(range.end()));
-        }
-        scanned.extend(new);
-        Vec::new()
+    /// The peer's name among the readers of the process's scans.
+    pub(crate) fn scan_reader(&self, scans: &Arc<Scans>) -> &Reader {
+        self.scan_reader.get_or_init(|| Reader::of(scans))
     }
 
     /// The registration with the runtime's epoll.
@@ -247,22 +238,6 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-
-    #[test]
-    fn what_was_scanned_is_given_once_the_answer_is_over_and_not_before() {
-        let socket = Socket::new(UnixStream::pair().unwrap().0, None).unwrap();
-        let file = std::sync::Arc::new(tempfile::tempfile().unwrap());
-        let range = |position, len_bytes| FileRange { file: file.clone(), position, len_bytes };
-        let replace = |ranges: Vec<FileRange>| -> Vec<(u64, u64)> {
-            let given = socket.replace_scanned(ranges).into_iter();
-            given.map(|range| (range.position, range.len_bytes)).collect()
-        };
-        assert_eq!(replace(vec![range(0, 100)]), []);
-        assert_eq!(replace(vec![range(30, 100)]), [], "the same answer, a full socket later");
-        assert_eq!(replace(vec![range(60, 70), range(500, 10)]), []);
-        assert_eq!(replace(vec![range(130, 50)]), [(0, 130), (500, 10)]);
-        assert_eq!(replace(vec![range(900, 1)]), [(130, 50)]);
-    }
 
     #[test]
     fn a_peer_that_asks_ahead_and_has_read_nothing_has_proven_nothing() {

@@ -3,11 +3,13 @@
 mod support;
 
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use penstock_ring::{Backend, Path, Ring, RingConfig};
+use penstock_ring::{Backend, Path, Ring, RingConfig, Scans, Sight, Socket};
 use rustix::process::getpriority_process;
 use rustix::thread::gettid;
 use support::*;
@@ -88,37 +90,109 @@ fn what_the_disk_read_ahead_for_the_next_answer_counts_as_read_for_that_peer() {
     });
 }
 
+/// One reader after the other, 1 MiB an answer, from place to place of the file.
+async fn scan(ring: &Ring, file: &Arc<std::fs::File>, socket: &Rc<Socket>, mib: Range<u64>) {
+    for step in mib {
+        let pieces = vec![range(file, step << 20, 1 << 20)];
+        ring.transfer(pieces, socket, Path::Auto).await.unwrap();
+    }
+}
+
+/// A socket whose peer reads all that comes.
+fn reading() -> (Rc<Socket>, std::thread::JoinHandle<u64>) {
+    let (socket, mut peer) = unix();
+    (socket, std::thread::spawn(move || std::io::copy(&mut peer, &mut std::io::sink()).unwrap()))
+}
+
+/// Looks until it holds. Pages leave the page cache by the kernel's workers, and those that a peer
+/// has not taken by a second try.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < limit, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Counts the pages of a part of the file that are in memory, in MiB.
+fn cached_mib(file: &std::fs::File, mib: Range<u64>) -> f64 {
+    let (position, len_bytes) = (mib.start << 20, (mib.end - mib.start) << 20);
+    let pages = Sight::Cachestat.resident_pages(file, position, len_bytes).unwrap();
+    pages as f64 / 256.0
+}
+
 #[test]
-fn a_scan_that_shall_leave_no_trace_drops_what_lies_behind_it() {
-    const STEP: u64 = 1 << 20;
-    let config = RingConfig { drop_behind: true, ..config(Backend::Uring) };
+fn a_scan_leaves_what_was_in_memory_before_it_and_nothing_else() {
+    let scans = Arc::new(Scans::default());
+    let config = RingConfig { scans: Some(scans), ..config(Backend::Uring) };
     run(config, |ring| async move {
-        let file = file(2 * STEP);
+        let file = file(120 << 20);
         evict(&file);
-        let (socket, peer) = unix();
-        let step = |mut peer: UnixStream| {
-            std::thread::spawn(move || {
-                let mut bytes = vec![0; STEP as usize];
-                peer.read_exact(&mut bytes).unwrap();
-                (peer, bytes)
-            })
-        };
-        let is_cached =
-            |position| ring.read_cached_at(&file, position, &mut [0]).unwrap().is_some();
+        // The hot part, which lies within the scanned one.
+        let mut hot = vec![0; 8 << 20];
+        file.read_exact_at(&mut hot, 40 << 20).unwrap();
+        let before = cached_mib(&file, 0..120);
+        let (socket, peer) = reading();
+        scan(&ring, &file, &socket, 0..100).await;
+        until("the scan has dropped what lies behind it", || {
+            cached_mib(&file, 0..40) + cached_mib(&file, 60..90) < 1.0
+        })
+        .await;
+        assert_eq!(cached_mib(&file, 40..48), 8.0, "the hot part stays");
+        socket.shutdown().unwrap();
+        drop(socket);
+        peer.join().unwrap();
+        until("the end of the scan is gone, with what was read ahead", || {
+            ring.sweep();
+            cached_mib(&file, 0..120) <= before
+        })
+        .await;
+        assert_eq!(cached_mib(&file, 40..48), 8.0, "the hot part stays");
+    });
+}
 
-        let reader = step(peer);
-        ring.transfer(vec![range(&file, 0, STEP)], &socket, Path::Auto).await.unwrap();
-        let (peer, _) = reader.join().unwrap();
-        assert!(is_cached(0), "what is being sent is not dropped yet");
-
-        let (second, dont_need) = (std::num::NonZeroU64::new(STEP), rustix::fs::Advice::DontNeed);
-        rustix::fs::fadvise(&*file, STEP, second, dont_need).unwrap();
-        let reader = step(peer);
-        ring.transfer(vec![range(&file, STEP, STEP)], &socket, Path::Auto).await.unwrap();
-        assert!(reader.join().unwrap().1 == pattern(STEP, STEP));
-        while is_cached(0) {
-            tokio::task::yield_now().await;
+#[test]
+fn readers_of_one_range_share_what_the_disk_reads_and_the_last_leaves_nothing() {
+    let scans = Arc::new(Scans::default());
+    let config = RingConfig { scans: Some(scans), ..config(Backend::Uring) };
+    run(config, |ring| async move {
+        let file = file(80 << 20);
+        evict(&file);
+        let ((first, first_peer), (second, second_peer)) = (reading(), reading());
+        scan(&ring, &file, &first, 0..2).await;
+        scan(&ring, &file, &second, 0..1).await;
+        let before = ring.counters().chain_bytes.get();
+        scan(&ring, &file, &first, 2..60).await;
+        assert!(ring.counters().chain_bytes.get() > before, "it was cold");
+        assert!(cached_mib(&file, 1..60) > 58.5, "the second reader is to read it");
+        let before = ring.counters().chain_bytes.get();
+        scan(&ring, &file, &second, 1..60).await;
+        assert_eq!(ring.counters().chain_bytes.get(), before, "nothing of it was cold");
+        until("the last reader has dropped it", || cached_mib(&file, 0..54) < 1.0).await;
+        for (socket, peer) in [(first, first_peer), (second, second_peer)] {
+            socket.shutdown().unwrap();
+            drop(socket);
+            peer.join().unwrap();
         }
+    });
+}
+
+#[test]
+fn who_reads_here_and_there_keeps_what_the_disk_has_read() {
+    let config = RingConfig { scans: Some(Arc::default()), ..config(Backend::Uring) };
+    run(config, |ring| async move {
+        let file = file(40 << 20);
+        evict(&file);
+        let (socket, peer) = reading();
+        for step in [30, 10, 20, 0, 30, 10, 20] {
+            scan(&ring, &file, &socket, step..step + 1).await;
+        }
+        ring.sweep();
+        for step in [30, 10, 20, 0] {
+            assert_eq!(cached_mib(&file, step..step + 1), 1.0, "at {step} MiB");
+        }
+        socket.shutdown().unwrap();
+        peer.join().unwrap();
     });
 }
 

@@ -47,7 +47,8 @@ fn ring_config(settings: &Settings, memory: &Memory, lies_on: &FileSystem) -> Ri
     RingConfig {
         max_pipes,
         idle_pipes: defaults.idle_pipes.min(max_pipes),
-        drop_behind: settings.fetch_drop_behind,
+        // Where the file system does not show cold pages, others may read what a scan reads.
+        scans: (settings.fetch_drop_behind && lies_on.sight.tells_cold()).then(Arc::default),
         page_budget: memory.pages.clone(),
         sight: lies_on.sight,
         ..defaults

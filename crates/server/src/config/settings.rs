@@ -112,7 +112,7 @@ impl Default for Settings {
             retention_check_interval: Duration::from_secs(300),
             frame_max_bytes: limits::FRAME_MAX_BYTES,
             fetch_max_bytes: limits::FETCH_MAX_BYTES,
-            fetch_drop_behind: false,
+            fetch_drop_behind: true,
             requests_in_flight_max_bytes: limits::REQUESTS_IN_FLIGHT_MAX_BYTES,
             connections_max: limits::connections_max(),
             receive_free_bytes: limits::RECEIVE_FREE_BYTES,

@@ -177,6 +177,7 @@ impl Worker {
             tokio::select! {
                 _ = ticks.tick() => {
                     self.connections.sweep(limits, Instant::now());
+                    self.ring.sweep();
                     self.give_way(Shortage::Place, self.refused.take());
                     let missing_bytes = memory.send.as_ref().map_or(0, |m| m.take_missing_bytes());
                     self.give_way(Shortage::SendBuffer, missing_bytes);

@@ -29,7 +29,7 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("penstock.verify.compressed", "decompress produced batches and check their records [false]"),
     ("socket.request.max.bytes", "largest request frame [100 MiB, or queued.max.request.bytes]"),
     ("fetch.max.bytes", "largest fetch answer, in record bytes [55 MiB]"),
-    ("fetch.drop.behind", "pages that a scan read from disk leave the page cache [false]"),
+    ("fetch.drop.behind", "pages that a scan read from disk leave the page cache [true]"),
     ("queued.max.request.bytes", "request bytes in memory at once [min(256 MiB, memory / 8)]"),
     ("max.connections", "connections [min(10000, open files / 4, memory / 128 KiB)]"),
     ("connections.max.idle.ms", "a connection without a request is closed after this [600000]"),

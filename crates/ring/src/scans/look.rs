@@ -1,0 +1,184 @@
+//! How far a connection has looked ahead of its scans for pages that are not in memory.
+//!
+//! ```text
+//!   file  |------ read ------|▓▓▓▓░░░░░░░▓▓▓|.........
+//!                   position ^               ^ looked until     ░ missing: this scan will bring it
+//! ```
+//!
+//! perform.rs calls it before each cold plan. Pages must be looked for before the kernel reads ahead
+//! to them, since afterwards nothing shows for whom they came. What the first answer of a scan finds
+//! missing waits here until a second answer shows that it is a scan.
+
+use std::fs::File;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+
+use crate::file_range::FileRange;
+use crate::ring_config::{PAGE_BYTES, Sight};
+
+/// Files that one connection looks ahead in.
+const FILES_MAX: usize = 64;
+
+/// Looked at by one call of the kernel, if all of it is missing or there.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// The least that is looked at. A piece of which half is missing counts as missing.
+const LEAST_BYTES: u64 = 64 << 10;
+
+#[derive(Debug, Default)]
+pub(crate) struct Looks(Vec<Look>);
+
+#[derive(Debug)]
+struct Look {
+    file: Weak<File>,
+    from: u64,
+    until: u64,
+    missing: Vec<Range<u64>>,
+}
+
+impl Looks {
+    /// Looks ahead of a plan that begins with `range`. Returns what was not in memory and has not
+    /// been returned before, once `goes_on` shows a scan.
+    pub(crate) fn ahead_of(
+        &mut self,
+        range: &FileRange,
+        goes_on: bool,
+        sight: Sight,
+    ) -> Vec<Range<u64>> {
+        let look = self.of(range);
+        let (far_bytes, near_bytes) = distances(sight, goes_on);
+        let file_bytes = range.file.metadata().map_or(0, |metadata| metadata.len());
+        if look.until < file_bytes.min(range.position + near_bytes) {
+            let until = file_bytes.min(range.position + far_bytes).next_multiple_of(PAGE_BYTES);
+            missing(&range.file, look.until..until, PIECE_BYTES, sight, &mut look.missing);
+            look.until = until;
+        }
+        if goes_on { std::mem::take(&mut look.missing) } else { Vec::new() }
+    }
+
+    fn of(&mut self, range: &FileRange) -> &mut Look {
+        let is_of = |look: &Look| std::ptr::eq(look.file.as_ptr(), Arc::as_ptr(&range.file));
+        let place = self.0.iter().position(is_of).unwrap_or_else(|| {
+            if self.0.len() == FILES_MAX {
+                self.0.remove(0);
+            }
+            self.0.push(Look {
+                file: Arc::downgrade(&range.file),
+                from: 1,
+                until: 0,
+                missing: Vec::new(),
+            });
+            self.0.len() - 1
+        });
+        let look = &mut self.0[place];
+        if !(look.from..=look.until).contains(&range.position) {
+            let from = range.position - range.position % PAGE_BYTES;
+            (look.from, look.until) = (from, from);
+            look.missing.clear();
+        }
+        look
+    }
+}
+
+/// How far to look, and how near the end of that may come before the next look. The kernel reads
+/// ahead at most twice read_ahead_kb, which is 8 MiB or less on most machines. Looking by mincore(2)
+/// takes ten times as long.
+fn distances(sight: Sight, goes_on: bool) -> (u64, u64) {
+    match (sight, goes_on) {
+        (Sight::Mincore, _) => (8 << 20, 4 << 20),
+        (_, true) => (64 << 20, 32 << 20),
+        (_, false) => (16 << 20, 2 << 20),
+    }
+}
+
+/// Adds the parts of a range that are not in memory, looking at pieces of `piece_bytes`.
+fn missing(
+    file: &File,
+    range: Range<u64>,
+    piece_bytes: u64,
+    sight: Sight,
+    found: &mut Vec<Range<u64>>,
+) {
+    for start in range.clone().step_by(piece_bytes as usize) {
+        let piece = start..range.end.min(start + piece_bytes);
+        let len_bytes = piece.end - piece.start;
+        let Some(pages) = sight.resident_pages(file, start, len_bytes) else { return };
+        let missing_bytes = len_bytes - (pages * PAGE_BYTES).min(len_bytes);
+        if missing_bytes == 0 {
+            continue;
+        }
+        if missing_bytes < len_bytes && piece_bytes > LEAST_BYTES {
+            missing(file, piece, LEAST_BYTES, sight, found);
+        } else if missing_bytes >= len_bytes / 2 {
+            match found.last_mut() {
+                Some(last) if last.end == start => last.end = piece.end,
+                _ => found.push(piece),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use rustix::fs::{Advice, fadvise};
+
+    use super::*;
+    use crate::sys;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A file on a disk of which only `cached` is in memory.
+    fn file(len_bytes: u64, cached: &[Range<u64>]) -> Arc<File> {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.write_all_at(&vec![7; len_bytes as usize], 0).unwrap();
+        file.sync_all().unwrap();
+        while sys::cached_pages(&file, 0, 0).unwrap() > 0 {
+            fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        }
+        fadvise(&file, 0, None, Advice::Random).unwrap();
+        for range in cached {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            file.read_exact_at(&mut bytes, range.start).unwrap();
+        }
+        Arc::new(file)
+    }
+
+    fn at(file: &Arc<File>, position: u64) -> FileRange {
+        FileRange { file: Arc::clone(file), position, len_bytes: MIB }
+    }
+
+    #[test]
+    fn what_is_missing_is_found_to_the_end_of_the_file_by_each_sight_and_once() {
+        let file = file(6 * MIB + 100, &[2 * MIB + 256 * 1024..3 * MIB]);
+        let expected = [0..2 * MIB + 256 * 1024, 3 * MIB..6 * MIB + PAGE_BYTES];
+        for sight in [Sight::Cachestat, Sight::Mincore] {
+            let mut looks = Looks::default();
+            assert_eq!(looks.ahead_of(&at(&file, 0), true, sight), expected, "{sight:?}");
+            assert_eq!(looks.ahead_of(&at(&file, MIB), true, sight), [], "{sight:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_answer_of_a_scan_is_returned_with_its_second_and_that_of_no_scan_never() {
+        let file = file(30 * MIB, &[]);
+        let mut looks = Looks::default();
+        let sight = Sight::Cachestat;
+        assert_eq!(looks.ahead_of(&at(&file, 20 * MIB), false, sight), []);
+        assert_eq!(looks.ahead_of(&at(&file, 0), false, sight), [], "somewhere else");
+        let mut bytes = vec![0; 2 << 20];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(looks.ahead_of(&at(&file, MIB), true, sight), [0..30 * MIB]);
+    }
+
+    #[test]
+    fn a_connection_looks_ahead_in_a_bounded_number_of_files() {
+        let mut looks = Looks::default();
+        for _ in 0..2 * FILES_MAX {
+            let file = Arc::new(tempfile::tempfile().unwrap());
+            looks.ahead_of(&at(&file, 0), false, Sight::Cachestat);
+        }
+        assert_eq!(looks.0.len(), FILES_MAX);
+    }
+}

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::fs::fadvise;
 use rustix::io::Errno;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -258,13 +259,17 @@ impl Job {
         }
     }
 
-    /// Has the disk read all that the next plans will fill from, at once instead of hop by hop. Not
-    /// for a reader that goes on: advice would take the place of the kernel's own read-ahead, which
-    /// grows, and brings larger folios.
+    /// For who reads here and there: has the disk read all that the next plans will fill from, at
+    /// once instead of hop by hop. For others that would take the place of the kernel's own
+    /// read-ahead, which grows, and brings larger folios. A scan has it grow twice as far.
     fn read_ahead(&self, ring: &Shared) {
         let Kernel::Uring(uring) = &ring.kernel else { return };
-        if !self.reads_on {
-            for range in self.transfer.next_ranges(READ_AHEAD_BYTES) {
+        let streams = self.socket.streams.borrow();
+        for range in self.transfer.next_ranges(READ_AHEAD_BYTES) {
+            if self.reads_on {
+                // Without it the scan is slower, and no worse.
+                let _ = fadvise(&*range.file, 0, None, rustix::fs::Advice::Sequential);
+            } else if streams.jump_to(&range) {
                 uring.advise(&range, Advice::WillNeed);
             }
         }

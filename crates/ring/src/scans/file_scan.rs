@@ -17,7 +17,7 @@ use rangemap::RangeSet;
 
 /// How much of the file a reader keeps in front of itself. It must be more than the kernel reads
 /// ahead, and is how far readers of the same range may be apart.
-const AHEAD_BYTES: u64 = 64 << 20;
+const AHEAD_BYTES: u64 = 96 << 20;
 
 /// How much it keeps behind itself: pages that its peer has yet to take cannot be dropped.
 const LAG_BYTES: u64 = 4 << 20;
@@ -129,8 +129,8 @@ mod tests {
         let (mut scan, now) = (FileScan::default(), Instant::now());
         scan.bring(vec![mib(10..200)]);
         scan.move_to(1, 15 * MIB, now);
-        // It keeps 11..79.
-        assert_eq!(scan.take_droppable(STEP_BYTES), [mib(79..200)]);
+        // It keeps 11..111.
+        assert_eq!(scan.take_droppable(STEP_BYTES), [mib(111..200)]);
         scan.move_to(1, 30 * MIB, now);
         assert_eq!(scan.take_droppable(STEP_BYTES), [mib(10..26)]);
         scan.move_to(1, 32 * MIB, now);
@@ -138,7 +138,7 @@ mod tests {
         scan.move_to(1, 33 * MIB, now);
         assert_eq!(scan.take_droppable(STEP_BYTES), [], "too little");
         scan.leave(1);
-        assert_eq!(scan.take_droppable(1), [mib(26..79)]);
+        assert_eq!(scan.take_droppable(1), [mib(26..111)]);
         assert!(scan.brought.is_empty());
     }
 
@@ -166,12 +166,12 @@ mod tests {
     #[test]
     fn what_was_dropped_is_dropped_once_more_unless_a_reader_has_come_to_it() {
         let (mut scan, now) = (FileScan::default(), Instant::now());
-        scan.bring(vec![mib(0..100)]);
-        scan.move_to(1, 104 * MIB, now);
-        assert_eq!(scan.take_droppable(1), [mib(0..100)]);
+        scan.bring(vec![mib(0..140)]);
+        scan.move_to(1, 144 * MIB, now);
+        assert_eq!(scan.take_droppable(1), [mib(0..140)]);
         assert_eq!(scan.sweep(now), []);
         scan.move_to(2, 34 * MIB, now);
-        assert_eq!(scan.sweep(now), [mib(0..30), mib(98..100)]);
+        assert_eq!(scan.sweep(now), [mib(0..30), mib(130..140)]);
         assert!(scan.is_over() && scan.sweep(now).is_empty());
     }
 

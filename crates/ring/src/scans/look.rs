@@ -80,13 +80,13 @@ impl Looks {
     }
 }
 
-/// How far to look, and how near the end of that may come before the next look. The kernel reads
-/// ahead at most twice read_ahead_kb, which is 8 MiB or less on most machines. Looking by mincore(2)
-/// takes ten times as long.
+/// How far to look, and how near the end of that may come before the next look. For a scan the
+/// kernel reads up to four times read_ahead_kb ahead, which is 8 MiB or less on most machines.
+/// Looking by mincore(2) takes ten times as long.
 fn distances(sight: Sight, goes_on: bool) -> (u64, u64) {
     match (sight, goes_on) {
         (Sight::Mincore, _) => (8 << 20, 4 << 20),
-        (_, true) => (64 << 20, 32 << 20),
+        (_, true) => (96 << 20, 48 << 20),
         (_, false) => (16 << 20, 2 << 20),
     }
 }

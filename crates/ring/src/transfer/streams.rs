@@ -5,6 +5,9 @@
 //!   answer 2 begins there          |--------|    goes on: a chain, unless what follows is cached
 //! ```
 //!
+//! A reader that comes to a file for the first time may begin a scan. One that comes back to another
+//! place reads here and there.
+//!
 //! Called by perform.rs, once an answer. A scan stays on chains although the kernel's read-ahead
 //! has its next pages in memory by then. Its waits for the disk, and the work of reading ahead,
 //! stay on the kernel's workers, and its path does not change within an answer, which costs twice
@@ -21,15 +24,28 @@ const ENDS_MAX: usize = 64;
 /// The scans of one socket.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    /// Files, by their address alone, and positions. An address that becomes another file's costs
-    /// one answer its path.
-    ends: Vec<(*const File, u64)>,
+    ends: Vec<End>,
+}
+
+/// Where the last answer from a file ended.
+#[derive(Debug)]
+struct End {
+    /// Its address alone. An address that becomes another file's costs one answer its path.
+    file: *const File,
+    position: u64,
+    is_from_disk: bool,
 }
 
 impl Streams {
     /// Whether an answer that begins with `range` goes on where one from the disk ended.
     pub(crate) fn go_on_at(&self, range: &FileRange) -> bool {
-        self.ends.contains(&(Arc::as_ptr(&range.file), range.position))
+        let is_end = |end: &End| end.is_from_disk && end.position == range.position;
+        self.end_in(&range.file).is_some_and(is_end)
+    }
+
+    /// Whether the peer has read from the disk elsewhere in the file.
+    pub(crate) fn jump_to(&self, range: &FileRange) -> bool {
+        self.end_in(&range.file).is_some_and(|end| end.position != range.position)
     }
 
     /// Remembers where the ranges of an answer from the disk end. Of more files than it has room
@@ -40,20 +56,31 @@ impl Streams {
             if self.ends.len() == ENDS_MAX {
                 self.ends.remove(0);
             }
-            self.ends.push((Arc::as_ptr(&range.file), range.end()));
+            let (file, position) = (Arc::as_ptr(&range.file), range.end());
+            self.ends.push(End { file, position, is_from_disk: true });
         }
     }
 
     /// An answer came from the page cache: its files are not scanned. An answer without file ranges
     /// changes nothing.
     pub(crate) fn end(&mut self, ranges: impl Iterator<Item = FileRange>) {
-        if !self.ends.is_empty() {
-            ranges.for_each(|range| self.forget(&range.file));
+        if self.ends.is_empty() {
+            return;
+        }
+        for range in ranges {
+            let is_of = |end: &&mut End| end.file == Arc::as_ptr(&range.file);
+            if let Some(end) = self.ends.iter_mut().find(is_of) {
+                (end.position, end.is_from_disk) = (range.end(), false);
+            }
         }
     }
 
+    fn end_in(&self, file: &Arc<File>) -> Option<&End> {
+        self.ends.iter().find(|end| end.file == Arc::as_ptr(file))
+    }
+
     fn forget(&mut self, file: &Arc<File>) {
-        self.ends.retain(|(known, _)| *known != Arc::as_ptr(file));
+        self.ends.retain(|end| end.file != Arc::as_ptr(file));
     }
 }
 
@@ -86,6 +113,23 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_jumps_where_it_comes_back_to_a_file_elsewhere() {
+        let [file, other] = [(); 2].map(|()| Arc::new(tempfile::tempfile().unwrap()));
+        let range = |file: &Arc<File>, position| FileRange {
+            file: Arc::clone(file),
+            position,
+            len_bytes: 10,
+        };
+        let mut streams = Streams::default();
+        assert!(!streams.jump_to(&range(&file, 50)), "it may begin a scan");
+        streams.go_on_behind([range(&file, 50)].into_iter());
+        assert!(streams.jump_to(&range(&file, 0)) && !streams.jump_to(&range(&file, 60)));
+        assert!(!streams.jump_to(&range(&other, 0)));
+        streams.end([range(&file, 60)].into_iter());
+        assert!(streams.jump_to(&range(&file, 60)) && !streams.jump_to(&range(&file, 70)));
+    }
+
+    #[test]
     fn a_socket_remembers_a_bounded_number_of_ends() {
         let mut streams = Streams::default();
         for position in 0..100 {
@@ -96,6 +140,6 @@ mod tests {
             streams.go_on_behind(std::iter::once(range));
         }
         assert_eq!(streams.ends.len(), ENDS_MAX);
-        assert_eq!(streams.ends.last().unwrap().1, 100);
+        assert_eq!(streams.ends.last().unwrap().position, 100);
     }
 }

@@ -134,8 +134,8 @@ pub struct RingConfig {
     pub max_pipes: usize,
     /// Chains under `Path::Auto` that may wait for a disk at once, at least 1.
     pub cold_chains: usize,
-    /// The scans of the process. What they bring into the page cache is dropped behind them, so that
-    /// they do not evict pages that others read. None: it stays.
+    /// The scans of the process. What they bring into the page cache is dropped behind them, so
+    /// that they do not evict pages that others read. None: it stays.
     pub scans: Option<Arc<Scans>>,
     /// How the file system of the files shows which pages are in memory.
     pub sight: Sight,

@@ -5,9 +5,9 @@
 //!                   position ^               ^ looked until     ░ missing: this scan will bring it
 //! ```
 //!
-//! perform.rs calls it before each cold plan. Pages must be looked for before the kernel reads ahead
-//! to them, since afterwards nothing shows for whom they came. What the first answer of a scan finds
-//! missing waits here until a second answer shows that it is a scan.
+//! perform.rs calls it before each cold plan. Pages must be looked for before the kernel reads
+//! ahead to them, since afterwards nothing shows for whom they came. What the first answer of a
+//! scan finds missing waits here until a second answer shows that it is a scan.
 
 use std::fs::File;
 use std::ops::Range;

@@ -5,8 +5,8 @@
 //!   answer 2 begins there          |--------|    goes on: a chain, unless what follows is cached
 //! ```
 //!
-//! A reader that comes to a file for the first time may begin a scan. One that comes back to another
-//! place reads here and there.
+//! A reader that comes to a file for the first time may begin a scan. One that comes back to
+//! another place reads here and there.
 //!
 //! Called by perform.rs, once an answer. A scan stays on chains although the kernel's read-ahead
 //! has its next pages in memory by then. Its waits for the disk, and the work of reading ahead,

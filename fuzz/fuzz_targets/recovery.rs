@@ -276,7 +276,11 @@ fn read_all(log: &Log, must_succeed: bool) {
         let next = drive(lookup).map(|found| next_offset(&found, offset));
         match next {
             Ok(Some(next)) => offset = next,
-            Ok(None) => break,
+            Ok(None) => {
+                let mut behind = log.segments().filter(|segment| segment.base_offset > offset);
+                assert!(behind.all(|segment| segment.size_bytes == 0), "batches behind a gap");
+                return;
+            }
             Err(error) if must_succeed => panic!("at {offset}: {error}"),
             Err(_) => return,
         }

@@ -33,14 +33,17 @@ mod plan;
 mod produce;
 mod produce_table;
 mod results;
+mod scan;
 mod scenarios;
 mod server;
 mod slow;
+mod verdict;
 mod witness;
 
 use clap::{Parser, Subcommand};
 
 use crate::plan::{Arguments, Plan};
+use crate::results::Comparison;
 
 /// Measures Penstock on this machine and writes docs/BENCHMARKS.md.
 #[derive(Debug, Parser)]
@@ -76,5 +79,9 @@ fn main() -> anyhow::Result<()> {
         Command::Scenarios => plan.record("scenarios", log, scenarios::run(&plan)?)?,
         Command::Page => return page::write(&plan, &page::SECTIONS.map(|(name, _)| name)),
     };
-    page::write(&plan, &[section])
+    page::write(&plan, &[section])?;
+    if let (Command::Own, Some(own)) = (cli.command, plan.recorded::<Comparison>("own")?) {
+        verdict::lines(&own.results).iter().for_each(|line| println!("{line}"));
+    }
+    Ok(())
 }

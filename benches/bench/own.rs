@@ -5,7 +5,7 @@ use crate::log::Log;
 use crate::plan::Plan;
 use crate::results::Comparison;
 use crate::server::Server;
-use crate::{cold, counts, hot};
+use crate::{cold, counts, hot, scan};
 
 /// The fetch paths measured here. The demo measures copy.
 const PATHS: [&str; 3] = ["auto", "chain", "sendfile"];
@@ -25,6 +25,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Comparison> {
     counts::count(plan, &servers, &mut results)?;
     hot::measure(plan, &servers, &mut results)?;
     let penstocks: Vec<&Server> = servers.iter().skip(1).collect();
+    scan::measure(plan, &penstocks, &mut results)?;
     cold::measure(plan, &penstocks, &[], &mut results)?;
     servers.into_iter().try_for_each(Server::stop)?;
     Ok(results)

@@ -13,9 +13,11 @@ use anyhow::{Context, bail};
 use penstock_rig::spread::Spread;
 use penstock_rig::words::{count, size};
 
-use crate::cells::{median, range};
+use crate::cells::{head, median, range, row};
 use crate::plan::Plan;
-use crate::results::{Comparison, Many, Produced, Recorded, Run, Scenarios, spread};
+use crate::results::{
+    Comparison, Many, Produced, Recorded, Run, Scan, Scenarios, in_order, spread,
+};
 use crate::{cold_table, figures, produce_table};
 
 pub(crate) const SECTIONS: [(&str, &str); 4] = [
@@ -102,6 +104,7 @@ fn comparison(name: &str, [hot, cold]: References, recorded: &Recorded<Compariso
     text += &format!("\n![throughput](plots/{name}-throughput.svg)\n");
     text += "\n### What a fetch costs the kernel\n\n";
     text += &counts_table(results);
+    text += &scan_table(results);
     text += &cold_table::words(name, cold, results);
     if !results.memory.is_empty() {
         text +=
@@ -163,6 +166,33 @@ fn counts_table(results: &Comparison) -> String {
             counts.switches_per_fetch,
             number(counts.ring_entries_per_enter),
         );
+    }
+    table
+}
+
+fn scan_table(results: &Comparison) -> String {
+    if results.scans.is_empty() {
+        return String::new();
+    }
+    let mut table = "\n### One reader of old data\n\nOne consumer reads the whole log from the disk, \
+                     1 MiB an answer. The log is evicted before each run. *left*: the share of it in \
+                     the page cache afterwards.\n\n"
+        .to_owned();
+    table += &head(&["server", "MB/s", "CPU s/GB", "left, %"]);
+    for server in in_order(results.scans.iter().map(|scan| scan.server.as_str())) {
+        let of = |of: fn(&Scan) -> f64, digits: usize| {
+            let runs = results.scans.iter().filter(|scan| scan.server == server);
+            let words = |Spread { median, min, max }| {
+                format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
+            };
+            spread(runs.map(of)).map_or_else(String::new, words)
+        };
+        table += &row([
+            server.to_owned(),
+            of(|scan| scan.bytes_per_s / 1e6, 0),
+            of(|scan| scan.server_cpu_s_per_gb, 2),
+            of(|scan| scan.left_behind * 100.0, 0),
+        ]);
     }
     table
 }

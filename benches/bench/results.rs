@@ -27,7 +27,21 @@ pub(crate) struct Comparison {
     pub(crate) cold_thrown_away: Vec<ThrownAway>,
     /// Why there is no slow disk among them, if the plan wanted one.
     pub(crate) no_slow_disk: Option<String>,
+    /// One reader of the whole log, from the disk.
+    #[serde(default)]
+    pub(crate) scans: Vec<Scan>,
     pub(crate) memory: Vec<Memory>,
+}
+
+/// One reader of the whole log, from the disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Scan {
+    pub(crate) server: String,
+    pub(crate) round: u32,
+    pub(crate) bytes_per_s: f64,
+    pub(crate) server_cpu_s_per_gb: f64,
+    /// Share of the log in the page cache afterwards.
+    pub(crate) left_behind: f64,
 }
 
 /// One load of hot readers on one server.

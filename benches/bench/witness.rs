@@ -21,7 +21,7 @@ pub(crate) struct Testimony {
     pub(crate) failure: Option<String>,
 }
 
-/// Runs a workload to its end.
+/// Runs a workload to its end. A flag has an empty value.
 ///
 /// # Errors
 /// The run left no result.
@@ -34,7 +34,10 @@ pub(crate) fn hear(
     let mut load = Command::new(binary("penstock-load"));
     load.arg(workload).arg("--json").arg(&file);
     for (flag, value) in arguments {
-        load.args([*flag, value]);
+        load.arg(flag);
+        if !value.is_empty() {
+            load.arg(value);
+        }
     }
     let mut load = pinned(plan.machine.cores.map(|cores| cores.load), &load);
     let ended = load.stdin(Stdio::null()).output().context("cannot start penstock-load")?;

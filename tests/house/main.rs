@@ -300,6 +300,7 @@ const ROOMS: &[(&str, &str, &[&str])] = &[
         "transfer",
         &["counters", "error", "file_range", "ring_config", "shortage", "sight", "sys"],
     ),
+    ("ring", "scans", &["file_range"]),
     (
         "ring",
         "uring",

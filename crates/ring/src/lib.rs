@@ -9,7 +9,7 @@
 //!    │    ├─ transfer/        its means: route, residency (which path), pipes, stage (where bytes
 //!    │    │                   are on the way), workers (which give way to the event loop)
 //!    │    ├─ pins.rs          whether it may hold pages
-//!    │    └─ scans.rs         what a scan brought, and may be dropped behind it
+//!    │    └─ scans.rs         what scans brought, to be dropped behind them
 //!    ├─ uring.rs          operations as futures, and the driver; uring/calls.rs single operations
 //!    │    ├─ operations.rs    owns the resources while the kernel works
 //!    │    └─ sys.rs           all `unsafe`

@@ -12,7 +12,6 @@
 //! and never advises the kernel itself. While no scan goes on, an answer costs one load.
 
 mod file_scan;
-mod look;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -23,7 +22,6 @@ use std::time::{Duration, Instant};
 
 use crate::file_range::FileRange;
 use crate::scans::file_scan::FileScan;
-pub(crate) use crate::scans::look::Looks;
 
 /// Files with scans that are remembered. What is brought of more files stays in the page cache.
 const FILES_MAX: usize = 4096;
@@ -178,6 +176,11 @@ mod tests {
         Arc::new(file)
     }
 
+    /// Brings all of the file up to `end`.
+    fn bring(scans: &Scans, reader: &Reader, range: &FileRange, end: u64, now: Instant) {
+        scans.bring(reader, range, std::iter::once(0..end).collect(), now);
+    }
+
     fn bytes(ranges: &[FileRange]) -> u64 {
         ranges.iter().map(|range| range.len_bytes).sum()
     }
@@ -189,7 +192,7 @@ mod tests {
         let all = range_of(&file, 0..8 * MIB);
         let pass = || scans.pass(&reader, std::iter::once(all.clone()), now);
         assert!(scans.is_empty() && pass().is_empty());
-        scans.bring(&reader, &all, vec![0..8 * MIB], now);
+        bring(&scans, &reader, &all, 8 * MIB, now);
         assert_eq!(bytes(&pass()), 8 * MIB);
         let sweeps = (0..4).map(|second| bytes(&scans.sweep(now + SWEEP_REST * second)));
         assert_eq!(sweeps.collect::<Vec<_>>(), [0, 8 * MIB, 0, 0]);
@@ -200,7 +203,7 @@ mod tests {
     fn a_reader_that_leaves_has_all_of_its_scan_dropped_by_the_next_sweep() {
         let (scans, file, now) = (Arc::new(Scans::default()), file(80 * MIB), Instant::now());
         let reader = Reader::of(&scans);
-        scans.bring(&reader, &range_of(&file, 0..MIB), vec![0..64 * MIB], now);
+        bring(&scans, &reader, &range_of(&file, 0..MIB), 64 * MIB, now);
         assert_eq!(bytes(&scans.sweep(now)), 0, "it will go on");
         drop(reader);
         assert_eq!(bytes(&scans.sweep(now)), 0, "a second has not passed");
@@ -212,7 +215,7 @@ mod tests {
         let (scans, now) = (Arc::new(Scans::default()), Instant::now());
         let reader = Reader::of(&scans);
         let file = file(MIB);
-        scans.bring(&reader, &range_of(&file, 0..MIB), vec![0..MIB], now);
+        bring(&scans, &reader, &range_of(&file, 0..MIB), MIB, now);
         drop(file);
         assert!(scans.sweep(now).is_empty() && scans.is_empty());
         let fill = |n: usize| {
@@ -220,7 +223,7 @@ mod tests {
             scans.table().files.insert(n, entry);
         };
         (0..FILES_MAX).for_each(fill);
-        scans.bring(&reader, &range_of(&self::file(MIB), 0..MIB), vec![0..MIB], now);
+        bring(&scans, &reader, &range_of(&self::file(MIB), 0..MIB), MIB, now);
         assert_eq!(scans.table().files.len(), FILES_MAX);
     }
 }

@@ -19,9 +19,10 @@ use tokio::io::Interest;
 use crate::file_range::FileRange;
 use crate::pins::{PROVEN_BYTES, PinTable, Pins};
 use crate::ring_config::{PAGE_BYTES, STAGE_BYTES};
-use crate::scans::{Looks, Reader, Scans};
+use crate::scans::{Reader, Scans};
 use crate::sent::Ahead;
 use crate::sys::{Watched, unsent_bytes, watch};
+use crate::transfer::looks::Looks;
 use crate::transfer::streams::Streams;
 
 /// A non-blocking stream socket.

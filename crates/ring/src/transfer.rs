@@ -24,6 +24,7 @@
 mod apply;
 #[cfg(test)]
 mod fake;
+pub(crate) mod looks;
 mod piece;
 pub(crate) mod pipes;
 mod plan;

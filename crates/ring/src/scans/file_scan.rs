@@ -35,6 +35,9 @@ const READER_KEPT: Duration = Duration::from_secs(10);
 /// Readers remembered. More of them may find pages gone.
 const READERS_MAX: usize = 1024;
 
+/// Stretches remembered. What is brought in more pieces stays in the page cache.
+const STRETCHES_MAX: usize = 1024;
+
 const _: () = assert!(FOLIO_BYTES < STEP_BYTES);
 
 #[derive(Debug, Default)]
@@ -54,7 +57,11 @@ struct Reader {
 
 impl FileScan {
     pub(super) fn bring(&mut self, stretches: Vec<Range<u64>>) {
-        self.brought.extend(stretches.into_iter().filter(|stretch| !stretch.is_empty()));
+        for stretch in stretches.into_iter().filter(|stretch| !stretch.is_empty()) {
+            if self.brought.len() < STRETCHES_MAX {
+                self.brought.insert(stretch);
+            }
+        }
     }
 
     /// A reader has read up to `position`.
@@ -124,21 +131,31 @@ mod tests {
         range.start * MIB..range.end * MIB
     }
 
+    fn bring(scan: &mut FileScan, range: Range<u64>) {
+        scan.bring(std::iter::once(mib(range)).collect());
+    }
+
+    /// The only range that is dropped.
+    fn only(ranges: Vec<Range<u64>>) -> Range<u64> {
+        let [range] = <[_; 1]>::try_from(ranges).unwrap();
+        range
+    }
+
     #[test]
     fn a_reader_keeps_what_lies_before_it_and_drops_what_lies_behind() {
         let (mut scan, now) = (FileScan::default(), Instant::now());
-        scan.bring(vec![mib(10..200)]);
+        bring(&mut scan, 10..200);
         scan.move_to(1, 15 * MIB, now);
         // It keeps 11..111.
-        assert_eq!(scan.take_droppable(STEP_BYTES), [mib(111..200)]);
+        assert_eq!(only(scan.take_droppable(STEP_BYTES)), mib(111..200));
         scan.move_to(1, 30 * MIB, now);
-        assert_eq!(scan.take_droppable(STEP_BYTES), [mib(10..26)]);
+        assert_eq!(only(scan.take_droppable(STEP_BYTES)), mib(10..26));
         scan.move_to(1, 32 * MIB, now);
-        assert_eq!(scan.take_droppable(STEP_BYTES), [mib(24..28)], "with the last folio again");
+        assert_eq!(only(scan.take_droppable(STEP_BYTES)), mib(24..28), "with the last folio again");
         scan.move_to(1, 33 * MIB, now);
         assert_eq!(scan.take_droppable(STEP_BYTES), [], "too little");
         scan.leave(1);
-        assert_eq!(scan.take_droppable(1), [mib(26..111)]);
+        assert_eq!(only(scan.take_droppable(1)), mib(26..111));
         assert!(scan.brought.is_empty());
     }
 
@@ -153,12 +170,12 @@ mod tests {
     #[test]
     fn the_last_of_the_readers_drops() {
         let (mut scan, now) = (FileScan::default(), Instant::now());
-        scan.bring(vec![mib(0..40)]);
+        bring(&mut scan, 0..40);
         scan.move_to(1, 40 * MIB, now);
         scan.move_to(2, 10 * MIB, now);
-        assert_eq!(scan.take_droppable(1), [mib(0..6)]);
+        assert_eq!(only(scan.take_droppable(1)), mib(0..6));
         scan.leave(2);
-        assert_eq!(scan.take_droppable(1), [mib(4..36)]);
+        assert_eq!(only(scan.take_droppable(1)), mib(4..36));
         scan.sweep(now + READER_KEPT);
         assert!(scan.brought.is_empty(), "a reader that stops keeps nothing for long");
     }
@@ -166,13 +183,20 @@ mod tests {
     #[test]
     fn what_was_dropped_is_dropped_once_more_unless_a_reader_has_come_to_it() {
         let (mut scan, now) = (FileScan::default(), Instant::now());
-        scan.bring(vec![mib(0..140)]);
+        bring(&mut scan, 0..140);
         scan.move_to(1, 144 * MIB, now);
-        assert_eq!(scan.take_droppable(1), [mib(0..140)]);
+        assert_eq!(only(scan.take_droppable(1)), mib(0..140));
         assert_eq!(scan.sweep(now), []);
         scan.move_to(2, 34 * MIB, now);
         assert_eq!(scan.sweep(now), [mib(0..30), mib(130..140)]);
         assert!(scan.is_over() && scan.sweep(now).is_empty());
+    }
+
+    #[test]
+    fn a_bounded_number_of_stretches_is_remembered() {
+        let mut scan = FileScan::default();
+        scan.bring((0..2000).map(|n| mib(2 * n..2 * n + 1)).collect());
+        assert_eq!(scan.brought.len(), STRETCHES_MAX);
     }
 
     #[derive(Clone, Debug)]
@@ -206,7 +230,7 @@ mod tests {
                     Event::Bring(range) => {
                         ever_brought.insert(range.clone());
                         dropped.remove(range.clone());
-                        scan.bring(vec![range]);
+                        scan.bring(std::iter::once(range).collect());
                         Vec::new()
                     }
                     Event::Move(id, position) => {

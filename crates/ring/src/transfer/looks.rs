@@ -130,7 +130,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     /// A file on a disk of which only `cached` is in memory.
-    fn file(len_bytes: u64, cached: &[Range<u64>]) -> Arc<File> {
+    fn file(len_bytes: u64, cached: Option<Range<u64>>) -> Arc<File> {
         let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         file.write_all_at(&vec![7; len_bytes as usize], 0).unwrap();
         file.sync_all().unwrap();
@@ -138,7 +138,7 @@ mod tests {
             fadvise(&file, 0, None, Advice::DontNeed).unwrap();
         }
         fadvise(&file, 0, None, Advice::Random).unwrap();
-        for range in cached {
+        if let Some(range) = cached {
             let mut bytes = vec![0; (range.end - range.start) as usize];
             file.read_exact_at(&mut bytes, range.start).unwrap();
         }
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_found_to_the_end_of_the_file_by_each_sight_and_once() {
-        let file = file(6 * MIB + 100, &[2 * MIB + 256 * 1024..3 * MIB]);
+        let file = file(6 * MIB + 100, Some(2 * MIB + 256 * 1024..3 * MIB));
         let expected = [0..2 * MIB + 256 * 1024, 3 * MIB..6 * MIB + PAGE_BYTES];
         for sight in [Sight::Cachestat, Sight::Mincore] {
             let mut looks = Looks::default();
@@ -162,14 +162,15 @@ mod tests {
 
     #[test]
     fn the_first_answer_of_a_scan_is_returned_with_its_second_and_that_of_no_scan_never() {
-        let file = file(30 * MIB, &[]);
+        let file = file(30 * MIB, None);
         let mut looks = Looks::default();
         let sight = Sight::Cachestat;
         assert_eq!(looks.ahead_of(&at(&file, 20 * MIB), false, sight), []);
         assert_eq!(looks.ahead_of(&at(&file, 0), false, sight), [], "somewhere else");
         let mut bytes = vec![0; 2 << 20];
         file.read_exact_at(&mut bytes, 0).unwrap();
-        assert_eq!(looks.ahead_of(&at(&file, MIB), true, sight), [0..30 * MIB]);
+        let found = looks.ahead_of(&at(&file, MIB), true, sight);
+        assert!(found.iter().eq(&Some(0..30 * MIB)));
     }
 
     #[test]

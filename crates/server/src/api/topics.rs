@@ -54,7 +54,7 @@ impl Refused {
 impl From<ChangeError> for Refused {
     fn from(error: ChangeError) -> Self {
         if let ChangeError::Disk(error) = &error {
-            tracing::error!("cannot change topics: {}", Causes(&error));
+            tracing::error!("cannot change topics: {}", Causes(error));
         }
         Refused::new(error_codes::of_change(&error), error)
     }

@@ -346,6 +346,6 @@ fn defaults(of_server: &LogConfig, retention_held: bool) -> LogConfig {
 fn not_written(error: &anyhow::Error) {
     tracing::warn!(
         "cannot write the recovery points; a start after a crash reads more: {}",
-        Causes(&error)
+        Causes(error)
     );
 }

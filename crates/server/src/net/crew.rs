@@ -142,7 +142,7 @@ impl Member {
             let _ending = ending;
             let outcome = run(begun, serves);
             if let Err(error) = &outcome {
-                tracing::error!("{named} failed: {}", Causes(&error));
+                tracing::error!("{named} failed: {}", Causes(error));
             }
             outcome
         };

@@ -5,8 +5,8 @@
 //! never written are not.
 //!
 //! Both calls answer for files that the process may write: of others mincore(2) shows every page,
-//! and cachestat(2) is refused. Storage opens every segment for writing, so a trial on a file of our
-//! own stands for all.
+//! and cachestat(2) is refused. Storage opens every segment for writing, so a trial on a file of
+//! our own stands for all.
 //!
 //! ```text
 //!   trial file   |#### written ####|............ a hole ............|

@@ -9,6 +9,7 @@ use penstock_tests::rounds::{Dice, rounds, say};
 use penstock_tests::{Client, Penstock, Start};
 use penstock_wire::messages::{
     JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse, SyncGroupRequest,
+    SyncGroupRequestAssignment,
 };
 use penstock_wire::{ApiKey, ErrorCode, Request, Response, decode_response};
 
@@ -99,7 +100,8 @@ fn members_that_wait_for_their_group_are_answered_by_a_stop() {
     let members = [&mut first, &mut second, &mut alone].map(joined);
     assert!(members.iter().all(|member| member.error_code == ErrorCode::NONE));
 
-    // Waits for its leader, and the other one for a member that would have to join again.
+    // Waits for its leader, and the other one for a member that would have to join again. It is so
+    // long that another thread answers it, which takes longer than the end of receiving.
     let leads = members[0].member_id == members[0].leader;
     let (follower, member) =
         if leads { (&mut second, &members[1]) } else { (&mut first, &members[0]) };
@@ -107,6 +109,7 @@ fn members_that_wait_for_their_group_are_answered_by_a_stop() {
         group_id: "synced by none".into(),
         generation_id: member.generation_id,
         member_id: member.member_id.clone(),
+        assignments: vec![SyncGroupRequestAssignment::default(); 5000],
         ..Default::default()
     };
     follower.send(&Request::SyncGroup(request), 1).unwrap();

@@ -2,7 +2,6 @@
 //!
 //! `penstock-load tail` is the witness. Its counts are checked, never its times.
 
-use std::process::Command;
 
 use penstock_tests::{Penstock, Start, program};
 

@@ -150,3 +150,15 @@ fn a_peer_that_resets_in_the_middle_leaves_nothing_behind() {
     drop(good);
     server.stop().unwrap();
 }
+
+#[test]
+fn an_idle_connection_is_ended_and_not_reset() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Start::on(dir.path()).set(&[("connections.max.idle.ms", "1000")]).start().unwrap();
+    let mut idle = server.client().unwrap();
+    idle.create_topic("t", 1, &[]).unwrap();
+    assert_eq!(idle.stream().read(&mut [0]).unwrap(), 0, "the end of the stream");
+    let is_closed = |metrics: &penstock_tests::Metrics| metrics.value("penstock_connections") == 0;
+    server.until_metrics("the server has closed it", is_closed).unwrap();
+    assert!(idle.stream().take_error().unwrap().is_none(), "it was reset");
+}

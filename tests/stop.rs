@@ -1,12 +1,17 @@
 //! SIGTERM under load: no acknowledged record is lost, the stop is clean, and the next start relies
-//! on it.
+//! on it. Who waits is answered.
 
 use std::path::Path;
 
 use penstock_tests::load::{Load, PARTITIONS, TOPIC};
 use penstock_tests::producer::End;
 use penstock_tests::rounds::{Dice, rounds, say};
-use penstock_tests::{Penstock, Start};
+use penstock_tests::{Client, Penstock, Start};
+use penstock_wire::messages::{
+    JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse, SyncGroupRequest,
+    SyncGroupRequestAssignment,
+};
+use penstock_wire::{ApiKey, ErrorCode, Request, Response, decode_response};
 
 const REQUESTS_MAX: usize = 1500;
 
@@ -56,4 +61,66 @@ fn log_len_bytes(data_dir: &Path) -> u64 {
     let partitions = (0..PARTITIONS).map(|index| data_dir.join(format!("{TOPIC}-{index}")));
     let files = partitions.flat_map(|dir| std::fs::read_dir(dir).unwrap());
     files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
+/// Asks to join, in a version in which a newcomer needs no id first. The answer comes with the
+/// rebalance.
+fn ask_to_join(client: &mut Client, group: &str) {
+    let request = JoinGroupRequest {
+        group_id: group.into(),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 30_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![JoinGroupRequestProtocol { name: "range".into(), ..Default::default() }],
+        ..Default::default()
+    };
+    client.send(&Request::JoinGroup(request), 3).unwrap();
+}
+
+fn answer(client: &mut Client, api: ApiKey, version: i16) -> Response {
+    decode_response(api, version, client.receive().unwrap()).unwrap().1
+}
+
+fn joined(client: &mut Client) -> JoinGroupResponse {
+    let Response::JoinGroup(joined) = answer(client, ApiKey::JoinGroup, 3) else {
+        panic!("not an answer to JoinGroup")
+    };
+    joined
+}
+
+#[test]
+fn members_that_wait_for_their_group_are_answered_by_a_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let delay = [("group.initial.rebalance.delay.ms", "1000")];
+    let server = Start::on(dir.path()).set(&delay).start().unwrap();
+    let [mut first, mut second, mut alone, mut joining] = [0; 4].map(|_| server.client().unwrap());
+    ask_to_join(&mut first, "synced by none");
+    ask_to_join(&mut second, "synced by none");
+    ask_to_join(&mut alone, "joined by one more");
+    let members = [&mut first, &mut second, &mut alone].map(joined);
+    assert!(members.iter().all(|member| member.error_code == ErrorCode::NONE));
+
+    // Waits for its leader, and the other one for a member that would have to join again. It is so
+    // long that another thread answers it, which takes longer than the end of receiving.
+    let leads = members[0].member_id == members[0].leader;
+    let (follower, member) =
+        if leads { (&mut second, &members[1]) } else { (&mut first, &members[0]) };
+    let request = SyncGroupRequest {
+        group_id: "synced by none".into(),
+        generation_id: member.generation_id,
+        member_id: member.member_id.clone(),
+        assignments: vec![SyncGroupRequestAssignment::default(); 5000],
+        ..Default::default()
+    };
+    follower.send(&Request::SyncGroup(request), 1).unwrap();
+    ask_to_join(&mut joining, "joined by one more");
+    // The one worker has received both before it answers this.
+    server.client().unwrap().create_topic("t", 1, &[]).unwrap();
+    server.stop().unwrap();
+
+    assert_eq!(joined(&mut joining).error_code, ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    let Response::SyncGroup(synced) = answer(follower, ApiKey::SyncGroup, 1) else {
+        panic!("not an answer to SyncGroup")
+    };
+    assert_eq!(synced.error_code, ErrorCode::COORDINATOR_NOT_AVAILABLE);
 }

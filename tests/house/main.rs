@@ -246,12 +246,20 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
 /// The rooms (folders) of crates: the crate, the room, and the rooms and root modules that it may
 /// know.
 const ROOMS: &[(&str, &str, &[&str])] = &[
-    ("server", "net", &["api", "broker", "config", "clock", "log_budget", "pace", "stop"]),
-    ("server", "api", &["broker", "config", "clock", "log_budget", "pace", "stop"]),
-    ("server", "broker", &["adopt", "config", "clock", "log_budget", "pace", "small_file", "stop"]),
+    (
+        "server",
+        "net",
+        &["api", "broker", "causes", "config", "clock", "log_budget", "pace", "stop"],
+    ),
+    ("server", "api", &["broker", "causes", "config", "clock", "log_budget", "pace", "stop"]),
+    (
+        "server",
+        "broker",
+        &["adopt", "causes", "config", "clock", "log_budget", "pace", "small_file", "stop"],
+    ),
     ("server", "background", &["broker", "config", "clock", "stop"]),
     ("server", "http", &["broker", "config", "stop"]),
-    ("server", "commands", &["adopt", "broker", "config", "export"]),
+    ("server", "commands", &["adopt", "broker", "causes", "config", "export"]),
     ("server", "adopt", &[]),
     ("server", "export", &["broker"]),
     ("server", "config", &["log_budget"]),

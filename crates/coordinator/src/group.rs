@@ -107,11 +107,13 @@ impl<J, S> Group<J, S> {
 
     /// A member asks for its assignment. It is answered now, or when the leader has brought the
     /// assignments.
-    pub fn sync(&mut self, sync: SyncUp, waiter: S, now_ms: u64) {
-        if let Err(error) = self.check_sync(&sync) {
+    ///
+    /// What is left of `sync` stays with the caller, who may be slow to drop it.
+    pub fn sync(&mut self, sync: &mut SyncUp, waiter: S, now_ms: u64) {
+        if let Err(error) = self.check_sync(sync) {
             return self.answers.syncs.push((waiter, Err(error)));
         }
-        let id = sync.caller.member_id;
+        let id = sync.caller.member_id.clone();
         let member = self.note_alive(&id, now_ms);
         member.has_synced = true;
         if self.state == State::Stable {
@@ -120,7 +122,7 @@ impl<J, S> Group<J, S> {
         }
         self.hold(&id, Wait::Sync(waiter));
         if self.leader.as_ref() == Some(&id) {
-            self.assign(sync.assignments);
+            self.assign(&mut sync.assignments);
         }
     }
 

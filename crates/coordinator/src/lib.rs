@@ -26,5 +26,5 @@ pub use member::{
     Answers, Caller, GroupLimits, Join, JoinAnswer, Joined, Protocol, Refused, SyncAnswer, SyncUp,
     Synced,
 };
-pub use offsets::{Change, Commit, Committed, OFFSETS_MAX_BYTES, Offsets};
+pub use offsets::{Change, Commit, Committed, Entry, OFFSETS_MAX_BYTES, Offsets};
 pub use table::Table;

@@ -2,6 +2,8 @@
 //!
 //! Plain data for the state machine in [`crate::Group`]; nothing here decides.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use penstock_wire::{ErrorCode, Str};
 
@@ -91,7 +93,7 @@ pub struct SyncUp {
     /// The elected protocol, as the member knows it.
     pub protocol: Option<Str>,
     /// By member id; ignored unless the member leads.
-    pub assignments: Vec<(Str, Bytes)>,
+    pub assignments: HashMap<Str, Bytes>,
 }
 
 /// The answer to a join: a place in a new generation.

@@ -4,6 +4,7 @@
 //! OffsetFetch. Offsets stay until their topic is deleted: they do not expire.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use penstock_wire::Str;
 
@@ -45,12 +46,16 @@ pub enum Change {
     },
 }
 
+/// Group, topic, partition, offset.
+pub type Entry<'a> = (&'a Str, &'a Str, i32, &'a Committed);
+
 type Topics = BTreeMap<Str, BTreeMap<i32, Committed>>;
 
 /// Group to topic to partition to offset.
 #[derive(Debug, Default)]
 pub struct Offsets {
     groups: BTreeMap<Str, Topics>,
+    count: usize,
     size_bytes: usize,
 }
 
@@ -60,18 +65,41 @@ impl Offsets {
         self.groups.get(group)?.get(topic)?.get(&partition)
     }
 
-    /// All offsets of a group, by topic.
-    pub fn of_group(&self, group: &str) -> impl Iterator<Item = (&Str, &BTreeMap<i32, Committed>)> {
-        self.groups.get(group).into_iter().flatten()
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
     }
 
-    /// Every offset: group, topic, partition.
-    pub fn all(&self) -> impl Iterator<Item = (&Str, &Str, i32, &Committed)> {
+    /// Every offset: group, topic, partition, in this order.
+    pub fn all(&self) -> impl Iterator<Item = Entry<'_>> {
         self.groups.iter().flat_map(|(group, topics)| {
-            topics.iter().flat_map(move |(topic, partitions)| {
-                partitions.iter().map(move |(index, at)| (group, topic, *index, at))
-            })
+            topics.iter().flat_map(move |(topic, partitions)| of_topic(group, topic, partitions))
         })
+    }
+
+    /// Every offset behind this one, whether or not it is there. So a reader of many can let go of
+    /// the lock, and go on where it was.
+    pub fn all_behind(
+        &self,
+        group: &str,
+        topic: &str,
+        partition: i32,
+    ) -> impl Iterator<Item = Entry<'_>> {
+        let of_group = self.groups.get_key_value(group);
+        let in_topic = of_group.and_then(|(group, topics)| {
+            let (topic, partitions) = topics.get_key_value(topic)?;
+            let partitions = partitions.range((Excluded(partition), Unbounded));
+            Some(partitions.map(move |(index, at)| (group, topic, *index, at)))
+        });
+        let in_group = of_group.into_iter().flat_map(move |(group, topics)| {
+            let topics = topics.range::<str, _>((Excluded(topic), Unbounded));
+            topics.flat_map(move |(topic, partitions)| of_topic(group, topic, partitions))
+        });
+        let groups = self.groups.range::<str, _>((Excluded(group), Unbounded));
+        let others = groups.flat_map(|(group, topics)| {
+            topics.iter().flat_map(move |(topic, partitions)| of_topic(group, topic, partitions))
+        });
+        in_topic.into_iter().flatten().chain(in_group).chain(others)
     }
 
     /// The current offsets, as one commit for each group.
@@ -124,10 +152,11 @@ impl Offsets {
 
     /// A group without other commits is forgotten, too.
     fn forget(&mut self, topic: &str) {
-        let size_bytes = &mut self.size_bytes;
+        let (size_bytes, count) = (&mut self.size_bytes, &mut self.count);
         self.groups.retain(|group, topics| {
             for at in topics.remove(topic).iter().flat_map(BTreeMap::values) {
                 *size_bytes -= size_of_entry(topic, at);
+                *count -= 1;
             }
             if topics.is_empty() {
                 *size_bytes -= OVERHEAD_BYTES + group.len();
@@ -147,11 +176,22 @@ impl Offsets {
         for (topic, partition, at) in commit.entries {
             self.size_bytes += size_of_entry(&topic, &at);
             let name_bytes = topic.len();
-            if let Some(before) = topics.entry(topic).or_default().insert(partition, at) {
-                self.size_bytes -= OVERHEAD_BYTES + name_bytes + before.metadata.len();
+            match topics.entry(topic).or_default().insert(partition, at) {
+                Some(before) => {
+                    self.size_bytes -= OVERHEAD_BYTES + name_bytes + before.metadata.len();
+                }
+                None => self.count += 1,
             }
         }
     }
+}
+
+fn of_topic<'a>(
+    group: &'a Str,
+    topic: &'a Str,
+    partitions: &'a BTreeMap<i32, Committed>,
+) -> impl Iterator<Item = Entry<'a>> {
+    partitions.iter().map(move |(index, at)| (group, topic, *index, at))
 }
 
 /// Counts the topic's name with every partition: the journal has it as often.
@@ -194,11 +234,34 @@ mod tests {
         let other = Commit { group: "other".into(), ..commit(&[("t", 0, 8)]) };
         offsets.commit(other);
         offsets.apply(Change::Forget { topic: "t".into() });
-        assert_eq!(offsets.of_group("g").map(|(topic, _)| &**topic).collect::<Vec<_>>(), ["u"]);
+        let left: Vec<_> = offsets.all().map(|(group, topic, ..)| (&**group, &**topic)).collect();
+        assert_eq!((left, offsets.count()), (vec![("g", "u")], 1));
         assert_eq!(offsets.snapshot().count(), 1);
         offsets.apply(Change::Forget { topic: "u".into() });
         offsets.apply(Change::Forget { topic: "not-there".into() });
-        assert_eq!((offsets.size_bytes(), offsets.topics().len()), (0, 0));
+        assert_eq!((offsets.size_bytes(), offsets.topics().len(), offsets.count()), (0, 0, 0));
+    }
+
+    #[test]
+    fn reading_goes_on_behind_any_place_there_or_not() {
+        let mut offsets = Offsets::default();
+        for group in ["a", "c"] {
+            let entries = commit(&[("t", 0, 5), ("t", 2, 6), ("v", 1, 7)]);
+            offsets.commit(Commit { group: group.into(), ..entries });
+        }
+        let all: Vec<_> = offsets.all().map(|(g, t, index, _)| (&**g, &**t, index)).collect();
+        assert_eq!((all.len(), offsets.count()), (6, 6));
+        let places = ["", "a", "b", "c", "d"].into_iter().flat_map(|group| {
+            ["", "t", "u", "v", "w"]
+                .into_iter()
+                .flat_map(move |topic| (-1..4).map(move |partition| (group, topic, partition)))
+        });
+        for place in places {
+            let behind = offsets.all_behind(place.0, place.1, place.2);
+            let behind: Vec<_> = behind.map(|(g, t, index, _)| (&**g, &**t, index)).collect();
+            let expected: Vec<_> = all.iter().copied().filter(|at| *at > place).collect();
+            assert_eq!(behind, expected, "behind {place:?}");
+        }
     }
 
     #[test]

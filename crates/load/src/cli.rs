@@ -58,25 +58,12 @@ pub(crate) struct OutputArgs {
     pub(crate) hdr: Option<PathBuf>,
 }
 
-/// The arguments that `produce` and `fetch` share.
+/// The arguments that `produce`, `fetch` and `tail` share.
 #[derive(Debug, Clone, Args, Serialize)]
-pub(crate) struct CommonArgs {
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) target: TargetArgs,
-
-    /// Connections that work at the same time.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub(crate) connections: u32,
-
-    /// Threads that share the connections.
+pub(crate) struct RunArgs {
+    /// Threads that share the connections. The producer of `tail` has one of its own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) threads: u32,
-
-    /// Requests per second of all connections together. Latency then counts from the moment a
-    /// request was due. 0: each request follows the answer before it.
-    #[arg(long, default_value_t = 0.0, value_parser = rate)]
-    pub(crate) rate: f64,
 
     /// Duration of the run, warm-up included. Default: 10 s, or until the work is done if it ends
     /// by itself (--total-bytes, --from earliest).
@@ -97,6 +84,27 @@ pub(crate) struct CommonArgs {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) output: OutputArgs,
+}
+
+/// The arguments that `produce` and `fetch` share.
+#[derive(Debug, Clone, Args, Serialize)]
+pub(crate) struct CommonArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) target: TargetArgs,
+
+    /// Connections that work at the same time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) connections: u32,
+
+    /// Requests per second of all connections together. Latency then counts from the moment a
+    /// request was due. 0: each request follows the answer before it.
+    #[arg(long, default_value_t = 0.0, value_parser = rate)]
+    pub(crate) rate: f64,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 #[derive(Debug, Clone, Args, Serialize)]
@@ -229,7 +237,7 @@ impl ProduceArgs {
             Some(total) if total < MIN_BATCH_BYTES => Err(format!(
                 "--total-bytes {total} is less than the shortest batch ({MIN_BATCH_BYTES})"
             )),
-            total => Span::of(&self.common, total.is_some()),
+            total => Span::of(&self.common.run, total.is_some()),
         }
     }
 }
@@ -255,21 +263,28 @@ pub(crate) fn batch_sizes(record_bytes: u64, batch_bytes: u64) -> Result<(), Str
     }
 }
 
+/// Checks that an answer comes before the run's patience ends.
+///
+/// # Errors
+/// It may not, with a message for the user.
+pub(crate) fn max_wait_below(max_wait_ms: i32, timeout: Duration) -> Result<(), String> {
+    match Duration::from_millis(max_wait_ms as u64) >= timeout {
+        true => Err(format!(
+            "--max-wait-ms {max_wait_ms} must be below --timeout {timeout:?}, which would end the \
+             run first"
+        )),
+        false => Ok(()),
+    }
+}
+
 impl FetchArgs {
     /// When the run is measured and when it ends. It has no time limit if --from earliest ends it.
     ///
     /// # Errors
     /// Values that contradict each other, with a message for the user.
     pub(crate) fn check(&self) -> Result<Span, String> {
-        let max_wait = Duration::from_millis(self.max_wait_ms as u64);
-        let timeout = self.common.target.timeout;
-        if max_wait >= timeout {
-            return Err(format!(
-                "--max-wait-ms {} must be below --timeout {timeout:?}, which would end the run first",
-                self.max_wait_ms
-            ));
-        }
-        Span::of(&self.common, self.from == ReadFrom::Earliest)
+        max_wait_below(self.max_wait_ms, self.common.target.timeout)?;
+        Span::of(&self.common.run, self.from == ReadFrom::Earliest)
     }
 }
 
@@ -284,15 +299,15 @@ pub(crate) struct Span {
 
 impl Span {
     /// `ends_by_itself`: without --duration, the work ends the run.
-    pub(crate) fn of(common: &CommonArgs, ends_by_itself: bool) -> Result<Span, String> {
+    pub(crate) fn of(run: &RunArgs, ends_by_itself: bool) -> Result<Span, String> {
         let (warm_up, duration) = match ends_by_itself {
             true => (Duration::ZERO, None),
             false => (DEFAULT_WARM_UP, Some(DEFAULT_DURATION)),
         };
-        let duration = common.duration.or(duration);
+        let duration = run.duration.or(duration);
         // The warm-up of a short run shrinks with it.
         let warm_up = duration.map_or(warm_up, |whole| warm_up.min(whole / 10));
-        let warm_up = common.warm_up.unwrap_or(warm_up);
+        let warm_up = run.warm_up.unwrap_or(warm_up);
         match duration {
             Some(duration) if warm_up >= duration => Err(format!(
                 "--warm-up {warm_up:?} leaves nothing of --duration {duration:?} to measure"

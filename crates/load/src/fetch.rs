@@ -69,7 +69,7 @@ impl Fetch {
         let connections = self.args.common.connections;
         let partition = &self.topic.partitions[nth];
         let share = share(connection, connections, nth, self.topic.partitions.len());
-        let seed = self.args.common.seed ^ (u64::from(connection) << 32) ^ nth as u64;
+        let seed = self.args.common.run.seed ^ (u64::from(connection) << 32) ^ nth as u64;
         let log = partition.start..partition.end;
         let cursor = Cursor::new(self.args.from, log, share, seed);
         Reader { partition: partition.index, cursor, limit: partition.limit, empty_answers: 0 }

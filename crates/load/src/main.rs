@@ -83,7 +83,7 @@ async fn fetch(args: &FetchArgs, span: Span) -> Result<Option<String>> {
 async fn tail(args: &TailArgs, span: Span) -> Result<Option<String>> {
     let report = tail::run(args, span, parameters(args, span)?).await?;
     print(&report.headline(), &report.table(), &report.advice());
-    let OutputArgs { json, html, hdr } = &args.output;
+    let OutputArgs { json, html, hdr } = &args.run.output;
     write(json.as_deref(), || Ok(serde_json::to_vec_pretty(&report)?))?;
     write(html.as_deref(), || Ok(report.page().html().into()))?;
     write(hdr.as_deref(), || Ok(report::hdr_log(&[report.interval()], &report.conditions)?))?;
@@ -125,12 +125,12 @@ fn publish(
         workload,
         conditions: Conditions::here(),
         parameters,
-        result: Figures::of(outcome, args.threads.min(args.connections), verified),
+        result: Figures::of(outcome, args.run.threads.min(args.connections), verified),
     };
     print(&report.headline(), &report.table(), &report.advice());
     let measurement = &outcome.measurement;
     let hdr_log = || report::hdr_log(&[Interval::of(measurement)], &report.conditions);
-    let OutputArgs { json, html, hdr } = &args.output;
+    let OutputArgs { json, html, hdr } = &args.run.output;
     write(json.as_deref(), || Ok(serde_json::to_vec_pretty(&report)?))?;
     write(html.as_deref(), || Ok(html::page(&report, &measurement.latency).into()))?;
     write(hdr.as_deref(), || Ok(hdr_log()?))?;

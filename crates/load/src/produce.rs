@@ -55,7 +55,7 @@ impl Produce {
     /// The library of a codec failed.
     pub(crate) fn new(args: &ProduceArgs, topic: Topic) -> Result<Produce> {
         let payload = Payload::new(Recipe {
-            seed: args.common.seed,
+            seed: args.common.run.seed,
             record_bytes: args.record_bytes,
             batch_bytes: args.batch_bytes,
             codec: args.codec,

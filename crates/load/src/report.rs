@@ -16,7 +16,7 @@ use crate::measure::{Amount, Faults, Measurement};
 use crate::run::Outcome;
 
 /// Share of its threads' time above which the generator may limit a run.
-pub(crate) const BUSY: f64 = 0.9;
+const BUSY: f64 = 0.9;
 /// Share of the due requests that must have gone out for the rate to count as held.
 pub(crate) const HELD: f64 = 0.99;
 
@@ -142,34 +142,12 @@ impl Report {
     /// A table of one line, in human units.
     pub(crate) fn table(&self) -> String {
         let result = &self.result;
-        let ms = |us: u64| format!("{:.3}", us as f64 / 1e3);
-        let latency = &result.latency_us;
-        let mut table = Table::new();
-        table.load_preset(UTF8_BORDERS_ONLY);
-        table.set_header([
-            "requests/s",
-            "MB/s",
-            "records/s",
-            "p50 ms",
-            "p90 ms",
-            "p99 ms",
-            "p99.9 ms",
-            "max ms",
-        ]);
-        table.add_row([
-            format!("{:.0}", result.requests_per_s),
-            format!("{:.1}", result.bytes_per_s / 1e6),
-            format!("{:.0}", result.records_per_s),
-            ms(latency.p50),
-            ms(latency.p90),
-            ms(latency.p99),
-            ms(latency.p999),
-            ms(latency.max),
-        ]);
-        for column in table.column_iter_mut() {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        table.to_string()
+        let reached = [
+            ("requests/s", format!("{:.0}", result.requests_per_s)),
+            ("MB/s", format!("{:.1}", result.bytes_per_s / 1e6)),
+            ("records/s", format!("{:.0}", result.records_per_s)),
+        ];
+        table(reached, &result.latency_us)
     }
 
     /// A sentence on the work done, to stand above the table.
@@ -181,32 +159,21 @@ impl Report {
             result.requests,
             result.amount.bytes as f64 / 1e9,
             result.elapsed_s,
-            if result.interrupted { ", ended early by a signal" } else { "" }
+            ending(result.interrupted)
         )
     }
 
     /// Notes that a reader of the numbers needs to judge them.
     pub(crate) fn advice(&self) -> Vec<String> {
         let result = &self.result;
-        let due = result.requests + result.unsent_requests;
-        let mut advice = Vec::new();
-        if (result.requests as f64) < HELD * due as f64 {
-            advice.push(format!(
-                "the rate was not held: {} of {due} requests never went out, and latencies grow \
-                 with the length of the run",
-                result.unsent_requests
-            ));
-        }
-        if result.generator_busy > BUSY {
-            advice.push(format!(
-                "the generator was busy {:.0} % of the time and may limit the run: try more --threads",
-                result.generator_busy * 100.0
-            ));
-        }
-        if (1..1000).contains(&result.requests) {
-            advice.push(format!("p99.9 of {} requests is their maximum", result.requests));
-        }
-        advice
+        let requests = Course {
+            of: "requests",
+            done: result.requests,
+            unsent: result.unsent_requests,
+            measured: (result.requests, "requests"),
+            generator_busy: result.generator_busy,
+        };
+        requests.advice()
     }
 
     /// The reason if the run failed.
@@ -219,14 +186,83 @@ impl Figures {
     /// The reason if the run failed.
     pub(crate) fn failure(&self) -> Option<String> {
         let Figures { error, faults, requests, interrupted, .. } = self;
-        if let Some(error) = error {
-            return Some(error.clone());
-        }
-        if faults.count() > 0 {
-            return Some(faults.words());
-        }
-        (*requests == 0 && !interrupted).then(|| "nothing was measured".into())
+        failure(error.as_deref(), None, faults, *requests == 0 && !interrupted)
     }
+}
+
+/// A table of one line, in human units: what was reached, and the latencies.
+pub(crate) fn table(reached: [(&str, String); 3], latency: &Latency) -> String {
+    let ms = |us: u64| format!("{:.3}", us as f64 / 1e3);
+    let latencies = [
+        ("p50 ms", latency.p50),
+        ("p90 ms", latency.p90),
+        ("p99 ms", latency.p99),
+        ("p99.9 ms", latency.p999),
+        ("max ms", latency.max),
+    ];
+    let columns = reached.into_iter().chain(latencies.map(|(name, us)| (name, ms(us))));
+    let (names, values): (Vec<_>, Vec<_>) = columns.unzip();
+    let mut table = Table::new();
+    table.load_preset(UTF8_BORDERS_ONLY).set_header(names).add_row(values);
+    for column in table.column_iter_mut() {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+/// How a headline ends.
+pub(crate) fn ending(interrupted: bool) -> &'static str {
+    if interrupted { ", ended early by a signal" } else { "" }
+}
+
+/// How a run went, for the notes that every run may need.
+pub(crate) struct Course {
+    /// What is sent at a rate.
+    pub(crate) of: &'static str,
+    pub(crate) done: u64,
+    /// Due, and never sent.
+    pub(crate) unsent: u64,
+    /// What has a latency, and how many of it.
+    pub(crate) measured: (u64, &'static str),
+    pub(crate) generator_busy: f64,
+}
+
+impl Course {
+    pub(crate) fn advice(&self) -> Vec<String> {
+        let Course { of, done, unsent, measured: (count, what), generator_busy } = *self;
+        let due = done + unsent;
+        let rate = ((done as f64) < HELD * due as f64).then(|| {
+            format!(
+                "the rate was not held: {unsent} of {due} {of} never went out, and latencies grow \
+                 with the length of the run"
+            )
+        });
+        let few =
+            (1..1000).contains(&count).then(|| format!("p99.9 of {count} {what} is their maximum"));
+        rate.into_iter().chain(busy(generator_busy)).chain(few).collect()
+    }
+}
+
+/// A note on a generator that may limit the run.
+pub(crate) fn busy(share: f64) -> Option<String> {
+    (share > BUSY).then(|| {
+        format!(
+            "the generator was busy {:.0} % of the time and may limit the run: try more --threads",
+            share * 100.0
+        )
+    })
+}
+
+/// The reason if a run failed: an error, something else that is wrong, a fault, or nothing at all.
+pub(crate) fn failure(
+    error: Option<&str>,
+    wrong: Option<String>,
+    faults: &Faults,
+    is_empty: bool,
+) -> Option<String> {
+    let faulty = || (faults.count() > 0).then(|| faults.words());
+    let empty = || is_empty.then(|| "nothing was measured".to_owned());
+    error.map(str::to_owned).or(wrong).or_else(faulty).or_else(empty)
 }
 
 /// Latencies in microseconds, and the time in which they were measured.

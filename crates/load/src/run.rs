@@ -85,7 +85,7 @@ impl Plan {
         let CommonArgs { connections, rate, .. } = *common;
         let timeout = common.target.timeout;
         // A thread without a connection would be idle.
-        let threads = common.threads.min(connections);
+        let threads = common.run.threads.min(connections);
         Plan { connections, threads, rate, span, timeout, in_background: false }
     }
 

@@ -51,7 +51,7 @@ pub(crate) async fn run(args: &TailArgs, span: Span, parameters: Value) -> Resul
     // Time does not end the consumers: they wait for what has been produced.
     let until_done = Span { warm_up: Duration::ZERO, duration: None };
     let common = args.consumers_run(consumers.connections());
-    let threads = common.threads.min(common.connections);
+    let threads = common.run.threads.min(common.connections);
 
     let consume = async {
         let outcome = run::run(consumers, Plan::new(&common, until_done)).await;

@@ -3,8 +3,12 @@
 //! ```text
 //!   run(job) ──► queue ──► idle thread, of KEPT_THREADS that never end
 //!                   └────► new thread, up to THREADS_MAX; ends after IDLE without work
-//!                             └─ the system has none: the job waits for the next thread that is free
+//!                             └─ the system has none, or the caller must not make any:
+//!                                the job waits for the next thread that is free
 //! ```
+//!
+//! A thread inherits its maker's nice value and may outlive the job that it was made for. So a
+//! thread of low priority makes none ([`make_none_here`]); the next caller does.
 //!
 //! tokio's own pool ends its last thread after some idle seconds, and panics when the system cannot
 //! make another. This pool belongs to the process. It runs the file operations of the backend
@@ -13,6 +17,7 @@
 //! jobs do so.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
@@ -38,6 +43,10 @@ const THREADS_MAX: usize = 512;
 
 /// How long a thread beyond [`KEPT_THREADS`] waits for work.
 const IDLE: Duration = Duration::from_secs(10);
+
+thread_local! {
+    static MAKES_THREADS: Cell<bool> = const { Cell::new(true) };
+}
 
 /// The pool of the process.
 static POOL: LazyLock<Pool> = LazyLock::new(Pool::default);
@@ -76,6 +85,11 @@ pub fn run<T: Send + 'static>(
     job: impl FnOnce() -> T + Send + 'static,
 ) -> impl Future<Output = Result<T, JobLost>> {
     POOL.run(job)
+}
+
+/// The calling thread makes no thread of the pool from now on. Its jobs wait for a free one.
+pub fn make_none_here() {
+    MAKES_THREADS.set(false);
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -125,6 +139,7 @@ impl Pool {
         state.queue.push_back(job);
         if state.queue.len() > state.idle
             && state.threads < THREADS_MAX
+            && (MAKES_THREADS.get() || state.threads == 0)
             && let Err(error) = self.begin_thread(&mut state)
         {
             shortage::report(&error, "a thread for blocking work");

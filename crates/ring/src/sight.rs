@@ -4,6 +4,10 @@
 //! leaves no file behind, and never waits for a disk: bytes just written are in memory, and bytes
 //! never written are not.
 //!
+//! Both calls answer for files that the process may write: of others mincore(2) shows every page,
+//! and cachestat(2) is refused. Storage opens every segment for writing, so a trial on a file of
+//! our own stands for all.
+//!
 //! ```text
 //!   trial file   |#### written ####|............ a hole ............|
 //!                 must be counted                     must not be    else the call is not used

@@ -45,6 +45,7 @@ use crate::api::fetch::Fetched;
 use crate::api::long_requests::ELEMENTS_AT_ONCE;
 use crate::api::reply::{NoReply, Range, Reply};
 use crate::broker::readers::kept;
+use crate::stop::{Stop, wait_for};
 
 /// Answers the request in `frame` (a whole frame without its prefix), encoding into `buffer` (see
 /// [`Response::encode_into`]). `None`: no reply is expected. `received`: when the frame was whole,
@@ -246,14 +247,23 @@ async fn respond(
     Ok(Some(Responded { response, ranges: Few::new(), woke: None }))
 }
 
-/// Waits for an answer that may take long. A peer that leaves meanwhile needs none.
+/// Waits for an answer that may take long. A peer that leaves meanwhile needs none. A stop ends
+/// receiving on every connection, which looks as if the peers had left; the coordinator answers all
+/// that wait then.
 async fn while_peer_stays<T>(
     context: &RequestContext<'_>,
     answer: impl Future<Output = T>,
 ) -> Result<T, NoReply> {
+    let mut stop = context.stop.clone();
+    let peer_left = async {
+        context.peer_closed().await;
+        if *stop.borrow() >= Stop::Drain {
+            wait_for(&mut stop, Stop::Cut).await;
+        }
+    };
     tokio::select! {
         biased;
         answer = answer => Ok(answer),
-        () = context.peer_closed() => Err(NoReply::PeerGone),
+        () = peer_left => Err(NoReply::PeerGone),
     }
 }

@@ -9,6 +9,7 @@ mod adopt;
 mod api;
 mod background;
 mod broker;
+mod causes;
 mod clock;
 mod commands;
 mod config;
@@ -28,6 +29,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::causes::Causes;
 use crate::commands::cli::{Arguments, Command, ServeArguments};
 use crate::stop::Stop;
 
@@ -56,7 +58,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("penstock: {error:#}");
+            eprintln!("penstock: {}", Causes(&error));
             ExitCode::from(FAILED)
         }
     }
@@ -68,14 +70,14 @@ fn serve(arguments: ServeArguments) -> ExitCode {
     let settings = match arguments.settings(std::env::vars()) {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("penstock: {error:#}");
+            eprintln!("penstock: {}", Causes(&error));
             return ExitCode::from(MISUSED);
         }
     };
     match run_server(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("penstock: {error:#}");
+            eprintln!("penstock: {}", Causes(&error));
             ExitCode::from(FAILED)
         }
     }

@@ -436,3 +436,21 @@ fn a_limit_for_times_ahead_counts_for_what_is_there_once_it_is_changed() {
     assert!(expire(&mut log, now + 29 * DAY_MS).is_empty(), "from the future, and allowed to be");
     assert_all_expires(&mut log, now + 31 * DAY_MS, "by their own time");
 }
+
+/// Where the disk cannot read the oldest segment, all behind it would stay for ever.
+#[test]
+fn a_segment_that_cannot_be_read_expires_by_its_last_write_and_no_earlier() {
+    let now = now_ms();
+    let after_max_ms = config().timestamp_after_max_ms;
+    let old = Old::with((0..60).map(|n| now - 30 * DAY_MS + n), |_| Claim::Right);
+    let mut log = old.open(LastStop::Clean);
+    let first = log.log_start();
+    let unread = log.unread_age(now + MINUTE_MS).unwrap();
+    log.note_age(unread.by_last_write().unwrap());
+    for early_ms in [now + MINUTE_MS, now + HOUR_MS, now + HOUR_MS + after_max_ms - MINUTE_MS] {
+        assert!(log.expire(early_ms).is_empty());
+        assert!(log.unread_age(early_ms).is_some(), "it may be readable by then");
+    }
+    assert_eq!(log.expire(now_ms() + HOUR_MS + after_max_ms + MINUTE_MS).len(), 1);
+    assert!(log.log_start() > first);
+}

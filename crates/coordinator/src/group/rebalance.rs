@@ -117,8 +117,7 @@ impl<J, S> Group<J, S> {
 
     /// The leader has brought the assignments: each waiting member gets its own, and the group is
     /// stable.
-    pub(super) fn assign(&mut self, assignments: Vec<(Str, Bytes)>) {
-        let mut assignments: HashMap<Str, Bytes> = assignments.into_iter().collect();
+    pub(super) fn assign(&mut self, assignments: &mut HashMap<Str, Bytes>) {
         self.state = State::Stable;
         for id in self.members.keys().cloned().collect::<Vec<_>>() {
             let member = self.member(&id);

@@ -90,8 +90,8 @@ fn stable() -> TestGroup {
     group.join(newcomer("a"), 1, 0);
     group.join(newcomer("b"), 2, 0);
     group.tick(DELAY_MS);
-    group.sync(sync_up("b", 1, &[]), 2, DELAY_MS);
-    group.sync(sync_up("a", 1, &[("a", "for a"), ("b", "for b")]), 1, DELAY_MS);
+    group.sync(&mut sync_up("b", 1, &[]), 2, DELAY_MS);
+    group.sync(&mut sync_up("a", 1, &[("a", "for a"), ("b", "for b")]), 1, DELAY_MS);
     assert_eq!(group.state(), State::Stable);
     group.take_answers();
     group
@@ -110,9 +110,9 @@ fn members_that_come_together_share_the_first_generation_and_one_leads() {
     assert!(joined.values().all(|joined| joined.generation == 1 && joined.leader == "a"));
     assert_eq!((joined[&1].members.len(), joined[&2].members.len()), (2, 0));
 
-    group.sync(sync_up("b", 1, &[]), 2, 200);
+    group.sync(&mut sync_up("b", 1, &[]), 2, 200);
     assert!(group.take_answers().syncs.is_empty());
-    group.sync(sync_up("a", 1, &[("a", "for a"), ("b", "for b")]), 1, 200);
+    group.sync(&mut sync_up("a", 1, &[("a", "for a"), ("b", "for b")]), 1, 200);
     let syncs: BTreeMap<_, _> = group.take_answers().syncs.into_iter().collect();
     assert_eq!(syncs[&1].as_ref().unwrap().assignment, "for a");
     assert_eq!(syncs[&2].as_ref().unwrap().assignment, "for b");
@@ -182,7 +182,7 @@ fn a_leader_that_never_assigns_is_replaced() {
     group.join(newcomer("a"), 1, 0);
     group.join(newcomer("b"), 2, 0);
     group.tick(DELAY_MS);
-    group.sync(sync_up("b", 1, &[]), 2, DELAY_MS);
+    group.sync(&mut sync_up("b", 1, &[]), 2, DELAY_MS);
     group.take_answers();
     let mut now_ms = DELAY_MS;
     while now_ms < DELAY_MS + REBALANCE_MS {
@@ -217,13 +217,13 @@ fn a_static_member_that_restarts_keeps_its_place_and_its_old_self_is_fenced() {
     let mut group = group();
     group.join(instance("a", "one"), 1, 0);
     group.tick(DELAY_MS);
-    group.sync(sync_up("a", 1, &[("a", "for one")]), 1, DELAY_MS);
+    group.sync(&mut sync_up("a", 1, &[("a", "for one")]), 1, DELAY_MS);
     group.take_answers();
 
     group.join(instance("a2", "one"), 2, 300);
     let joined = only_join(&mut group).unwrap();
     assert_eq!((joined.generation, &*joined.leader, joined.skip_assignment), (1, "a2", true));
-    group.sync(sync_up("a2", 1, &[]), 3, 300);
+    group.sync(&mut sync_up("a2", 1, &[]), 3, 300);
     assert_eq!(group.take_answers().syncs[0].1.as_ref().unwrap().assignment, "for one");
     let old = Caller { instance_id: Some("one".into()), ..caller("a", 1) };
     assert_eq!(group.heartbeat(&old, 300), Err(ErrorCode::FENCED_INSTANCE_ID));
@@ -350,9 +350,9 @@ impl World {
                 self.group.join(join, waiter, self.now_ms);
             }
             Event::Sync { member } => {
-                let sync = sync_up(&id_of(&member), self.generation, &[]);
+                let mut sync = sync_up(&id_of(&member), self.generation, &[]);
                 self.waiting.insert(waiter);
-                self.group.sync(sync, waiter, self.now_ms);
+                self.group.sync(&mut sync, waiter, self.now_ms);
             }
             Event::Heartbeat { member } => {
                 let _ =

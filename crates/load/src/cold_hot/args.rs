@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::cli::{
-    CommonArgs, FetchArgs, OutputArgs, ReadFrom, TargetArgs, duration, rate, seconds, size_i32,
+    CommonArgs, FetchArgs, OutputArgs, ReadFrom, RunArgs, TargetArgs, duration, rate, seconds,
+    size_i32,
 };
 
 /// The most bytes of an answer, Kafka's default. A lower value would hide the limit of a partition.
@@ -162,12 +163,14 @@ impl ColdHotArgs {
         let common = CommonArgs {
             target: self.target.clone(),
             connections,
-            threads,
             rate,
-            duration: None,
-            warm_up: None,
-            seed: 1,
-            output: OutputArgs::default(),
+            run: RunArgs {
+                threads,
+                duration: None,
+                warm_up: None,
+                seed: 1,
+                output: OutputArgs::default(),
+            },
         };
         FetchArgs {
             common,

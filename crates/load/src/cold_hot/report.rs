@@ -16,7 +16,7 @@ use crate::cold_hot::args::ColdHotArgs;
 use crate::cold_hot::chart;
 use crate::cold_hot::files::Residency;
 use crate::html::Page;
-use crate::report::{BUSY, Conditions, Figures, HELD, Interval, Latency};
+use crate::report::{self, Conditions, Figures, HELD, Interval, Latency};
 use crate::run::Outcome;
 
 /// Share of the cold readers' pages that must have been on disk for them to count as cold.
@@ -289,12 +289,7 @@ impl Report {
             _ => {}
         }
         let busy = self.phases.iter().map(|phase| phase.hot.generator_busy).fold(0.0, f64::max);
-        if busy > BUSY {
-            advice.push(format!(
-                "the generator was busy {:.0} % of the time and may limit the run: try more --threads",
-                busy * 100.0
-            ));
-        }
+        advice.extend(report::busy(busy));
         advice
     }
 

@@ -2,14 +2,11 @@
 //!
 //! Read by `main` and by `tail`. Must never do I/O.
 
-use std::time::Duration;
-
 use clap::Args;
 use serde::Serialize;
 
 use crate::cli::{
-    Acks, CommonArgs, OutputArgs, Span, TargetArgs, batch_sizes, duration, maybe_seconds, rate,
-    size,
+    Acks, CommonArgs, RunArgs, Span, TargetArgs, batch_sizes, max_wait_below, rate, size,
 };
 use crate::tail::mark::MARK_BYTES;
 
@@ -61,33 +58,14 @@ pub(crate) struct TailArgs {
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(i32).range(0..))]
     pub(crate) max_wait_ms: i32,
 
-    /// Threads that share the consumers. The producer has one of its own.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub(crate) threads: u32,
-
-    /// Time for which batches are produced, warm-up included. Default: 10 s.
-    #[arg(long, value_parser = duration)]
-    #[serde(serialize_with = "maybe_seconds", rename = "duration_s")]
-    pub(crate) duration: Option<Duration>,
-
-    /// Time at the start whose batches are not measured. Default: a tenth of --duration, at most
-    /// 1 s.
-    #[arg(long, value_parser = duration)]
-    #[serde(serialize_with = "maybe_seconds", rename = "warm_up_s")]
-    pub(crate) warm_up: Option<Duration>,
-
-    /// Seed of the records' text. The same seed makes the same text.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-
     /// Do not check CRC-32C of batches, nor gaps between offsets. Missing and doubled batches are
     /// found all the same.
     #[arg(long = "no-verify", action = clap::ArgAction::SetFalse)]
     pub(crate) verify: bool,
 
     #[command(flatten)]
-    #[serde(skip)]
-    pub(crate) output: OutputArgs,
+    #[serde(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 impl TailArgs {
@@ -106,32 +84,20 @@ impl TailArgs {
         if self.rate <= 0.0 {
             return Err("--rate 0: tailing consumers need batches at a rate".into());
         }
-        if Duration::from_millis(self.max_wait_ms as u64) >= self.target.timeout {
-            return Err(format!(
-                "--max-wait-ms {} must be below --timeout {:?}, which would end the run first",
-                self.max_wait_ms, self.target.timeout
-            ));
-        }
-        Span::of(&self.consumers_run(self.consumers), false)
+        max_wait_below(self.max_wait_ms, self.target.timeout)?;
+        Span::of(&self.run, false)
     }
 
     /// The parameters of the consumers as one run of this many connections, in a closed loop.
     pub(crate) fn consumers_run(&self, connections: u32) -> CommonArgs {
-        CommonArgs {
-            target: self.target.clone(),
-            connections,
-            threads: self.threads,
-            rate: 0.0,
-            duration: self.duration,
-            warm_up: self.warm_up,
-            seed: self.seed,
-            output: OutputArgs::default(),
-        }
+        CommonArgs { target: self.target.clone(), connections, rate: 0.0, run: self.run.clone() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser;
 
     use super::*;

@@ -69,7 +69,7 @@ fn produce_all(
     duration: Duration,
 ) -> Result<Produced> {
     let recipe = Recipe {
-        seed: args.seed,
+        seed: args.run.seed,
         record_bytes: args.record_bytes,
         batch_bytes: args.batch_bytes,
         codec: Codec::None,

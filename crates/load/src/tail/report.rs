@@ -4,14 +4,13 @@
 
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::html::{self, Page};
 use crate::measure::Faults;
-use crate::report::{BUSY, Conditions, HELD, Interval, Latency};
+use crate::report::{self, Conditions, Course, Interval, Latency};
 use crate::run::Outcome;
 use crate::tail::arrivals::Strays;
 use crate::tail::producer::Produced;
@@ -149,63 +148,32 @@ impl Report {
             result.deliveries,
             result.bytes as f64 / 1e9,
             result.elapsed_s,
-            if result.interrupted { ", ended early by a signal" } else { "" }
+            report::ending(result.interrupted)
         )
     }
 
     /// A table of one line, in human units.
     pub(crate) fn table(&self) -> String {
-        let Figures { latency_us: latency, .. } = &self.result;
-        let ms = |us: u64| format!("{:.3}", us as f64 / 1e3);
-        let mut table = Table::new();
-        table.load_preset(UTF8_BORDERS_ONLY);
-        table.set_header([
-            "deliveries/s",
-            "batches/answer",
-            "MB/s",
-            "p50 ms",
-            "p90 ms",
-            "p99 ms",
-            "p99.9 ms",
-            "max ms",
-        ]);
-        table.add_row([
-            format!("{:.0}", self.result.deliveries_per_s),
-            format!("{:.2}", self.result.deliveries_per_answer),
-            format!("{:.1}", self.result.bytes_per_s / 1e6),
-            ms(latency.p50),
-            ms(latency.p90),
-            ms(latency.p99),
-            ms(latency.p999),
-            ms(latency.max),
-        ]);
-        for column in table.column_iter_mut() {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        table.to_string()
+        let result = &self.result;
+        let reached = [
+            ("deliveries/s", format!("{:.0}", result.deliveries_per_s)),
+            ("batches/answer", format!("{:.2}", result.deliveries_per_answer)),
+            ("MB/s", format!("{:.1}", result.bytes_per_s / 1e6)),
+        ];
+        report::table(reached, &result.latency_us)
     }
 
     /// Notes that a reader of the numbers needs to judge them.
     pub(crate) fn advice(&self) -> Vec<String> {
         let result = &self.result;
-        let due = result.batches + result.unsent_batches;
-        let mut advice = Vec::new();
-        if (result.batches as f64) < HELD * due as f64 {
-            advice.push(format!(
-                "the rate was not held: {} batches never went out, and latencies grow with the \
-                 length of the run",
-                result.unsent_batches
-            ));
-        }
-        if result.generator_busy > BUSY {
-            advice.push(format!(
-                "the generator was busy {:.0} % of the time and may limit the run: try more --threads",
-                result.generator_busy * 100.0
-            ));
-        }
-        if (1..1000).contains(&result.deliveries) {
-            advice.push(format!("p99.9 of {} deliveries is their maximum", result.deliveries));
-        }
+        let batches = Course {
+            of: "batches",
+            done: result.batches,
+            unsent: result.unsent_batches,
+            measured: (result.deliveries, "deliveries"),
+            generator_busy: result.generator_busy,
+        };
+        let mut advice = batches.advice();
         if result.foreign_batches > 0 {
             advice.push(format!(
                 "{} batches at consumers carried no number of this run: another producer's",
@@ -218,16 +186,8 @@ impl Report {
     /// The reason if the run failed.
     pub(crate) fn failure(&self) -> Option<String> {
         let Figures { error, faults, strays, deliveries, interrupted, .. } = &self.result;
-        if let Some(error) = error {
-            return Some(error.clone());
-        }
-        if !strays.is_none() {
-            return Some(strays.words());
-        }
-        if faults.count() > 0 {
-            return Some(faults.words());
-        }
-        (*deliveries == 0 && !interrupted).then(|| "nothing was measured".into())
+        let stray = (!strays.is_none()).then(|| strays.words());
+        report::failure(error.as_deref(), stray, faults, *deliveries == 0 && !interrupted)
     }
 
     /// The page for `--html`.
@@ -326,6 +286,9 @@ mod tests {
             tally.foreign = 7;
         })
         .advice();
-        assert!(advice[0].contains("100 batches") && advice[1].contains("7 batches"), "{advice:?}");
+        assert!(
+            advice[0].contains("100 of 500 batches") && advice[1].contains("7 batches"),
+            "{advice:?}"
+        );
     }
 }

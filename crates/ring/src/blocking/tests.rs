@@ -74,3 +74,39 @@ fn as_many_jobs_at_once_as_there_are_threads_take_no_more_threads_than_that() {
     assert!(pool.0.lock().threads <= 2 * KEPT_THREADS);
     assert_eq!(wait(pool.run(|| ())), Ok(()));
 }
+
+/// A thread inherits its maker's nice value: a slow maker would leave a slow thread to others.
+#[test]
+fn a_thread_that_must_make_none_gets_the_next_free_one() {
+    let pool = Pool::default();
+    pool.start().unwrap();
+    let held = hold(&pool, KEPT_THREADS);
+    let slow = pool.clone();
+    let (submitted, is_submitted) = mpsc::channel();
+    let slow = std::thread::spawn(move || {
+        make_none_here();
+        let job = slow.run(|| "done");
+        submitted.send(()).unwrap();
+        wait(job)
+    });
+    is_submitted.recv().unwrap();
+    assert_eq!(pool.0.lock().threads, KEPT_THREADS, "the slow one made none");
+    drop(held);
+    assert_eq!(slow.join().unwrap(), Ok("done"));
+    assert_eq!(pool.0.lock().threads, KEPT_THREADS);
+}
+
+#[test]
+fn a_job_that_waits_for_a_thread_gets_one_from_the_next_caller() {
+    let pool = Pool::default();
+    pool.start().unwrap();
+    let _held = hold(&pool, KEPT_THREADS);
+    let slow = pool.clone();
+    let job = std::thread::spawn(move || {
+        make_none_here();
+        slow.run(|| "done")
+    });
+    let job = job.join().unwrap();
+    assert_eq!(wait(pool.run(|| "mine")), Ok("mine"));
+    assert_eq!(wait(job), Ok("done"));
+}

@@ -8,13 +8,15 @@
 //! What outlives a request is copied out of its frame. Not done: expiry of offsets, transactional
 //! commits, the new consumer protocol (9, KIP-848).
 
-use penstock_wire::ErrorCode;
+use parking_lot::MutexGuard;
 use penstock_wire::messages::*;
+use penstock_wire::{ErrorCode, Str};
 
 use crate::api::context::RequestContext;
 use crate::api::groups::{caller, code, owned};
+use crate::api::long_requests::ELEMENTS_AT_ONCE;
 use crate::broker::groups::{CommitError, Groups, OnItsWay};
-use penstock_coordinator::{Commit, Committed};
+use penstock_coordinator::{Caller, Commit, Committed, Offsets};
 
 /// The largest metadata of a commit: Kafka's `offset.metadata.max.bytes`.
 pub(super) const OFFSET_METADATA_MAX_BYTES: usize = 4096;
@@ -27,9 +29,16 @@ pub(crate) async fn commit(
     context: &RequestContext<'_>,
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
-    let begin =
-        |exists: &dyn Fn(&str, i32) -> bool| begin_commit(&context.broker.groups, request, exists);
-    context.broker.topics.while_none_goes(begin).answered().await
+    let topics = &context.broker.topics;
+    let deletions = topics.deletions();
+    let mut sorted = sort(request, &|topic, index| topics.has(topic, index));
+    let begun = topics.while_none_goes(|exists| {
+        if topics.deletions() != deletions {
+            sorted.refuse_missing(exists);
+        }
+        sorted.queue(&context.broker.groups)
+    });
+    begun.answered().await
 }
 
 /// Answers an OffsetFetch request.
@@ -40,13 +49,18 @@ pub(crate) fn fetch(
     fetch_offsets(&context.broker.groups, request, context.broker.settings.answer_max_bytes)
 }
 
-/// Queues the valid part of a commit for the journal. `exists` looks a partition up. No
-/// partition may be deleted before this returns, or the commit would outlive its topic.
-pub(super) fn begin_commit(
-    groups: &Groups,
+/// A commit of which each entry has its answer, and that is not queued yet.
+pub(super) struct SortedCommit {
+    caller: Caller,
+    commit: Commit,
+    answers: Vec<OffsetCommitResponseTopic>,
+}
+
+/// Sorts a request. A long one takes long, so this needs no lock: `exists` looks one partition up.
+pub(super) fn sort(
     request: OffsetCommitRequest,
     exists: &dyn Fn(&str, i32) -> bool,
-) -> BegunCommit {
+) -> SortedCommit {
     let caller = caller(
         &request.member_id,
         request.group_instance_id.as_ref(),
@@ -54,11 +68,30 @@ pub(super) fn begin_commit(
     );
     let mut commit = Commit { group: owned(&request.group_id), entries: Vec::new() };
     let answers = sorted(&mut commit, request.topics, exists);
-    let on_its_way = match commit.group.is_empty() {
-        true => Err(ErrorCode::INVALID_GROUP_ID),
-        false => groups.commit(&caller, commit),
-    };
-    BegunCommit { answers, on_its_way }
+    SortedCommit { caller, commit, answers }
+}
+
+impl SortedCommit {
+    /// Leaves out what has been deleted since it was sorted.
+    pub(super) fn refuse_missing(&mut self, exists: &dyn Fn(&str, i32) -> bool) {
+        self.commit.entries.retain(|(topic, index, _)| exists(topic, *index));
+        for topic in &mut self.answers {
+            let good = topic.partitions.iter_mut().filter(|one| one.error_code == ErrorCode::NONE);
+            good.filter(|one| !exists(&topic.name, one.partition_index))
+                .for_each(|one| one.error_code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        }
+    }
+
+    /// Queues it for the journal. No partition of it may be deleted before this returns, or the
+    /// commit would outlive its topic.
+    pub(super) fn queue(self, groups: &Groups) -> BegunCommit {
+        let SortedCommit { caller, commit, answers } = self;
+        let on_its_way = match commit.group.is_empty() {
+            true => Err(ErrorCode::INVALID_GROUP_ID),
+            false => groups.commit(&caller, commit),
+        };
+        BegunCommit { answers, on_its_way }
+    }
 }
 
 pub(super) fn fetch_offsets(
@@ -88,27 +121,73 @@ fn offsets_of(
     asked: Option<Vec<OffsetFetchRequestTopic>>,
     left_bytes: &mut usize,
 ) -> Result<Vec<OffsetFetchResponseTopic>, ErrorCode> {
-    let offsets = groups.offsets.read();
     let mut fetch = |index: i32, at: Option<&Committed>| {
         let partition_bytes = PARTITION_BYTES + at.map_or(0, |at| at.metadata.len());
         *left_bytes = left_bytes.checked_sub(partition_bytes).ok_or(ErrorCode::INVALID_REQUEST)?;
         Ok(fetched(index, at))
     };
-    let Some(asked) = asked else {
-        let all = offsets.of_group(group).map(|(name, partitions)| {
-            let partitions = partitions.iter().map(|(index, at)| fetch(*index, Some(at)));
-            let partitions = partitions.collect::<Result<_, _>>()?;
-            Ok(OffsetFetchResponseTopic { name: name.clone(), partitions })
-        });
-        return all.collect();
-    };
+    let mut turns = Turns { offsets: groups.offsets.read(), left: ELEMENTS_AT_ONCE };
+    let Some(asked) = asked else { return all_of(&mut turns, group, fetch) };
     let some = asked.into_iter().map(|OffsetFetchRequestTopic { name, partition_indexes }| {
-        let at = |index| offsets.get(group, &name, index);
-        let partitions = partition_indexes.iter().map(|index| fetch(*index, at(*index)));
-        let partitions = partitions.collect::<Result<_, _>>()?;
+        let partition = |index: &i32| fetch(*index, turns.next().get(group, &name, *index));
+        let partitions = partition_indexes.iter().map(partition).collect::<Result<_, _>>()?;
         Ok(OffsetFetchResponseTopic { name, partitions })
     });
     some.collect()
+}
+
+/// All offsets of a group, by topic.
+fn all_of(
+    turns: &mut Turns<'_>,
+    group: &str,
+    mut fetch: impl FnMut(i32, Option<&Committed>) -> Result<OffsetFetchResponsePartition, ErrorCode>,
+) -> Result<Vec<OffsetFetchResponseTopic>, ErrorCode> {
+    let mut topics: Vec<OffsetFetchResponseTopic> = Vec::new();
+    let mut last = (Str::new(), -1);
+    loop {
+        let behind = turns.all().all_behind(group, &last.0, last.1);
+        let of_group = behind.take_while(|(of, ..)| **of == *group).take(ELEMENTS_AT_ONCE);
+        let mut is_over = true;
+        let mut end = last.clone();
+        for (_, name, index, at) in of_group {
+            if topics.last().is_none_or(|topic| topic.name != *name) {
+                topics.push(OffsetFetchResponseTopic { name: name.clone(), ..Default::default() });
+            }
+            let topic = topics.last_mut().expect("it was there, or pushed");
+            topic.partitions.push(fetch(index, Some(at))?);
+            (end, is_over) = ((name.clone(), index), false);
+        }
+        if is_over {
+            return Ok(topics);
+        }
+        last = end;
+    }
+}
+
+/// The committed offsets, of which a long request reads many. It lets others have the lock in
+/// between: it runs at a low priority, and event loops wait for the lock.
+struct Turns<'a> {
+    offsets: MutexGuard<'a, Offsets>,
+    /// Elements until then.
+    left: usize,
+}
+
+impl Turns<'_> {
+    /// For one element.
+    fn next(&mut self) -> &Offsets {
+        if self.left == 0 {
+            return self.all();
+        }
+        self.left -= 1;
+        &self.offsets
+    }
+
+    /// For [`ELEMENTS_AT_ONCE`] elements.
+    fn all(&mut self) -> &Offsets {
+        MutexGuard::bump(&mut self.offsets);
+        self.left = ELEMENTS_AT_ONCE;
+        &self.offsets
+    }
 }
 
 /// A commit that is queued for the journal.

@@ -29,6 +29,7 @@ use crate::api::doubles::{Doubles, Named};
 use crate::api::error_codes;
 use crate::broker::overrides::Overrides;
 use crate::broker::topics::{ChangeError, Topics};
+use crate::causes::Causes;
 use crate::config::limits::PARTITIONS_PER_REQUEST_MAX;
 use crate::pace::Pace;
 
@@ -53,7 +54,7 @@ impl Refused {
 impl From<ChangeError> for Refused {
     fn from(error: ChangeError) -> Self {
         if let ChangeError::Disk(error) = &error {
-            tracing::error!("cannot change topics: {error:#}");
+            tracing::error!("cannot change topics: {}", Causes(error));
         }
         Refused::new(error_codes::of_change(&error), error)
     }

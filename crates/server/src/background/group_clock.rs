@@ -11,11 +11,12 @@ use crate::broker::groups::Groups;
 use crate::stop::{Stop, wait_for};
 
 /// Keeps the groups' time until a stop begins, then closes them: members that wait are answered.
-/// Returns early if no offset can be committed any more.
+/// Returns early, and closes them, if no offset can be committed any more.
 pub(crate) async fn run(groups: Arc<Groups>, mut stop: watch::Receiver<Stop>) {
     tokio::select! {
         () = groups.keep_time() => {}
         () = groups.offsets.ended() => tracing::error!("the thread of offset commits ended"),
-        () = wait_for(&mut stop, Stop::Drain) => groups.close(),
+        () = wait_for(&mut stop, Stop::Drain) => {}
     }
+    groups.close();
 }

@@ -18,6 +18,7 @@ mod owners;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use penstock_coordinator::{
     Answers, Caller, Commit, Group, GroupLimits, Join, JoinAnswer, Refused, SyncAnswer, SyncUp,
@@ -90,14 +91,16 @@ impl Groups {
     }
 
     /// Waits until the leader has brought the assignments. Dropped: as [`Groups::join`].
-    pub(crate) async fn sync(&self, group_id: &str, sync: SyncUp) -> SyncAnswer {
+    pub(crate) async fn sync(&self, group_id: &str, mut sync: SyncUp) -> SyncAnswer {
         let (waiter, answer) = oneshot::channel();
+        // A request may bring a quarter of a million: they are counted, and dropped, without the
+        // lock, which the event loops need for heartbeats.
+        let assigned_bytes = sync.assignments.values().map(Bytes::len).sum();
         self.locked(|table, now_ms| {
-            let assigned_bytes = sync.assignments.iter().map(|(_, assigned)| assigned.len()).sum();
             if !table.has_room_for(group_id, assigned_bytes) {
                 return Err(ErrorCode::GROUP_MAX_SIZE_REACHED);
             }
-            let event = |group: &mut LiveGroup| group.sync(sync, waiter, now_ms);
+            let event = |group: &mut LiveGroup| group.sync(&mut sync, waiter, now_ms);
             self::known(table, group_id, event)
         })?;
         answer.await.unwrap_or(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))

@@ -11,6 +11,7 @@
 //!                      read again: gone └──── run
 //! ```
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -87,53 +88,61 @@ pub(crate) struct Place {
 /// All known places.
 #[derive(Debug, Default)]
 pub(crate) struct ReadErrors {
-    places: Mutex<Vec<(PartitionName, Place)>>,
-    /// The number of places, which every fetch checks.
+    /// Every fetch asks for its partition's while there are any. None is empty.
+    places: Mutex<HashMap<PartitionName, Vec<Place>>>,
+    /// The number of partitions with such places, which every fetch checks.
     count: AtomicUsize,
 }
 
 impl ReadErrors {
     /// Whether the partition has a place that cannot be read.
     pub(crate) fn is_suspect(&self, partition: &PartitionName) -> bool {
-        self.count.load(Ordering::Relaxed) > 0
-            && self.places.lock().iter().any(|(of, _)| of == partition)
+        self.count.load(Ordering::Relaxed) > 0 && self.places.lock().contains_key(partition)
     }
 
     /// The partitions with such a place, in order.
     pub(crate) fn partitions(&self) -> Vec<PartitionName> {
-        let mut names: Vec<_> = self.places.lock().iter().map(|(of, _)| of.clone()).collect();
-        names.sort();
-        names.dedup();
+        let mut names: Vec<_> = self.places.lock().keys().cloned().collect();
+        names.sort_unstable();
         names
     }
 
     /// Keeps a place, unless it is known already.
     pub(crate) fn keep(&self, partition: &PartitionName, place: Place) {
-        let mut places = self.places.lock();
-        if places.iter().any(|(_, known)| known.is_same(&place)) {
+        let mut all = self.places.lock();
+        let places = all.entry(partition.clone()).or_default();
+        if places.iter().any(|known| known.is_same(&place)) {
             return;
         }
-        let of_partition = |(of, _): &(PartitionName, Place)| of == partition;
-        if places.iter().filter(|known| of_partition(known)).count() == PLACES_MAX
-            && let Some(oldest) = places.iter().position(of_partition)
-        {
-            places.remove(oldest);
+        if places.len() == PLACES_MAX {
+            places.remove(0);
         }
-        places.push((partition.clone(), place));
-        self.count.store(places.len(), Ordering::Relaxed);
+        places.push(place);
+        self.count.store(all.len(), Ordering::Relaxed);
+    }
+
+    fn forget(&self, partition: &PartitionName, place: &Place) {
+        let mut all = self.places.lock();
+        if let Some(places) = all.get_mut(partition) {
+            places.retain(|known| !known.is_same(place));
+            if places.is_empty() {
+                all.remove(partition);
+            }
+        }
+        self.count.store(all.len(), Ordering::Relaxed);
     }
 
     /// Forgets places that can be read again or are gone. Blocks.
     fn read_again(&self) {
         let places = self.places.lock().clone();
-        for (partition, place) in places {
+        let of_one = |(partition, places): (PartitionName, Vec<Place>)| {
+            places.into_iter().map(move |place| (partition.clone(), place))
+        };
+        for (partition, place) in places.into_iter().flat_map(of_one) {
             if place.read().is_err() && !place.is_unlinked() {
                 continue;
             }
-            let mut places = self.places.lock();
-            places.retain(|(_, known)| !known.is_same(&place));
-            self.count.store(places.len(), Ordering::Relaxed);
-            drop(places);
+            self.forget(&partition, &place);
             let (file, position) = (path_of(&place.file), place.position);
             tracing::info!(%partition, file = %file.display(), position, "can be read again, or is gone");
         }
@@ -329,6 +338,8 @@ mod tests {
             errors.keep(&partition(0), Place { position, ..place.clone() });
         }
         errors.keep(&partition(1), Place { position: 100, ..place });
-        assert_eq!(errors.places.lock().len(), PLACES_MAX + 1);
+        let kept: Vec<usize> =
+            [0, 1].map(|index| errors.places.lock()[&partition(index)].len()).into();
+        assert_eq!(kept, [PLACES_MAX, 1]);
     }
 }

@@ -9,12 +9,18 @@
 //!
 //! Counters grow by what readers were sent since the last scrape, under the name that has a place
 //! then. So each series only rises while it is there, `other` included, whoever comes and goes. A
-//! name that had no place gets one from a quieter name when it reads more than twice as much.
+//! name that had no place gets one from a quieter name when it reads more than twice as much. A
+//! name whose last reader has gone gives up its place, and its counters stay for a while beside
+//! those that have one: whoever scrapes gets to see how they ended.
 //! Filled by http.rs before each answer, encoded by metrics.rs's registry.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
@@ -25,11 +31,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::broker::lags::Lag;
+use crate::broker::lags::{Lag, Looked};
 use crate::broker::readers::{ReaderView, Totals};
 
-/// Names of each kind that have series of their own.
+/// Names of each kind that have series of their own; and names whose last reader has gone.
 const NAMES_MAX: usize = 50;
+
+/// How long the counters of a name without a reader stay.
+const GONE_STAYS: Duration = Duration::from_secs(10 * 60);
 
 /// Rows of a group and a partition that have series of their own.
 const LAGS_MAX: usize = 1000;
@@ -48,20 +57,30 @@ struct Shown {
     groups: Names,
     topics: Names,
     lags: Vec<Lag>,
+    lags_left_out: usize,
 }
 
-/// One kind of names.
+/// One kind of names. None is in both maps.
 #[derive(Debug, Default)]
 struct Names {
     named: HashMap<String, Series>,
+    gone: HashMap<String, Gone>,
     other: Series,
+}
+
+/// A name whose last reader has gone.
+#[derive(Debug, Clone, Copy)]
+struct Gone {
+    since: Instant,
+    totals: Totals,
 }
 
 /// What is shown of one name.
 #[derive(Debug, Clone, Copy, Default)]
 struct Series {
     totals: Totals,
-    behind: Behind,
+    /// `None` without a reader.
+    behind: Option<Behind>,
 }
 
 /// How far the readers of one name are behind: the sum, of seconds the most.
@@ -78,14 +97,15 @@ impl ReaderMetrics {
     pub(crate) fn show(
         &self,
         (readers, forgotten): (Vec<(ReaderView, Totals)>, Totals),
-        lags: Vec<Lag>,
+        looked: Looked,
+        now: Instant,
     ) {
         let shown = &mut *self.0.lock();
         shown.readers = readers.len();
-        shown.clients.show(&readers, forgotten, |reader| Some(&reader.client_id));
-        shown.groups.show(&readers, Totals::default(), |reader| reader.group.as_deref());
-        shown.topics.show(&readers, forgotten, |reader| Some(&reader.topic));
-        shown.lags = bounded(lags);
+        shown.clients.show(&readers, forgotten, now, |reader| Some(&reader.client_id));
+        shown.groups.show(&readers, Totals::default(), now, |reader| reader.group.as_deref());
+        shown.topics.show(&readers, forgotten, now, |reader| Some(&reader.topic));
+        (shown.lags, shown.lags_left_out) = (bounded(looked.lags), looked.left_out);
     }
 }
 
@@ -94,6 +114,7 @@ impl Names {
         &mut self,
         readers: &'a [(ReaderView, Totals)],
         forgotten: Totals,
+        at: Instant,
         name: impl Fn(&'a ReaderView) -> Option<&'a str>,
     ) {
         let mut now: HashMap<&str, Series> = HashMap::new();
@@ -101,24 +122,39 @@ impl Names {
             let Some(name) = name(reader) else { continue };
             let series = now.entry(name).or_default();
             series.totals += *more;
-            series.behind.add(Behind {
+            series.behind.get_or_insert_default().add(Behind {
                 bytes: reader.behind_bytes,
                 records: reader.behind_records,
                 seconds: reader.behind_seconds,
             });
         }
+        self.let_go(&now, at);
         self.make_places(&now);
         self.other.totals += forgotten;
-        self.other.behind = Behind::default();
-        self.named.values_mut().for_each(|series| series.behind = Behind::default());
+        self.other.behind = Some(Behind::default());
+        self.named.values_mut().for_each(|series| series.behind = Some(Behind::default()));
         for (name, more) in now {
             let series = self.named.get_mut(name).unwrap_or(&mut self.other);
             series.totals += more.totals;
-            series.behind.add(more.behind);
+            series.behind.get_or_insert_default().add(more.behind.unwrap_or_default());
         }
     }
 
-    /// Decides which names have a place.
+    /// Names without a reader give up their places. Their counters stay for a while.
+    fn let_go(&mut self, now: &HashMap<&str, Series>, at: Instant) {
+        let gone = self.named.extract_if(|name, _| !now.contains_key(&**name));
+        self.gone
+            .extend(gone.map(|(name, series)| (name, Gone { since: at, totals: series.totals })));
+        self.gone.retain(|_, gone| at.saturating_duration_since(gone.since) < GONE_STAYS);
+        while self.gone.len() > NAMES_MAX {
+            let first = self.gone.iter().min_by_key(|(_, gone)| gone.since);
+            let Some(first) = first.map(|(name, _)| name.clone()) else { return };
+            self.gone.remove(&first);
+        }
+    }
+
+    /// Decides which names have a place. One that comes back goes on counting; without a place it
+    /// counts as `other`, and must not stand beside it.
     fn make_places(&mut self, now: &HashMap<&str, Series>) {
         let weight = |series: &Series| (series.totals.cold_bytes, series.totals.sent_bytes);
         let mut without: Vec<_> = now
@@ -128,27 +164,32 @@ impl Names {
             .collect();
         without.sort_unstable_by(|a, b| b.cmp(a));
         for (wants, name) in without {
+            let before = self.gone.remove(name);
             if self.named.len() >= NAMES_MAX {
-                // A name without a reader is the quietest.
-                let of = |name: &String| now.get(&**name).map(weight);
+                let of = |name: &String| now.get(&**name).map(weight).unwrap_or_default();
                 let quietest = self.named.keys().map(|name| (of(name), name)).min();
-                let Some((has, leaves)) = quietest else { return };
-                if has.is_some_and(|(cold_bytes, _)| wants.0 <= 2 * cold_bytes) {
-                    return;
+                let Some((has, leaves)) = quietest else { continue };
+                if wants.0 <= 2 * has.0 {
+                    continue;
                 }
                 let leaves = leaves.clone();
                 self.named.remove(&leaves);
             }
-            self.named.insert(name.to_owned(), Series::default());
+            let totals = before.map(|gone| gone.totals).unwrap_or_default();
+            self.named.insert(name.to_owned(), Series { totals, ..Series::default() });
         }
     }
 
     /// Each series with its name, in the order of names; `other` last, where it counts anything.
-    fn all(&self) -> Vec<(&str, &Series)> {
-        let mut all: Vec<_> = self.named.iter().map(|(name, series)| (&**name, series)).collect();
+    fn all(&self) -> Vec<(&str, Series)> {
+        let named = self.named.iter().map(|(name, series)| (&**name, *series));
+        let of_gone = |gone: &Gone| Series { totals: gone.totals, behind: None };
+        let gone = self.gone.iter().map(|(name, gone)| (&**name, of_gone(gone)));
+        let mut all: Vec<_> = named.chain(gone).collect();
         all.sort_unstable_by_key(|(name, _)| *name);
-        if self.other.totals != Totals::default() || self.other.behind.bytes > 0 {
-            all.push((OTHER, &self.other));
+        let is_behind = self.other.behind.is_some_and(|behind| behind.bytes > 0);
+        if self.other.totals != Totals::default() || is_behind {
+            all.push((OTHER, self.other));
         }
         all
     }
@@ -214,8 +255,16 @@ impl Collector for ReaderMetrics {
         for (kind, label, names) in kinds {
             encode_names(&mut encoder, kind, label, &names.all())?;
         }
+        let help = "Committed offsets that the lags of this answer leave out; later ones have them";
+        let (name, kind) = ("group_lags_left_out", MetricType::Gauge);
+        let described = encoder.encode_descriptor(name, help, None, kind)?;
+        ConstGauge::new(shown.lags_left_out as i64).encode(described)?;
         encode_lags(&mut encoder, &shown.lags)
     }
+}
+
+fn behind(series: &Series) -> Behind {
+    series.behind.unwrap_or_default()
 }
 
 /// How a series is written; nothing where it has no value.
@@ -226,11 +275,12 @@ fn encode_names(
     encoder: &mut DescriptorEncoder<'_>,
     kind: &str,
     label: &'static str,
-    all: &[(&str, &Series)],
+    all: &[(&str, Series)],
 ) -> Result<(), fmt::Error> {
     let counter = MetricType::Counter;
     let gauge = MetricType::Gauge;
     let always: Has = |_| true;
+    let has_reader: Has = |series| series.behind.is_some();
     let rows: [(&str, &str, MetricType, Has, Write); 6] = [
         ("sent_bytes", "Record bytes sent", counter, always, |s, to| {
             ConstCounter::new(s.totals.sent_bytes).encode(to)
@@ -241,18 +291,22 @@ fn encode_names(
         ("disk_wait_seconds", "Time that answers waited for the disk", counter, always, |s, to| {
             ConstCounter::new(s.totals.disk_wait.as_secs_f64()).encode(to)
         }),
-        ("behind_bytes", "Bytes between readers and the log end", gauge, always, |s, to| {
-            ConstGauge::new(s.behind.bytes as i64).encode(to)
+        ("behind_bytes", "Bytes between readers and the log end", gauge, has_reader, |s, to| {
+            ConstGauge::new(behind(s).bytes as i64).encode(to)
         }),
-        ("behind_records", "Records between readers and the log end", gauge, always, |s, to| {
-            ConstGauge::new(s.behind.records as i64).encode(to)
-        }),
+        (
+            "behind_records",
+            "Records between readers and the log end",
+            gauge,
+            has_reader,
+            |s, to| ConstGauge::new(behind(s).records as i64).encode(to),
+        ),
         (
             "behind_seconds",
             "Age of the batch that the reader farthest behind reads next",
             gauge,
-            |s| s.behind.seconds.is_some(),
-            |s, to| ConstGauge::new(s.behind.seconds.unwrap_or_default()).encode(to),
+            |s| behind(s).seconds.is_some(),
+            |s, to| ConstGauge::new(behind(s).seconds.unwrap_or_default()).encode(to),
         ),
     ];
     for (name, help, kind_of, has, write) in rows {
@@ -289,123 +343,4 @@ fn encode_lags(encoder: &mut DescriptorEncoder<'_>, lags: &[Lag]) -> Result<(), 
         ConstGauge::new(seconds).encode(described.encode_family(&labels)?)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use prometheus_client::registry::Registry;
-
-    use super::*;
-
-    fn reader(client_id: &str, cold_bytes: u64) -> (ReaderView, Totals) {
-        let disk_wait = Duration::from_millis(cold_bytes);
-        let view = ReaderView {
-            client_id: client_id.to_owned(),
-            group: None,
-            topic: "t".to_owned(),
-            partition: 0,
-            next_offset: 1,
-            log_end_offset: 3,
-            behind_bytes: 20,
-            behind_records: 2,
-            behind_seconds: Some(1.5),
-            path: "chain",
-            sent_bytes: cold_bytes,
-            cold_bytes,
-            disk_wait,
-            last_seen: Instant::now(),
-        };
-        (view, Totals { sent_bytes: cold_bytes, cold_bytes, disk_wait })
-    }
-
-    fn text(metrics: &ReaderMetrics) -> String {
-        let mut registry = Registry::with_prefix("penstock");
-        registry.register_collector(Box::new(metrics.clone()));
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        text
-    }
-
-    fn disk_bytes(text: &str) -> HashMap<&str, u64> {
-        let lines = text.lines().filter_map(|line| {
-            let rest = line.strip_prefix("penstock_client_disk_bytes_total{client_id=\"")?;
-            let (name, value) = rest.rsplit_once("\"} ")?;
-            Some((name, value.parse().unwrap()))
-        });
-        lines.collect()
-    }
-
-    #[test]
-    fn ten_thousand_clients_are_a_few_series_and_every_byte_is_in_one() {
-        let metrics = ReaderMetrics::default();
-        let readers = |each| (0..10_000).map(|n: u64| reader(&format!("c{n}"), each + n)).collect();
-        for each in [1, 5] {
-            metrics.show((readers(each), Totals::default()), Vec::new());
-        }
-        let text = text(&metrics);
-        let shown = disk_bytes(&text);
-        assert_eq!(shown.len(), NAMES_MAX + 1);
-        assert_eq!(shown.values().sum::<u64>(), 2 * (0..10_000).sum::<u64>() + 60_000);
-        assert!(shown.contains_key("c9999") && shown.contains_key(OTHER));
-        assert!(text.contains("penstock_client_behind_records{client_id=\"c9999\"} 2\n"));
-        assert!(text.contains("penstock_topic_behind_seconds{topic=\"t\"} 1.5\n"));
-    }
-
-    #[test]
-    fn a_series_never_falls_while_it_is_there() {
-        let metrics = ReaderMetrics::default();
-        let mut before = HashMap::<String, u64>::new();
-        for round in 0..20 {
-            let readers = (0..80).map(|n| reader(&format!("c{n}"), (n * 31 + round * 17) % 100));
-            let forgotten = reader("gone", 3).1;
-            metrics.show((readers.collect(), forgotten), Vec::new());
-            let text = text(&metrics);
-            let shown = disk_bytes(&text);
-            for (name, bytes) in &shown {
-                let was = before.get(*name).copied().unwrap_or_default();
-                assert!(*bytes >= was, "{name} fell from {was} to {bytes}");
-            }
-            before = shown.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
-        }
-    }
-
-    #[test]
-    fn one_that_begins_to_read_cold_takes_the_place_of_one_that_does_not() {
-        let metrics = ReaderMetrics::default();
-        let hot: Vec<_> = (0..NAMES_MAX).map(|n| reader(&format!("hot{n}"), 0)).collect();
-        metrics.show((hot.clone(), Totals::default()), Vec::new());
-        let all = hot.into_iter().chain([reader("scan", 7)]).collect();
-        metrics.show((all, Totals::default()), Vec::new());
-        let text = text(&metrics);
-        assert_eq!(disk_bytes(&text).get("scan"), Some(&7));
-    }
-
-    #[test]
-    fn a_name_that_a_client_chose_breaks_no_line() {
-        let metrics = ReaderMetrics::default();
-        metrics.show((vec![reader("a\"b\\c\nd", 1)], Totals::default()), Vec::new());
-        assert!(text(&metrics).contains("{client_id=\"a\\\"b\\\\c\\nd\"} 1\n"));
-    }
-
-    #[test]
-    fn the_rest_of_the_lags_is_one_row() {
-        let lag = |n: u64| Lag {
-            group: "g".to_owned(),
-            topic: "t".to_owned(),
-            partition: n as i32,
-            committed_offset: 0,
-            log_end_offset: n as i64,
-            lag_records: n,
-            lag_seconds: Some(n as f64),
-        };
-        let metrics = ReaderMetrics::default();
-        metrics.show((Vec::new(), Totals::default()), (0..LAGS_MAX as u64 + 4).map(lag).collect());
-        let text = text(&metrics);
-        let rest = "{group=\"other\",topic=\"other\",partition=\"other\"}";
-        assert!(text.contains(&format!("penstock_group_lag_records{rest} 6\n")), "0 + 1 + 2 + 3");
-        assert!(text.contains(&format!("penstock_group_lag_seconds{rest} 3.0\n")));
-        assert_eq!(text.matches("group_lag_records{").count(), LAGS_MAX + 1);
-    }
 }

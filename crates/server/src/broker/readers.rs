@@ -147,11 +147,10 @@ impl Readers {
             let shard = shard.lock();
             let here = shard.iter().filter(|(_, entry)| !entry.is_known());
             moved.extend(here.map(|(hash, entry)| {
-                let looked = entry.known.map(|known| known.looked);
-                (looked, index, *hash, entry.partition.clone(), entry.place)
+                (entry.waits_since(), index, *hash, entry.partition.clone(), entry.place)
             }));
         }
-        moved.sort_by_key(|(looked, ..)| *looked);
+        moved.sort_by_key(|(waits_since, ..)| *waits_since);
         let look = move || {
             batch_times::within_time(moved, |(_, _, _, partition, place)| {
                 let partition = partition.upgrade()?;

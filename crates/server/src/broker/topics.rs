@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use penstock_storage::{DataDir, LogConfig, PartitionName, RecoveryPoint, TopicId};
@@ -14,6 +15,7 @@ use crate::broker::groups::OffsetStore;
 use crate::broker::overrides::Overrides;
 use crate::broker::partition::{Commits, Partition};
 use crate::broker::registry::{Entry, Registry};
+use crate::causes::Causes;
 
 mod changes;
 mod closing;
@@ -61,6 +63,8 @@ pub(crate) struct Topics {
     defaults: LogConfig,
     commits: Arc<Commits>,
     by_name: RwLock<HashMap<String, Arc<Topic>>>,
+    /// Changed while `by_name` is locked.
+    deletions: AtomicU64,
     /// Decides which topics there are; held by every creation, growth, configuration and deletion.
     registry: Mutex<Registry>,
     /// Committed offsets are forgotten with their topic.
@@ -101,7 +105,7 @@ pub(crate) enum ChangeError {
     /// A message for the client.
     #[error("{0}")]
     Config(String),
-    #[error("{0:#}")]
+    #[error("{}", Causes(.0))]
     Disk(#[from] anyhow::Error),
 }
 
@@ -141,6 +145,10 @@ impl Topic {
                 None => Unserved::Unknown,
             }),
         }
+    }
+
+    fn has(&self, index: i32) -> bool {
+        self.partitions.read().contains_key(&index) || self.absent.contains_key(&index)
     }
 
     pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
@@ -184,16 +192,32 @@ impl Topics {
         self.by_name.read().get(topic).ok_or(Unserved::Unknown)?.partition(index)
     }
 
-    /// Runs something that relies on partitions; none is deleted meanwhile, served or not.
+    /// Whether there is such a partition, served or not.
+    pub(crate) fn has(&self, topic: &str, index: i32) -> bool {
+        let by_name = self.by_name.read();
+        by_name.get(topic).is_some_and(|topic| topic.has(index))
+    }
+
+    /// How many topics have been deleted since the start. A partition that was found is still there
+    /// if this has not changed since before.
+    pub(crate) fn deletions(&self) -> u64 {
+        self.deletions.load(Ordering::Acquire)
+    }
+
+    fn drop_name(&self, name: &str) {
+        let mut by_name = self.by_name.write();
+        by_name.remove(name);
+        self.deletions.fetch_add(1, Ordering::Release);
+    }
+
+    /// Runs something that relies on partitions; none is deleted meanwhile, served or not. Whoever
+    /// creates or deletes a topic waits for it, and then all others who look one up.
     pub(crate) fn while_none_goes<T>(
         &self,
         run: impl FnOnce(&dyn Fn(&str, i32) -> bool) -> T,
     ) -> T {
         let by_name = self.by_name.read();
-        run(&|topic, index| {
-            let topic = by_name.get(topic);
-            topic.is_some_and(|topic| !matches!(topic.partition(index), Err(Unserved::Unknown)))
-        })
+        run(&|topic, index| by_name.get(topic).is_some_and(|topic| topic.has(index)))
     }
 
     /// All topics, by name.
@@ -320,5 +344,8 @@ fn defaults(of_server: &LogConfig, retention_held: bool) -> LogConfig {
 }
 
 fn not_written(error: &anyhow::Error) {
-    tracing::warn!("cannot write the recovery points; a start after a crash reads more: {error:#}");
+    tracing::warn!(
+        "cannot write the recovery points; a start after a crash reads more: {}",
+        Causes(error)
+    );
 }

@@ -12,6 +12,7 @@ use penstock_storage::{
     Damage, DataDir, LogError, Offset, OldSegments, PartitionName, Scrub, Scrubbed, keep_damage,
 };
 
+use crate::causes::Causes;
 use crate::commands::cli::ScrubArguments;
 
 /// A partition and what is known of its end.
@@ -76,7 +77,11 @@ impl Partition {
         });
         for (base, next) in segments {
             if let Err(error) = self.scrub_segment(base, next, repair_indexes, &mut findings) {
-                findings.fail(format_args!("{}: segment {base}: {error:#}", self.path.display()));
+                findings.fail(format_args!(
+                    "{}: segment {base}: {}",
+                    self.path.display(),
+                    Causes(&error)
+                ));
             }
         }
         if let Err(error) = keep_damage(&self.path, &findings.reports) {

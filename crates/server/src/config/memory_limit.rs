@@ -28,13 +28,14 @@ const V2_FILES: &[&str] = &["memory.max", "memory.high"];
 impl MemoryLimit {
     /// The limit of this process now. `None`: it cannot be found out.
     pub(crate) fn read() -> Option<MemoryLimit> {
-        let read = |path: &Path| std::fs::read_to_string(path).ok();
-        least_of(read)
+        least_of(|path| std::fs::read(path).ok())
     }
 }
 
-/// The least limit of all files that count. `read` returns a file's text.
-fn least_of(read: impl Fn(&Path) -> Option<String>) -> Option<MemoryLimit> {
+/// The least limit of all files that count. `read` returns a file's content. Names in it are
+/// whatever others have called their directories: those that are not UTF-8 must hide no limit.
+fn least_of(read: impl Fn(&Path) -> Option<Vec<u8>>) -> Option<MemoryLimit> {
+    let read = |path: &Path| Some(String::from_utf8_lossy(&read(path)?).into_owned());
     let text = |path: &str| read(Path::new(path)).unwrap_or_default();
     let groups = limit_files(&text("/proc/self/cgroup"), &text("/proc/self/mountinfo"));
     let of_groups = groups.into_iter().filter_map(|source| {
@@ -134,7 +135,7 @@ mod tests {
     fn limit(files: &[(&str, &str)]) -> Option<(u64, String)> {
         let read = |path: &Path| {
             let found = files.iter().find(|(name, _)| Path::new(name) == path);
-            found.map(|(_, text)| (*text).to_owned())
+            found.map(|(_, text)| text.as_bytes().to_owned())
         };
         least_of(read).map(|limit| (limit.bytes, limit.source.display().to_string()))
     }
@@ -196,6 +197,20 @@ mod tests {
             let source = "/sys/fs/cgroup/memory/memory.limit_in_bytes";
             assert_eq!(limit(&files), Some((4096, source.into())), "{group}");
         }
+    }
+
+    #[test]
+    fn a_mount_point_that_is_not_utf_8_hides_no_limit() {
+        let read = |path: &Path| match path.to_str()? {
+            "/proc/self/cgroup" => Some(b"0::/penstock\n".to_vec()),
+            "/proc/self/mountinfo" => {
+                let other = b"28 23 8:1 / /mnt/caf\xe9 rw - ext4 /dev/sda1 rw\n";
+                Some([&other[..], V2_MOUNT.as_bytes()].concat())
+            }
+            "/sys/fs/cgroup/penstock/memory.max" => Some(b"67108864\n".to_vec()),
+            _ => None,
+        };
+        assert_eq!(least_of(read).map(|limit| limit.bytes), Some(67_108_864));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::api::long_requests::LongRequests;
 use crate::broker::Broker;
+use crate::causes::Causes;
 use crate::net::long_worker::{self, LongOrders};
 use crate::net::worker::{self, Orders};
 use crate::stop::Stop;
@@ -141,7 +142,7 @@ impl Member {
             let _ending = ending;
             let outcome = run(begun, serves);
             if let Err(error) = &outcome {
-                tracing::error!("{named} failed: {error:#}");
+                tracing::error!("{named} failed: {}", Causes(error));
             }
             outcome
         };

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use bytes::BytesMut;
-use penstock_ring::{BackendChoice, Ring, RingConfig};
+use penstock_ring::{BackendChoice, Ring, RingConfig, blocking};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api;
@@ -40,6 +40,7 @@ pub(crate) struct LongOrders {
 pub(crate) fn run(orders: LongOrders) -> anyhow::Result<()> {
     // Where it is not allowed the kernel divides its time evenly.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+    blocking::make_none_here();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -204,10 +204,13 @@ impl Vitals {
         }
     }
 
-    /// Ends the connection and drops what its peer has not taken.
+    /// Ends the connection and drops what its peer has not taken. That resets it; where nothing is
+    /// unsent, an idle connection for one, the peer gets a plain end.
     fn cut(&self) {
         self.is_cut.set(true);
-        if let Err(error) = self.socket.forget_unsent() {
+        if self.socket.is_owed()
+            && let Err(error) = self.socket.forget_unsent()
+        {
             tracing::debug!(%error, "cannot make a socket forget what is unsent");
         }
         self.shut_down();

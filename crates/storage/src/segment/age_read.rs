@@ -66,8 +66,25 @@ impl AgeRead {
         AgeRead { dir: dir.clone(), segment, needs, now_ms, believed_until_ms }
     }
 
+    /// The age by the last write alone, for a segment that the disk cannot read: its records are
+    /// not later than that, but by what producers' clocks may run ahead. Blocks.
+    ///
+    /// # Errors
+    /// Those of fstat(2).
+    pub fn by_last_write(&self) -> io::Result<Age> {
+        let Segment { files, newest, .. } = &self.segment;
+        let (written_ms, doubted_from_ms) = self.believed_write(last_write_ms(&*files.log)?);
+        let ahead_ms = self.believed_until_ms.saturating_sub(self.now_ms).max(0);
+        let most_ms = written_ms.saturating_add(ahead_ms);
+        let before = Before::Between { least_ms: i64::MIN, most_ms };
+        Ok(Age { segment: files.base, newest: *newest, before, doubted_from_ms })
+    }
+
     /// Reads. Blocks.
-    pub fn run(self) -> io::Result<Age> {
+    ///
+    /// # Errors
+    /// Those of reading. See [`AgeRead::by_last_write`].
+    pub fn run(&self) -> io::Result<Age> {
         let files = &self.segment.files;
         let newest = match self.segment.newest {
             Some(newest) => Some(newest),

@@ -9,8 +9,8 @@
 use std::{io, ops::Range, path::Path, sync::Arc};
 
 use penstock_storage::{
-    AgeRead, Append, AppendError, DataDir, Directory, Disk, LastStop, Log, LogConfig, Offset,
-    PartitionName, ProducedBatch, RecoveryPoint, Roll, TopicId, WriteAgain,
+    Append, AppendError, DataDir, Directory, Disk, LastStop, Log, LogConfig, Offset, PartitionName,
+    ProducedBatch, RecoveryPoint, Roll, TopicId, WriteAgain,
 };
 use rustix::io::Errno;
 
@@ -343,7 +343,7 @@ impl World {
             self.log_start = self.log().log_start();
             self.shown = self.shown.split_off(&self.log_start);
             let unlinked = expired.into_iter().try_for_each(|segment| segment.unlink());
-            let Some(Ok(age)) = self.log().unread_age(now_ms).map(AgeRead::run) else { return };
+            let Some(Ok(age)) = self.log().unread_age(now_ms).map(|age| age.run()) else { return };
             self.log().note_age(age);
             if unlinked.is_err() {
                 return;

@@ -6,12 +6,16 @@ use penstock_wire::messages::*;
 use std::sync::Arc;
 
 use super::{MEMBER_ID_REQUIRED_SINCE, join_group, leave_group, sync_group};
-use crate::api::group_offsets::{OFFSET_METADATA_MAX_BYTES, begin_commit, fetch_offsets};
+use crate::api::group_offsets::{OFFSET_METADATA_MAX_BYTES, fetch_offsets, sort};
+use crate::api::long_requests::ELEMENTS_AT_ONCE;
 use crate::broker::groups::{Groups, OffsetStore};
 use crate::config::limits::ANSWER_MAX_BYTES;
 
 use crate::config::durability::Durability;
 use penstock_coordinator::GroupLimits;
+
+/// An assignment of partition 0 of the topic t.
+const ALL_OF_T: &[u8] = b"\0\0\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\0\xff\xff\xff\xff";
 
 fn coordinator() -> (Groups, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -53,7 +57,7 @@ fn commit(generation: i32, member_id: &str, metadata: &str) -> OffsetCommitReque
 
 /// Commits where the topic has partition 0 alone; gives the error of each partition asked.
 async fn commit_errors(groups: &Groups, request: OffsetCommitRequest) -> Vec<ErrorCode> {
-    let response = begin_commit(groups, request, &|_, index| index == 0).answered().await;
+    let response = sort(request, &|_, index| index == 0).queue(groups).answered().await;
     response.topics[0].partitions.iter().map(|partition| partition.error_code).collect()
 }
 
@@ -154,4 +158,62 @@ async fn asking_for_the_same_offsets_over_and_over_is_refused_before_it_takes_me
     assert!(fetch(1000).groups.iter().all(|group| group.error_code.is_none()));
     let refused = fetch(100_000).groups.pop().unwrap();
     assert_eq!((refused.error_code, refused.topics.len()), (ErrorCode::INVALID_REQUEST, 0));
+}
+
+/// Of a client id the first 64 bytes count, for its reads and for its membership.
+#[tokio::test]
+async fn a_client_with_a_long_id_reads_for_its_group() {
+    let (groups, _dir) = coordinator();
+    let client_id = "\u{e9}".repeat(100);
+    let joined = join_group(&groups, 0, &client_id, join("")).await;
+    let assignment = SyncGroupRequestAssignment {
+        member_id: joined.member_id.clone(),
+        assignment: ALL_OF_T.into(),
+    };
+    let request = SyncGroupRequest {
+        group_id: "g".into(),
+        generation_id: joined.generation_id,
+        member_id: joined.member_id,
+        assignments: vec![assignment],
+        ..SyncGroupRequest::default()
+    };
+    assert_eq!(sync_group(&groups, request).await.error_code, ErrorCode::NONE);
+    let kept = crate::broker::readers::kept(&client_id);
+    assert_eq!(groups.owners().group_of(kept, "t", 0), Some("g"));
+}
+
+#[tokio::test]
+async fn a_long_list_of_offsets_is_answered_like_a_short_one() {
+    const PARTITIONS: i32 = 3 * ELEMENTS_AT_ONCE as i32 + 1;
+    let (groups, _dir) = coordinator();
+    for (group, topic) in [("f", "t"), ("g", "s"), ("g", "t"), ("h", "t")] {
+        let partition = |partition_index| OffsetCommitRequestPartition {
+            partition_index,
+            committed_offset: i64::from(partition_index) + 1,
+            ..OffsetCommitRequestPartition::default()
+        };
+        let partitions = (0..PARTITIONS).map(partition).collect();
+        let request = OffsetCommitRequest {
+            group_id: group.into(),
+            generation_id_or_member_epoch: -1,
+            topics: vec![OffsetCommitRequestTopic { name: topic.into(), partitions }],
+            ..OffsetCommitRequest::default()
+        };
+        let response = sort(request, &|_, _| true).queue(&groups).answered().await;
+        assert!(response.topics[0].partitions.iter().all(|p| p.error_code == ErrorCode::NONE));
+    }
+    let expected: Vec<i64> = (1..=i64::from(PARTITIONS)).collect();
+    assert_eq!(committed_offsets(&groups, Some((0..PARTITIONS).collect())), expected);
+    assert_eq!(committed_offsets(&groups, None), [&expected[..], &expected].concat());
+}
+
+#[tokio::test]
+async fn a_partition_that_is_deleted_while_a_commit_is_sorted_is_not_committed() {
+    let (groups, _dir) = coordinator();
+    let mut sorted = sort(commit(-1, "", "m"), &|_, _| true);
+    sorted.refuse_missing(&|_, index| index == 1);
+    let response = sorted.queue(&groups).answered().await;
+    let codes: Vec<_> = response.topics[0].partitions.iter().map(|p| p.error_code).collect();
+    assert_eq!(codes, [ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ErrorCode::NONE]);
+    assert_eq!(committed_offsets(&groups, Some(vec![0, 1])), [-1, 42]);
 }

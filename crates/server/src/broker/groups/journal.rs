@@ -202,6 +202,16 @@ impl Journal {
         synced
     }
 
+    /// Ends the use of the file: cuts a tail for which there was no room to be cut before. The next
+    /// start would read whole records in it as commits, which were refused.
+    ///
+    /// # Errors
+    /// The disk fails, or there is still no room.
+    pub(crate) fn close(mut self) -> io::Result<()> {
+        self.cut()?;
+        self.sync()
+    }
+
     /// Makes appended records survive a power cut.
     ///
     /// # Errors
@@ -248,6 +258,19 @@ mod tests {
         let (_, offsets) = open(&dir);
         assert_eq!(offsets.get("a", "topic", 0), Some(&commit_of("a", 0, 20).entries[0].2));
         assert_eq!(offsets.get("b", "topic", 7).unwrap().offset, 30);
+    }
+
+    /// As where a btrfs over its quota refuses to shrink a file while the server runs.
+    #[test]
+    fn a_refused_commit_that_could_not_be_cut_is_cut_by_a_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = open(&dir);
+        journal.append(&encode(&commit("a", 0, 10))).unwrap();
+        journal.file.write_all_at(&encode(&commit("a", 0, 99)), journal.len_bytes).unwrap();
+        journal.is_torn = true;
+        journal.close().unwrap();
+        let (_, offsets) = open(&dir);
+        assert_eq!(offsets.get("a", "topic", 0).unwrap().offset, 10);
     }
 
     #[test]

@@ -278,8 +278,8 @@ impl Writer {
             self.write(first, queue);
             self.compact_if_needed();
         }
-        if let Err(error) = self.journal.sync() {
-            tracing::warn!(%error, "committed offsets are in the page cache only");
+        if let Err(error) = self.journal.close() {
+            tracing::warn!(%error, "committed offsets are in the page cache only, and refused ones may be among them");
         }
     }
 

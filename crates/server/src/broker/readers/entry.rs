@@ -82,6 +82,7 @@ pub(crate) struct Entry {
     pub(crate) partition: Weak<Partition>,
     pub(crate) place: Place,
     pub(crate) known: Option<Known>,
+    pub(crate) first_seen: Instant,
     pub(crate) totals: Totals,
     /// The part of the totals that the metrics have taken over.
     pub(crate) reported: Totals,
@@ -94,6 +95,11 @@ impl Entry {
     /// Whether the batch at its place has been looked for.
     pub(crate) fn is_known(&self) -> bool {
         self.known.is_some_and(|known| known.place == self.place)
+    }
+
+    /// Since when it has waited for its place to be looked at.
+    pub(crate) fn waits_since(&self) -> Instant {
+        self.known.map_or(self.first_seen, |known| known.looked)
     }
 
     /// Whether that is known of its place, or of one that it left a moment ago.
@@ -134,6 +140,7 @@ impl Shard {
                 partition: Arc::downgrade(partition),
                 place,
                 known: None,
+                first_seen: now,
                 totals: Totals::default(),
                 reported: Totals::default(),
                 path: "",

@@ -155,3 +155,31 @@ fn a_long_name_of_a_group_is_shown_short_and_as_no_other() {
     assert!(one.len() < 160 && one != other, "{one} {other}");
     assert_eq!(one, short_name(&long("1")));
 }
+
+#[tokio::test]
+async fn a_reader_that_has_moved_is_looked_at_before_newer_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut readers, partition) = (registry(&dir), partition(&dir, 0));
+    let note = |readers: &Readers, client_id: &str, asked: i64| {
+        let place = Place { asked: Offset(asked), ..PLACE };
+        let part = Part { partition: &partition, place, len_bytes: 1 };
+        readers.note(client_id, [part].into_iter(), &cold(1), Instant::now());
+    };
+    note(&readers, "steady", 0);
+    for round in 1..4 {
+        readers.looked = Mutex::default();
+        readers.look_up().await;
+        note(&readers, "steady", round);
+        for n in 0..2 * batch_times::PLACES_MAX {
+            note(&readers, &format!("new-{round}-{n}"), 0);
+        }
+    }
+    readers.looked = Mutex::default();
+    readers.look_up().await;
+    let is_known = |shard: &Mutex<Shard>| {
+        let shard = shard.lock();
+        let mut steady = shard.iter().filter(|(_, entry)| &*entry.client_id == "steady");
+        steady.any(|(_, entry)| entry.is_known())
+    };
+    assert!(readers.shards.iter().any(is_known));
+}

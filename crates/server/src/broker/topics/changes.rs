@@ -18,6 +18,7 @@ use crate::broker::disk_reserve::is_full;
 use crate::broker::overrides::Overrides;
 use crate::broker::partition::Partition;
 use crate::broker::registry::{Entry, Registry};
+use crate::causes::Causes;
 
 /// The most a deletion waits for the room of unlinked files.
 const ROOM_COMES_MAX: Duration = Duration::from_millis(500);
@@ -87,7 +88,8 @@ impl Topics {
                 if let Err(error) = undo_growth(registry, &self.data_dir, name) {
                     tracing::error!(
                         name,
-                        "cannot remove what there is of new partitions; the next start does: {error:#}"
+                        "cannot remove what there is of new partitions; the next start does: {}",
+                        Causes(&error)
                     );
                 }
                 Err(error.into())
@@ -182,7 +184,7 @@ impl Topics {
         topic: Arc<Topic>,
     ) -> anyhow::Result<bool> {
         tracing::warn!(name, "no room to note a deletion: the files go first");
-        self.by_name.write().remove(name);
+        self.drop_name(name);
         if let Err(error) = self.empty(&topic) {
             // The next creation of a topic of the name finishes this deletion, and does not take
             // over its rest.
@@ -193,7 +195,7 @@ impl Topics {
         drop(topic);
         match when_there_is_room(|| registry.update(name, |entry| entry.deleting = true)) {
             Err(error) if is_full(&error) => {
-                tracing::warn!(name, "a deletion is noted when there is room: {error:#}");
+                tracing::warn!(name, "a deletion is noted when there is room: {}", Causes(&error));
                 registry.delete_in_memory(name);
                 Ok(false)
             }
@@ -224,12 +226,16 @@ impl Topics {
             };
             if let Err(error) = kept {
                 // The next start goes on deleting it, so it must take no records until then.
-                tracing::error!(name, "a deletion can neither go on nor be taken back: {error:#}");
-                self.by_name.write().remove(name);
+                tracing::error!(
+                    name,
+                    "a deletion can neither go on nor be taken back: {}",
+                    Causes(&error)
+                );
+                self.drop_name(name);
             }
             return Err(failed.error.into());
         }
-        self.by_name.write().remove(name);
+        self.drop_name(name);
         topic.partitions().iter().for_each(|partition| partition.waiting().wake());
         Ok(())
     }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::Topics;
 use crate::broker::disk_reserve::is_full;
 use crate::broker::partition::Closed;
+use crate::causes::Causes;
 use crate::stop::Stop;
 
 #[cfg(test)]
@@ -90,7 +91,8 @@ impl Topics {
         match marked {
             Err(error) if is_full(&error) => {
                 tracing::warn!(
-                    "the next start reads what is new, since there is no room: {error:#}"
+                    "the next start reads what is new, since there is no room: {}",
+                    Causes(&error)
                 );
                 Ok(())
             }

@@ -11,7 +11,7 @@ use penstock_storage::{AgeRead, ExpiredSegment, Expiry};
 use super::Topics;
 use crate::broker::metrics::Metrics;
 use crate::broker::partition::{Partition, ProduceFailure};
-use crate::broker::read_errors::What;
+use crate::broker::read_errors::{What, is_of_the_disk};
 use crate::log_budget::LogBudget;
 
 impl Topics {
@@ -52,18 +52,30 @@ fn expire(partition: &Arc<Partition>, now_ms: i64, metrics: &Metrics) -> BTreeMa
     while partition.touch_files(|| let_go(partition, now_ms, &mut all)).is_some() {
         // Without the directory's lock: a roll, and so an append, waits for that lock, and a whole
         // segment may have to be read. A deleted topic makes no use of the result.
-        let unread = partition.log().unread_age(now_ms);
-        match unread.map(AgeRead::run) {
-            Some(Ok(age)) => partition.log().note_age(age),
-            Some(Err(error)) if partition.touch_files(|| ()).is_some() => {
+        let Some(unread) = partition.log().unread_age(now_ms) else { break };
+        match unread.run() {
+            Ok(age) => partition.log().note_age(age),
+            Err(error) if partition.touch_files(|| ()).is_some() => {
                 metrics.note_read_error(What::Age);
                 tracing::warn!(partition = %partition.name, %error, "cannot find the age of a segment");
-                break;
+                if !is_of_the_disk(&error) || !is_old_by_last_write(partition, &unread, now_ms) {
+                    break;
+                }
             }
-            Some(Err(_)) | None => break,
+            Err(_) => break,
         }
     }
     all
+}
+
+/// Whether a segment that the disk cannot read is past retention by its last write. Otherwise it
+/// would keep all that follow it for ever, and fill the disk.
+fn is_old_by_last_write(partition: &Partition, unread: &AgeRead, now_ms: i64) -> bool {
+    let Ok(age) = unread.by_last_write() else { return false };
+    let mut log = partition.log();
+    log.note_age(age);
+    // What is left to be read are its records, if the last write leaves it open.
+    log.unread_age(now_ms).is_none()
 }
 
 fn let_go(partition: &Partition, now_ms: i64, all: &mut BTreeMap<Expiry, Gone>) {

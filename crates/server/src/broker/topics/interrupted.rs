@@ -14,6 +14,7 @@ use penstock_storage::{DataDir, PartitionName};
 
 use crate::broker::groups::OffsetStore;
 use crate::broker::registry::{Entry, Registry};
+use crate::causes::Causes;
 
 /// Finishes every change that the registry has as begun. One that cannot be finished is logged,
 /// keeps its entry and its name, and is tried again by the next start.
@@ -25,7 +26,11 @@ pub(super) fn finish_all(registry: &mut Registry, data_dir: &DataDir, offsets: &
         let finished = undo_growth(registry, data_dir, &topic)
             .and_then(|()| finish_deletion(registry, data_dir, offsets, &topic));
         if let Err(error) = finished {
-            tracing::error!(topic, "cannot finish an interrupted change of a topic: {error:#}");
+            tracing::error!(
+                topic,
+                "cannot finish an interrupted change of a topic: {}",
+                Causes(&error)
+            );
         }
     }
 }
@@ -42,7 +47,7 @@ fn note_emptied(registry: &mut Registry, data_dir: &DataDir) {
     for topic in topics.map(|(topic, _)| topic.clone()).collect::<Vec<_>>() {
         tracing::warn!(topic, "going on with a deletion that had no room to be noted");
         if let Err(error) = registry.update(&topic, |entry| entry.deleting = true) {
-            tracing::warn!(topic, "it is noted when there is room: {error:#}");
+            tracing::warn!(topic, "it is noted when there is room: {}", Causes(&error));
             registry.delete_in_memory(&topic);
         }
     }

@@ -128,8 +128,16 @@ impl Topics {
         let (by_name, registry) = (RwLock::new(by_name), Mutex::new(registry));
         let defaults = settings.log.clone();
         let (offsets, points_file) = (Arc::clone(offsets), Mutex::default());
-        let topics =
-            Topics { data_dir, defaults, commits, by_name, registry, offsets, points_file };
+        let topics = Topics {
+            data_dir,
+            defaults,
+            commits,
+            by_name,
+            deletions: Default::default(),
+            registry,
+            offsets,
+            points_file,
+        };
         // A killed server may leave writes that were never synced. What is served from here on must
         // last.
         topics.flush(Partition::promises_syncs);

@@ -29,6 +29,7 @@ use crate::broker::decompress::decompressed;
 use crate::broker::disk_reserve::is_full;
 use crate::broker::groups::OffsetStore;
 use crate::broker::registry::{Entry, Registry};
+use crate::causes::Causes;
 pub(crate) use origin::config_in;
 use origin::{Directories, Origin};
 
@@ -97,7 +98,8 @@ pub(crate) fn take_over(
         && (was_kafkas || strangers.iter().any(|topic| *topic == CONSUMER_OFFSETS));
     if has_commits && let Err(error) = take_offsets_over(data_dir, offsets, &entries, &origin) {
         tracing::error!(
-            "committed offsets cannot be taken over; the next start tries again: {error:#}"
+            "committed offsets cannot be taken over; the next start tries again: {}",
+            Causes(&error)
         );
         entries.remove(CONSUMER_OFFSETS);
     }
@@ -250,7 +252,8 @@ fn keep(registry: &mut Registry, entries: BTreeMap<String, Entry>) -> anyhow::Re
     match registry.replace(entries.clone()) {
         Err(error) if is_full(&error) => {
             tracing::warn!(
-                "cannot write down which topics there are; the next start does: {error:#}"
+                "cannot write down which topics there are; the next start does: {}",
+                Causes(&error)
             );
             registry.replace_in_memory(entries);
             Ok(())

@@ -10,7 +10,7 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("workers", "worker threads [one a core]"),
     ("durability", "acknowledge in the page cache (os) or on the disk (fsync) [os]"),
     ("fetch-path", "auto, chain, sendfile or copy [auto]"),
-    ("metrics", "HOST:PORT for /metrics, /healthz and /readyz [off]"),
+    ("metrics", "HOST:PORT for monitoring and the live page [off]"),
     ("num.partitions", "partitions of a topic that is created without a count [1]"),
     ("auto.create.topics.enable", "a request for an unknown topic creates it [true]"),
     ("log.segment.bytes", "a segment rolls at this size [1 GiB]"),

@@ -2,7 +2,6 @@
 //!
 //! `penstock-load tail` is the witness. Its counts are checked, never its times.
 
-
 use penstock_tests::{Penstock, Start, program};
 
 /// One number of the report, which is one a line.

@@ -111,6 +111,8 @@ struct Job {
     is_missing: bool,
     /// The answer begins where an earlier one from the disk ended, so the kernel reads ahead.
     reads_on: bool,
+    /// An earlier plan was looked ahead of.
+    has_looked: bool,
     /// There was no worker or pipe for a chain, so the rest is copied. A copy waits for a disk on a
     /// thread that exists; sendfile would wait on the event loop.
     has_left_chain: bool,
@@ -136,6 +138,7 @@ impl Job {
             is_scan: false,
             is_missing: false,
             reads_on: false,
+            has_looked: false,
             has_left_chain: false,
             cold_place: None,
             stage: Stage::default(),
@@ -276,15 +279,17 @@ impl Job {
     }
 
     /// Notes what the disk will read for a scan, before it reads ahead.
-    fn note_brought(&self, ring: &Shared) {
+    fn note_brought(&mut self, ring: &Shared) {
         let Some(scans) = &ring.config.scans else { return };
         for range in self.transfer.next_ranges(READ_AHEAD_BYTES) {
             let mut looks = self.socket.looks.borrow_mut();
-            let missing = looks.ahead_of(&range, self.reads_on, ring.config.sight);
+            let sight = ring.config.sight;
+            let missing = looks.ahead_of(&range, self.reads_on, !self.has_looked, sight);
             if !missing.is_empty() {
                 scans.bring(self.socket.scan_reader(scans), &range, missing, Instant::now());
             }
         }
+        self.has_looked = true;
     }
 
     /// Drops from the page cache what scans have brought and no reader needs any more.

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! perform.rs calls it before each cold plan. Pages must be looked for before the kernel reads
-//! ahead to them, since afterwards nothing shows for whom they came. What the first answer of a
-//! scan finds missing waits here until a second answer shows that it is a scan.
+//! ahead to them, since afterwards nothing shows for whom they came. What is missing waits here
+//! until a third answer in a row shows a scan, and until the scan comes near it: other readers may
+//! bring it in before, and then it is theirs.
 
 use std::fs::File;
 use std::ops::Range;
@@ -25,27 +26,39 @@ const PIECE_BYTES: u64 = 1 << 20;
 /// The least that is looked at. A piece of which half is missing counts as missing.
 const LEAST_BYTES: u64 = 64 << 10;
 
+/// Answers that go on where the one before ended, before they are a scan.
+const STEPS_MIN: u32 = 2;
+
+/// How far ahead of a scan what is missing becomes its own: as far as the kernel may read ahead for
+/// it, four times read_ahead_kb, which is 8 MiB or less on most machines.
+const NEAR_BYTES: u64 = 32 << 20;
+
 #[derive(Debug, Default)]
 pub(crate) struct Looks(Vec<Look>);
 
 #[derive(Debug)]
 struct Look {
     file: Weak<File>,
-    from: u64,
+    /// Answers that went on.
+    steps: u32,
+    position: u64,
     until: u64,
     missing: Vec<Range<u64>>,
 }
 
 impl Looks {
-    /// Looks ahead of a plan that begins with `range`. Returns what was not in memory and has not
-    /// been returned before, once `goes_on` shows a scan.
+    /// Looks ahead of a plan that begins with `range`. Returns what was not in memory near it and
+    /// has not been returned before, once answers that go on show a scan. `goes_on`: the answer
+    /// begins where one from the disk ended. `begins`: this is its first plan.
     pub(crate) fn ahead_of(
         &mut self,
         range: &FileRange,
         goes_on: bool,
+        begins: bool,
         sight: Sight,
     ) -> Vec<Range<u64>> {
         let look = self.of(range);
+        look.steps += u32::from(goes_on && begins);
         let (far_bytes, near_bytes) = distances(sight, goes_on);
         let file_bytes = range.file.metadata().map_or(0, |metadata| metadata.len());
         if look.until < file_bytes.min(range.position + near_bytes) {
@@ -53,7 +66,7 @@ impl Looks {
             missing(&range.file, look.until..until, PIECE_BYTES, sight, &mut look.missing);
             look.until = until;
         }
-        if goes_on { std::mem::take(&mut look.missing) } else { Vec::new() }
+        if look.steps < STEPS_MIN { Vec::new() } else { look.take_before(range.end() + NEAR_BYTES) }
     }
 
     fn of(&mut self, range: &FileRange) -> &mut Look {
@@ -62,21 +75,32 @@ impl Looks {
             if self.0.len() == FILES_MAX {
                 self.0.remove(0);
             }
-            self.0.push(Look {
-                file: Arc::downgrade(&range.file),
-                from: 1,
-                until: 0,
-                missing: Vec::new(),
-            });
+            self.0.push(Look::at(range));
             self.0.len() - 1
         });
         let look = &mut self.0[place];
-        if !(look.from..=look.until).contains(&range.position) {
-            let from = range.position - range.position % PAGE_BYTES;
-            (look.from, look.until) = (from, from);
-            look.missing.clear();
+        if !(look.position..=look.until).contains(&range.position) {
+            *look = Look::at(range);
         }
+        look.position = range.position;
         look
+    }
+}
+
+impl Look {
+    fn at(range: &FileRange) -> Look {
+        let (file, position) = (Arc::downgrade(&range.file), range.position);
+        let until = position - position % PAGE_BYTES;
+        Look { file, steps: 0, position, until, missing: Vec::new() }
+    }
+
+    fn take_before(&mut self, end: u64) -> Vec<Range<u64>> {
+        let mut near: Vec<_> = self.missing.extract_if(.., |stretch| stretch.start < end).collect();
+        if let Some(last) = near.last_mut().filter(|last| last.end > end) {
+            self.missing.insert(0, end..last.end);
+            last.end = end;
+        }
+        near
     }
 }
 
@@ -155,22 +179,37 @@ mod tests {
         let expected = [0..2 * MIB + 256 * 1024, 3 * MIB..6 * MIB + PAGE_BYTES];
         for sight in [Sight::Cachestat, Sight::Mincore] {
             let mut looks = Looks::default();
-            assert_eq!(looks.ahead_of(&at(&file, 0), true, sight), expected, "{sight:?}");
-            assert_eq!(looks.ahead_of(&at(&file, MIB), true, sight), [], "{sight:?}");
+            let mut ahead_of =
+                |position| looks.ahead_of(&at(&file, position), position > 0, true, sight);
+            assert!(ahead_of(0).is_empty() && ahead_of(MIB).is_empty(), "{sight:?}: no scan yet");
+            assert_eq!(ahead_of(2 * MIB), expected, "{sight:?}");
+            assert!(ahead_of(3 * MIB).is_empty(), "{sight:?}");
         }
     }
 
     #[test]
-    fn the_first_answer_of_a_scan_is_returned_with_its_second_and_that_of_no_scan_never() {
-        let file = file(30 * MIB, None);
+    fn the_first_answers_of_a_scan_are_returned_with_its_third_and_those_of_no_scan_never() {
+        let file = file(60 * MIB, None);
         let mut looks = Looks::default();
-        let sight = Sight::Cachestat;
-        assert_eq!(looks.ahead_of(&at(&file, 20 * MIB), false, sight), []);
-        assert_eq!(looks.ahead_of(&at(&file, 0), false, sight), [], "somewhere else");
+        let mut ahead_of = |position, goes_on| {
+            looks.ahead_of(&at(&file, position), goes_on, true, Sight::Cachestat)
+        };
+        assert!(ahead_of(20 * MIB, false).is_empty() && ahead_of(21 * MIB, true).is_empty());
+        assert!(ahead_of(0, false).is_empty(), "somewhere else");
         let mut bytes = vec![0; 2 << 20];
         file.read_exact_at(&mut bytes, 0).unwrap();
-        let found = looks.ahead_of(&at(&file, MIB), true, sight);
-        assert!(found.iter().eq(&Some(0..30 * MIB)));
+        assert!(ahead_of(MIB, true).is_empty());
+        for slow in 1..9 {
+            let plan = at(&file, MIB + slow * MIB / 10);
+            let found = looks.ahead_of(&plan, true, false, Sight::Cachestat);
+            assert!(found.is_empty(), "the same answer, to a peer that reads slowly");
+        }
+        let mut ahead_of =
+            |position| looks.ahead_of(&at(&file, position), true, true, Sight::Cachestat);
+        let found = ahead_of(2 * MIB);
+        assert!(found.iter().eq(&Some(0..3 * MIB + NEAR_BYTES)), "{found:?}");
+        let found = ahead_of(3 * MIB);
+        assert!(found.iter().eq(&Some(3 * MIB + NEAR_BYTES..4 * MIB + NEAR_BYTES)), "{found:?}");
     }
 
     #[test]
@@ -178,7 +217,7 @@ mod tests {
         let mut looks = Looks::default();
         for _ in 0..2 * FILES_MAX {
             let file = Arc::new(tempfile::tempfile().unwrap());
-            looks.ahead_of(&at(&file, 0), false, Sight::Cachestat);
+            looks.ahead_of(&at(&file, 0), false, true, Sight::Cachestat);
         }
         assert_eq!(looks.0.len(), FILES_MAX);
     }

@@ -34,8 +34,8 @@ const VERDICT_HOLDS: Duration = Duration::from_millis(250);
 /// 512 MiB seldom share a slot; the slots take a quarter of a MiB.
 const SLOTS: usize = 4096;
 
-/// Twice what the kernel reads ahead where read_ahead_kb is high: 32 MiB.
-const AHEAD_BITS: u32 = 25;
+/// Twice what the kernel reads ahead of a scan where read_ahead_kb is high: 64 MiB.
+const AHEAD_BITS: u32 = 26;
 
 /// The verdicts of one ring about the page cache.
 pub(crate) struct Residency {
@@ -284,19 +284,19 @@ mod tests {
 
     #[test]
     fn a_reader_that_goes_on_sees_whether_what_follows_is_cached_to_the_end_or_far_enough() {
-        let file = written(64 << 20);
+        let file = written(128 << 20);
         let ahead = |position| {
             let range = range(&file, position, WINDOW_BYTES);
             Residency::new(Sight::Cachestat).is_cached_ahead(&range)
         };
-        assert!(ahead(0) && ahead(63 << 20));
+        assert!(ahead(0) && ahead(127 << 20));
         evict(&file);
-        assert!(!ahead(0) && !ahead(63 << 20));
+        assert!(!ahead(0) && !ahead(127 << 20));
         fadvise(&file, 0, None, Advice::Random).unwrap();
         let mut end = vec![0; 8 << 20];
-        file.read_exact_at(&mut end, 56 << 20).unwrap();
-        assert!(ahead(56 << 20), "to its end");
-        assert!(!ahead(40 << 20));
+        file.read_exact_at(&mut end, 120 << 20).unwrap();
+        assert!(ahead(120 << 20), "to its end");
+        assert!(!ahead(100 << 20));
     }
 
     fn written(len_bytes: u64) -> Arc<File> {

@@ -35,6 +35,7 @@ mod file_range;
 #[cfg(test)]
 mod kernel_contract;
 mod operations;
+mod peer_watch;
 mod perform;
 mod pins;
 mod resident_pages;
@@ -55,6 +56,7 @@ mod uring;
 
 pub use counters::{Counter, Counters};
 pub use error::{RAISE_THREADS, RingError, TransferError, WriteError};
+pub use peer_watch::PeerWatch;
 pub use pins::{CHUNK_BYTES, PROVEN_BYTES, PageBudget};
 pub use ring::{Backend, Ring};
 pub use ring_config::*;

@@ -86,7 +86,8 @@ impl Steps<'_> {
     }
 }
 
-/// Leaves what the stage holds already. Reads from the page cache at once, else by a read that waits on a kernel worker.
+/// Reads from the page cache at once, else by a read that waits on a kernel worker. What the stage
+/// holds already is not read.
 async fn fill_stage(
     ring: &Shared,
     stage: &mut Stage,

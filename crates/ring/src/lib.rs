@@ -36,6 +36,7 @@ mod file_range;
 #[cfg(test)]
 mod kernel_contract;
 mod operations;
+mod peer_watch;
 mod perform;
 mod pins;
 mod resident_pages;
@@ -57,6 +58,7 @@ mod uring;
 
 pub use counters::{Counter, Counters};
 pub use error::{RAISE_THREADS, RingError, TransferError, WriteError};
+pub use peer_watch::PeerWatch;
 pub use pins::{CHUNK_BYTES, PROVEN_BYTES, PageBudget};
 pub use ring::{Backend, Ring};
 pub use ring_config::*;

@@ -244,14 +244,8 @@ impl Ring {
         self.shared.writable(socket).await
     }
 
-    /// Waits until the peer has closed its sending side or reset the connection. Bytes that are
-    /// still to be received make no difference. Requests that wait use this to notice that their
-    /// client has left.
-    pub async fn peer_closed(&self, socket: &Rc<Socket>) -> io::Result<()> {
-        match &self.shared.kernel {
-            Kernel::Uring(uring) => uring.poll(Rc::clone(socket), libc::POLLRDHUP).await.map(drop),
-            Kernel::Epoll { .. } => epoll::peer_closed(socket).await,
-        }
+    pub(crate) fn kernel(&self) -> &Kernel {
+        &self.shared.kernel
     }
 
     /// Drops what the scans of the process have left in the page cache, as far as nobody is still

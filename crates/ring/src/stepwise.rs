@@ -86,7 +86,8 @@ impl Steps<'_> {
     }
 }
 
-/// Reads from the page cache at once, else by a read that waits on a kernel worker.
+/// Reads from the page cache at once, else by a read that waits on a kernel worker. What the stage
+/// holds already is not read.
 async fn fill_stage(
     ring: &Shared,
     stage: &mut Stage,
@@ -95,6 +96,10 @@ async fn fill_stage(
     len_bytes: u32,
     sent: &mut Sent,
 ) -> i32 {
+    if stage.holds(file, position, len_bytes) {
+        stage.commit(len_bytes as usize);
+        return len_bytes as i32;
+    }
     let read = match ring.read_cached_at(file, position, stage.room(len_bytes)) {
         Ok(Some(len_bytes)) => Ok(len_bytes),
         Ok(None) => {
@@ -112,6 +117,7 @@ async fn fill_stage(
     match read {
         Ok(len_bytes) => {
             stage.commit(len_bytes);
+            stage.note_read(file, position, len_bytes);
             len_bytes as i32
         }
         Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),

@@ -3,13 +3,13 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use penstock_ring::{Backend, Ring, Socket, Then, WriteError};
+use penstock_ring::{Backend, PeerWatch, Ring, Socket, Then, WriteError};
 use support::*;
 
 #[test]
@@ -173,7 +173,7 @@ fn writable_waits_for_room_and_peer_closed_for_the_end() {
 
         let closed = tokio::task::spawn_local({
             let (ring, socket) = (ring.clone(), Rc::clone(&socket));
-            async move { ring.peer_closed(&socket).await }
+            async move { PeerWatch::default().closed(&ring, &socket).await }
         });
         peer.write_all(b"not the end").unwrap();
         for _ in 0..10 {
@@ -181,9 +181,44 @@ fn writable_waits_for_room_and_peer_closed_for_the_end() {
         }
         assert!(!closed.is_finished(), "bytes are not the end");
         drop(peer);
-        closed.await.unwrap().unwrap();
+        closed.await.unwrap();
         let (result, _) = ring.recv(&socket, BytesMut::new()).await;
         assert_eq!(result.unwrap(), 11);
+    });
+}
+
+/// Once each request that waited queued a poll and had it cancelled.
+#[test]
+fn requests_that_wait_one_after_the_other_share_a_poll_which_ends_with_its_owner() {
+    run(config(Backend::Uring), |ring| async move {
+        let (socket, mut peer) = tcp();
+        let watch = PeerWatch::default();
+        let has_closed = async || {
+            let mut closed = std::pin::pin!(watch.closed(&ring, &socket));
+            std::future::poll_fn(|context| {
+                std::task::Poll::Ready(closed.as_mut().poll(context).is_ready())
+            })
+            .await
+        };
+        for _ in 0..10 {
+            assert!(!has_closed().await);
+            peer.write_all(b"request").unwrap();
+            let (outcome, _) = ring.recv(&socket, BytesMut::new()).await;
+            assert_eq!(outcome.unwrap(), 7);
+        }
+        assert_eq!(ring.counters().submitted.get(), 11, "ten receives and a poll");
+        peer.shutdown(Shutdown::Write).unwrap();
+        watch.closed(&ring, &socket).await;
+        assert!(has_closed().await, "the end is final");
+
+        let (socket, mut peer) = tcp();
+        let watch = PeerWatch::default();
+        let waiting = async { watch.closed(&ring, &socket).await };
+        tokio::select! { biased; () = waiting => panic!(), () = std::future::ready(()) => {} }
+        drop(watch);
+        until(|| Rc::strong_count(&socket) == 1).await;
+        drop(socket);
+        assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0);
     });
 }
 

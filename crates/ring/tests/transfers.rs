@@ -409,3 +409,27 @@ fn thread_time() -> std::time::Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     std::time::Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
+
+/// A range's bytes do not change, which this test breaks to see whether they are read.
+#[test]
+fn answers_that_copy_the_same_bytes_one_after_the_other_read_them_once() {
+    run_on_both(|ring| async move {
+        let file = file(10_000);
+        let (first, other) = (pattern(100, 4000), pattern(5000, 4000));
+        let fetch = async |position: u64| {
+            let (socket, peer) = tcp();
+            let reader = reader(peer, 4096);
+            let pieces = [text(b"head"), range(&file, position, 4000), text(b"tail")];
+            ring.transfer(pieces, &socket, Path::Copy).await.unwrap();
+            socket.shutdown().unwrap();
+            let answer = reader.join().unwrap();
+            assert_eq!((&answer[..4], &answer[4004..]), (&b"head"[..], &b"tail"[..]));
+            answer[4..4004].to_vec()
+        };
+        assert!(fetch(100).await == first);
+        std::os::unix::fs::FileExt::write_all_at(&*file, &[0; 4000], 100).unwrap();
+        assert!(fetch(100).await == first, "read again");
+        assert!(fetch(5000).await == other);
+        assert!(fetch(100).await == [0; 4000], "the buffer had other bytes meanwhile");
+    });
+}

@@ -7,12 +7,15 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use smallvec::smallvec;
@@ -24,7 +27,7 @@ use crate::ring_config::Then;
 use crate::shortage::{self, moved_nothing, never_ran};
 use crate::socket::Socket;
 use crate::sys::{Advice, Gather, Request, adopt_accepted, extend_received};
-use crate::uring::{OnDrop, OnSocket, Uring};
+use crate::uring::{OnDrop, OnSocket, Operation, Uring};
 
 struct Read {
     file: Arc<File>,
@@ -62,9 +65,9 @@ impl Uring {
         socket: Rc<Socket>,
         buffer: BytesMut,
     ) -> (io::Result<usize>, BytesMut) {
-        let (result, mut buffer) = self
-            .on_socket(socket, buffer, |socket, buffer| Request::Receive { socket, buffer })
-            .await;
+        let mut receive =
+            self.on_socket(socket, buffer, |socket, buffer| Request::Receive { socket, buffer });
+        let (result, mut buffer) = poll_fn(|context| receive.poll_on_socket(context)).await;
         if let Ok(len_bytes) = result {
             extend_received(&mut buffer, len_bytes);
         }
@@ -157,8 +160,18 @@ impl Uring {
         socket: Rc<Socket>,
         events: i16,
     ) -> io::Result<usize> {
+        let mut poll = self.begin_poll(socket, events);
+        poll_fn(|context| poll.poll_on_socket(context)).await.0
+    }
+
+    /// Queues such a poll; [`poll_on_socket`](Operation::poll_on_socket) returns its outcome.
+    pub(crate) fn begin_poll(
+        self: &Rc<Self>,
+        socket: Rc<Socket>,
+        events: i16,
+    ) -> Operation<OnSocket> {
         let no_buffer = BytesMut::new();
-        self.on_socket(socket, no_buffer, |fd, _| Request::Poll { fd, events }).await.0
+        self.on_socket(socket, no_buffer, |fd, _| Request::Poll { fd, events })
     }
 
     /// Counts and logs an operation for which the kernel had no worker or no memory.
@@ -169,23 +182,18 @@ impl Uring {
     }
 
     /// Starts a request on a socket and the spare capacity of `buffer`.
-    async fn on_socket(
+    fn on_socket(
         self: &Rc<Self>,
         socket: Rc<Socket>,
         buffer: BytesMut,
         request: impl for<'a> FnOnce(BorrowedFd<'a>, &'a mut [MaybeUninit<u8>]) -> Request<'a>,
-    ) -> (io::Result<usize>, BytesMut) {
+    ) -> Operation<OnSocket> {
         let mut owned = self.spare.borrow_mut().pop().unwrap_or_default();
         *owned = OnSocket { socket: Some(socket), buffer };
-        let (mut owned, results) = self
-            .start(owned, OnDrop::Cancel, |OnSocket { socket, buffer }| {
-                let socket = socket.as_ref().expect("put there above");
-                smallvec![request(socket.as_fd(), buffer.spare_capacity_mut())]
-            })
-            .await;
-        let OnSocket { buffer, .. } = std::mem::take(&mut *owned);
-        self.spare.borrow_mut().push(owned);
-        (count(results[0]), buffer)
+        self.start(owned, OnDrop::Cancel, |OnSocket { socket, buffer }| {
+            let socket = socket.as_ref().expect("put there above");
+            smallvec![request(socket.as_fd(), buffer.spare_capacity_mut())]
+        })
     }
 
     pub(crate) async fn accept(
@@ -199,6 +207,19 @@ impl Uring {
             .await;
         count(results[0])?;
         Ok(adopt_accepted(results[0]).into())
+    }
+}
+
+impl Operation<OnSocket> {
+    /// The result, with the buffer.
+    pub(crate) fn poll_on_socket(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<(io::Result<usize>, BytesMut)> {
+        let (mut owned, results) = ready!(Pin::new(&mut *self).poll(context));
+        let OnSocket { buffer, .. } = std::mem::take(&mut *owned);
+        self.uring.spare.borrow_mut().push(owned);
+        Poll::Ready((count(results[0]), buffer))
     }
 }
 

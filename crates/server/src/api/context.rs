@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use penstock_ring::{Ring, Socket};
+use penstock_ring::{PeerWatch, Ring, Socket};
 use tokio::sync::watch;
 
 use crate::api::long_requests::LongRequests;
@@ -30,6 +30,7 @@ pub(crate) struct RequestContext<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct OfConnection<'a> {
     pub(crate) socket: &'a Rc<Socket>,
+    pub(crate) peer: &'a PeerWatch,
     pub(crate) long: &'a LongRequests,
 }
 
@@ -38,8 +39,7 @@ impl RequestContext<'_> {
     /// thread's, that thread waits for it.
     pub(crate) async fn peer_closed(&self) {
         match &self.connection {
-            // An error of the socket is as good as an end.
-            Some(connection) => drop(self.ring.peer_closed(connection.socket).await),
+            Some(connection) => connection.peer.closed(self.ring, connection.socket).await,
             None => std::future::pending().await,
         }
     }

@@ -11,12 +11,15 @@
 //!
 //! ```text
 //!   plan ──enough, an error, old data, no time to wait──────────────────────────► answer
-//!     └── register with the partitions ── plan again ── sleep ── woken ──┐
-//!                                            ▲──────────────────────────┘ (deadline, stop, peer done: answer)
+//!     └── register with the partitions ── has a log end moved? ──no──► sleep ── woken ──┐
+//!                                               └─yes─► plan again ◄────────────────────┘
+//!                                                       (deadline, stop, peer done: answer)
 //! ```
 //!
 //! Not done: topic ids (13), sessions (7, KIP-227: none is ever opened), aborted transactions of
 //! read_committed, fetching from followers, diverging epochs (12).
+
+mod places;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,11 +36,11 @@ use tokio::time::Instant;
 use crate::api::context::RequestContext;
 use crate::api::doubles;
 use crate::api::error_codes;
+use crate::api::fetch::places::Places;
 use crate::api::reply::Range;
 use crate::broker::metrics::Metrics;
 use crate::broker::partition::{Bounds, Partition};
 use crate::broker::read_errors::{self, What};
-use crate::broker::waiting::Registration;
 use crate::clock;
 use crate::pace::Pace;
 use crate::stop::{Stop, wait_for};
@@ -89,8 +92,7 @@ pub(crate) async fn fetch(
     if plan.answers(request) {
         return plan.into();
     }
-    drop(plan);
-    let (plan, woke) = wait(context, request, holds_share).await;
+    let (plan, woke) = wait(context, request, plan, holds_share).await;
     if plan.ranges.is_empty() {
         note_waiting(context, client_id, request).await;
     }
@@ -115,6 +117,7 @@ async fn note_waiting(context: &RequestContext<'_>, client_id: &str, request: &F
 async fn wait(
     context: &RequestContext<'_>,
     request: &FetchRequest,
+    mut plan: Plan,
     holds_share: bool,
 ) -> (Plan, Option<std::time::Instant>) {
     let deadline = Instant::now() + max_wait(request);
@@ -127,43 +130,34 @@ async fn wait(
     let shortage = uploads.shortage.notified();
     tokio::pin!(peer_closed, timer, stopping, shortage);
     let mut woke = None;
+    let topics = &context.broker.topics;
+    let mut places = Places::take(topics, request, &more);
     loop {
-        // Registers before planning, so that no append in between is missed. Registers again each
-        // time: a topic that was deleted and created again has other partitions.
-        let _registrations = register(context, request, &more);
-        let plan = Plan::make(context, request).await;
-        if plan.answers(request) || (holds_share && uploads.missing_bytes() > 0) {
+        if holds_share && uploads.missing_bytes() > 0 {
             return (plan, woke);
         }
-        tokio::select! {
-            biased;
-            () = more.notified() => {}
-            () = &mut timer => return (plan, Some(Instant::now().into_std())),
-            () = &mut stopping => return (plan, None),
-            () = &mut peer_closed => return (plan, None),
-            () = &mut shortage, if holds_share => return (plan, Some(Instant::now().into_std())),
+        if places.hold(topics, request, plan.log_ends()) {
+            tokio::select! {
+                biased;
+                () = more.notified() => {}
+                () = &mut timer => return (plan, Some(Instant::now().into_std())),
+                () = &mut stopping => return (plan, None),
+                () = &mut peer_closed => return (plan, None),
+                () = &mut shortage, if holds_share => return (plan, Some(Instant::now().into_std())),
+            }
+            woke = Some(Instant::now().into_std());
+        } else {
+            places = Places::take(topics, request, &more);
         }
-        woke = Some(Instant::now().into_std());
+        plan = Plan::make(context, request).await;
+        if plan.answers(request) {
+            return (plan, woke);
+        }
     }
 }
 
 fn max_wait(request: &FetchRequest) -> Duration {
     Duration::from_millis(request.max_wait_ms.max(0) as u64).min(MAX_WAIT)
-}
-
-fn register(
-    context: &RequestContext<'_>,
-    request: &FetchRequest,
-    more: &Arc<Notify>,
-) -> Vec<Registration> {
-    let topics = &context.broker.topics;
-    let asked = request.topics.iter().flat_map(|topic| {
-        topic.partitions.iter().map(move |partition| (&topic.topic, partition.partition))
-    });
-    asked
-        .filter_map(|(topic, index)| topics.partition(topic, index).ok())
-        .map(|partition| Registration::new(partition.waiting(), Arc::clone(more)))
-        .collect()
 }
 
 /// The answer as it would be now.
@@ -199,6 +193,12 @@ impl Plan {
             plan.topics.push(FetchableTopicResponse { topic: topic.topic.clone(), partitions });
         }
         plan
+    }
+
+    /// The log ends that were found, of each partition asked if none has failed.
+    fn log_ends(&self) -> impl Iterator<Item = Offset> {
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.map(|data| Offset(data.high_watermark))
     }
 
     /// Whether this is the answer to send now. `min_bytes` may lie above all limits: an answer that

@@ -36,6 +36,11 @@ impl Registration {
         let key = waiting.fetches.lock().insert(fetch);
         Registration { waiting, key }
     }
+
+    /// Whether the place is in this queue.
+    pub(crate) fn is_with(&self, waiting: &Arc<Waiting>) -> bool {
+        Arc::ptr_eq(&self.waiting, waiting)
+    }
 }
 
 impl Drop for Registration {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
-use penstock_ring::{Piece, Socket, TransferError};
+use penstock_ring::{PeerWatch, Piece, Socket, TransferError};
 use penstock_storage::Extent;
 use penstock_wire::frame::{self, FrameError, PREFIX_LEN};
 
@@ -58,6 +58,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, vitals: &Rc<Vitals>, peer: Socket
         worker: Rc::clone(worker),
         vitals: Rc::clone(vitals),
         socket: vitals.socket(),
+        peer: PeerWatch::default(),
         received: BytesMut::new(),
         usual_bytes: RECEIVE_MIN_BYTES,
         encoded: BytesMut::new(),
@@ -107,6 +108,7 @@ struct Connection {
     worker: Rc<Worker>,
     vitals: Rc<Vitals>,
     socket: Rc<Socket>,
+    peer: PeerWatch,
     /// Bytes received and not yet part of a frame.
     received: BytesMut,
     /// Room for a frame like the last one.
@@ -152,7 +154,7 @@ impl Connection {
 
     async fn answer(&mut self, frame: Bytes, budget: Option<Share>) -> Result<(), End> {
         self.vitals.enter(Phase::Working);
-        let context = self.worker.context(&self.socket);
+        let context = self.worker.context(&self.socket, &self.peer);
         let reply = api::answer(&context, frame, Instant::now(), &mut self.encoded).await?;
         if budget.is_some() {
             self.vitals.note_grant(0);

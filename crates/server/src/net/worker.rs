@@ -12,7 +12,7 @@ use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use penstock_ring::{Ring, RingConfig, Socket};
+use penstock_ring::{PeerWatch, Ring, RingConfig, Socket};
 use tokio::sync::{oneshot, watch};
 
 use crate::api::context::{ApiLines, OfConnection, RequestContext};
@@ -101,9 +101,13 @@ pub(crate) fn run(orders: Orders) -> anyhow::Result<()> {
 
 impl Worker {
     /// The context of a request that came on this socket.
-    pub(crate) fn context<'a>(&'a self, socket: &'a Rc<Socket>) -> RequestContext<'a> {
+    pub(crate) fn context<'a>(
+        &'a self,
+        socket: &'a Rc<Socket>,
+        peer: &'a PeerWatch,
+    ) -> RequestContext<'a> {
         let Worker { broker, ring, long, stop, lines, .. } = self;
-        let connection = Some(OfConnection { socket, long });
+        let connection = Some(OfConnection { socket, peer, long });
         RequestContext { broker, ring, connection, stop, lines }
     }
 

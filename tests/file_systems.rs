@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use penstock_rig::cache::residency;
 use penstock_tests::records::{batch_of, bytes_of, records_from};

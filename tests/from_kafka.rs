@@ -2,7 +2,6 @@
 //! log lines for the operator.
 
 use std::path::Path;
-use std::process::Command;
 
 use penstock_tests::records::{batch, bytes_of, records_from};
 use penstock_tests::{Client, Penstock, Start, program};

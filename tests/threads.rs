@@ -51,8 +51,8 @@ fn become_the_server_without_io_uring_when_told_to() {
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let refuse = SeccompAction::Errno(EPERM);
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
-    let program: BpfProgram = filter.try_into().unwrap();
-    seccompiler::apply_filter(&program).unwrap();
+    let rules: BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter(&rules).unwrap();
     let mut command = program("penstock");
     let error = command.args(arguments.split(' ')).env_remove(BECOME_SERVER).exec();
     panic!("cannot become the server: {error}");

@@ -6,7 +6,7 @@
 //! ```text
 //!   slots   | 10 s | 10 s | 10 s | …            60 of them, used in a circle
 //!               └ period, bytes from the disk, a histogram of durations
-//!                   └ buckets: 1 us, 1.19 us, 1.41 us, … four in each doubling
+//!                   └ buckets: … 8, 10, 12, 14, 16, 20, 24 us …, four in each doubling
 //! ```
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -118,12 +118,21 @@ fn p99_us(counts: &[u64; BUCKETS], all: u64) -> Option<u64> {
         below += count;
         below >= rank
     })?;
-    Some(2f64.powf((bucket + 1) as f64 / f64::from(STEPS)).ceil() as u64)
+    Some(end_of(bucket))
 }
 
+/// Doublings since 1 us, and the quarter of the doubling.
 fn bucket_of(took: Duration) -> usize {
-    let us = (took.as_nanos() as f64 / 1e3).max(1.0);
-    ((us.log2() * f64::from(STEPS)) as usize).min(BUCKETS - 1)
+    let quarters = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1).saturating_mul(4);
+    let doublings = quarters.ilog2() - STEPS.ilog2();
+    let quarter = (quarters >> doublings) as usize % STEPS as usize;
+    (doublings as usize * STEPS as usize + quarter).min(BUCKETS - 1)
+}
+
+/// The first microsecond that is in no bucket up to this one.
+fn end_of(bucket: usize) -> u64 {
+    let (doublings, quarter) = (bucket / STEPS as usize, (bucket % STEPS as usize) as u64);
+    ((u64::from(STEPS) + quarter + 1) << doublings).div_ceil(u64::from(STEPS))
 }
 
 #[cfg(test)]
@@ -148,7 +157,17 @@ mod tests {
         let seconds = *minutes.read(began).last().unwrap();
         assert_eq!((seconds.disk_bytes, seconds.hot_fetches), (7, 100));
         let p99_us = seconds.hot_p99_us.unwrap();
-        assert!((100..=119).contains(&p99_us), "{p99_us}");
+        assert!((100..=125).contains(&p99_us), "{p99_us}");
+    }
+
+    #[test]
+    fn a_bucket_ends_where_the_next_one_begins_at_most_a_quarter_further() {
+        for us in (1..5_000).chain([1 << 20, (1 << 27) + 1]) {
+            let end = end_of(bucket_of(Duration::from_micros(us)));
+            assert!(us < end && end <= us + us.div_ceil(4), "{us} us is in a bucket up to {end}");
+            let next = bucket_of(Duration::from_micros(end));
+            assert!(next > bucket_of(Duration::from_micros(us)) || next == BUCKETS - 1);
+        }
     }
 
     #[test]

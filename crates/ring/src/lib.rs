@@ -13,6 +13,7 @@
 //!    ├─ uring.rs          operations as futures, and the driver; uring/calls.rs single operations
 //!    │    ├─ operations.rs    owns the resources while the kernel works
 //!    │    └─ sys.rs           all `unsafe`
+//!    ├─ foresight.rs      what an answer would read from the disk
 //!    ├─ epoll.rs          the same calls where io_uring is forbidden
 //!    ├─ sight.rs          how a file system shows which pages are in memory; resident_pages.rs
 //!    │                    counts them for people
@@ -33,6 +34,7 @@ mod counters;
 mod epoll;
 mod error;
 mod file_range;
+mod foresight;
 #[cfg(test)]
 mod kernel_contract;
 mod operations;

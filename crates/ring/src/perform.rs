@@ -308,6 +308,9 @@ impl Job {
     fn settle(&mut self, ring: &Shared) {
         self.count();
         self.settle_stage(ring);
+        if self.transfer.is_blocked() {
+            self.account.note_full();
+        }
         if self.cold_place.take().is_some() {
             ring.workers.give_way(Instant::now());
         }

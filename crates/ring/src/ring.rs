@@ -19,6 +19,8 @@ use crate::blocking;
 use crate::counters::Counters;
 use crate::epoll;
 use crate::error::{RingError, TransferError, WriteError};
+use crate::file_range::FileRange;
+use crate::foresight;
 use crate::perform;
 use crate::ring_config::{BackendChoice, RingConfig, Then};
 use crate::sent::Sent;
@@ -256,6 +258,20 @@ impl Ring {
                 self.shared.drop_pages(&range);
             }
         }
+    }
+
+    /// How many bytes of a range are not in memory, or were read from the disk because of the
+    /// peer's previous answer: what an answer to it would count as read from the disk. Where the
+    /// kernel cannot count, all of a range that is not known to be in memory. Never waits.
+    pub fn disk_bytes(
+        &self,
+        file: &Arc<File>,
+        position: u64,
+        len_bytes: u64,
+        peer: Option<&Socket>,
+    ) -> u64 {
+        let range = FileRange { file: Arc::clone(file), position, len_bytes };
+        foresight::disk_bytes(&self.shared, &range, peer)
     }
 
     /// Sends `count` bytes of `file` from `position` to `socket` by linked splices: the call that

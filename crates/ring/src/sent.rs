@@ -38,6 +38,8 @@ pub struct Sent {
     /// How long plans waited for the disk, each from its start, with its wait for a place among
     /// cold chains, to its completion.
     pub disk_wait: Duration,
+    /// When the socket first took no more, so that the peer was waited for.
+    pub full_at: Option<Instant>,
 }
 
 impl Sent {
@@ -55,6 +57,17 @@ pub(crate) struct Ahead {
     position: u64,
     len_bytes: u64,
     counted_until: u64,
+}
+
+impl Ahead {
+    /// How many of these bytes an answer has that begins with `range`.
+    pub(crate) fn bytes_of(&self, range: &FileRange) -> u64 {
+        let is_of_file = std::ptr::eq(self.file.as_ptr(), Arc::as_ptr(&range.file));
+        match is_of_file && (range.position..range.end()).contains(&self.position) {
+            true => self.len_bytes.min(range.end() - self.position),
+            false => 0,
+        }
+    }
 }
 
 /// The account of one transfer.
@@ -130,6 +143,11 @@ impl Account {
         }
     }
 
+    /// The socket takes no more for now.
+    pub(crate) fn note_full(&mut self) {
+        self.sent.full_at.get_or_insert_with(Instant::now);
+    }
+
     /// What the peer's next answer goes on with, behind the only range of this one.
     pub(crate) fn ahead(&self, range: &FileRange) -> Option<Ahead> {
         let (file, position) = (Arc::downgrade(&range.file), range.end());
@@ -138,12 +156,12 @@ impl Account {
     }
 }
 
-fn can_count(sight: Sight) -> bool {
+pub(crate) fn can_count(sight: Sight) -> bool {
     matches!(sight, Sight::Cachestat | Sight::Memory)
 }
 
 /// Bytes of a part of a file that are not in memory. Kernels that cannot count them return none.
-fn missing(file: &File, from: u64, until: u64, sight: Sight) -> u64 {
+pub(crate) fn missing(file: &File, from: u64, until: u64, sight: Sight) -> u64 {
     if !can_count(sight) {
         return 0;
     }
@@ -155,4 +173,32 @@ fn missing(file: &File, from: u64, until: u64, sight: Sight) -> u64 {
         _ => sys::cached_pages(file, from, len_bytes),
     };
     cached.map_or(0, |pages| len_bytes.saturating_sub(pages * PAGE_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_what_was_read_ahead_for_it_and_no_more() {
+        let [file, other] = [(); 2].map(|()| Arc::new(tempfile::tempfile().unwrap()));
+        let weak = Arc::downgrade(&file);
+        let ahead = Ahead { file: weak, position: 1000, len_bytes: 5000, counted_until: 9000 };
+        let of = |file: &Arc<File>, position, len_bytes| {
+            ahead.bytes_of(&FileRange { file: Arc::clone(file), position, len_bytes })
+        };
+        assert_eq!(of(&file, 1000, 9000), 5000);
+        assert_eq!(of(&file, 0, 4000), 3000, "a batch that was cut is asked for again");
+        assert_eq!([of(&file, 2000, 10), of(&file, 0, 1000), of(&other, 1000, 10)], [0; 3]);
+    }
+
+    #[test]
+    fn the_time_of_a_full_socket_is_noted_once() {
+        let mut account = Account::default();
+        assert_eq!(account.sent.full_at, None);
+        account.note_full();
+        let first = account.sent.full_at;
+        account.note_full();
+        assert!(first.is_some() && account.sent.full_at == first);
+    }
 }

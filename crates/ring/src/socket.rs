@@ -145,6 +145,11 @@ impl Socket {
         self.ahead.take()
     }
 
+    /// Bytes of a range that the disk has read for the peer's next answer.
+    pub(crate) fn ahead_bytes_of(&self, range: &FileRange) -> u64 {
+        self.ahead.borrow().as_ref().map_or(0, |ahead| ahead.bytes_of(range))
+    }
+
     pub(crate) fn set_ahead(&self, ahead: Option<Ahead>) {
         *self.ahead.borrow_mut() = ahead;
     }

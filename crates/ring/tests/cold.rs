@@ -90,6 +90,31 @@ fn what_the_disk_read_ahead_for_the_next_answer_counts_as_read_for_that_peer() {
     });
 }
 
+/// A budget is asked before an answer, and the kernel has read ahead by then.
+#[test]
+fn bytes_read_ahead_for_a_peer_still_count_as_its_disk_bytes() {
+    const STEP: u64 = 128 << 10;
+    const STEPS: u64 = 16;
+    run(config(Backend::Uring), |ring| async move {
+        let file = file(STEPS * STEP);
+        evict(&file);
+        for expected in [(STEPS - 1) * STEP..=STEPS * STEP, 0..=0] {
+            let (socket, peer) = tcp();
+            let reader = reader(peer, 65_536);
+            let mut foreseen = 0;
+            for step in 0..STEPS {
+                foreseen += ring.disk_bytes(&file, step * STEP, STEP, Some(&socket));
+                let pieces = vec![range(&file, step * STEP, STEP)];
+                ring.transfer(pieces, &socket, Path::Auto).await.unwrap();
+            }
+            socket.shutdown_direction(std::net::Shutdown::Write).unwrap();
+            tokio::task::spawn_blocking(|| reader.join().unwrap()).await.unwrap();
+            assert!(expected.contains(&foreseen), "{foreseen}, not {expected:?}");
+        }
+        assert_eq!(ring.disk_bytes(&file, 0, STEPS * STEP, None), 0);
+    });
+}
+
 /// One reader after the other, 1 MiB an answer, from place to place of the file.
 async fn scan(ring: &Ring, file: &Arc<std::fs::File>, socket: &Rc<Socket>, mib: Range<u64>) {
     for step in mib {

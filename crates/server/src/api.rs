@@ -11,6 +11,7 @@
 pub(crate) mod alter_configs;
 pub(crate) mod answer_budget;
 pub(crate) mod broker_configs;
+pub(crate) mod cold_reads;
 pub(crate) mod context;
 pub(crate) mod describe_configs;
 pub(crate) mod described;

@@ -3,6 +3,8 @@
 //! Knows `config` and the base modules. Must never know sockets or Kafka's answers.
 
 pub(crate) mod batch_times;
+pub(crate) mod budget_metrics;
+pub(crate) mod cold_budgets;
 pub(crate) mod decompress;
 pub(crate) mod disk_reserve;
 pub(crate) mod file_system;
@@ -37,6 +39,7 @@ use penstock_storage::DataDir;
 use tokio::sync::Semaphore;
 
 use crate::config::settings::Settings;
+use cold_budgets::ColdBudgets;
 use disk_reserve::Reserve;
 use file_system::FileSystem;
 use groups::{Groups, OffsetStore};
@@ -65,6 +68,8 @@ pub(crate) struct Broker {
     pub(crate) read_errors: ReadErrors,
     pub(crate) readers: Arc<Readers>,
     pub(crate) lags: Lags,
+    /// None: nothing bounds what fetches read from the disk.
+    pub(crate) cold_budgets: Option<Arc<ColdBudgets>>,
     /// Held while a topic's configuration changes. Such a change waits for appends on one of a few
     /// threads, and those appends may need another of them.
     pub(crate) altering: tokio::sync::Mutex<()>,
@@ -92,6 +97,8 @@ impl Broker {
         metrics.note_data_dir(lies_on);
         let cluster = Cluster::open(&settings, bound)?;
         let offsets = Arc::new(OffsetStore::open(&settings.data_dir, settings.durability)?);
+        let cold_budgets = ColdBudgets::of(&settings, Instant::now());
+        cold_budgets.iter().for_each(|budgets| metrics.watch_budgets(Arc::clone(budgets)));
         let topics = Topics::open(&settings, data_dir, &offsets, &metrics)?;
         let groups = Arc::new(Groups::new(settings.groups, offsets));
         let known = topics.greatest_producer_id();
@@ -101,6 +108,7 @@ impl Broker {
             read_errors: ReadErrors::default(),
             readers: Arc::new(Readers::new(Arc::clone(&groups))),
             lags: Lags::default(),
+            cold_budgets,
             topics,
             cluster,
             producer_ids,

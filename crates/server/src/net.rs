@@ -5,5 +5,6 @@
 pub(crate) mod connection;
 pub(crate) mod crew;
 pub(crate) mod long_worker;
+pub(crate) mod loop_lag;
 pub(crate) mod sweep;
 pub(crate) mod worker;

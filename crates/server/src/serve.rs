@@ -18,6 +18,7 @@ use penstock_storage::DataDir;
 use tokio::sync::watch;
 
 use crate::background::checkpoints;
+use crate::background::cold_control;
 use crate::background::group_clock;
 use crate::background::retention;
 use crate::background::scrubber;
@@ -160,6 +161,7 @@ fn start_helpers(broker: &Arc<Broker>, stop: &watch::Sender<Stop>) -> Vec<Helper
         beside("retention", stop, retention::retention(broker(), watching())),
         beside("checkpoints", stop, checkpoints::run(broker(), watching())),
         beside("reading bad places again", stop, read_errors::run(broker(), watching())),
+        beside("the control of cold reads", stop, cold_control::run(broker(), watching())),
         beside("the scrubber", stop, scrubber::run(broker(), watching())),
         beside(
             "the groups' coordinator",

@@ -33,11 +33,13 @@ use penstock_wire::{ErrorCode, Few, Records, RecordsSlot};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::api::cold_reads::{self, Granted, HOLD};
 use crate::api::context::RequestContext;
 use crate::api::doubles;
 use crate::api::error_codes;
 use crate::api::fetch::places::Places;
 use crate::api::reply::Range;
+use crate::broker::cold_budgets::Charge;
 use crate::broker::metrics::Metrics;
 use crate::broker::partition::{Bounds, Partition};
 use crate::broker::read_errors::{self, What};
@@ -88,11 +90,11 @@ pub(crate) async fn fetch(
     if request.session_id != NO_SESSION {
         return Fetched::error(ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
     }
-    let plan = Plan::make(context, request).await;
+    let plan = Plan::make(context, client_id, request).await;
     if plan.answers(request) {
         return plan.into();
     }
-    let (plan, woke) = wait(context, request, plan, holds_share).await;
+    let (plan, woke) = wait(context, client_id, request, plan, holds_share).await;
     if plan.ranges.is_empty() {
         note_waiting(context, client_id, request).await;
     }
@@ -116,11 +118,13 @@ async fn note_waiting(context: &RequestContext<'_>, client_id: &str, request: &F
 /// is answered at once: it may have gone, or it may just have nothing more to ask.
 async fn wait(
     context: &RequestContext<'_>,
+    client_id: &str,
     request: &FetchRequest,
     mut plan: Plan,
     holds_share: bool,
 ) -> (Plan, Option<std::time::Instant>) {
-    let deadline = Instant::now() + max_wait(request);
+    let began = Instant::now();
+    let (deadline, patience) = (began + max_wait(request), began + max_wait(request).max(HOLD));
     let more = Arc::new(Notify::new());
     let _counted = Waits::count(&context.broker.metrics);
     let mut stop = context.stop.clone();
@@ -137,10 +141,16 @@ async fn wait(
             return (plan, woke);
         }
         if places.hold(topics, request, plan.log_ends()) {
+            let (waits, granted) = (plan.waits_for_budget(), plan.granted_from(patience));
             tokio::select! {
                 biased;
                 () = more.notified() => {}
-                () = &mut timer => return (plan, Some(Instant::now().into_std())),
+                () = tokio::time::sleep_until(granted.unwrap_or(patience)), if granted.is_some() => {
+                    if Instant::now() >= patience {
+                        return (plan, Some(Instant::now().into_std()));
+                    }
+                }
+                () = &mut timer, if !waits => return (plan, Some(Instant::now().into_std())),
                 () = &mut stopping => return (plan, None),
                 () = &mut peer_closed => return (plan, None),
                 () = &mut shortage, if holds_share => return (plan, Some(Instant::now().into_std())),
@@ -149,7 +159,9 @@ async fn wait(
         } else {
             places = Places::take(topics, request, &more);
         }
-        plan = Plan::make(context, request).await;
+        // It may hold a charge of a budget, which the next one needs.
+        drop(plan);
+        plan = Plan::make(context, client_id, request).await;
         if plan.answers(request) {
             return (plan, woke);
         }
@@ -170,12 +182,14 @@ struct Plan {
     is_final: bool,
     /// A partition has less than it may give, so an append to it would make the answer larger.
     may_grow: bool,
+    /// How long until the budgets allow what was left out.
+    postponed: Option<Duration>,
     /// The limit of the whole answer, by the request and the server.
     limit: u64,
 }
 
 impl Plan {
-    async fn make(context: &RequestContext<'_>, request: &FetchRequest) -> Plan {
+    async fn make(context: &RequestContext<'_>, client_id: &str, request: &FetchRequest) -> Plan {
         let limit = context.broker.settings.fetch_max_bytes.min(request.max_bytes.max(0) as u64);
         let (mut plan, mut pace) = (Plan { limit, ..Plan::default() }, Pace::default());
         // As in Kafka, a topic without partitions in the request is not named in the answer.
@@ -185,7 +199,7 @@ impl Plan {
             for asked in &topic.partitions {
                 let found = context.broker.topics.partition(&topic.topic, asked.partition);
                 partitions.push(match found {
-                    Ok(partition) => plan.take(context, &partition, asked).await,
+                    Ok(partition) => plan.take(context, client_id, &partition, asked).await,
                     Err(why) => plan.fail(asked, error_codes::of_unserved(why), None),
                 });
                 pace.done(1).await;
@@ -206,16 +220,51 @@ impl Plan {
     fn answers(&self, request: &FetchRequest) -> bool {
         // A limit of 0 lets one batch through, so a fetch at the end waits for it.
         let min_bytes = self.limit.max(1).min(request.min_bytes.max(0) as u64);
-        self.is_final
-            || !self.may_grow
-            || request.max_wait_ms <= 0
-            || self.record_bytes >= min_bytes
+        let is_enough =
+            !self.may_grow || request.max_wait_ms <= 0 || self.record_bytes >= min_bytes;
+        self.is_final || (is_enough && !self.waits_for_budget())
+    }
+
+    /// Whether all that there is to send is postponed.
+    fn waits_for_budget(&self) -> bool {
+        self.postponed.is_some() && self.record_bytes == 0
+    }
+
+    /// When to plan again for what is postponed, at the latest.
+    fn granted_from(&self, patience: Instant) -> Option<Instant> {
+        self.postponed.map(|wait| patience.min(Instant::now() + wait))
+    }
+
+    /// As much of an extent as the budgets allow.
+    fn within_budget(
+        &mut self,
+        context: &RequestContext<'_>,
+        client_id: &str,
+        partition: &Partition,
+        found: Option<&Found>,
+        extent: Option<Extent>,
+    ) -> (Option<Extent>, Option<Charge>) {
+        let (Some(found), Some(extent)) = (found, extent) else { return (None, None) };
+        match cold_reads::grant(context, client_id, partition, &extent) {
+            Granted::All => (Some(extent), None),
+            Granted::UpTo(bytes, charge) if bytes < extent.len_bytes => {
+                // Waiting makes it no longer.
+                self.is_final = true;
+                (self.extent(found, bytes), Some(charge))
+            }
+            Granted::UpTo(_, charge) => (Some(extent), Some(charge)),
+            Granted::Postponed(wait) => {
+                self.postponed = Some(self.postponed.map_or(wait, |other| other.min(wait)));
+                (None, None)
+            }
+        }
     }
 
     /// Adds one partition: an extent, nothing yet, or an error.
     async fn take(
         &mut self,
         context: &RequestContext<'_>,
+        client_id: &str,
         partition: &Arc<Partition>,
         asked: &FetchPartition,
     ) -> PartitionData {
@@ -229,7 +278,10 @@ impl Plan {
             Ok(found) => {
                 let left = self.limit.saturating_sub(self.record_bytes);
                 let max_bytes = left.min(asked.partition_max_bytes.max(0) as u64);
-                let mut extent = found.as_ref().and_then(|found| self.extent(found, max_bytes));
+                let extent = found.as_ref().and_then(|found| self.extent(found, max_bytes));
+                let is_room = extent.is_some();
+                let (mut extent, charge) =
+                    self.within_budget(context, client_id, partition, found.as_ref(), extent);
                 if context.broker.read_errors.is_suspect(&partition.name) {
                     let batch_bytes = found.as_ref().map_or(0, |found| found.batch_len_bytes);
                     extent = match self.prove(context, partition, extent, batch_bytes).await {
@@ -239,12 +291,13 @@ impl Plan {
                 }
                 match &extent {
                     Some(extent) => self.may_grow |= extent.len_bytes < max_bytes,
-                    None if found.is_none() => self.may_grow = true,
+                    // It is postponed, or was cut to less than a batch.
+                    None if is_room || found.is_none() => self.may_grow = true,
                     // The answer has no room for more.
                     None => self.is_final |= max_bytes == left,
                 }
                 PartitionData {
-                    records: self.slot(partition, found.as_ref(), extent, asked),
+                    records: self.slot(partition, found.as_ref(), extent, charge, asked),
                     ..partition_data(asked, bounds)
                 }
             }
@@ -306,6 +359,7 @@ impl Plan {
         partition: &Arc<Partition>,
         found: Option<&Found>,
         extent: Option<Extent>,
+        charge: Option<Charge>,
         asked: &FetchPartition,
     ) -> Records {
         let (Some(extent), Some(found)) = (extent, found) else { return Records::default() };
@@ -315,7 +369,7 @@ impl Plan {
         self.is_final |= extent.sealed;
         self.record_bytes += extent.len_bytes;
         let (partition, asked) = (Arc::clone(partition), Offset(asked.fetch_offset));
-        self.ranges.push(Range { partition, extent, asked, first: found.base_offset });
+        self.ranges.push(Range { partition, extent, asked, first: found.base_offset, charge });
         Records::Slot(RecordsSlot { id, len_bytes })
     }
 
@@ -394,7 +448,10 @@ mod tests {
         assert!(!plan(9, false).answers(&request));
         assert!(plan(10, false).answers(&request));
         assert!(plan(0, true).answers(&request));
-        assert!(plan(0, false).answers(&FetchRequest { max_wait_ms: 0, ..request.clone() }));
+        let at_once = FetchRequest { max_wait_ms: 0, ..request.clone() };
+        assert!(plan(0, false).answers(&at_once));
+        let postponed = Plan { postponed: Some(Duration::ZERO), ..plan(0, false) };
+        assert!(!postponed.answers(&at_once), "the budget allows nothing yet");
         assert!(Plan::default().answers(&request), "no partitions: nothing to wait for");
         let full = Plan { may_grow: false, ..plan(9, false) };
         assert!(full.answers(&request), "each partition gives as much as it may");

@@ -6,6 +6,7 @@ use std::time::Instant;
 use penstock_storage::{Extent, Offset, Position};
 use penstock_wire::{Answer, ErrorCode, Few, RequestError, Str};
 
+use crate::broker::cold_budgets::Charge;
 use crate::broker::partition::Partition;
 use crate::broker::readers::{Part, Place};
 
@@ -42,12 +43,14 @@ pub(crate) struct Range {
     pub(crate) asked: Offset,
     /// Base offset of the first batch.
     pub(crate) first: Offset,
+    /// What the budgets were charged for it.
+    pub(crate) charge: Option<Charge>,
 }
 
 impl Range {
     /// What a reader that was sent the range has got of its partition.
     pub(crate) fn part(&self) -> Part<'_> {
-        let Range { partition, extent, asked, first } = self;
+        let Range { partition, extent, asked, first, .. } = self;
         let Extent { position: from, len_bytes, .. } = *extent;
         let until = Position(from.0 + len_bytes);
         Part { partition, place: Place { asked: *asked, first: *first, from, until }, len_bytes }

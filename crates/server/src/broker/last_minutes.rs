@@ -21,8 +21,8 @@ pub(crate) const SLOTS: usize = 60;
 /// Buckets in each doubling of the duration.
 const STEPS: u32 = 4;
 
-/// From 1 us to some four minutes.
-const BUCKETS: usize = 28 * STEPS as usize;
+/// Buckets of a histogram: from 1 us to some four minutes.
+pub(crate) const BUCKETS: usize = 28 * STEPS as usize;
 
 /// What fetches did, by ten seconds.
 pub(crate) struct LastMinutes {
@@ -111,7 +111,7 @@ impl Slot {
 }
 
 /// The upper end of the bucket that holds the fetch with 99 of 100 below it.
-fn p99_us(counts: &[u64; BUCKETS], all: u64) -> Option<u64> {
+pub(crate) fn p99_us(counts: &[u64; BUCKETS], all: u64) -> Option<u64> {
     let rank = (all * 99).div_ceil(100).max(1);
     let mut below = 0;
     let bucket = counts.iter().position(|count| {
@@ -122,7 +122,7 @@ fn p99_us(counts: &[u64; BUCKETS], all: u64) -> Option<u64> {
 }
 
 /// Doublings since 1 us, and the quarter of the doubling.
-fn bucket_of(took: Duration) -> usize {
+pub(crate) fn bucket_of(took: Duration) -> usize {
     let quarters = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1).saturating_mul(4);
     let doublings = quarters.ilog2() - STEPS.ilog2();
     let quarter = (quarters >> doublings) as usize % STEPS as usize;

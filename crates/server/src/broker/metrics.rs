@@ -21,6 +21,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::broker::budget_metrics::BudgetMetrics;
+use crate::broker::cold_budgets::ColdBudgets;
 use crate::broker::file_system::FileSystem;
 use crate::broker::give_way::Shortage;
 use crate::broker::memory::Memory;
@@ -108,6 +110,7 @@ pub(crate) struct Metrics {
     gave_way: Family<Reason, Counter>,
     /// Read from the broker's readers when /metrics is asked for.
     pub(crate) readers: ReaderMetrics,
+    budgets: BudgetMetrics,
     is_ready: AtomicBool,
 }
 
@@ -149,6 +152,7 @@ impl Metrics {
             memory: MemoryGauges::registered(&mut registry),
             gave_way: Family::default(),
             readers: ReaderMetrics::default(),
+            budgets: BudgetMetrics::default(),
             is_ready: AtomicBool::new(false),
             registry: Registry::default(),
         };
@@ -201,7 +205,13 @@ impl Metrics {
         registry.register("connections_gave_way", help, metrics.gave_way.clone());
         registry.register_collector(Box::new(RingCollector { rings }));
         registry.register_collector(Box::new(metrics.readers.clone()));
+        registry.register_collector(Box::new(metrics.budgets.clone()));
         Metrics { registry, ..metrics }
+    }
+
+    /// Shows the budgets of cold reads from now on.
+    pub(crate) fn watch_budgets(&self, budgets: Arc<ColdBudgets>) {
+        self.budgets.watch(budgets);
     }
 
     /// Adds a ring's counters.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use penstock_storage::LogConfig;
 
+use crate::config::cold_budget::{self, ColdBudget};
 use crate::config::durability::Durability;
 use crate::config::fetch_path::FetchPath;
 use crate::config::limits;
@@ -64,6 +65,12 @@ pub(crate) struct Settings {
     pub(crate) fetch_max_bytes: u64,
     /// Whether cold ranges leave the page cache behind their reader.
     pub(crate) fetch_drop_behind: bool,
+    /// Bytes that all fetches together may read from the disk in a second; 0: any number.
+    pub(crate) cold_bytes_per_second: u64,
+    /// The same by client id and by group.
+    pub(crate) cold_budgets: Vec<ColdBudget>,
+    /// The p99 that hot fetches keep, whatever is read from the disk.
+    pub(crate) hot_p99_target: Option<Duration>,
     /// Request bytes of all connections in memory at once.
     pub(crate) requests_in_flight_max_bytes: u32,
     /// Connections at once.
@@ -113,6 +120,9 @@ impl Default for Settings {
             frame_max_bytes: limits::FRAME_MAX_BYTES,
             fetch_max_bytes: limits::FETCH_MAX_BYTES,
             fetch_drop_behind: true,
+            cold_bytes_per_second: 0,
+            cold_budgets: Vec::new(),
+            hot_p99_target: None,
             requests_in_flight_max_bytes: limits::REQUESTS_IN_FLIGHT_MAX_BYTES,
             connections_max: limits::connections_max(),
             receive_free_bytes: limits::RECEIVE_FREE_BYTES,
@@ -286,6 +296,14 @@ impl Settings {
                 self.fetch_max_bytes = number(value, 1024..=i32::MAX as u64 / 2)?;
             }
             "fetch.drop.behind" => self.fetch_drop_behind = truth(value)?,
+            "fetch.cold.bytes.per.second" => {
+                self.cold_bytes_per_second = number(value, 0..=1 << 40)?;
+            }
+            "fetch.cold.budgets" => self.cold_budgets = cold_budget::parse(value)?,
+            "fetch.hot.p99.target.ms" => {
+                let ms: u64 = number(value, 0..=60_000)?;
+                self.hot_p99_target = (ms > 0).then(|| Duration::from_millis(ms));
+            }
             "queued.max.request.bytes" => {
                 self.requests_in_flight_max_bytes =
                     number(value, limits::REQUESTS_IN_FLIGHT_LEAST_BYTES..=u32::MAX / 8)?;

@@ -13,12 +13,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
-use penstock_ring::{PeerWatch, Piece, Socket, TransferError};
+use penstock_ring::{Backend, Path, PeerWatch, Piece, Sent, Socket, TransferError};
 use penstock_storage::Extent;
+use penstock_wire::Few;
 use penstock_wire::frame::{self, FrameError, PREFIX_LEN};
 
 use crate::api;
 use crate::api::reply::{NoReply, Range, Reply};
+use crate::broker::cold_budgets::Charge;
 use crate::broker::read_errors::{self, Place, What};
 use crate::broker::uploads::Share;
 use crate::clock;
@@ -302,7 +304,7 @@ impl Connection {
         self.vitals.enter(Phase::Sending);
         self.vitals.widen(reply.answer.len_bytes);
         let path = self.worker.broker.settings.fetch_path.path();
-        let Reply { answer, ranges, client_id, since } = reply;
+        let Reply { answer, mut ranges, client_id, since } = reply;
         let pieces = answer.pieces.into_iter().map(|piece| piece_of(piece, &ranges));
         let sent = self.worker.ring.transfer(pieces, &self.socket, path).await;
         match sent {
@@ -311,14 +313,39 @@ impl Connection {
                     let (now, broker) = (Instant::now(), &self.worker.broker);
                     broker.last_minutes.note(now, sent.cold_bytes, now - since);
                 }
+                self.settle(&mut ranges, &client_id, &sent, since);
                 let parts = ranges.iter().map(Range::part);
                 self.worker.broker.readers.note(&client_id, parts, &sent, clock::coarse_now());
                 Ok(())
             }
             Err(error) => {
+                self.settle_unsent(&mut ranges, &client_id);
                 self.note_unreadable(&ranges, &error);
                 Err(End::Send(error))
             }
+        }
+    }
+
+    /// Charges the budgets for what the disk was read for, and notes a hot answer's time until its
+    /// last byte, or until the peer was waited for.
+    fn settle(&self, ranges: &mut [Range], client_id: &str, sent: &Sent, since: Instant) {
+        let Some(budgets) = &self.worker.broker.cold_budgets else { return };
+        // Other paths do not look at the page cache.
+        let is_counted = self.worker.broker.settings.fetch_path.path() == Path::Auto
+            && self.worker.ring.backend() == Backend::Uring;
+        let mut charges = take_charges(ranges);
+        let is_hot = charges.is_empty() && sent.cold_bytes == 0 && sent.file_bytes() > 0;
+        budgets.settle(client_id, &mut charges, is_counted.then_some(sent.cold_bytes));
+        if let (Some(control), true) = (&budgets.control, is_hot) {
+            let until = sent.full_at.unwrap_or_else(Instant::now);
+            control.note_hot(until.saturating_duration_since(since));
+        }
+    }
+
+    /// Of an answer that was not sent whole, it is not known what the disk was read for.
+    fn settle_unsent(&self, ranges: &mut [Range], client_id: &str) {
+        if let Some(budgets) = &self.worker.broker.cold_budgets {
+            budgets.settle(client_id, &mut take_charges(ranges), None);
         }
     }
 
@@ -346,6 +373,10 @@ impl Connection {
             );
         }
     }
+}
+
+fn take_charges(ranges: &mut [Range]) -> Few<Charge> {
+    ranges.iter_mut().filter_map(|range| range.charge.take()).collect()
 }
 
 /// Puts the file ranges where the answer's layout has their slots.

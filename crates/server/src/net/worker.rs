@@ -22,6 +22,7 @@ use crate::broker::give_way::Shortage;
 use crate::broker::send_memory::SMALL_BYTES;
 use crate::log_budget::LogBudget;
 use crate::net::connection;
+use crate::net::loop_lag;
 use crate::net::sweep::{Connections, PhaseLimits, Vitals};
 use crate::stop::{Stop, wait_for};
 
@@ -115,8 +116,10 @@ impl Worker {
         let mut stop = self.stop.clone();
         let accepting = tokio::task::spawn_local(Rc::clone(self).accept(listener));
         let sweeping = tokio::task::spawn_local(Rc::clone(self).sweep());
+        let measuring = tokio::task::spawn_local(loop_lag::measure(Arc::clone(&self.broker)));
         wait_for(&mut stop, Stop::Drain).await;
         accepting.abort();
+        measuring.abort();
         self.connections.stop_receiving();
         tokio::select! {
             () = self.until_no_connection() => {}

@@ -17,7 +17,7 @@ pub(crate) struct Owners(HashMap<Str, HashMap<String, HashMap<i32, Str>>>);
 
 impl Owners {
     /// From group, client id and assignment of every member.
-    pub(super) fn of(assignments: &[(Str, Str, Bytes)]) -> Owners {
+    pub(crate) fn of(assignments: &[(Str, Str, Bytes)]) -> Owners {
         let mut owners = Owners::default();
         let partitions = assignments.iter().flat_map(|(group, client_id, bytes)| {
             assigned(bytes).map(move |(topic, partition)| (group, client_id, topic, partition))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use penstock_storage::{LogConfig, TimestampType};
 
-use super::Settings;
+use super::{Settings, cold_budget};
 
 /// Kafka's "never" where there is no other word.
 const FOREVER: i64 = i64::MAX;
@@ -31,6 +31,9 @@ impl Settings {
             "socket.request.max.bytes" => self.frame_max_bytes.to_string(),
             "fetch.max.bytes" => self.fetch_max_bytes.to_string(),
             "fetch.drop.behind" => self.fetch_drop_behind.to_string(),
+            "fetch.cold.bytes.per.second" => self.cold_bytes_per_second.to_string(),
+            "fetch.cold.budgets" => cold_budget::text(&self.cold_budgets),
+            "fetch.hot.p99.target.ms" => milliseconds(self.hot_p99_target.unwrap_or_default()),
             "queued.max.request.bytes" => self.requests_in_flight_max_bytes.to_string(),
             "max.connections" => self.connections_max.to_string(),
             "connections.max.idle.ms" => milliseconds(self.connection_idle_max),

@@ -1,14 +1,16 @@
 //! Measures one consumer that reads the whole log from the disk, of every server, in turns.
 //!
 //! Before each run the log leaves the page cache; afterwards the pages that are in it again are
-//! counted. So the table shows how fast old data is read, and what the reader leaves behind.
+//! counted. So the table shows how fast old data is read, and what the reader leaves behind. The
+//! count is fincore(1)'s (util-linux). A look by a read that refuses to wait would bring the pages
+//! in: the kernel begins to read what it does not find.
 
 use std::fs::File;
 use std::net::UdpSocket;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
-use penstock_rig::cache::{Residency, residency_of};
+use anyhow::{Context, ensure};
 use penstock_rig::usage::{self, GB};
 use rustix::fs::{Advice, fadvise};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -24,8 +26,8 @@ const FETCH_BYTES: u32 = 1 << 20;
 /// How long pages may take to leave the page cache: before a run, and behind a reader.
 const EVICTION_MAX: Duration = Duration::from_secs(5);
 const LOOK_REST: Duration = Duration::from_millis(50);
-/// The distance of the pages that are looked at.
-const STEP: usize = 16;
+/// A server's second try to drop pages comes within this time.
+const DROP_REST: Duration = Duration::from_secs(2);
 /// The share of the log that may stay in memory before a run.
 const CACHED_MAX: f64 = 0.01;
 
@@ -70,7 +72,7 @@ fn scan(plan: &Plan, server: &Server, round: u32) -> anyhow::Result<Scan> {
         round,
         bytes_per_s: log.len_bytes as f64 / lasted.as_secs_f64(),
         server_cpu_s_per_gb: cpu_s / (log.len_bytes as f64 / GB),
-        left_behind: settled(log)?.share(),
+        left_behind: settled(log)?,
     })
 }
 
@@ -82,7 +84,7 @@ fn evict(log: &Log) -> anyhow::Result<f64> {
     loop {
         network_work()?;
         fadvise(&file, 0, None, Advice::DontNeed)?;
-        let left = look(log)?.share();
+        let left = cached(log)?;
         if left == 0.0 || Instant::now() > limit {
             return Ok(left);
         }
@@ -109,21 +111,25 @@ fn network_work() -> anyhow::Result<()> {
     Ok(sched_setaffinity(None, &ours)?)
 }
 
-/// What is in memory once it has stopped shrinking: a server may drop pages for some time.
-fn settled(log: &Log) -> anyhow::Result<Residency> {
+/// The share in memory once it has stopped shrinking: a server may drop pages for some time.
+fn settled(log: &Log) -> anyhow::Result<f64> {
     let limit = Instant::now() + EVICTION_MAX;
     loop {
-        let before = look(log)?;
-        std::thread::sleep(Duration::from_secs(2));
-        let left = look(log)?;
-        if left.cached >= before.cached || Instant::now() > limit {
+        let before = cached(log)?;
+        std::thread::sleep(DROP_REST);
+        let left = cached(log)?;
+        if left >= before || Instant::now() > limit {
             return Ok(left);
         }
     }
 }
 
-/// Where pages cannot be looked at, none counts as in memory.
-fn look(log: &Log) -> anyhow::Result<Residency> {
-    let file = File::open(&log.segment)?;
-    Ok(residency_of(&file, 0..log.len_bytes, STEP)?.unwrap_or_default())
+/// The share of the log in the page cache.
+fn cached(log: &Log) -> anyhow::Result<f64> {
+    let mut look = Command::new("fincore");
+    look.args(["--bytes", "--noheadings", "--output", "RES"]).arg(&log.segment);
+    let output = look.output().context("fincore of util-linux is needed")?;
+    let bytes = String::from_utf8_lossy(&output.stdout);
+    let bytes: u64 = bytes.trim().parse().with_context(|| format!("{look:?}: {output:?}"))?;
+    Ok(bytes as f64 / log.len_bytes as f64)
 }

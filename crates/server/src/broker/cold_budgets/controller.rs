@@ -2,7 +2,7 @@
 //! measurements goes in, a rate comes out. Called by control.rs.
 //!
 //! ```text
-//!   p99 of the window      0 ........ 0.6 ........... 0.85 ....... target
+//!   p99 of the window      0 ........ 0.4 ........... 0.6 ....... target
 //!   the rate               rises, if it was used │ stays │ falls by a factor
 //! ```
 //!
@@ -22,13 +22,17 @@ const FIRST: f64 = (64 << 20) as f64;
 /// No disk needs more.
 const CEILING: f64 = 1e12;
 
-/// Above this part of the target the rate falls, below the other it rises.
-const FALLS_ABOVE: f64 = 0.85;
-const RISES_BELOW: f64 = 0.6;
+/// Above this part of the target the rate falls, below the other it rises. The rest is for what a
+/// client sees and the server does not: the network, and the client's own waits.
+const FALLS_ABOVE: f64 = 0.6;
+const RISES_BELOW: f64 = 0.4;
 
 /// Growth of a window before the first fall, and after it.
 const FAST: f64 = 1.5;
 const SLOW: f64 = 1.04;
+
+/// What is left of a rate that was not used, at least.
+const UNUSED: f64 = 0.8;
 
 /// What a window of time showed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,7 +56,8 @@ pub(crate) enum Reason {
     NoHotFetches,
     /// Hot fetches are fast and the rate was used: it rises.
     Room,
-    /// Hot fetches are fast and cold reads do not need more: it stays.
+    /// Hot fetches are fast and cold reads do not need more: it goes back to what they take, so that
+    /// readers that come later do not begin with a rate that was never tried.
     Unused,
     /// The p99 is where it should be: it stays.
     NearTarget,
@@ -124,6 +129,11 @@ impl Controller {
                 let growth = if self.is_searching { FAST } else { SLOW };
                 self.rate = (self.rate * growth).min(CEILING);
             }
+            Reason::Unused => {
+                let tried = (1.25 * disk_rate(window)).max(FIRST);
+                self.rate = self.rate.min(tried.max(UNUSED * self.rate));
+                self.is_searching |= self.rate <= FIRST;
+            }
             _ => {}
         }
         self.permitted()
@@ -173,7 +183,7 @@ impl Controller {
     /// A rate far above what was read would fall for many windows before it had an effect.
     fn lowered(&self, window: &Window) -> f64 {
         let part = self.part_of_target(window).unwrap_or(1.0);
-        let factor = (0.7 / part).clamp(0.5, 0.85);
+        let factor = (0.5 / part).clamp(0.5, 0.85);
         let in_effect = self.rate.min(2.0 * disk_rate(window) + FLOOR);
         (in_effect * factor).max(FLOOR)
     }

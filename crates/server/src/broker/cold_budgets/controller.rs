@@ -7,9 +7,9 @@
 //! ```
 //!
 //! The rate falls only if the last seconds are too slow as well: a stall that would come without
-//! cold reads, too, is within the one percent. It begins low and rises fast until the first window
-//! that is too slow, slowly from then on. It never falls below a floor, and permits every rate
-//! where there is nothing to protect.
+//! cold reads, too, is within the one percent. It begins low and rises fast up to half of the rate
+//! that was last too slow, slowly from there on. It never falls below a floor, and permits every
+//! rate where there is nothing to protect.
 
 use std::time::Duration;
 
@@ -27,9 +27,9 @@ const CEILING: f64 = 1e12;
 const FALLS_ABOVE: f64 = 0.6;
 const RISES_BELOW: f64 = 0.4;
 
-/// Growth of a window before the first fall, and after it.
-const FAST: f64 = 1.5;
-const SLOW: f64 = 1.04;
+/// Growth of a window up to half of the rate that was last too slow, and beyond that.
+const FAST: f64 = 1.25;
+const SLOW: f64 = 1.03;
 
 /// What is left of a rate that was not used, at least.
 const UNUSED: f64 = 0.8;
@@ -56,12 +56,12 @@ pub(crate) enum Reason {
     NoHotFetches,
     /// Hot fetches are fast and the rate was used: it rises.
     Room,
-    /// Hot fetches are fast and cold reads do not need more: it goes back to what they take, so that
+    /// Hot fetches are fast and cold reads do not need more: it goes back to what they take. So
     /// readers that come later do not begin with a rate that was never tried.
     Unused,
     /// The p99 is where it should be: it stays.
     NearTarget,
-    /// The p99 is too close to the target, of the window and of the last seconds: it falls.
+    /// The p99 of the window and of the last seconds is too close to the target: it falls.
     TooSlow,
     /// It would fall, and cannot.
     Floor,
@@ -98,14 +98,14 @@ impl Reason {
 pub(crate) struct Controller {
     target: Duration,
     rate: f64,
-    /// No window has been too slow yet.
-    is_searching: bool,
+    /// The rate that was last too slow; infinite: none yet.
+    slow_at: f64,
     reason: Reason,
 }
 
 impl Controller {
     pub(crate) fn new(target: Duration) -> Self {
-        Controller { target, rate: FIRST, is_searching: true, reason: Reason::NoHotFetches }
+        Controller { target, rate: FIRST, slow_at: f64::INFINITY, reason: Reason::NoHotFetches }
     }
 
     /// Whether a window that is still open shows enough to decide by. A p99 takes 100 fetches. Where
@@ -122,17 +122,16 @@ impl Controller {
         self.reason = self.judge(window);
         match self.reason {
             Reason::TooSlow | Reason::Floor => {
+                self.slow_at = self.in_effect(window);
                 self.rate = self.lowered(window);
-                self.is_searching = false;
             }
             Reason::Room => {
-                let growth = if self.is_searching { FAST } else { SLOW };
+                let growth = if self.rate < 0.5 * self.slow_at { FAST } else { SLOW };
                 self.rate = (self.rate * growth).min(CEILING);
             }
             Reason::Unused => {
                 let tried = (1.25 * disk_rate(window)).max(FIRST);
                 self.rate = self.rate.min(tried.max(UNUSED * self.rate));
-                self.is_searching |= self.rate <= FIRST;
             }
             _ => {}
         }
@@ -184,8 +183,11 @@ impl Controller {
     fn lowered(&self, window: &Window) -> f64 {
         let part = self.part_of_target(window).unwrap_or(1.0);
         let factor = (0.5 / part).clamp(0.5, 0.85);
-        let in_effect = self.rate.min(2.0 * disk_rate(window) + FLOOR);
-        (in_effect * factor).max(FLOOR)
+        (self.in_effect(window) * factor).max(FLOOR)
+    }
+
+    fn in_effect(&self, window: &Window) -> f64 {
+        self.rate.min(1.5 * disk_rate(window) + FLOOR)
     }
 }
 

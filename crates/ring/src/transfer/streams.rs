@@ -52,6 +52,11 @@ impl Streams {
         }
     }
 
+    /// Whether no file is scanned.
+    pub(crate) fn are_none(&self) -> bool {
+        self.ends.is_empty()
+    }
+
     fn forget(&mut self, file: &Arc<File>) {
         self.ends.retain(|(known, _)| *known != Arc::as_ptr(file));
     }

@@ -45,7 +45,10 @@ pub(crate) fn grant(
     if disk_bytes == 0 {
         return Granted::All;
     }
-    let read = Read { bytes: disk_bytes, is_of_scan: peer.is_none_or(Socket::is_scanning) };
+    // A hot reader has missed a page, or goes on behind one that it missed.
+    let is_mostly_cached = disk_bytes < len_bytes / 2;
+    let is_of_scan = !is_mostly_cached && peer.is_none_or(Socket::is_scanning);
+    let read = Read { bytes: disk_bytes, is_of_scan };
     let name = &partition.name;
     match budgets.take(client_id, &name.topic, name.partition, read, Instant::now()) {
         Ok(charge) if charge.bytes() < disk_bytes => Granted::UpTo(charge.bytes(), charge),

@@ -109,8 +109,8 @@ impl Controller {
     }
 
     /// Whether a window that is still open shows enough to decide by. A p99 takes 100 fetches.
-    /// Where they are rare the window is longer, and its slowest fetch counts. Hot fetches that come
-    /// back are protected at once.
+    /// Where they are rare the window is longer, and its slowest fetch counts. Hot fetches that
+    /// come back are protected at once.
     pub(crate) fn is_enough(&self, hot_fetches: u64, open_for: Duration) -> bool {
         const LONGEST: Duration = Duration::from_secs(2);
         let least = if self.is_open() { HOT_FETCHES_MIN } else { 100 };

@@ -35,8 +35,8 @@ impl Bound {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Read {
     pub(crate) bytes: u64,
-    /// The peer's last answer came from the disk, too. Otherwise it is a hot reader that misses a
-    /// page, as a rule, and shall not stand behind scans.
+    /// Most of it comes from the disk, as the peer's last answer did. Otherwise it is a hot reader
+    /// that misses a page, as a rule, and shall not stand behind scans.
     pub(crate) is_of_scan: bool,
 }
 

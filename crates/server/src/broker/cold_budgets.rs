@@ -25,7 +25,10 @@ use crate::config::settings::Settings;
 pub(crate) use control::{Control, ControlView, TICK};
 pub(crate) use controller::Reason;
 pub(crate) use limits::Read;
-use limits::{Bound, Limits, Shown};
+use limits::{Bound, FIRST_PART, Limits, Rate, Shown};
+
+/// The control leaves so many bytes a second to readers that do not scan.
+const FIRST_MIN: f64 = (32 << 20) as f64;
 
 /// All budgets, shared by the workers.
 pub(crate) struct ColdBudgets {
@@ -66,7 +69,7 @@ impl ColdBudgets {
 
     /// Whether any read is bounded now.
     pub(crate) fn bounds_reads(&self) -> bool {
-        self.has_budgets || self.all_rate().is_finite()
+        self.has_budgets || self.rate().rate.is_finite()
     }
 
     /// Whether groups have budgets, so that [`ColdBudgets::set_owners`] is of use.
@@ -91,7 +94,7 @@ impl ColdBudgets {
         now: Instant,
     ) -> Result<Charge, Duration> {
         let bound = self.bound_of(client_id, Some((topic, partition)));
-        let taken = self.limits.lock().take(bound, read, self.all_rate(), now);
+        let taken = self.limits.lock().take(bound, read, self.rate(), now);
         match taken {
             Ok(bytes) => Ok(Charge { budgets: Arc::clone(self), bound, bytes }),
             Err(wait) => {
@@ -148,8 +151,13 @@ impl ColdBudgets {
         self.limits.lock().bound_of(client_id, group)
     }
 
-    fn all_rate(&self) -> f64 {
-        self.everyone.min(self.control.as_ref().map_or(f64::INFINITY, Control::permitted))
+    /// What everyone may read now. The control holds scans back, so that hot readers that miss a
+    /// page need not wait, least of all for the control itself.
+    fn rate(&self) -> Rate {
+        let permitted = self.control.as_ref().map_or(f64::INFINITY, Control::permitted);
+        let rate = self.everyone.min(permitted);
+        let first = (FIRST_PART * rate).max(FIRST_MIN).min(FIRST_PART * self.everyone);
+        Rate { rate, first }
     }
 }
 

@@ -29,7 +29,10 @@ const RISES_BELOW: f64 = 0.4;
 
 /// Growth of a window up to half of the rate that was last too slow, and beyond that.
 const FAST: f64 = 1.25;
-const SLOW: f64 = 1.03;
+const SLOW: f64 = 1.04;
+
+/// How fast the rate that was last too slow is forgotten, a window with room.
+const FORGETS: f64 = 1.07;
 
 /// What is left of a rate that was not used, at least.
 const UNUSED: f64 = 0.8;
@@ -128,6 +131,7 @@ impl Controller {
             Reason::Room => {
                 let growth = if self.rate < 0.5 * self.slow_at { FAST } else { SLOW };
                 self.rate = (self.rate * growth).min(CEILING);
+                self.slow_at *= FORGETS;
             }
             Reason::Unused => {
                 let tried = (1.25 * disk_rate(window)).max(FIRST);

@@ -13,7 +13,7 @@ use crate::config::cold_budget::{ColdBudget, Entity};
 const GRANT_MIN_BYTES: f64 = (256 << 10) as f64;
 
 /// The part of a rate that reads of peers which do not scan have first.
-const FIRST_PART: f64 = 0.125;
+pub(super) const FIRST_PART: f64 = 0.125;
 
 /// A budget that was asked for within this time takes its share of everyone's rate.
 const ACTIVE: Duration = Duration::from_secs(1);
@@ -28,6 +28,19 @@ pub(super) struct Bound {
 impl Bound {
     fn indexes(self) -> impl Iterator<Item = usize> {
         [self.client, self.group].into_iter().flatten().map(usize::from)
+    }
+}
+
+/// A rate, and the part of it that reads of peers which do not scan have first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rate {
+    pub(super) rate: f64,
+    pub(super) first: f64,
+}
+
+impl Rate {
+    pub(super) fn of(rate: f64) -> Self {
+        Rate { rate, first: FIRST_PART * rate }
     }
 }
 
@@ -105,20 +118,21 @@ impl Limits {
         Bound { client: self.clients.get(client_id).copied(), group }
     }
 
-    /// Takes up to `bytes`: how many, or how long until a bucket is out of debt. `all_rate` is what
-    /// everyone may read now.
+    /// Takes up to `bytes`: how many, or how long until a bucket is out of debt. `all` is what everyone
+    /// may read now.
     pub(super) fn take(
         &mut self,
         bound: Bound,
         read: Read,
-        all_rate: f64,
+        all: Rate,
         now: Instant,
     ) -> Result<u64, Duration> {
         bound.indexes().for_each(|index| self.limits[index].asked = Some(now));
-        let (mut wait, mut least_rate) = (self.everyone.wait(read, all_rate, now), all_rate);
+        let all_rate = all.rate;
+        let (mut wait, mut least_rate) = (self.everyone.wait(read, all, now), all_rate);
         for index in bound.indexes() {
             let rate = self.rate_of(index, all_rate, now);
-            wait = wait.max(self.limits[index].wait(read, rate, now));
+            wait = wait.max(self.limits[index].wait(read, Rate::of(rate), now));
             least_rate = least_rate.min(rate);
         }
         let granted = match wait {
@@ -175,12 +189,13 @@ impl Limit {
     }
 
     /// How long a read waits for this budget.
-    fn wait(&mut self, read: Read, rate: f64, now: Instant) -> Duration {
+    fn wait(&mut self, read: Read, at: Rate, now: Instant) -> Duration {
+        let Rate { rate, first } = at;
         self.bucket.fill(rate, now);
-        self.first.fill(FIRST_PART * rate, now);
+        self.first.fill(first, now);
         let wait = match read.is_of_scan {
             true => self.bucket.wait(rate),
-            false => self.bucket.wait(rate).min(self.first.wait(FIRST_PART * rate)),
+            false => self.bucket.wait(rate).min(self.first.wait(first)),
         };
         self.postponed += u64::from(!wait.is_zero());
         wait
@@ -217,7 +232,7 @@ mod tests {
         for ms in 0..10_000 {
             let now = began + Duration::from_millis(ms);
             for (index, bound) in readers.iter().enumerate() {
-                got[index] += limits.take(*bound, scan(MB), all_rate, now).unwrap_or(0);
+                got[index] += limits.take(*bound, scan(MB), Rate::of(all_rate), now).unwrap_or(0);
             }
         }
         got
@@ -264,11 +279,14 @@ mod tests {
         let now = Instant::now();
         let mut limits = Limits::new(0, &budgets("client-id/c=20000000"), now);
         let bound = limits.bound_of("c", None);
-        assert_eq!(limits.take(bound, scan(50 * MB), f64::INFINITY, now), Ok(MB));
-        assert_eq!(limits.take(bound, scan(1), f64::INFINITY, now), Err(SAVED));
-        assert_eq!(limits.take(Bound::default(), scan(50 * MB), f64::INFINITY, now), Ok(50 * MB));
+        assert_eq!(limits.take(bound, scan(50 * MB), Rate::of(f64::INFINITY), now), Ok(MB));
+        assert_eq!(limits.take(bound, scan(1), Rate::of(f64::INFINITY), now), Err(SAVED));
+        assert_eq!(
+            limits.take(Bound::default(), scan(50 * MB), Rate::of(f64::INFINITY), now),
+            Ok(50 * MB)
+        );
         limits.correct(bound, -(MB as f64));
-        assert_eq!(limits.take(bound, scan(10), f64::INFINITY, now), Ok(10));
+        assert_eq!(limits.take(bound, scan(10), Rate::of(f64::INFINITY), now), Ok(10));
     }
 
     #[test]
@@ -281,9 +299,9 @@ mod tests {
             let (mut scanned, mut missed, mut waited) = (0, 0, 0);
             for ms in 0..10_000 {
                 let now = began + Duration::from_millis(ms);
-                scanned += limits.take(bound, scan(MB), f64::INFINITY, now).unwrap_or(0);
+                scanned += limits.take(bound, scan(MB), Rate::of(f64::INFINITY), now).unwrap_or(0);
                 if ms % every_ms == 0 {
-                    let taken = limits.take(bound, read, f64::INFINITY, now);
+                    let taken = limits.take(bound, read, Rate::of(f64::INFINITY), now);
                     waited += u64::from(taken.is_err());
                     missed += taken.unwrap_or(0);
                 }
@@ -299,8 +317,8 @@ mod tests {
         let now = Instant::now();
         let mut limits = Limits::new(7, &budgets("group/g=5"), now);
         let bound = limits.bound_of("c", Some("g"));
-        assert!(limits.take(bound, scan(100), f64::INFINITY, now).is_ok());
-        assert!(limits.take(bound, scan(100), f64::INFINITY, now).is_err());
+        assert!(limits.take(bound, scan(100), Rate::of(f64::INFINITY), now).is_ok());
+        assert!(limits.take(bound, scan(100), Rate::of(f64::INFINITY), now).is_err());
         limits.count(bound, 100);
         limits.count(Bound::default(), 1);
         let shown = |entity: &str, bytes_per_second, read_bytes, postponed| Shown {

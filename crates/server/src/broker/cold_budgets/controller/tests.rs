@@ -83,7 +83,8 @@ fn hot_fetches_keep_their_target_and_cold_reads_get_what_is_left() {
 fn a_load_that_disturbs_nothing_is_not_held_back_for_long() {
     let mut plant = Plant::new(0.0005, 2000.0 * MB);
     plant.run(20);
-    assert_eq!(mean(&plant.run(50).read_mb), 2000.0);
+    let read_mb = mean(&plant.run(50).read_mb);
+    assert!(read_mb > 1900.0, "{read_mb}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! measurements goes in, a rate comes out. Called by control.rs.
 //!
 //! ```text
-//!   p99 of the window      0 ........ 0.4 ........... 0.6 ....... target
+//!   p99 of the window      0 ........ 0.4 ........... 0.6 ........ target
 //!   the rate               rises, if it was used │ stays │ falls by a factor
 //! ```
 //!
@@ -59,8 +59,8 @@ pub(crate) enum Reason {
     NoHotFetches,
     /// Hot fetches are fast and the rate was used: it rises.
     Room,
-    /// Hot fetches are fast and cold reads do not need more: it goes back to what they take. So
-    /// readers that come later do not begin with a rate that was never tried.
+    /// Hot fetches are fast and cold reads do not need more: it goes back to what they take, and
+    /// readers that come later begin from there.
     Unused,
     /// The p99 is where it should be: it stays.
     NearTarget,
@@ -183,10 +183,11 @@ impl Controller {
         p99.map(|p99| p99.as_secs_f64() / self.target.as_secs_f64())
     }
 
-    /// A rate far above what was read would fall for many windows before it had an effect.
+    /// The last seconds decide how far, so that one stall costs little. A rate far above what was
+    /// read would fall for many windows before it had an effect.
     fn lowered(&self, window: &Window) -> f64 {
-        let part = self.part_of_target(window).unwrap_or(1.0);
-        let factor = (0.5 / part).clamp(0.5, 0.85);
+        let part = self.part(window.lately_p99.or(window.p99)).unwrap_or(1.0);
+        let factor = (FALLS_ABOVE / part).clamp(0.5, 0.9);
         (self.in_effect(window) * factor).max(FLOOR)
     }
 

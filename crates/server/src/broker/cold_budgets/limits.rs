@@ -118,8 +118,8 @@ impl Limits {
         Bound { client: self.clients.get(client_id).copied(), group }
     }
 
-    /// Takes up to `bytes`: how many, or how long until a bucket is out of debt. `all` is what everyone
-    /// may read now.
+    /// Takes what a read may have: how many bytes, or how long until a bucket is out of debt. `all`
+    /// is what everyone may read now.
     pub(super) fn take(
         &mut self,
         bound: Bound,

@@ -145,6 +145,12 @@ impl Socket {
         self.ahead.take()
     }
 
+    /// Whether an answer to the peer came from the disk, and none since from the same file's pages
+    /// in memory.
+    pub fn is_scanning(&self) -> bool {
+        !self.streams.borrow().are_none()
+    }
+
     /// Bytes of a range that the disk has read for the peer's next answer.
     pub(crate) fn ahead_bytes_of(&self, range: &FileRange) -> u64 {
         self.ahead.borrow().as_ref().map_or(0, |ahead| ahead.bytes_of(range))

@@ -79,6 +79,11 @@ impl Streams {
         self.ends.iter().find(|end| end.file == Arc::as_ptr(file))
     }
 
+    /// Whether no file is scanned.
+    pub(crate) fn are_none(&self) -> bool {
+        !self.ends.iter().any(|end| end.is_from_disk)
+    }
+
     fn forget(&mut self, file: &Arc<File>) {
         self.ends.retain(|end| end.file != Arc::as_ptr(file));
     }

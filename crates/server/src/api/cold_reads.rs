@@ -10,10 +10,11 @@
 
 use std::time::{Duration, Instant};
 
+use penstock_ring::Socket;
 use penstock_storage::Extent;
 
 use crate::api::context::RequestContext;
-use crate::broker::cold_budgets::Charge;
+use crate::broker::cold_budgets::{Charge, Read};
 use crate::broker::partition::Partition;
 
 /// How long a fetch is held at least while its budget allows nothing, even if it asked not to wait:
@@ -44,8 +45,12 @@ pub(crate) fn grant(
     if disk_bytes == 0 {
         return Granted::All;
     }
+    // A hot reader has missed a page, or goes on behind one that it missed.
+    let is_mostly_cached = disk_bytes < len_bytes / 2;
+    let is_of_scan = !is_mostly_cached && peer.is_none_or(Socket::is_scanning);
+    let read = Read { bytes: disk_bytes, is_of_scan };
     let name = &partition.name;
-    match budgets.take(client_id, &name.topic, name.partition, disk_bytes, Instant::now()) {
+    match budgets.take(client_id, &name.topic, name.partition, read, Instant::now()) {
         Ok(charge) if charge.bytes() < disk_bytes => Granted::UpTo(charge.bytes(), charge),
         Ok(charge) => Granted::UpTo(*len_bytes, charge),
         Err(wait) => Granted::Postponed(wait),

@@ -24,7 +24,11 @@ use crate::config::cold_budget::Entity;
 use crate::config::settings::Settings;
 pub(crate) use control::{Control, ControlView, TICK};
 pub(crate) use controller::Reason;
-use limits::{Bound, Limits, Shown};
+pub(crate) use limits::Read;
+use limits::{Bound, FIRST_PART, Limits, Rate, Shown};
+
+/// The control leaves so many bytes a second to readers that do not scan.
+const FIRST_MIN: f64 = (32 << 20) as f64;
 
 /// All budgets, shared by the workers.
 pub(crate) struct ColdBudgets {
@@ -65,7 +69,7 @@ impl ColdBudgets {
 
     /// Whether any read is bounded now.
     pub(crate) fn bounds_reads(&self) -> bool {
-        self.has_budgets || self.all_rate().is_finite()
+        self.has_budgets || self.rate().rate.is_finite()
     }
 
     /// Whether groups have budgets, so that [`ColdBudgets::set_owners`] is of use.
@@ -77,7 +81,7 @@ impl ColdBudgets {
         *self.owners.lock() = Arc::new(owners);
     }
 
-    /// Takes up to `bytes` for a read of a partition.
+    /// Takes what it may, at most all, for a read of a partition.
     ///
     /// # Errors
     /// How long until another read is granted, at the present rates.
@@ -86,11 +90,11 @@ impl ColdBudgets {
         client_id: &str,
         topic: &str,
         partition: i32,
-        bytes: u64,
+        read: Read,
         now: Instant,
     ) -> Result<Charge, Duration> {
         let bound = self.bound_of(client_id, Some((topic, partition)));
-        let taken = self.limits.lock().take(bound, bytes, self.all_rate(), now);
+        let taken = self.limits.lock().take(bound, read, self.rate(), now);
         match taken {
             Ok(bytes) => Ok(Charge { budgets: Arc::clone(self), bound, bytes }),
             Err(wait) => {
@@ -147,8 +151,13 @@ impl ColdBudgets {
         self.limits.lock().bound_of(client_id, group)
     }
 
-    fn all_rate(&self) -> f64 {
-        self.everyone.min(self.control.as_ref().map_or(f64::INFINITY, Control::permitted))
+    /// What everyone may read now. The control holds scans back, so that hot readers that miss a
+    /// page need not wait, least of all for the control itself.
+    fn rate(&self) -> Rate {
+        let permitted = self.control.as_ref().map_or(f64::INFINITY, Control::permitted);
+        let rate = self.everyone.min(permitted);
+        let first = (FIRST_PART * rate).max(FIRST_MIN).min(FIRST_PART * self.everyone);
+        Rate { rate, first }
     }
 }
 
@@ -173,6 +182,10 @@ mod tests {
 
     const MB: u64 = 1_000_000;
 
+    fn scan(bytes: u64) -> Read {
+        Read { bytes, is_of_scan: true }
+    }
+
     fn budgets(pairs: &[(&str, &str)]) -> Option<Arc<ColdBudgets>> {
         let mut settings = Settings::default();
         pairs.iter().for_each(|(key, value)| settings.set(key, value).unwrap());
@@ -192,7 +205,7 @@ mod tests {
     fn a_charge_that_is_dropped_is_given_back() {
         let budgets = budgets(&[("fetch.cold.bytes.per.second", "100000000")]).unwrap();
         let now = Instant::now();
-        let take = || budgets.take("c", "t", 0, 5 * MB, now);
+        let take = || budgets.take("c", "t", 0, scan(5 * MB), now);
         let charge = take().unwrap();
         assert_eq!(charge.bytes(), 5 * MB);
         let wait = take().err().unwrap();
@@ -207,15 +220,15 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
         let mut charges = [(2 * MB, now), (MB, later)]
-            .map(|(bytes, now)| budgets.take("c", "t", 0, bytes, now).ok().unwrap());
+            .map(|(bytes, now)| budgets.take("c", "t", 0, scan(bytes), now).ok().unwrap());
         budgets.settle("c", &mut charges, Some(0));
         drop(charges);
         assert_eq!(budgets.shown()[0].read_bytes, 0);
-        let mut charges = [budgets.take("c", "t", 0, MB, later).ok().unwrap()];
+        let mut charges = [budgets.take("c", "t", 0, scan(MB), later).ok().unwrap()];
         budgets.settle("c", &mut charges, Some(11 * MB));
         budgets.settle("c", &mut [], Some(3));
         assert_eq!(budgets.shown()[0].read_bytes, 11 * MB + 3);
-        let wait = budgets.take("c", "t", 0, 1, later).err().unwrap();
+        let wait = budgets.take("c", "t", 0, scan(1), later).err().unwrap();
         assert!((50..=111).contains(&wait.as_millis()), "{wait:?}");
     }
 
@@ -223,7 +236,7 @@ mod tests {
     fn a_reads_group_is_the_one_that_has_the_partition_assigned_to_its_client() {
         let budgets = budgets(&[("fetch.cold.budgets", "group/g=1000")]).unwrap();
         assert!(budgets.has_groups());
-        let take = || budgets.take("c", "t", 0, 5 * MB, Instant::now());
+        let take = || budgets.take("c", "t", 0, scan(5 * MB), Instant::now());
         let free = take().ok().unwrap();
         assert_eq!(free.bytes(), 5 * MB, "a client of no group");
         let mut assignment = b"\0\0\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\0".to_vec();

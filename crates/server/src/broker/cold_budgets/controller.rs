@@ -2,14 +2,14 @@
 //! measurements goes in, a rate comes out. Called by control.rs.
 //!
 //! ```text
-//!   p99 of the window      0 ........ 0.6 ........... 0.85 ....... target
+//!   p99 of the window      0 ........ 0.4 ........... 0.6 ........ target
 //!   the rate               rises, if it was used │ stays │ falls by a factor
 //! ```
 //!
 //! The rate falls only if the last seconds are too slow as well: a stall that would come without
-//! cold reads, too, is within the one percent. It begins low and rises fast until the first window
-//! that is too slow, slowly from then on. It never falls below a floor, and permits every rate
-//! where there is nothing to protect.
+//! cold reads, too, is within the one percent. It begins low and rises fast up to half of the rate
+//! that was last too slow, slowly from there on. It never falls below a floor, and permits every
+//! rate where there is nothing to protect.
 
 use std::time::Duration;
 
@@ -22,13 +22,20 @@ const FIRST: f64 = (64 << 20) as f64;
 /// No disk needs more.
 const CEILING: f64 = 1e12;
 
-/// Above this part of the target the rate falls, below the other it rises.
-const FALLS_ABOVE: f64 = 0.85;
-const RISES_BELOW: f64 = 0.6;
+/// Above this part of the target the rate falls, below the other it rises. The rest is for what a
+/// client sees and the server does not: the network, and the client's own waits.
+const FALLS_ABOVE: f64 = 0.6;
+const RISES_BELOW: f64 = 0.4;
 
-/// Growth of a window before the first fall, and after it.
-const FAST: f64 = 1.5;
+/// Growth of a window up to half of the rate that was last too slow, and beyond that.
+const FAST: f64 = 1.25;
 const SLOW: f64 = 1.04;
+
+/// How fast the rate that was last too slow is forgotten, a window with room.
+const FORGETS: f64 = 1.07;
+
+/// What is left of a rate that was not used, at least.
+const UNUSED: f64 = 0.8;
 
 /// What a window of time showed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,11 +59,12 @@ pub(crate) enum Reason {
     NoHotFetches,
     /// Hot fetches are fast and the rate was used: it rises.
     Room,
-    /// Hot fetches are fast and cold reads do not need more: it stays.
+    /// Hot fetches are fast and cold reads do not need more: it goes back to what they take, and
+    /// readers that come later begin from there.
     Unused,
     /// The p99 is where it should be: it stays.
     NearTarget,
-    /// The p99 is too close to the target, of the window and of the last seconds: it falls.
+    /// The p99 of the window and of the last seconds is too close to the target: it falls.
     TooSlow,
     /// It would fall, and cannot.
     Floor,
@@ -93,14 +101,14 @@ impl Reason {
 pub(crate) struct Controller {
     target: Duration,
     rate: f64,
-    /// No window has been too slow yet.
-    is_searching: bool,
+    /// The rate that was last too slow; infinite: none yet.
+    slow_at: f64,
     reason: Reason,
 }
 
 impl Controller {
     pub(crate) fn new(target: Duration) -> Self {
-        Controller { target, rate: FIRST, is_searching: true, reason: Reason::NoHotFetches }
+        Controller { target, rate: FIRST, slow_at: f64::INFINITY, reason: Reason::NoHotFetches }
     }
 
     /// Whether a window that is still open shows enough to decide by. A p99 takes 100 fetches.
@@ -117,12 +125,17 @@ impl Controller {
         self.reason = self.judge(window);
         match self.reason {
             Reason::TooSlow | Reason::Floor => {
+                self.slow_at = self.in_effect(window);
                 self.rate = self.lowered(window);
-                self.is_searching = false;
             }
             Reason::Room => {
-                let growth = if self.is_searching { FAST } else { SLOW };
+                let growth = if self.rate < 0.5 * self.slow_at { FAST } else { SLOW };
                 self.rate = (self.rate * growth).min(CEILING);
+                self.slow_at *= FORGETS;
+            }
+            Reason::Unused => {
+                let tried = (1.25 * disk_rate(window)).max(FIRST);
+                self.rate = self.rate.min(tried.max(UNUSED * self.rate));
             }
             _ => {}
         }
@@ -170,12 +183,16 @@ impl Controller {
         p99.map(|p99| p99.as_secs_f64() / self.target.as_secs_f64())
     }
 
-    /// A rate far above what was read would fall for many windows before it had an effect.
+    /// The last seconds decide how far, so that one stall costs little. A rate far above what was
+    /// read would fall for many windows before it had an effect.
     fn lowered(&self, window: &Window) -> f64 {
-        let part = self.part_of_target(window).unwrap_or(1.0);
-        let factor = (0.7 / part).clamp(0.5, 0.85);
-        let in_effect = self.rate.min(2.0 * disk_rate(window) + FLOOR);
-        (in_effect * factor).max(FLOOR)
+        let part = self.part(window.lately_p99.or(window.p99)).unwrap_or(1.0);
+        let factor = (FALLS_ABOVE / part).clamp(0.5, 0.9);
+        (self.in_effect(window) * factor).max(FLOOR)
+    }
+
+    fn in_effect(&self, window: &Window) -> f64 {
+        self.rate.min(1.5 * disk_rate(window) + FLOOR)
     }
 }
 

@@ -12,6 +12,9 @@ use crate::config::cold_budget::{ColdBudget, Entity};
 /// An answer may take so much whatever the rate: less would cost more in requests than it saves.
 const GRANT_MIN_BYTES: f64 = (256 << 10) as f64;
 
+/// The part of a rate that reads of peers which do not scan have first.
+pub(super) const FIRST_PART: f64 = 0.125;
+
 /// A budget that was asked for within this time takes its share of everyone's rate.
 const ACTIVE: Duration = Duration::from_secs(1);
 
@@ -28,6 +31,28 @@ impl Bound {
     }
 }
 
+/// A rate, and the part of it that reads of peers which do not scan have first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rate {
+    pub(super) rate: f64,
+    pub(super) first: f64,
+}
+
+impl Rate {
+    pub(super) fn of(rate: f64) -> Self {
+        Rate { rate, first: FIRST_PART * rate }
+    }
+}
+
+/// What a fetch would read from the disk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Read {
+    pub(crate) bytes: u64,
+    /// Most of it comes from the disk, as the peer's last answer did. Otherwise it is a hot reader
+    /// that misses a page, as a rule, and shall not stand behind scans.
+    pub(crate) is_of_scan: bool,
+}
+
 /// All budgets.
 #[derive(Debug)]
 pub(super) struct Limits {
@@ -42,6 +67,8 @@ pub(super) struct Limits {
 struct Limit {
     budget: ColdBudget,
     bucket: Bucket,
+    /// In debt only by reads of peers that do not scan.
+    first: Bucket,
     asked: Option<Instant>,
     read_bytes: u64,
     postponed: u64,
@@ -63,6 +90,7 @@ impl Limits {
         let limit = |budget: &ColdBudget| Limit {
             budget: budget.clone(),
             bucket: Bucket::new(now),
+            first: Bucket::new(now),
             asked: None,
             read_bytes: 0,
             postponed: 0,
@@ -90,29 +118,34 @@ impl Limits {
         Bound { client: self.clients.get(client_id).copied(), group }
     }
 
-    /// Takes up to `bytes`: how many, or how long until a bucket is out of debt. `all_rate` is what
-    /// everyone may read now.
+    /// Takes what a read may have: how many bytes, or how long until a bucket is out of debt. `all`
+    /// is what everyone may read now.
     pub(super) fn take(
         &mut self,
         bound: Bound,
-        bytes: u64,
-        all_rate: f64,
+        read: Read,
+        all: Rate,
         now: Instant,
     ) -> Result<u64, Duration> {
         bound.indexes().for_each(|index| self.limits[index].asked = Some(now));
-        let (mut wait, mut least_rate) = (self.everyone.wait(all_rate, now), all_rate);
+        let all_rate = all.rate;
+        let (mut wait, mut least_rate) = (self.everyone.wait(read, all, now), all_rate);
         for index in bound.indexes() {
             let rate = self.rate_of(index, all_rate, now);
-            wait = wait.max(self.limits[index].wait(rate, now));
+            wait = wait.max(self.limits[index].wait(read, Rate::of(rate), now));
             least_rate = least_rate.min(rate);
         }
         let granted = match wait {
             Duration::ZERO => {
-                bytes.min((least_rate * SAVED.as_secs_f64()).max(GRANT_MIN_BYTES) as u64)
+                read.bytes.min((least_rate * SAVED.as_secs_f64()).max(GRANT_MIN_BYTES) as u64)
             }
             wait => return Err(wait),
         };
         self.correct(bound, granted as f64);
+        if !read.is_of_scan {
+            self.everyone.first.take(granted as f64);
+            bound.indexes().for_each(|index| self.limits[index].first.take(granted as f64));
+        }
         Ok(granted)
     }
 
@@ -156,9 +189,14 @@ impl Limit {
     }
 
     /// How long a read waits for this budget.
-    fn wait(&mut self, rate: f64, now: Instant) -> Duration {
+    fn wait(&mut self, read: Read, at: Rate, now: Instant) -> Duration {
+        let Rate { rate, first } = at;
         self.bucket.fill(rate, now);
-        let wait = self.bucket.wait(rate);
+        self.first.fill(first, now);
+        let wait = match read.is_of_scan {
+            true => self.bucket.wait(rate),
+            false => self.bucket.wait(rate).min(self.first.wait(first)),
+        };
         self.postponed += u64::from(!wait.is_zero());
         wait
     }
@@ -179,6 +217,10 @@ mod tests {
 
     const MB: u64 = 1_000_000;
 
+    fn scan(bytes: u64) -> Read {
+        Read { bytes, is_of_scan: true }
+    }
+
     fn budgets(text: &str) -> Vec<ColdBudget> {
         crate::config::cold_budget::parse(text).unwrap()
     }
@@ -190,7 +232,7 @@ mod tests {
         for ms in 0..10_000 {
             let now = began + Duration::from_millis(ms);
             for (index, bound) in readers.iter().enumerate() {
-                got[index] += limits.take(*bound, MB, all_rate, now).unwrap_or(0);
+                got[index] += limits.take(*bound, scan(MB), Rate::of(all_rate), now).unwrap_or(0);
             }
         }
         got
@@ -237,11 +279,37 @@ mod tests {
         let now = Instant::now();
         let mut limits = Limits::new(0, &budgets("client-id/c=20000000"), now);
         let bound = limits.bound_of("c", None);
-        assert_eq!(limits.take(bound, 50 * MB, f64::INFINITY, now), Ok(MB));
-        assert_eq!(limits.take(bound, 1, f64::INFINITY, now), Err(SAVED));
-        assert_eq!(limits.take(Bound::default(), 50 * MB, f64::INFINITY, now), Ok(50 * MB));
+        assert_eq!(limits.take(bound, scan(50 * MB), Rate::of(f64::INFINITY), now), Ok(MB));
+        assert_eq!(limits.take(bound, scan(1), Rate::of(f64::INFINITY), now), Err(SAVED));
+        assert_eq!(
+            limits.take(Bound::default(), scan(50 * MB), Rate::of(f64::INFINITY), now),
+            Ok(50 * MB)
+        );
         limits.correct(bound, -(MB as f64));
-        assert_eq!(limits.take(bound, 10, f64::INFINITY, now), Ok(10));
+        assert_eq!(limits.take(bound, scan(10), Rate::of(f64::INFINITY), now), Ok(10));
+    }
+
+    #[test]
+    fn a_reader_that_misses_a_page_does_not_stand_behind_scans_nor_starve_them() {
+        let read = Read { bytes: 64_000, is_of_scan: false };
+        for (every_ms, is_greedy) in [(100, false), (1, true)] {
+            let began = Instant::now();
+            let mut limits = Limits::new(0, &budgets("client-id/c=80000000"), began);
+            let bound = limits.bound_of("c", None);
+            let (mut scanned, mut missed, mut waited) = (0, 0, 0);
+            for ms in 0..10_000 {
+                let now = began + Duration::from_millis(ms);
+                scanned += limits.take(bound, scan(MB), Rate::of(f64::INFINITY), now).unwrap_or(0);
+                if ms % every_ms == 0 {
+                    let taken = limits.take(bound, read, Rate::of(f64::INFINITY), now);
+                    waited += u64::from(taken.is_err());
+                    missed += taken.unwrap_or(0);
+                }
+            }
+            assert_near(scanned + missed, 800 * MB);
+            assert!(is_greedy || waited == 0, "{waited}");
+            assert!(scanned > 600 * MB, "{scanned} beside {missed}");
+        }
     }
 
     #[test]
@@ -249,8 +317,8 @@ mod tests {
         let now = Instant::now();
         let mut limits = Limits::new(7, &budgets("group/g=5"), now);
         let bound = limits.bound_of("c", Some("g"));
-        assert!(limits.take(bound, 100, f64::INFINITY, now).is_ok());
-        assert!(limits.take(bound, 100, f64::INFINITY, now).is_err());
+        assert!(limits.take(bound, scan(100), Rate::of(f64::INFINITY), now).is_ok());
+        assert!(limits.take(bound, scan(100), Rate::of(f64::INFINITY), now).is_err());
         limits.count(bound, 100);
         limits.count(Bound::default(), 1);
         let shown = |entity: &str, bytes_per_second, read_bytes, postponed| Shown {

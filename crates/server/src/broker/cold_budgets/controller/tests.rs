@@ -75,7 +75,7 @@ fn hot_fetches_keep_their_target_and_cold_reads_get_what_is_left() {
         assert!(slow <= 12, "{slow} of 600 windows, {ms_per_mb} ms a MB/s");
         let possible_mb = (5.0 - 0.5) / ms_per_mb;
         let read_mb = mean(&shown.read_mb);
-        assert!(read_mb > 0.5 * possible_mb, "{read_mb} of {possible_mb} MB/s");
+        assert!(read_mb > 0.4 * possible_mb, "{read_mb} of {possible_mb} MB/s");
     }
 }
 
@@ -83,7 +83,8 @@ fn hot_fetches_keep_their_target_and_cold_reads_get_what_is_left() {
 fn a_load_that_disturbs_nothing_is_not_held_back_for_long() {
     let mut plant = Plant::new(0.0005, 2000.0 * MB);
     plant.run(20);
-    assert_eq!(mean(&plant.run(50).read_mb), 2000.0);
+    let read_mb = mean(&plant.run(50).read_mb);
+    assert!(read_mb > 1900.0, "{read_mb}");
 }
 
 #[test]
@@ -150,6 +151,20 @@ fn a_rate_that_is_not_used_does_not_grow() {
 }
 
 #[test]
+fn readers_that_come_later_begin_with_a_rate_that_was_tried() {
+    let mut plant = Plant::new(0.001, 2000.0 * MB);
+    plant.run(100);
+    assert!(plant.controller.permitted() > 500.0 * MB);
+    plant.wanted = 150.0 * MB;
+    plant.run(40);
+    let permitted = plant.controller.permitted();
+    assert!((150.0 * MB..300.0 * MB).contains(&permitted), "{permitted}");
+    plant.wanted = 0.0;
+    plant.run(40);
+    assert_eq!(plant.controller.permitted(), FIRST);
+}
+
+#[test]
 fn one_slow_window_of_a_light_scan_does_not_hold_it_back() {
     let mut plant = Plant::new(0.001, 40.0 * MB);
     plant.run(10);
@@ -171,7 +186,7 @@ fn a_stall_within_the_one_percent_of_the_last_seconds_changes_nothing() {
         disk_bytes: 30 << 20,
         postponed: true,
     };
-    let began = controller.step(&window(4, 4));
+    let began = controller.step(&window(2, 2));
     assert_eq!(controller.step(&window(9, 2)), began);
     assert_eq!(controller.reason(), Reason::NearTarget);
     assert!(controller.step(&window(9, 6)) < began);

@@ -114,13 +114,13 @@ fn below_the_reserve_produce_is_refused_and_fetch_goes_on() {
     count(&produce(&mut client, "t", 100));
     for _ in 0..2 {
         disk.take(ROOM_BYTES / 2);
+        // The server looks at the reserve once a second. A fast one may have filled the disk by
+        // then, and has refused for want of room.
         until("the reserve is missed", || {
             let answer = produce(&mut client, "t", 100);
             count(&answer);
-            is_refused(&answer)
+            is_refused(&answer) && answer.error_message.is_some_and(|why| why.contains("reserve"))
         });
-        let refused = produce(&mut client, "t", 100);
-        assert!(refused.error_message.unwrap().contains("reserve"), "there is room for it");
         let fetched = records_from(&bytes_of(&client.fetch("t", 0, 0).unwrap()), 0);
         assert!(!fetched.is_empty());
         disk.give_back();

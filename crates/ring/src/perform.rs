@@ -29,6 +29,7 @@ use crate::sys::{Advice, Request, Requests};
 use crate::transfer::pipes::Lease;
 use crate::transfer::route::{self, Way};
 use crate::transfer::stage::{Parked, Stage};
+use crate::transfer::streams::Approach;
 use crate::transfer::{Means, Next, Op, Path, Pieces, Transfer};
 use crate::uring::{OnDrop, Uring};
 
@@ -109,10 +110,6 @@ struct Job {
     is_scan: bool,
     /// Pages of the next plan were looked for in vain.
     is_missing: bool,
-    /// The answer begins where an earlier one from the disk ended, so the kernel reads ahead.
-    reads_on: bool,
-    /// An earlier plan was looked ahead of.
-    has_looked: bool,
     /// There was no worker or pipe for a chain, so the rest is copied. A copy waits for a disk on a
     /// thread that exists; sendfile would wait on the event loop.
     has_left_chain: bool,
@@ -137,8 +134,6 @@ impl Job {
             is_cold: false,
             is_scan: false,
             is_missing: false,
-            reads_on: false,
-            has_looked: false,
             has_left_chain: false,
             cold_place: None,
             stage: Stage::default(),
@@ -192,7 +187,7 @@ impl Job {
     fn choose(&mut self, ring: &Shared) -> Way {
         let can_chain = matches!(ring.kernel, Kernel::Uring(_));
         if can_chain && !self.is_scan && self.goes_on_from_disk(ring) {
-            (self.is_scan, self.reads_on) = (true, true);
+            self.is_scan = true;
         }
         let transfer = &self.transfer;
         let is_cached = || {
@@ -209,8 +204,11 @@ impl Job {
 
     /// Whether the answer goes on where one from the disk ended, and what follows is not cached.
     fn goes_on_from_disk(&self, ring: &Shared) -> bool {
-        let Some(next) = self.transfer.next_ranges(u64::MAX).next() else { return false };
-        self.socket.streams.borrow().go_on_at(&next) && !ring.residency.is_cached_ahead(&next)
+        let next = self.transfer.next_ranges_from(u64::MAX).next();
+        let goes_on = |(range, begin): &(FileRange, u64)| {
+            self.socket.streams.borrow().approach(&range.file, *begin) == Approach::GoesOn
+        };
+        next.filter(goes_on).is_some_and(|(range, _)| !ring.residency.is_cached_ahead(&range))
     }
 
     /// Remembers where an answer from the disk ended.
@@ -268,28 +266,30 @@ impl Job {
     fn read_ahead(&self, ring: &Shared) {
         let Kernel::Uring(uring) = &ring.kernel else { return };
         let streams = self.socket.streams.borrow();
-        for range in self.transfer.next_ranges(READ_AHEAD_BYTES) {
-            if self.reads_on {
-                // Without it the scan is slower, and no worse.
-                let _ = fadvise(&*range.file, 0, None, rustix::fs::Advice::Sequential);
-            } else if streams.jump_to(&range) {
-                uring.advise(&range, Advice::WillNeed);
+        for (range, begin) in self.transfer.next_ranges_from(READ_AHEAD_BYTES) {
+            match streams.approach(&range.file, begin) {
+                Approach::Begins => {}
+                Approach::GoesOn => {
+                    // Without it the scan is slower, and no worse.
+                    let _ = fadvise(&*range.file, 0, None, rustix::fs::Advice::Sequential);
+                }
+                Approach::Jumps => uring.advise(&range, Advice::WillNeed),
             }
         }
     }
 
     /// Notes what the disk will read for a scan, before it reads ahead.
-    fn note_brought(&mut self, ring: &Shared) {
+    fn note_brought(&self, ring: &Shared) {
         let Some(scans) = &ring.config.scans else { return };
-        for range in self.transfer.next_ranges(READ_AHEAD_BYTES) {
-            let mut looks = self.socket.looks.borrow_mut();
-            let sight = ring.config.sight;
-            let missing = looks.ahead_of(&range, self.reads_on, !self.has_looked, sight);
+        let streams = self.socket.streams.borrow();
+        for (range, begin) in self.transfer.next_ranges_from(READ_AHEAD_BYTES) {
+            let (mut looks, sight) = (self.socket.looks.borrow_mut(), ring.config.sight);
+            let approach = streams.approach(&range.file, begin);
+            let missing = looks.ahead_of(&range, begin, approach, sight);
             if !missing.is_empty() {
                 scans.bring(self.socket.scan_reader(scans), &range, missing, Instant::now());
             }
         }
-        self.has_looked = true;
     }
 
     /// Drops from the page cache what scans have brought and no reader needs any more.

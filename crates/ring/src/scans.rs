@@ -20,6 +20,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use crate::file_range::FileRange;
 use crate::scans::file_scan::FileScan;
 
@@ -95,20 +97,27 @@ impl Scans {
         ranges: impl Iterator<Item = FileRange>,
         now: Instant,
     ) -> Vec<FileRange> {
+        // The file system may make an answer to fstat(2) wait, and others wait for the table.
+        let is_at_end =
+            |range: &FileRange| range.file.metadata().is_ok_and(|file| file.len() <= range.end());
+        let ranges: SmallVec<[_; 4]> = ranges.map(|range| (is_at_end(&range), range)).collect();
         let mut dropped = Vec::new();
         let mut table = self.table();
-        for range in ranges {
+        for (is_at_end, range) in &ranges {
             let Some(Entry { scan, .. }) = table.files.get_mut(&key_of(&range.file)) else {
                 continue;
             };
-            let is_at_end = range.file.metadata().is_ok_and(|file| file.len() <= range.end());
-            if is_at_end {
-                scan.leave(reader.id);
-            } else {
+            let least_bytes = if !is_at_end {
                 scan.move_to(reader.id, range.end(), now);
-            }
-            let ranges = scan.take_droppable(if is_at_end { 1 } else { file_scan::STEP_BYTES });
-            dropped.extend(ranges.into_iter().map(|dropped| range_of(&range.file, dropped)));
+                file_scan::STEP_BYTES
+            } else if scan.leave(reader.id) {
+                1
+            } else {
+                // It kept nothing, as who reads at the end of a log.
+                continue;
+            };
+            let free = scan.take_droppable(least_bytes).into_iter();
+            dropped.extend(free.map(|free| range_of(&range.file, free)));
         }
         dropped
     }
@@ -120,6 +129,8 @@ impl Scans {
         if self.is_empty() {
             return Vec::new();
         }
+        // Declared before the table is locked, so closed after: the last holder of a file closes it.
+        let mut files = Vec::new();
         let mut dropped = Vec::new();
         let mut table = self.table();
         if table.swept.is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP_REST) {
@@ -130,6 +141,7 @@ impl Scans {
             let Some(file) = file.upgrade() else { return false };
             let ranges = scan.sweep(now).into_iter();
             dropped.extend(ranges.map(|dropped| range_of(&file, dropped)));
+            files.push(file);
             !scan.is_over()
         });
         self.files.store(table.files.len(), Ordering::Relaxed);
@@ -151,7 +163,9 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         if !self.scans.is_empty() {
-            self.scans.table().files.values_mut().for_each(|entry| entry.scan.leave(self.id));
+            for entry in self.scans.table().files.values_mut() {
+                entry.scan.leave(self.id);
+            }
         }
     }
 }
@@ -197,6 +211,18 @@ mod tests {
         let sweeps = (0..4).map(|second| bytes(&scans.sweep(now + SWEEP_REST * second)));
         assert_eq!(sweeps.collect::<Vec<_>>(), [0, 8 * MIB, 0, 0]);
         assert!(scans.is_empty());
+    }
+
+    #[test]
+    fn who_reads_at_the_end_of_a_file_drops_nothing_of_its_scan_again() {
+        let (scans, file, now) = (Arc::new(Scans::default()), file(200 * MIB), Instant::now());
+        let (reader, tail) = (Reader::of(&scans), Reader::of(&scans));
+        bring(&scans, &reader, &range_of(&file, 0..MIB), 150 * MIB, now);
+        let pass = |reader, range| scans.pass(reader, std::iter::once(range_of(&file, range)), now);
+        assert_eq!(bytes(&pass(&reader, 32 * MIB..33 * MIB)), (29 + 150 - 33 - 96) * MIB);
+        for _ in 0..3 {
+            assert_eq!(bytes(&pass(&tail, 199 * MIB..200 * MIB)), 0);
+        }
     }
 
     #[test]

@@ -243,6 +243,19 @@ impl Transfer {
         })
     }
 
+    /// The same, each with the place in its file where the answer begins.
+    pub(crate) fn next_ranges_from(
+        &self,
+        limit_bytes: u64,
+    ) -> impl Iterator<Item = (FileRange, u64)> {
+        let is_file = matches!(self.pieces.get(self.sent.piece), Some(Piece::File { .. }));
+        let mut sent_bytes = if is_file { self.sent.at } else { 0 };
+        self.next_ranges(limit_bytes).map(move |range| {
+            let begin = range.position - std::mem::take(&mut sent_bytes);
+            (range, begin)
+        })
+    }
+
     /// All file ranges of the answer.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = FileRange> {
         self.pieces.iter().filter_map(|piece| match piece {

@@ -176,6 +176,32 @@ fn a_scan_leaves_what_was_in_memory_before_it_and_nothing_else() {
     });
 }
 
+/// Answers of two partitions, of which the first is in memory and the second begins behind what one
+/// plan reaches.
+#[test]
+fn a_scan_that_shares_its_answers_with_a_hot_partition_leaves_nothing_either() {
+    const STEP: u64 = 3 << 20;
+    let config = RingConfig { scans: Some(Arc::default()), ..config(Backend::Uring) };
+    run(config, |ring| async move {
+        let [hot, cold] = [(); 2].map(|()| file(20 * STEP));
+        evict(&cold);
+        let hot_before = cached_mib(&hot, 0..60);
+        let (socket, peer) = reading();
+        for step in 0..18 {
+            let pieces = vec![range(&hot, step * STEP, STEP), range(&cold, step * STEP, STEP)];
+            ring.transfer(pieces, &socket, Path::Auto).await.unwrap();
+        }
+        until("the scan has dropped what lies behind it", || {
+            ring.sweep();
+            cached_mib(&cold, 0..48) < 1.0
+        })
+        .await;
+        assert_eq!(cached_mib(&hot, 0..60), hot_before);
+        socket.shutdown().unwrap();
+        peer.join().unwrap();
+    });
+}
+
 #[test]
 fn readers_of_one_range_share_what_the_disk_reads_and_the_last_leaves_nothing() {
     let scans = Arc::new(Scans::default());

@@ -74,8 +74,11 @@ impl FileScan {
         }
     }
 
-    pub(super) fn leave(&mut self, id: u64) {
+    /// Whether the reader was here.
+    pub(super) fn leave(&mut self, id: u64) -> bool {
+        let before = self.readers.len();
         self.readers.retain(|reader| reader.id != id);
+        self.readers.len() < before
     }
 
     /// What no reader keeps, in stretches of at least `least_bytes`.

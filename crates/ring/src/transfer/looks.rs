@@ -7,8 +7,8 @@
 //!
 //! perform.rs calls it before each cold plan. Pages must be looked for before the kernel reads
 //! ahead to them, since afterwards nothing shows for whom they came. What is missing waits here
-//! until a third answer in a row shows a scan, and until the scan comes near it: other readers may
-//! bring it in before, and then it is theirs.
+//! until a third answer in a row shows a scan, and until the scan comes near it. What other readers
+//! bring in between counts as the scan's.
 
 use std::fs::File;
 use std::ops::Range;
@@ -16,12 +16,16 @@ use std::sync::{Arc, Weak};
 
 use crate::file_range::FileRange;
 use crate::ring_config::{PAGE_BYTES, Sight};
+use crate::transfer::streams::Approach;
 
 /// Files that one connection looks ahead in.
 const FILES_MAX: usize = 64;
 
 /// Looked at by one call of the kernel, if all of it is missing or there.
 const PIECE_BYTES: u64 = 1 << 20;
+
+/// Missing stretches remembered in a file. What is brought in more pieces stays in the page cache.
+const STRETCHES_MAX: usize = 1024;
 
 /// The least that is looked at. A piece of which half is missing counts as missing.
 const LEAST_BYTES: u64 = 64 << 10;
@@ -39,6 +43,8 @@ pub(crate) struct Looks(Vec<Look>);
 #[derive(Debug)]
 struct Look {
     file: Weak<File>,
+    /// Where the last answer began in the file.
+    begin: u64,
     /// Answers that went on.
     steps: u32,
     position: u64,
@@ -47,19 +53,22 @@ struct Look {
 }
 
 impl Looks {
-    /// Looks ahead of a plan that begins with `range`. Returns what was not in memory near it and
-    /// has not been returned before, once answers that go on show a scan. `goes_on`: the answer
-    /// begins where one from the disk ended. `begins`: this is its first plan.
+    /// Looks ahead of a plan that begins with `range`, in an answer that begins at `begin` of that
+    /// file. Returns what was not in memory near it and has not been returned before, once answers
+    /// that go on show a scan.
     pub(crate) fn ahead_of(
         &mut self,
         range: &FileRange,
-        goes_on: bool,
-        begins: bool,
+        begin: u64,
+        approach: Approach,
         sight: Sight,
     ) -> Vec<Range<u64>> {
-        let look = self.of(range);
-        look.steps += u32::from(goes_on && begins);
-        let (far_bytes, near_bytes) = distances(sight, goes_on);
+        let look = self.of(range, begin);
+        if approach == Approach::GoesOn && look.begin != begin {
+            look.steps += 1;
+        }
+        (look.begin, look.position) = (begin, range.position);
+        let (far_bytes, near_bytes) = distances(sight, approach);
         let file_bytes = range.file.metadata().map_or(0, |metadata| metadata.len());
         if look.until < file_bytes.min(range.position + near_bytes) {
             let until = file_bytes.min(range.position + far_bytes).next_multiple_of(PAGE_BYTES);
@@ -69,29 +78,28 @@ impl Looks {
         if look.steps < STEPS_MIN { Vec::new() } else { look.take_before(range.end() + NEAR_BYTES) }
     }
 
-    fn of(&mut self, range: &FileRange) -> &mut Look {
+    fn of(&mut self, range: &FileRange, begin: u64) -> &mut Look {
         let is_of = |look: &Look| std::ptr::eq(look.file.as_ptr(), Arc::as_ptr(&range.file));
         let place = self.0.iter().position(is_of).unwrap_or_else(|| {
             if self.0.len() == FILES_MAX {
                 self.0.remove(0);
             }
-            self.0.push(Look::at(range));
+            self.0.push(Look::at(range, begin));
             self.0.len() - 1
         });
         let look = &mut self.0[place];
         if !(look.position..=look.until).contains(&range.position) {
-            *look = Look::at(range);
+            *look = Look::at(range, begin);
         }
-        look.position = range.position;
         look
     }
 }
 
 impl Look {
-    fn at(range: &FileRange) -> Look {
+    fn at(range: &FileRange, begin: u64) -> Look {
         let (file, position) = (Arc::downgrade(&range.file), range.position);
         let until = position - position % PAGE_BYTES;
-        Look { file, steps: 0, position, until, missing: Vec::new() }
+        Look { file, begin, steps: 0, position, until, missing: Vec::new() }
     }
 
     fn take_before(&mut self, end: u64) -> Vec<Range<u64>> {
@@ -104,14 +112,16 @@ impl Look {
     }
 }
 
-/// How far to look, and how near the end of that may come before the next look. Looking by
-/// mincore(2) takes 11 us a MiB, ten times as long as by cachestat(2), so its looks are short.
-fn distances(sight: Sight, goes_on: bool) -> (u64, u64) {
-    match (sight, goes_on) {
-        (Sight::Mincore, true) => (48 << 20, 40 << 20),
-        (Sight::Mincore, false) => (8 << 20, 2 << 20),
-        (_, true) => (96 << 20, 48 << 20),
-        (_, false) => (16 << 20, 2 << 20),
+/// How far to look, and how near the end of that may come before the next look. Who jumps may
+/// begin a scan, but seldom does. Looking by mincore(2) takes 11 us a MiB, ten times as long as by
+/// cachestat(2).
+fn distances(sight: Sight, approach: Approach) -> (u64, u64) {
+    match (approach, sight) {
+        (Approach::GoesOn, Sight::Mincore) => (48 << 20, 40 << 20),
+        (Approach::GoesOn, _) => (96 << 20, 48 << 20),
+        (Approach::Begins, Sight::Mincore) => (8 << 20, 2 << 20),
+        (Approach::Begins, _) => (16 << 20, 2 << 20),
+        (Approach::Jumps, _) => (2 << 20, 2 << 20),
     }
 }
 
@@ -134,8 +144,10 @@ fn missing(
         if missing_bytes < len_bytes && piece_bytes > LEAST_BYTES {
             missing(file, piece, LEAST_BYTES, sight, found);
         } else if missing_bytes >= len_bytes / 2 {
+            let is_full = found.len() >= STRETCHES_MAX;
             match found.last_mut() {
                 Some(last) if last.end == start => last.end = piece.end,
+                _ if is_full => return,
                 _ => found.push(piece),
             }
         }
@@ -179,8 +191,10 @@ mod tests {
         let expected = [0..2 * MIB + 256 * 1024, 3 * MIB..6 * MIB + PAGE_BYTES];
         for sight in [Sight::Cachestat, Sight::Mincore] {
             let mut looks = Looks::default();
-            let mut ahead_of =
-                |position| looks.ahead_of(&at(&file, position), position > 0, true, sight);
+            let mut ahead_of = |position| {
+                let approach = if position > 0 { Approach::GoesOn } else { Approach::Begins };
+                looks.ahead_of(&at(&file, position), position, approach, sight)
+            };
             assert!(ahead_of(0).is_empty() && ahead_of(MIB).is_empty(), "{sight:?}: no scan yet");
             assert_eq!(ahead_of(2 * MIB), expected, "{sight:?}");
             assert!(ahead_of(3 * MIB).is_empty(), "{sight:?}");
@@ -191,25 +205,30 @@ mod tests {
     fn the_first_answers_of_a_scan_are_returned_with_its_third_and_those_of_no_scan_never() {
         let file = file(60 * MIB, None);
         let mut looks = Looks::default();
-        let mut ahead_of = |position, goes_on| {
-            looks.ahead_of(&at(&file, position), goes_on, true, Sight::Cachestat)
+        let mut plan = |begin: u64, sent_bytes: u64, approach| {
+            looks.ahead_of(&at(&file, begin + sent_bytes), begin, approach, Sight::Cachestat)
         };
-        assert!(ahead_of(20 * MIB, false).is_empty() && ahead_of(21 * MIB, true).is_empty());
-        assert!(ahead_of(0, false).is_empty(), "somewhere else");
+        assert!(plan(20 * MIB, 0, Approach::Begins).is_empty());
+        assert!(plan(21 * MIB, 0, Approach::GoesOn).is_empty());
+        assert!(plan(0, 0, Approach::Jumps).is_empty(), "somewhere else");
         let mut bytes = vec![0; 2 << 20];
         file.read_exact_at(&mut bytes, 0).unwrap();
-        assert!(ahead_of(MIB, true).is_empty());
-        for slow in 1..9 {
-            let plan = at(&file, MIB + slow * MIB / 10);
-            let found = looks.ahead_of(&plan, true, false, Sight::Cachestat);
-            assert!(found.is_empty(), "the same answer, to a peer that reads slowly");
+        for tenth in 0..9 {
+            let found = plan(MIB, tenth * MIB / 10, Approach::GoesOn);
+            assert!(found.is_empty(), "one answer, to a peer that reads slowly");
         }
-        let mut ahead_of =
-            |position| looks.ahead_of(&at(&file, position), true, true, Sight::Cachestat);
-        let found = ahead_of(2 * MIB);
+        let found = plan(2 * MIB, 0, Approach::GoesOn);
         assert!(found.iter().eq(&Some(0..3 * MIB + NEAR_BYTES)), "{found:?}");
-        let found = ahead_of(3 * MIB);
+        let found = plan(3 * MIB, 0, Approach::GoesOn);
         assert!(found.iter().eq(&Some(3 * MIB + NEAR_BYTES..4 * MIB + NEAR_BYTES)), "{found:?}");
+    }
+
+    #[test]
+    fn a_file_with_holes_in_memory_everywhere_takes_bounded_memory() {
+        let mut found: Vec<_> = (0..STRETCHES_MAX as u64).map(|n| 2 * n..2 * n + 1).collect();
+        let file = file(4 * MIB, None);
+        missing(&file, MIB..2 * MIB, PIECE_BYTES, Sight::Cachestat, &mut found);
+        assert_eq!(found.len(), STRETCHES_MAX);
     }
 
     #[test]
@@ -217,7 +236,7 @@ mod tests {
         let mut looks = Looks::default();
         for _ in 0..2 * FILES_MAX {
             let file = Arc::new(tempfile::tempfile().unwrap());
-            looks.ahead_of(&at(&file, 0), false, true, Sight::Cachestat);
+            looks.ahead_of(&at(&file, 0), 0, Approach::Begins, Sight::Cachestat);
         }
         assert_eq!(looks.0.len(), FILES_MAX);
     }

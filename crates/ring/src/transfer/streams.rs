@@ -27,6 +27,17 @@ pub(crate) struct Streams {
     ends: Vec<End>,
 }
 
+/// How an answer comes to a place in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Approach {
+    /// From nowhere: it may begin a scan.
+    Begins,
+    /// From the end of an answer that came from the disk.
+    GoesOn,
+    /// From elsewhere in the file.
+    Jumps,
+}
+
 /// Where the last answer from a file ended.
 #[derive(Debug)]
 struct End {
@@ -37,15 +48,13 @@ struct End {
 }
 
 impl Streams {
-    /// Whether an answer that begins with `range` goes on where one from the disk ended.
-    pub(crate) fn go_on_at(&self, range: &FileRange) -> bool {
-        let is_end = |end: &End| end.is_from_disk && end.position == range.position;
-        self.end_in(&range.file).is_some_and(is_end)
-    }
-
-    /// Whether the peer has read from the disk elsewhere in the file.
-    pub(crate) fn jump_to(&self, range: &FileRange) -> bool {
-        self.end_in(&range.file).is_some_and(|end| end.position != range.position)
+    /// How an answer comes to the place in the file where it begins.
+    pub(crate) fn approach(&self, file: &Arc<File>, begin: u64) -> Approach {
+        match self.ends.iter().find(|end| end.file == Arc::as_ptr(file)) {
+            Some(end) if end.position != begin => Approach::Jumps,
+            Some(end) if end.is_from_disk => Approach::GoesOn,
+            _ => Approach::Begins,
+        }
     }
 
     /// Remembers where the ranges of an answer from the disk end. Of more files than it has room
@@ -75,10 +84,6 @@ impl Streams {
         }
     }
 
-    fn end_in(&self, file: &Arc<File>) -> Option<&End> {
-        self.ends.iter().find(|end| end.file == Arc::as_ptr(file))
-    }
-
     /// Whether no file is scanned.
     pub(crate) fn are_none(&self) -> bool {
         !self.ends.iter().any(|end| end.is_from_disk)
@@ -93,45 +98,28 @@ impl Streams {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_reader_goes_on_where_its_last_answer_from_the_disk_ended_in_that_file() {
-        let [file, other] = [(); 2].map(|()| Arc::new(tempfile::tempfile().unwrap()));
-        let range = |file: &Arc<File>, position, len_bytes| FileRange {
-            file: Arc::clone(file),
-            position,
-            len_bytes,
-        };
-        let mut streams = Streams::default();
-        assert!(!streams.go_on_at(&range(&file, 0, 10)));
-        streams.go_on_behind([range(&file, 0, 100), range(&other, 50, 7)].into_iter());
-        assert!(streams.go_on_at(&range(&file, 100, 1)));
-        assert!(streams.go_on_at(&range(&other, 57, 1000)));
-        assert!(!streams.go_on_at(&range(&other, 100, 1)));
-        assert!(!streams.go_on_at(&range(&file, 99, 1)));
-        streams.go_on_behind([range(&file, 100, 100)].into_iter());
-        assert!(!streams.go_on_at(&range(&file, 100, 1)), "only where the last one ended");
-        streams.end([].into_iter());
-        assert!(streams.go_on_at(&range(&file, 200, 1)), "an answer of another kind came between");
-        streams.end([range(&file, 200, 1)].into_iter());
-        assert!(!streams.go_on_at(&range(&file, 200, 1)));
-        assert!(streams.go_on_at(&range(&other, 57, 1)), "another file's scan goes on");
+    fn range(file: &Arc<File>, position: u64, len_bytes: u64) -> FileRange {
+        FileRange { file: Arc::clone(file), position, len_bytes }
     }
 
     #[test]
-    fn a_reader_jumps_where_it_comes_back_to_a_file_elsewhere() {
+    fn a_reader_goes_on_where_its_last_answer_from_the_disk_ended_in_that_file() {
         let [file, other] = [(); 2].map(|()| Arc::new(tempfile::tempfile().unwrap()));
-        let range = |file: &Arc<File>, position| FileRange {
-            file: Arc::clone(file),
-            position,
-            len_bytes: 10,
-        };
         let mut streams = Streams::default();
-        assert!(!streams.jump_to(&range(&file, 50)), "it may begin a scan");
-        streams.go_on_behind([range(&file, 50)].into_iter());
-        assert!(streams.jump_to(&range(&file, 0)) && !streams.jump_to(&range(&file, 60)));
-        assert!(!streams.jump_to(&range(&other, 0)));
-        streams.end([range(&file, 60)].into_iter());
-        assert!(streams.jump_to(&range(&file, 60)) && !streams.jump_to(&range(&file, 70)));
+        assert_eq!(streams.approach(&file, 0), Approach::Begins);
+        streams.go_on_behind([range(&file, 0, 100), range(&other, 50, 7)].into_iter());
+        assert_eq!(streams.approach(&file, 100), Approach::GoesOn);
+        assert_eq!(streams.approach(&other, 57), Approach::GoesOn);
+        assert_eq!(streams.approach(&other, 100), Approach::Jumps);
+        assert_eq!(streams.approach(&file, 99), Approach::Jumps);
+        streams.go_on_behind([range(&file, 100, 100)].into_iter());
+        assert_eq!(streams.approach(&file, 100), Approach::Jumps, "only where the last one ended");
+        streams.end([].into_iter());
+        assert_eq!(streams.approach(&file, 200), Approach::GoesOn, "an answer of another kind");
+        streams.end([range(&file, 200, 1)].into_iter());
+        assert_eq!(streams.approach(&file, 201), Approach::Begins, "that one was in memory");
+        assert_eq!(streams.approach(&file, 200), Approach::Jumps);
+        assert_eq!(streams.approach(&other, 57), Approach::GoesOn, "another file's scan");
     }
 
     #[test]
@@ -139,7 +127,7 @@ mod tests {
         let mut streams = Streams::default();
         for position in 0..100 {
             let file = Arc::new(tempfile::tempfile().unwrap());
-            let range = FileRange { file, position, len_bytes: 1 };
+            let range = range(&file, position, 1);
             // The file stays open, so that no other gets its address.
             std::mem::forget(Arc::clone(&range.file));
             streams.go_on_behind(std::iter::once(range));

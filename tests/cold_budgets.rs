@@ -1,18 +1,16 @@
 //! Budgets of bytes from the disk hold cold reads back, by client and by group, and nothing else;
 //! no fetch waits for its budget longer than a moment. `fetch.hot.p99.target.ms` says what it does.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use penstock_tests::cache::evict;
+use penstock_tests::member::join;
 use penstock_tests::records::{batch_at, bytes_of, records_from};
 use penstock_tests::{Client, Metrics, Penstock, Start, fetch_request};
-use penstock_wire::messages::{
-    FetchPartition, FetchTopic, JoinGroupRequest, JoinGroupRequestProtocol, SyncGroupRequest,
-    SyncGroupRequestAssignment,
-};
+use penstock_wire::messages::{FetchPartition, FetchTopic};
 use penstock_wire::{ErrorCode, Request, Response};
 
 const BATCH_BYTES: usize = 256 << 10;
@@ -30,17 +28,6 @@ fn produce(client: &mut Client, topic: &str, batches: usize) {
     for _ in 0..batches {
         let answer = client.produce(topic, 0, 1, batch()).unwrap();
         assert_eq!(answer.error_code, ErrorCode::NONE);
-    }
-}
-
-fn evict(partition: &Path) {
-    for entry in std::fs::read_dir(partition).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "log") {
-            let file = File::open(path).unwrap();
-            rustix::fs::fdatasync(&file).unwrap();
-            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-        }
     }
 }
 
@@ -73,44 +60,6 @@ fn scan(client: &mut Client, topic: &str, until: usize, is_over: &AtomicBool) {
 fn of_entity(metrics: &Metrics, name: &str, entity: &str) -> f64 {
     let series = format!("penstock_cold_budget_{name}{{entity=\"{entity}\"}} ");
     metrics.exact(&series).unwrap_or_else(|| panic!("no {series}"))
-}
-
-/// Makes the client the one member of a group, with the topic's partition 0 assigned to it.
-fn join(client: &mut Client, group: &str, topic: &str) {
-    let request = JoinGroupRequest {
-        group_id: group.into(),
-        session_timeout_ms: 60_000,
-        rebalance_timeout_ms: 60_000,
-        protocol_type: "consumer".into(),
-        protocols: vec![JoinGroupRequestProtocol { name: "range".into(), ..Default::default() }],
-        ..Default::default()
-    };
-    // From version 4 on a member gets an id first.
-    let Response::JoinGroup(joined) = client.ask_in(3, &Request::JoinGroup(request)).unwrap()
-    else {
-        panic!("not an answer to JoinGroup")
-    };
-    assert_eq!(joined.error_code, ErrorCode::NONE);
-    let mut assignment = b"\0\0\0\0\0\x01".to_vec();
-    assignment.extend((topic.len() as i16).to_be_bytes());
-    assignment.extend(topic.as_bytes());
-    assignment.extend(b"\0\0\0\x01\0\0\0\0\xff\xff\xff\xff");
-    let of_member = SyncGroupRequestAssignment {
-        member_id: joined.member_id.clone(),
-        assignment: assignment.into(),
-    };
-    let request = SyncGroupRequest {
-        group_id: group.into(),
-        generation_id: joined.generation_id,
-        member_id: joined.member_id,
-        assignments: vec![of_member],
-        ..Default::default()
-    };
-    let Response::SyncGroup(synced) = client.ask_in(1, &Request::SyncGroup(request)).unwrap()
-    else {
-        panic!("not an answer to SyncGroup")
-    };
-    assert_eq!(synced.error_code, ErrorCode::NONE);
 }
 
 #[test]

@@ -1,17 +1,17 @@
 //! Cold reads have names: /metrics and `penstock top` say which client reads from the disk, how
 //! much, and how far behind.
 
-use std::fs::File;
 use std::path::Path;
 use std::process::Output;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use penstock_tests::cache::evict;
+use penstock_tests::member::join;
 use penstock_tests::records::{batch_at, bytes_of, records_from};
 use penstock_tests::{Client, Metrics, Penstock, Start, program};
 use penstock_wire::messages::{
-    JoinGroupRequest, JoinGroupRequestProtocol, OffsetCommitRequest, OffsetCommitRequestPartition,
-    OffsetCommitRequestTopic, SyncGroupRequest, SyncGroupRequestAssignment,
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use penstock_wire::{ErrorCode, Request, Response};
 
@@ -37,17 +37,6 @@ fn cold_batch(began_ms: i64, n: i64) -> Bytes {
 fn produce(client: &mut Client, topic: &str, batch: Bytes) {
     let answer = client.produce(topic, 0, 1, batch).unwrap();
     assert_eq!(answer.error_code, ErrorCode::NONE);
-}
-
-fn evict(partition: &Path) {
-    for entry in std::fs::read_dir(partition).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "log") {
-            let file = File::open(path).unwrap();
-            rustix::fs::fdatasync(&file).unwrap();
-            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-        }
-    }
 }
 
 /// Reads a partition from offset 0 until the position is `until`; returns the bytes received.
@@ -82,44 +71,6 @@ fn commit(client: &mut Client, group: &str, topic: &str, offset: i64) {
         panic!("not an answer to OffsetCommit")
     };
     assert_eq!(answer.topics[0].partitions[0].error_code, ErrorCode::NONE);
-}
-
-/// Makes the client the one member of a group, with the topic's partition 0 assigned to it.
-fn join(client: &mut Client, group: &str, topic: &str) {
-    let request = JoinGroupRequest {
-        group_id: group.into(),
-        session_timeout_ms: 30_000,
-        rebalance_timeout_ms: 30_000,
-        protocol_type: "consumer".into(),
-        protocols: vec![JoinGroupRequestProtocol { name: "range".into(), ..Default::default() }],
-        ..Default::default()
-    };
-    // From version 4 on a member gets an id first.
-    let Response::JoinGroup(joined) = client.ask_in(3, &Request::JoinGroup(request)).unwrap()
-    else {
-        panic!("not an answer to JoinGroup")
-    };
-    assert_eq!(joined.error_code, ErrorCode::NONE);
-    let mut assignment = b"\0\0\0\0\0\x01".to_vec();
-    assignment.extend((topic.len() as i16).to_be_bytes());
-    assignment.extend(topic.as_bytes());
-    assignment.extend(b"\0\0\0\x01\0\0\0\0\xff\xff\xff\xff");
-    let of_member = SyncGroupRequestAssignment {
-        member_id: joined.member_id.clone(),
-        assignment: assignment.into(),
-    };
-    let request = SyncGroupRequest {
-        group_id: group.into(),
-        generation_id: joined.generation_id,
-        member_id: joined.member_id,
-        assignments: vec![of_member],
-        ..Default::default()
-    };
-    let Response::SyncGroup(synced) = client.ask_in(1, &Request::SyncGroup(request)).unwrap()
-    else {
-        panic!("not an answer to SyncGroup")
-    };
-    assert_eq!(synced.error_code, ErrorCode::NONE);
 }
 
 fn top(address: &str) -> Output {

@@ -58,15 +58,23 @@ fn answers_without_records_that_nobody_reads_do_not_kill_a_server() {
     let request = FindCoordinatorRequest { coordinator_keys, ..Default::default() };
     let request = Request::FindCoordinator(request);
     let version = ApiKey::FindCoordinator.supported().max_version;
+    let held = || server.metrics().unwrap().value("penstock_memory_answer_bytes");
+    let mut most_held = 0;
     let ask = |_| {
         let mut peer = Client::connect_narrow(server.address(), 4096).ok()?;
         peer.send(&request, version).ok()?;
+        // After each: on a slow machine the first are dropped before the last have asked.
+        most_held = most_held.max(held());
         Some(peer)
     };
     // Some connections may be closed.
     let peers: Vec<_> = (0..80).filter_map(ask).collect();
-    let held = || server.metrics().unwrap().value("penstock_memory_answer_bytes");
-    assert!(held() > 0 && held() <= 4 * MIB, "{}", held());
+    if most_held == 0 {
+        let is_held = |metrics: &Metrics| metrics.value("penstock_memory_answer_bytes") > 0;
+        server.until_metrics("an answer is made and held", is_held).unwrap();
+    }
+    most_held = most_held.max(held());
+    assert!(most_held <= 4 * MIB, "{most_held}");
     // A peer that has taken no byte of its answer gives way to peers that read.
     let started = Instant::now();
     let answer = loop {

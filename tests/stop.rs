@@ -4,13 +4,11 @@
 use std::path::Path;
 
 use penstock_tests::load::{Load, PARTITIONS, TOPIC};
+use penstock_tests::member::{JOIN_VERSION, join_request};
 use penstock_tests::producer::End;
 use penstock_tests::rounds::{Dice, rounds, say};
 use penstock_tests::{Client, Penstock, Start};
-use penstock_wire::messages::{
-    JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse, SyncGroupRequest,
-    SyncGroupRequestAssignment,
-};
+use penstock_wire::messages::{JoinGroupResponse, SyncGroupRequest, SyncGroupRequestAssignment};
 use penstock_wire::{ApiKey, ErrorCode, Request, Response, decode_response};
 
 const REQUESTS_MAX: usize = 1500;
@@ -63,26 +61,12 @@ fn log_len_bytes(data_dir: &Path) -> u64 {
     files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
 }
 
-/// Asks to join, in a version in which a newcomer needs no id first. The answer comes with the
-/// rebalance.
-fn ask_to_join(client: &mut Client, group: &str) {
-    let request = JoinGroupRequest {
-        group_id: group.into(),
-        session_timeout_ms: 30_000,
-        rebalance_timeout_ms: 30_000,
-        protocol_type: "consumer".into(),
-        protocols: vec![JoinGroupRequestProtocol { name: "range".into(), ..Default::default() }],
-        ..Default::default()
-    };
-    client.send(&Request::JoinGroup(request), 3).unwrap();
-}
-
 fn answer(client: &mut Client, api: ApiKey, version: i16) -> Response {
     decode_response(api, version, client.receive().unwrap()).unwrap().1
 }
 
 fn joined(client: &mut Client) -> JoinGroupResponse {
-    let Response::JoinGroup(joined) = answer(client, ApiKey::JoinGroup, 3) else {
+    let Response::JoinGroup(joined) = answer(client, ApiKey::JoinGroup, JOIN_VERSION) else {
         panic!("not an answer to JoinGroup")
     };
     joined
@@ -94,9 +78,9 @@ fn members_that_wait_for_their_group_are_answered_by_a_stop() {
     let delay = [("group.initial.rebalance.delay.ms", "1000")];
     let server = Start::on(dir.path()).set(&delay).start().unwrap();
     let [mut first, mut second, mut alone, mut joining] = [0; 4].map(|_| server.client().unwrap());
-    ask_to_join(&mut first, "synced by none");
-    ask_to_join(&mut second, "synced by none");
-    ask_to_join(&mut alone, "joined by one more");
+    first.send(&join_request("synced by none"), JOIN_VERSION).unwrap();
+    second.send(&join_request("synced by none"), JOIN_VERSION).unwrap();
+    alone.send(&join_request("joined by one more"), JOIN_VERSION).unwrap();
     let members = [&mut first, &mut second, &mut alone].map(joined);
     assert!(members.iter().all(|member| member.error_code == ErrorCode::NONE));
 
@@ -113,7 +97,7 @@ fn members_that_wait_for_their_group_are_answered_by_a_stop() {
         ..Default::default()
     };
     follower.send(&Request::SyncGroup(request), 1).unwrap();
-    ask_to_join(&mut joining, "joined by one more");
+    joining.send(&join_request("joined by one more"), JOIN_VERSION).unwrap();
     // The one worker has received both before it answers this.
     server.client().unwrap().create_topic("t", 1, &[]).unwrap();
     server.stop().unwrap();

@@ -3,11 +3,13 @@
 //! The server is the release binary of `make build` (`PENSTOCK_BIN` names another), on a port of
 //! its own and a fresh directory. The client is blocking and sends one request at a time.
 
+pub mod cache;
 mod client;
 pub mod consumer;
 pub mod footprint;
 pub mod journal;
 pub mod load;
+pub mod member;
 pub mod memory_group;
 pub mod pids;
 mod process;

@@ -129,7 +129,7 @@ impl Scans {
         if self.is_empty() {
             return Vec::new();
         }
-        // Declared before the table is locked, so closed after: the last holder of a file closes it.
+        // Declared before the table is locked, so closed after: the last holder closes a file.
         let mut files = Vec::new();
         let mut dropped = Vec::new();
         let mut table = self.table();

@@ -85,7 +85,8 @@ fn what_the_disk_read_ahead_for_the_next_answer_counts_as_read_for_that_peer() {
             let cold_bytes = scan(&ring, &file, back).await;
             let expected = (STEPS - 1) * STEP..=STEPS * STEP;
             assert!(expected.contains(&cold_bytes), "{cold_bytes} of {} ({back})", STEPS * STEP);
-            assert_eq!(scan(&ring, &file, back).await, 0, "all of it is in memory now");
+            let cold_bytes = scan(&ring, &file, back).await;
+            assert!(cold_bytes < STEP, "all of it is in memory now, but {cold_bytes} bytes");
         }
     });
 }
@@ -146,6 +147,12 @@ fn cached_mib(file: &std::fs::File, mib: Range<u64>) -> f64 {
     pages as f64 / 256.0
 }
 
+/// Whether nothing has dropped this part of the file. The kernel may take back a page at any time.
+fn stays(file: &std::fs::File, mib: Range<u64>) -> bool {
+    let len = (mib.end - mib.start) as f64;
+    cached_mib(file, mib) >= 0.99 * len
+}
+
 #[test]
 fn a_scan_leaves_what_was_in_memory_before_it_and_nothing_else() {
     let scans = Arc::new(Scans::default());
@@ -163,7 +170,7 @@ fn a_scan_leaves_what_was_in_memory_before_it_and_nothing_else() {
             cached_mib(&file, 0..40) + cached_mib(&file, 60..90) < 1.0
         })
         .await;
-        assert_eq!(cached_mib(&file, 40..48), 8.0, "the hot part stays");
+        assert!(stays(&file, 40..48), "the hot part");
         socket.shutdown().unwrap();
         drop(socket);
         peer.join().unwrap();
@@ -172,7 +179,7 @@ fn a_scan_leaves_what_was_in_memory_before_it_and_nothing_else() {
             cached_mib(&file, 0..120) <= before
         })
         .await;
-        assert_eq!(cached_mib(&file, 40..48), 8.0, "the hot part stays");
+        assert!(stays(&file, 40..48), "the hot part");
     });
 }
 
@@ -185,7 +192,6 @@ fn a_scan_that_shares_its_answers_with_a_hot_partition_leaves_nothing_either() {
     run(config, |ring| async move {
         let [hot, cold] = [(); 2].map(|()| file(20 * STEP));
         evict(&cold);
-        let hot_before = cached_mib(&hot, 0..60);
         let (socket, peer) = reading();
         for step in 0..18 {
             let pieces = vec![range(&hot, step * STEP, STEP), range(&cold, step * STEP, STEP)];
@@ -196,7 +202,7 @@ fn a_scan_that_shares_its_answers_with_a_hot_partition_leaves_nothing_either() {
             cached_mib(&cold, 0..48) < 1.0
         })
         .await;
-        assert_eq!(cached_mib(&hot, 0..60), hot_before);
+        assert!(stays(&hot, 0..60), "the hot partition");
         socket.shutdown().unwrap();
         peer.join().unwrap();
     });
@@ -241,7 +247,7 @@ fn who_reads_here_and_there_keeps_what_the_disk_has_read() {
         }
         ring.sweep();
         for step in [30, 10, 20, 0] {
-            assert_eq!(cached_mib(&file, step..step + 1), 1.0, "at {step} MiB");
+            assert!(stays(&file, step..step + 1), "at {step} MiB");
         }
         socket.shutdown().unwrap();
         peer.join().unwrap();

@@ -27,8 +27,8 @@ const PIECE_BYTES: u64 = 1 << 20;
 /// Missing stretches remembered in a file. What is brought in more pieces stays in the page cache.
 const STRETCHES_MAX: usize = 1024;
 
-/// The least that is looked at. A piece of which half is missing counts as missing.
-const LEAST_BYTES: u64 = 64 << 10;
+/// Into how many pieces one is divided that is there in part, down to pages.
+const PIECES: u64 = 16;
 
 /// Answers that go on where the one before ended, before they are a scan.
 const STEPS_MIN: u32 = 2;
@@ -125,7 +125,7 @@ fn distances(sight: Sight, approach: Approach) -> (u64, u64) {
     }
 }
 
-/// Adds the parts of a range that are not in memory, looking at pieces of `piece_bytes`.
+/// Adds the pages of a range that are not in memory, looking at pieces of `piece_bytes`.
 fn missing(
     file: &File,
     range: Range<u64>,
@@ -134,6 +134,9 @@ fn missing(
     found: &mut Vec<Range<u64>>,
 ) {
     for start in range.clone().step_by(piece_bytes as usize) {
+        if found.len() >= STRETCHES_MAX {
+            return;
+        }
         let piece = start..range.end.min(start + piece_bytes);
         let len_bytes = piece.end - piece.start;
         let Some(pages) = sight.resident_pages(file, start, len_bytes) else { return };
@@ -141,15 +144,12 @@ fn missing(
         if missing_bytes == 0 {
             continue;
         }
-        if missing_bytes < len_bytes && piece_bytes > LEAST_BYTES {
-            missing(file, piece, LEAST_BYTES, sight, found);
-        } else if missing_bytes >= len_bytes / 2 {
-            let is_full = found.len() >= STRETCHES_MAX;
-            match found.last_mut() {
-                Some(last) if last.end == start => last.end = piece.end,
-                _ if is_full => return,
-                _ => found.push(piece),
-            }
+        if missing_bytes < len_bytes {
+            missing(file, piece, (piece_bytes / PIECES).max(PAGE_BYTES), sight, found);
+        } else if let Some(last) = found.last_mut().filter(|last| last.end == start) {
+            last.end = piece.end;
+        } else {
+            found.push(piece);
         }
     }
 }
@@ -187,8 +187,9 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_found_to_the_end_of_the_file_by_each_sight_and_once() {
-        let file = file(6 * MIB + 100, Some(2 * MIB + 256 * 1024..3 * MIB));
-        let expected = [0..2 * MIB + 256 * 1024, 3 * MIB..6 * MIB + PAGE_BYTES];
+        let (begin, end) = (2 * MIB + 5 * PAGE_BYTES, 3 * MIB + 33 * PAGE_BYTES);
+        let file = file(6 * MIB + 100, Some(begin..end));
+        let expected = [0..begin, end..6 * MIB + PAGE_BYTES];
         for sight in [Sight::Cachestat, Sight::Mincore] {
             let mut looks = Looks::default();
             let mut ahead_of = |position| {

@@ -117,8 +117,9 @@ fn a_cold_reader_is_named_with_its_bytes_and_its_distance_and_a_hot_one_is_not_c
         .unwrap();
     let scan = |name| of_client(&metrics, name, "scan");
     let tail = |name| of_client(&metrics, name, "tail");
-    // A batch that an answer cut is sent again, from memory then.
     let log_bytes = (0..READ_BATCHES).map(|n| cold_batch(began_ms, n).len()).sum::<usize>();
+    assert_eq!(cold_bytes, log_bytes as u64, "no answer cuts a batch");
+    assert_eq!(scan("sent_again_bytes_total"), 0.0);
     assert!(scan("disk_bytes_total") <= cold_bytes as f64);
     assert!(
         scan("disk_bytes_total") > 0.9 * log_bytes as f64,

@@ -133,13 +133,40 @@ fn the_first_batch_is_given_whole_however_small_the_limits_are() {
 #[test]
 fn limits_of_answer_and_partition_hold() {
     let (_dir, _server, mut client) = with_topic(2, &[]);
+    let batch = batch_of(10_000);
     for partition in 0..2 {
         for _ in 0..20 {
-            client.produce(TOPIC, partition, 1, batch_of(10_000)).unwrap();
+            client.produce(TOPIC, partition, 1, batch.clone()).unwrap();
         }
     }
     let sizes = sizes_of_two(&mut client, 100_000, 60_000);
-    assert_eq!(sizes, [60_000, 40_000]);
+    assert_eq!(sizes, [5 * batch.len(), 4 * batch.len()], "whole batches");
+}
+
+#[test]
+fn a_fetch_does_not_wait_for_the_batch_that_its_limit_would_cut() {
+    let (_dir, _server, mut client) = with_topic(2, &[]);
+    let batch = batch_of(4000);
+    for _ in 0..2 {
+        client.produce(TOPIC, 0, 1, batch.clone()).unwrap();
+    }
+    let partition_max_bytes = 6000;
+    let partitions = [0, 1].map(|partition| FetchPartition {
+        partition,
+        partition_max_bytes,
+        ..FetchPartition::default()
+    });
+    let partitions = partitions.into_iter().collect();
+    let request = FetchRequest {
+        max_wait_ms: 30_000,
+        min_bytes: partition_max_bytes,
+        topics: [FetchTopic { topic: TOPIC.into(), partitions }].into(),
+        ..fetch_request(TOPIC, 0, 0)
+    };
+    let started = Instant::now();
+    let response = fetch_with(&mut client, request);
+    assert_eq!(bytes_of(&response.responses[0].partitions[0]).len(), batch.len());
+    assert!(started.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub(crate) mod producers;
 pub(crate) mod roll;
 pub(crate) mod torn;
 mod unindexed;
+mod whole_batches;
 
 use std::{
     collections::VecDeque,
@@ -319,6 +320,7 @@ impl Log {
         let (segment, sealed) = self.segment_of(batch.base)?;
         let view = segment.view(sealed);
         let found = Found {
+            segment: view.files.base,
             base_offset: batch.base,
             batch_len_bytes: batch.len_bytes,
             file: view.files.log.handle().clone(),

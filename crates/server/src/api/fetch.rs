@@ -178,6 +178,8 @@ struct Plan {
     topics: Few<FetchableTopicResponse>,
     ranges: Few<Range>,
     record_bytes: u64,
+    /// What the extents leave out of batches that their limits would cut.
+    spared_bytes: u64,
     /// Waiting would not improve the answer: it has an error, old data, or no room for more.
     is_final: bool,
     /// A partition has less than it may give, so an append to it would make the answer larger.
@@ -220,8 +222,8 @@ impl Plan {
     fn answers(&self, request: &FetchRequest) -> bool {
         // A limit of 0 lets one batch through, so a fetch at the end waits for it.
         let min_bytes = self.limit.max(1).min(request.min_bytes.max(0) as u64);
-        let is_enough =
-            !self.may_grow || request.max_wait_ms <= 0 || self.record_bytes >= min_bytes;
+        let there_are = self.record_bytes + self.spared_bytes;
+        let is_enough = !self.may_grow || request.max_wait_ms <= 0 || there_are >= min_bytes;
         self.is_final || (is_enough && !self.waits_for_budget())
     }
 
@@ -250,7 +252,7 @@ impl Plan {
             Granted::UpTo(bytes, charge) if bytes < extent.len_bytes => {
                 // Waiting makes it no longer.
                 self.is_final = true;
-                (self.extent(found, bytes), Some(charge))
+                (self.extent(partition, found, bytes), Some(charge))
             }
             Granted::UpTo(_, charge) => (Some(extent), Some(charge)),
             Granted::Postponed(wait) => {
@@ -278,7 +280,8 @@ impl Plan {
             Ok(found) => {
                 let left = self.limit.saturating_sub(self.record_bytes);
                 let max_bytes = left.min(asked.partition_max_bytes.max(0) as u64);
-                let extent = found.as_ref().and_then(|found| self.extent(found, max_bytes));
+                let found_one = found.as_ref();
+                let extent = found_one.and_then(|found| self.extent(partition, found, max_bytes));
                 let is_room = extent.is_some();
                 let (mut extent, charge) =
                     self.within_budget(context, client_id, partition, found.as_ref(), extent);
@@ -290,7 +293,9 @@ impl Plan {
                     };
                 }
                 match &extent {
-                    Some(extent) => self.may_grow |= extent.len_bytes < max_bytes,
+                    Some(extent) => {
+                        self.may_grow |= extent.len_bytes + extent.spared_bytes < max_bytes;
+                    }
                     // It is postponed, or was cut to less than a batch.
                     None if is_room || found.is_none() => self.may_grow = true,
                     // The answer has no room for more.
@@ -318,8 +323,10 @@ impl Plan {
 
     /// How much of what was found is sent. The first partition with data gives at least one batch,
     /// whatever the limits (KIP-74).
-    fn extent(&self, found: &Found, max_bytes: u64) -> Option<Extent> {
-        found.extent(max_bytes, self.record_bytes == 0)
+    fn extent(&self, partition: &Partition, found: &Found, max_bytes: u64) -> Option<Extent> {
+        let mut extent = found.extent(max_bytes, self.record_bytes == 0)?;
+        partition.end_with_a_batch(found, &mut extent);
+        Some(extent)
     }
 
     /// Reads the extent before it is promised, of a partition that could not be read lately.
@@ -368,8 +375,10 @@ impl Plan {
         let id = self.ranges.len() as u32;
         self.is_final |= extent.sealed;
         self.record_bytes += extent.len_bytes;
+        self.spared_bytes += extent.spared_bytes;
         let (partition, asked) = (Arc::clone(partition), Offset(asked.fetch_offset));
-        self.ranges.push(Range { partition, extent, asked, first: found.base_offset, charge });
+        let (segment, first) = (found.segment, found.base_offset);
+        self.ranges.push(Range { partition, extent, segment, asked, first, charge });
         Records::Slot(RecordsSlot { id, len_bytes })
     }
 

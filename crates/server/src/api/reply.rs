@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use penstock_storage::{Extent, Offset, Position};
+use penstock_storage::{Extent, Offset};
 use penstock_wire::{Answer, ErrorCode, Few, RequestError, Str};
 
 use crate::broker::cold_budgets::Charge;
@@ -39,6 +39,8 @@ pub(crate) enum NoReply {
 pub(crate) struct Range {
     pub(crate) partition: Arc<Partition>,
     pub(crate) extent: Extent,
+    /// Base offset of the segment that it lies in.
+    pub(crate) segment: Offset,
     /// The offset that was asked for.
     pub(crate) asked: Offset,
     /// Base offset of the first batch.
@@ -50,9 +52,9 @@ pub(crate) struct Range {
 impl Range {
     /// What a reader that was sent the range has got of its partition.
     pub(crate) fn part(&self) -> Part<'_> {
-        let Range { partition, extent, asked, first, .. } = self;
+        let Range { partition, extent, segment, asked, first, .. } = self;
         let Extent { position: from, len_bytes, .. } = *extent;
-        let until = Position(from.0 + len_bytes);
-        Part { partition, place: Place { asked: *asked, first: *first, from, until }, len_bytes }
+        let (segment, asked, first, until) = (*segment, *asked, *first, extent.end());
+        Part { partition, place: Place { asked, segment, first, from, until }, len_bytes }
     }
 }

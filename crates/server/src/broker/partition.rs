@@ -11,8 +11,8 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use penstock_ring::{Ring, blocking};
 use penstock_storage::{
-    AppendError, Find, FlushError, Found, Log, LogFlush, Offset, PartitionName, ProducedBatch,
-    Roll, TimestampFound, WriteAgain, is_no_room,
+    AppendError, Extent, Find, FlushError, Found, Log, LogFlush, Offset, PartitionName,
+    ProducedBatch, Roll, TimestampFound, WriteAgain, is_no_room,
 };
 
 use crate::broker::read::{ReadError, resolve};
@@ -285,6 +285,14 @@ impl Partition {
         match found {
             Find::AtEnd => Ok(None),
             Find::Lookup(lookup) => resolve(ring, lookup).await.map(Some),
+        }
+    }
+
+    /// Ends an extent with its last whole batch, if the end of one is known
+    /// ([`Log::end_with_a_batch`]).
+    pub(crate) fn end_with_a_batch(&self, found: &Found, extent: &mut Extent) {
+        if found.has_more_than(extent) {
+            self.log().end_with_a_batch(found, extent);
         }
     }
 

@@ -281,10 +281,17 @@ fn encode_names(
     let gauge = MetricType::Gauge;
     let always: Has = |_| true;
     let has_reader: Has = |series| series.behind.is_some();
-    let rows: [(&str, &str, MetricType, Has, Write); 6] = [
+    let rows: [(&str, &str, MetricType, Has, Write); 7] = [
         ("sent_bytes", "Record bytes sent", counter, always, |s, to| {
             ConstCounter::new(s.totals.sent_bytes).encode(to)
         }),
+        (
+            "sent_again_bytes",
+            "Record bytes sent twice, since the answer before had cut their batch",
+            counter,
+            always,
+            |s, to| ConstCounter::new(s.totals.again_bytes).encode(to),
+        ),
         ("disk_bytes", "Record bytes sent that came from the disk", counter, always, |s, to| {
             ConstCounter::new(s.totals.cold_bytes).encode(to)
         }),

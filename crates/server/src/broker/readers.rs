@@ -82,10 +82,11 @@ impl Readers {
         let (client_id, path) = (kept(client_id), path_of(sent));
         let mut left = (sent.file_bytes(), sent.cold_bytes, sent.disk_wait);
         for Part { partition, place, len_bytes } in parts.take(NOTED_MAX) {
-            let totals = take_share(&mut left, len_bytes);
+            let mut totals = take_share(&mut left, len_bytes);
             let (hash, shard) = self.shard_of(client_id, partition);
             let mut shard = shard.lock();
             let entry = shard.entry(hash, client_id, partition, place, now);
+            totals.again_bytes = entry.place.sent_again_bytes(&place).min(totals.sent_bytes);
             entry.totals += totals;
             (entry.place, entry.path, entry.last_seen) = (place, path, now);
         }
@@ -189,7 +190,7 @@ fn take_share(left: &mut (u64, u64, Duration), len_bytes: u64) -> Totals {
     let cold_share = if is_last { cold_bytes } else { (cold_bytes as f64 * part) as u64 };
     let wait_share = if is_last { wait } else { wait.mul_f64(part).min(wait) };
     *left = (all_bytes - sent_bytes, cold_bytes - cold_share, wait - wait_share);
-    Totals { sent_bytes, cold_bytes: cold_share, disk_wait: wait_share }
+    Totals { sent_bytes, cold_bytes: cold_share, disk_wait: wait_share, ..Totals::default() }
 }
 
 fn view_of(entry: &Entry, partition: &Partition, group: Option<&str>, now_ms: i64) -> ReaderView {

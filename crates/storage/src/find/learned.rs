@@ -27,7 +27,7 @@ use crate::{
         batch_place::BatchPlace,
         index_entry::{Bracket, Entry, OffsetEntry},
     },
-    units::Offset,
+    units::{Offset, Position},
 };
 
 const PAGES: usize = 16;
@@ -91,6 +91,20 @@ impl Learned {
         }
     }
 
+    /// The last place up to `until` at which an entry of the segment says that a batch begins. How
+    /// far batches go on behind the last entry of a page is not known, so that one counts only from
+    /// `least` on.
+    pub(crate) fn border(
+        &self,
+        segment: Offset,
+        least: Position,
+        until: Position,
+    ) -> Option<Position> {
+        let memory = self.lock();
+        let pages = memory.pages.iter().filter(|page| page.segment == segment);
+        pages.filter_map(|page| page.border(least, until)).max()
+    }
+
     pub(crate) fn add_batch(&self, batch: &BatchPlace) {
         let places = &mut self.lock().places;
         if places.len() == PLACES {
@@ -140,6 +154,12 @@ impl IndexPage {
         self.number == 0 || self.entries.first().is_some_and(|entry| !beyond(*entry))
     }
 
+    fn border(&self, least: Position, until: Position) -> Option<Position> {
+        let behind = self.entries.partition_point(|entry| entry.position() <= until);
+        let border = self.entries[..behind].last()?.position();
+        (behind < self.entries.len() || border >= least).then_some(border)
+    }
+
     /// The page at which a consumer that reads on continues. A page that is not full may have
     /// grown.
     fn following(&self) -> u64 {
@@ -155,7 +175,6 @@ fn is_full(entries: &[OffsetEntry]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Position;
 
     /// Page `number` of an index whose n-th entry is (10 n, 1000 n), n from 1.
     fn page(segment: i64, sealed: bool, number: u64, entries: u32) -> IndexPage {

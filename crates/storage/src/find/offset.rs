@@ -256,6 +256,7 @@ impl Lookup {
 
     fn found(&self, place: &BatchPlace) -> Found {
         Found {
+            segment: self.segment.files.base,
             base_offset: place.base,
             batch_len_bytes: place.len_bytes,
             file: self.segment.files.log.handle().clone(),
@@ -269,6 +270,7 @@ impl Lookup {
     fn nothing(&self) -> Found {
         let end = Position(self.segment.committed_bytes);
         Found {
+            segment: self.segment.files.base,
             base_offset: self.target,
             batch_len_bytes: 0,
             file: self.segment.files.log.handle().clone(),

@@ -1,6 +1,6 @@
 //! The places of the latest batches, so that fetches at the end of the log need no look-up.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 use crate::{
     segment::batch_place::BatchPlace,
@@ -18,6 +18,12 @@ pub(crate) struct RecentBatch {
     pub(crate) last: Offset,
     pub(crate) position: Position,
     pub(crate) len_bytes: u64,
+}
+
+impl RecentBatch {
+    fn end(&self) -> Position {
+        Position(self.position.0 + self.len_bytes)
+    }
 }
 
 impl From<&BatchPlace> for RecentBatch {
@@ -45,5 +51,18 @@ impl RecentBatches {
     pub(crate) fn find(&self, offset: Offset) -> Option<RecentBatch> {
         let batch = self.places.get(self.places.partition_point(|batch| batch.last < offset))?;
         (batch.base <= offset).then_some(*batch)
+    }
+
+    /// The last border of two batches up to `until`, in a segment by its offsets.
+    pub(crate) fn border(&self, segment: Range<Offset>, until: Position) -> Option<Position> {
+        let first = self.places.partition_point(|batch| batch.base < segment.start);
+        let is_before = |batch: &RecentBatch| batch.base < segment.end && batch.end() <= until;
+        match self.places.partition_point(|batch| batch.base < segment.start || is_before(batch)) {
+            behind if behind > first => Some(self.places[behind - 1].end()),
+            _ => {
+                let first = self.places.get(first)?;
+                (first.base < segment.end && first.position <= until).then_some(first.position)
+            }
+        }
     }
 }

@@ -43,13 +43,24 @@ pub struct Extent {
     pub position: Position,
     /// Never reaches past the end that was committed when the look-up was made.
     pub len_bytes: u64,
+    /// What the limit would have allowed in addition: the beginning of a batch, which is of no use.
+    pub spared_bytes: u64,
     /// The segment gets no further bytes, so waiting makes a short answer no longer.
     pub sealed: bool,
+}
+
+impl Extent {
+    /// Where it ends in the segment.
+    pub fn end(&self) -> Position {
+        Position(self.position.0 + self.len_bytes)
+    }
 }
 
 /// The batch that a look-up has found.
 #[derive(Clone, Debug)]
 pub struct Found {
+    /// Base offset of the segment.
+    pub segment: Offset,
     /// First offset of the batch. At most the offset sought, unless that lies in a gap.
     pub base_offset: Offset,
     /// Bytes of that one batch; 0 if only a gap lies between the offset and the log end.
@@ -62,6 +73,8 @@ pub struct Found {
 
 impl Found {
     /// The bytes to send from here: at most `max_bytes`, never past the segment's committed end.
+    /// The last batch may be cut; [`Log::end_with_a_batch`](crate::Log::end_with_a_batch) then
+    /// leaves it out.
     ///
     /// `None` if not even the first batch fits and `at_least_one_batch` is false. If it is true,
     /// the first batch is included whole, however large it is (KIP-74).
@@ -75,8 +88,14 @@ impl Found {
             file: self.file.clone(),
             position: self.position,
             len_bytes: max_bytes.max(self.batch_len_bytes).min(there_is),
+            spared_bytes: 0,
             sealed: self.sealed,
         })
+    }
+
+    /// Whether the segment goes on behind an extent from here.
+    pub fn has_more_than(&self, extent: &Extent) -> bool {
+        extent.end().0 < self.committed_bytes
     }
 
     /// Where the batch starts in its segment.

@@ -110,7 +110,9 @@ pub fn fetch_all(log: &Log) -> Vec<BatchHeader> {
     let mut headers = Vec::new();
     let mut next = log.log_start();
     while let Find::Lookup(lookup) = log.find(next).unwrap() {
-        let Some(extent) = drive(lookup).unwrap().0.extent(64 << 10, true) else { break };
+        let found = drive(lookup).unwrap().0;
+        let Some(mut extent) = found.extent(64 << 10, true) else { break };
+        log.end_with_a_batch(&found, &mut extent);
         let mut bytes = vec![0; extent.len_bytes as usize];
         extent.file.read_exact_at(&mut bytes, extent.position.0).unwrap();
         for (header, batch) in Batches::new(&bytes).map_while(Result::ok) {

@@ -22,7 +22,7 @@ fn reader(client_id: &str, cold_bytes: u64) -> (ReaderView, Totals) {
         disk_wait,
         last_seen: Instant::now(),
     };
-    (view, Totals { sent_bytes: cold_bytes, cold_bytes, disk_wait })
+    (view, Totals { sent_bytes: cold_bytes, cold_bytes, disk_wait, ..Totals::default() })
 }
 
 /// A look with these readers.

@@ -33,7 +33,9 @@ const KNOWN_LATELY: Duration = Duration::from_secs(5);
 pub(crate) struct Place {
     /// The offset of the last fetch that was answered.
     pub(crate) asked: Offset,
-    /// Base offset of the first batch of the answer, which names the segment.
+    /// Base offset of the segment.
+    pub(crate) segment: Offset,
+    /// Base offset of the first batch of the answer.
     pub(crate) first: Offset,
     /// Where the first batch lies in its segment.
     pub(crate) from: Position,
@@ -41,10 +43,21 @@ pub(crate) struct Place {
     pub(crate) until: Position,
 }
 
+impl Place {
+    /// How many bytes of an answer up to here are sent again by one that ends at `next`, because
+    /// it begins with the batch that this one cut.
+    pub(crate) fn sent_again_bytes(&self, next: &Place) -> u64 {
+        let goes_on = self.segment == next.segment && self.first < next.first;
+        if goes_on { self.until.0.saturating_sub(next.from.0) } else { 0 }
+    }
+}
+
 /// What readers have been sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) sent_bytes: u64,
+    /// Those sent before, at the end of an answer that had cut their batch.
+    pub(crate) again_bytes: u64,
     pub(crate) cold_bytes: u64,
     pub(crate) disk_wait: Duration,
 }
@@ -52,6 +65,7 @@ pub(crate) struct Totals {
 impl AddAssign for Totals {
     fn add_assign(&mut self, more: Totals) {
         self.sent_bytes += more.sent_bytes;
+        self.again_bytes += more.again_bytes;
         self.cold_bytes += more.cold_bytes;
         self.disk_wait += more.disk_wait;
     }
@@ -60,6 +74,7 @@ impl AddAssign for Totals {
 impl SubAssign for Totals {
     fn sub_assign(&mut self, less: Totals) {
         self.sent_bytes -= less.sent_bytes;
+        self.again_bytes -= less.again_bytes;
         self.cold_bytes -= less.cold_bytes;
         self.disk_wait -= less.disk_wait;
     }

@@ -24,8 +24,13 @@ fn registry(dir: &tempfile::TempDir) -> Readers {
     Readers::new(Arc::new(Groups::new(GroupLimits::default(), Arc::new(offsets))))
 }
 
-const PLACE: Place =
-    Place { asked: Offset(0), first: Offset(0), from: Position(0), until: Position(0) };
+const PLACE: Place = Place {
+    asked: Offset(0),
+    segment: Offset(0),
+    first: Offset(0),
+    from: Position(0),
+    until: Position(0),
+};
 
 fn part(partition: &Arc<Partition>, len_bytes: u64) -> Part<'_> {
     Part { partition, place: PLACE, len_bytes }
@@ -182,4 +187,28 @@ async fn a_reader_that_has_moved_is_looked_at_before_newer_ones() {
         steady.any(|(_, entry)| entry.is_known())
     };
     assert!(readers.shards.iter().any(is_known));
+}
+
+#[test]
+fn what_an_answer_had_cut_counts_as_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (readers, partition) = (registry(&dir), partition(&dir, 0));
+    let sent = Sent { copy_bytes: 1000, ..Sent::default() };
+    let send = |segment: i64, first: i64, from: u64| {
+        let place = Place {
+            asked: Offset(first),
+            segment: Offset(segment),
+            first: Offset(first),
+            from: Position(from),
+            until: Position(from + 1000),
+        };
+        let part = Part { partition: &partition, place, len_bytes: 1000 };
+        readers.note("client", [part].into_iter(), &sent, Instant::now());
+        readers.report().0[0].1.again_bytes
+    };
+    assert_eq!(send(0, 0, 0), 0);
+    assert_eq!(send(0, 9, 900), 100, "the last batch had been cut");
+    assert_eq!(send(0, 20, 1900), 0, "none had been cut");
+    assert_eq!(send(0, 0, 0), 0, "it reads again, by its own will");
+    assert_eq!(send(50, 60, 700), 0, "another segment");
 }

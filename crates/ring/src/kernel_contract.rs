@@ -18,8 +18,7 @@ use io_uring::squeue::Flags;
 use io_uring::types;
 use probe::*;
 
-use crate::ring_config::RingConfig;
-use crate::spliced::Spliced;
+use crate::ring_config::{RingConfig, Spliced};
 use crate::sys::Request;
 
 const KIB: u32 = 1024;

@@ -67,6 +67,5 @@ pub use ring_config::*;
 pub use scans::Scans;
 pub use sent::Sent;
 pub use socket::Socket;
-pub use spliced::Spliced;
 pub use sys::ignore_sigpipe;
 pub use transfer::{Path, Piece};

@@ -196,7 +196,8 @@ impl Job {
             ranges.all(|range| ring.residency.is_cached(&range, goes_on, now))
         };
         let is_cached = || !self.is_scan && is_cached();
-        let way = route::choose(transfer.rest_bytes(), can_chain, is_cached);
+        let (rest_bytes, spliced) = (transfer.rest_bytes(), ring.config.spliced);
+        let way = route::choose(rest_bytes, can_chain, spliced, is_cached);
         self.is_missing = way == Way::Chain && !self.is_scan;
         self.is_scan |= way == Way::Chain;
         way
@@ -256,7 +257,9 @@ impl Job {
         }
         let only_waits = self.transfer.is_blocked() && self.transfer.staged_bytes() == 0;
         if matches!(self.transfer.means(), Means::Copy { .. }) && !only_waits {
-            self.stage.prepare(&ring.spare_stage, self.transfer.rest_bytes());
+            let (rest_bytes, most_bytes) =
+                (self.transfer.rest_bytes(), self.transfer.stage_bytes_max());
+            self.stage.prepare(&ring.spare_stage, rest_bytes, most_bytes);
         }
     }
 
@@ -342,7 +345,7 @@ impl Job {
         if self.stage.bytes().is_empty() {
             self.parked_stage = None;
         } else if self.parked_stage.is_none() && self.transfer.is_blocked() {
-            self.parked_stage = Parked::take(&ring.parked_stages);
+            self.parked_stage = self.stage.park(&ring.parked_stages_bytes);
             if self.parked_stage.is_none() {
                 self.stage.forget();
                 self.transfer.forget_staged();

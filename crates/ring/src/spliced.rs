@@ -16,17 +16,8 @@ use std::path::Path;
 
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 
-use crate::ring_config::PAGE_BYTES;
+use crate::ring_config::{PAGE_BYTES, Spliced};
 use crate::sight::trial_file;
-
-/// What a splice of a file puts into a pipe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spliced {
-    /// The file's own pages, which later writes to the file change.
-    Pages,
-    /// Copies.
-    Copies,
-}
 
 impl Spliced {
     /// Tries a file in `dir`. Leaves none behind, and never waits for a disk.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use penstock_ring::{Backend, Path, Ring, RingConfig, Scans, Sight, Socket};
+use penstock_ring::{Backend, Path, Ring, RingConfig, Scans, Sight, Socket, Spliced};
 use rustix::process::getpriority_process;
 use rustix::thread::gettid;
 use support::*;
@@ -18,11 +18,11 @@ use support::*;
 fn a_transfer_reports_its_bytes_by_path_and_what_came_from_the_disk() {
     const LEN_BYTES: u64 = 200_000;
     run(config(Backend::Uring), |ring| async move {
-        let file = file(LEN_BYTES);
+        let (file, other) = (file(LEN_BYTES), file(LEN_BYTES));
         for path in [Path::Auto, Path::Copy] {
-            let send = async || {
+            let send = async |file| {
                 let ((socket, peer), pieces) =
-                    (tcp(), vec![text(b"header"), range(&file, 0, LEN_BYTES)]);
+                    (tcp(), vec![text(b"header"), range(file, 0, LEN_BYTES)]);
                 let reader = reader(peer, 65_536);
                 let sent = ring.transfer(pieces, &socket, path).await.unwrap();
                 socket.shutdown_direction(std::net::Shutdown::Write).unwrap();
@@ -30,13 +30,15 @@ fn a_transfer_reports_its_bytes_by_path_and_what_came_from_the_disk() {
                 sent
             };
             std::fs::File::read_exact_at(&file, &mut vec![0; LEN_BYTES as usize], 0).unwrap();
-            let hot = send().await;
+            let hot = send(&file).await;
             assert_eq!((hot.file_bytes(), hot.cold_bytes), (LEN_BYTES, 0), "{path:?}");
             assert!(hot.disk_wait.is_zero(), "{path:?}");
             // Pages stay until their bytes are acknowledged, which a peer may delay.
             let cold = loop {
                 evict(&file);
-                let sent = send().await;
+                // It takes the place of the file's bytes in the buffer of copies.
+                send(&other).await;
+                let sent = send(&file).await;
                 if sent.cold_bytes > 0 {
                     break sent;
                 }
@@ -51,6 +53,35 @@ fn a_transfer_reports_its_bytes_by_path_and_what_came_from_the_disk() {
                 _ => assert!(cold.copy_bytes == LEN_BYTES && cold.cold_bytes <= LEN_BYTES),
             }
         }
+    });
+}
+
+#[test]
+fn where_splices_copy_cached_bytes_are_copied_once_less_and_others_still_wait_on_a_worker() {
+    const LEN_BYTES: u64 = 1 << 20;
+    let config = RingConfig { spliced: Spliced::Copies, ..config(Backend::Uring) };
+    run(config, |ring| async move {
+        let file = file(LEN_BYTES);
+        let send = async || {
+            let pieces = vec![text(b"header"), range(&file, 0, LEN_BYTES)];
+            let ((socket, mut peer), len_bytes) = (tcp(), 6 + LEN_BYTES as usize);
+            let reader = std::thread::spawn(move || {
+                let mut bytes = vec![0; len_bytes];
+                peer.read_exact(&mut bytes).unwrap();
+                bytes
+            });
+            let sent = ring.transfer(pieces, &socket, Path::Auto).await.unwrap();
+            let bytes = tokio::task::spawn_blocking(|| reader.join().unwrap()).await.unwrap();
+            assert_eq!(bytes[6..], pattern(0, LEN_BYTES));
+            sent
+        };
+        assert_eq!(send().await.copy_bytes, LEN_BYTES);
+        // That it is in memory is believed for a moment.
+        until("it is seen to be cold", async || {
+            evict(&file);
+            send().await.chain_bytes == LEN_BYTES
+        })
+        .await;
     });
 }
 
@@ -132,9 +163,9 @@ fn reading() -> (Rc<Socket>, std::thread::JoinHandle<u64>) {
 
 /// Looks until it holds. Pages leave the page cache by the kernel's workers, and those that a peer
 /// has not taken by a second try.
-async fn until(what: &str, holds: impl Fn() -> bool) {
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let limit = Instant::now() + Duration::from_secs(20);
-    while !holds() {
+    while !holds().await {
         assert!(Instant::now() < limit, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -166,7 +197,7 @@ fn a_scan_leaves_what_was_in_memory_before_it_and_nothing_else() {
         let before = cached_mib(&file, 0..120);
         let (socket, peer) = reading();
         scan(&ring, &file, &socket, 0..100).await;
-        until("the scan has dropped what lies behind it", || {
+        until("the scan has dropped what lies behind it", async || {
             cached_mib(&file, 0..40) + cached_mib(&file, 60..90) < 1.0
         })
         .await;
@@ -174,7 +205,7 @@ fn a_scan_leaves_what_was_in_memory_before_it_and_nothing_else() {
         socket.shutdown().unwrap();
         drop(socket);
         peer.join().unwrap();
-        until("the end of the scan is gone, with what was read ahead", || {
+        until("the end of the scan is gone, with what was read ahead", async || {
             ring.sweep();
             cached_mib(&file, 0..120) <= before
         })
@@ -197,7 +228,7 @@ fn a_scan_that_shares_its_answers_with_a_hot_partition_leaves_nothing_either() {
             let pieces = vec![range(&hot, step * STEP, STEP), range(&cold, step * STEP, STEP)];
             ring.transfer(pieces, &socket, Path::Auto).await.unwrap();
         }
-        until("the scan has dropped what lies behind it", || {
+        until("the scan has dropped what lies behind it", async || {
             ring.sweep();
             cached_mib(&cold, 0..48) < 1.0
         })
@@ -225,7 +256,7 @@ fn readers_of_one_range_share_what_the_disk_reads_and_the_last_leaves_nothing() 
         let before = ring.counters().chain_bytes.get();
         scan(&ring, &file, &second, 1..60).await;
         assert_eq!(ring.counters().chain_bytes.get(), before, "nothing of it was cold");
-        until("the last reader has dropped it", || cached_mib(&file, 0..54) < 1.0).await;
+        until("the last reader has dropped it", async || cached_mib(&file, 0..54) < 1.0).await;
         for (socket, peer) in [(first, first_peer), (second, second_peer)] {
             socket.shutdown().unwrap();
             drop(socket);

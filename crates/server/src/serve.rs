@@ -52,6 +52,7 @@ fn ring_config(settings: &Settings, memory: &Memory, lies_on: &FileSystem) -> Ri
         scans: (settings.fetch_drop_behind && lies_on.sight.tells_cold()).then(Arc::default),
         page_budget: memory.pages.clone(),
         sight: lies_on.sight,
+        spliced: lies_on.spliced.unwrap_or(defaults.spliced),
         ..defaults
     }
 }

@@ -155,7 +155,7 @@ impl Transfer {
     }
 
     fn block(&mut self) {
-        self.blocked = true;
+        (self.blocked, self.has_waited) = (true, true);
         self.tally.short_hops += 1;
     }
 

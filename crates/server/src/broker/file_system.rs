@@ -101,7 +101,7 @@ impl FileSystem {
         if self.spliced == Some(Spliced::Copies) {
             tracing::info!(
                 file_system,
-                "splice and sendfile copy here, as reads do: sending a file's bytes costs a copy on any path"
+                "splice and sendfile copy here: under --fetch-path auto, cached bytes are read and sent instead"
             );
         }
         if drops_behind && !self.sight.tells_cold() {

@@ -257,9 +257,7 @@ impl Job {
         }
         let only_waits = self.transfer.is_blocked() && self.transfer.staged_bytes() == 0;
         if matches!(self.transfer.means(), Means::Copy { .. }) && !only_waits {
-            let (rest_bytes, most_bytes) =
-                (self.transfer.rest_bytes(), self.transfer.stage_bytes_max());
-            self.stage.prepare(&ring.spare_stage, rest_bytes, most_bytes);
+            self.stage.prepare(&ring.spare_stage, self.transfer.rest_bytes());
         }
     }
 
@@ -345,7 +343,7 @@ impl Job {
         if self.stage.bytes().is_empty() {
             self.parked_stage = None;
         } else if self.parked_stage.is_none() && self.transfer.is_blocked() {
-            self.parked_stage = self.stage.park(&ring.parked_stages_bytes);
+            self.parked_stage = Parked::take(&ring.parked_stages);
             if self.parked_stage.is_none() {
                 self.stage.forget();
                 self.transfer.forget_staged();

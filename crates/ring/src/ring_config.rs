@@ -39,16 +39,13 @@ pub const DEFAULT_IDLE_PIPES: usize = 64;
 /// copy).
 pub const TURN_BYTES: u64 = 256 * 1024;
 
-/// The buffer of a copying transfer: a turn, and room for the header before it. An answer that fits
-/// leaves in a single send.
-pub const STAGE_BYTES: usize = (TURN_BYTES + PAGE_BYTES) as usize;
+/// The buffer of a copying transfer: 64 KiB, and room for the header before them. An answer that
+/// fits leaves in a single send. Larger buffers are slower (docs/EXPERIMENTS.md).
+pub const STAGE_BYTES: usize = 64 * 1024 + PAGE_BYTES as usize;
 
-/// The same of a transfer whose peer has let it wait, and of a small answer's at least.
-pub const SMALL_STAGE_BYTES: usize = 64 * 1024;
-
-/// Buffers of copying transfers that may wait for peers, in bytes. Beyond that a transfer drops the
+/// Full buffers of copying transfers that may wait for peers. Beyond that a transfer drops the
 /// bytes it has not sent and reads them again.
-pub const PARKED_STAGES_BYTES: usize = 1 << 20;
+pub const MAX_PARKED_STAGES: usize = 16;
 
 /// Under `Path::Auto` a remainder of at most this size is copied.
 pub const COPY_MAX_BYTES: u64 = 16 * 1024;
@@ -76,10 +73,11 @@ const _: () = assert!(CHAIN_OPERATIONS <= u8::MAX as usize); // a position in a 
 const _: () = assert!(CHAIN_OPERATIONS >= 4); // poll, drain the residue, fill, drain
 const _: () = assert!(DEFAULT_HOP_BYTES as u64 <= DEFAULT_PIPE_SLOTS as u64 * PAGE_BYTES);
 const _: () = assert!(DEFAULT_IDLE_PIPES <= DEFAULT_MAX_PIPES);
-const _: () = assert!(COPY_MAX_BYTES <= SMALL_STAGE_BYTES as u64); // a copied answer leaves in one send
+const _: () = assert!(COPY_MAX_BYTES <= STAGE_BYTES as u64); // a copied answer leaves in one send
 const _: () = assert!(DEFAULT_COLD_CHAINS < DEFAULT_UNBOUNDED_WORKERS as usize);
 const _: () = assert!(DEFAULT_COLD_CHAINS < DEFAULT_MAX_PIPES / 2); // beside the parked half
-const _: () = assert!(SMALL_STAGE_BYTES <= STAGE_BYTES && STAGE_BYTES <= PARKED_STAGES_BYTES);
+const _: () = assert!(STAGE_BYTES as u64 <= TURN_BYTES);
+const _: () = assert!(MAX_PARKED_STAGES > 0);
 const _: () = assert!(DEFAULT_UNBOUNDED_WORKERS > 1); // one stalled disk read must not stop the rest
 
 /// Which kernel interface to use.

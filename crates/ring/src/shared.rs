@@ -38,8 +38,8 @@ pub(crate) struct Shared {
     pub(crate) residency: Residency,
     /// The buffer that the last copying transfer left for the next.
     pub(crate) spare_stage: Cell<Stage>,
-    /// Of full stages that wait for peers.
-    pub(crate) parked_stages_bytes: Rc<Cell<usize>>,
+    /// How many full stages wait for peers.
+    pub(crate) parked_stages: Rc<Cell<usize>>,
     pub(crate) workers: Workers,
     /// One permit for each chain that may wait for a disk, first come first served.
     cold_chains: Arc<Semaphore>,
@@ -68,7 +68,7 @@ impl Shared {
             pins: config.page_budget.clone().map(PinTable::new),
             residency: Residency::new(config.sight),
             spare_stage: Cell::default(),
-            parked_stages_bytes: Rc::default(),
+            parked_stages: Rc::default(),
             workers: Workers::of_this_thread(),
             cold_chains: Arc::new(Semaphore::new(config.cold_chains)),
             config,

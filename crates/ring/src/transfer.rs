@@ -43,7 +43,7 @@ use smallvec::SmallVec;
 
 use crate::error::TransferError;
 use crate::file_range::FileRange;
-use crate::ring_config::{CHAIN_OPERATIONS, SMALL_STAGE_BYTES, STAGE_BYTES};
+use crate::ring_config::CHAIN_OPERATIONS;
 
 pub(crate) use piece::Pieces;
 pub use piece::{Path, Piece};
@@ -114,8 +114,6 @@ pub(crate) struct Transfer {
     staged: u64,
     /// The socket was full.
     blocked: bool,
-    /// It was full at least once.
-    has_waited: bool,
     /// The socket has taken bytes.
     is_begun: bool,
     plan: SmallVec<[Op; USUAL_PLAN]>,
@@ -144,7 +142,6 @@ impl Transfer {
             sent: Cursor { piece: 0, at: 0 },
             staged: 0,
             blocked: false,
-            has_waited: false,
             is_begun: false,
             plan: SmallVec::new(),
             failure: None,
@@ -168,9 +165,7 @@ impl Transfer {
             _ if self.blocked => self.plan_wait(),
             Means::Chain { hop_bytes, pipe_slots } => self.plan_chain(hop_bytes, pipe_slots),
             Means::Sendfile => self.plan_sendfile(),
-            Means::Copy { stage_bytes } => {
-                self.plan_copy(stage_bytes.min(self.stage_bytes_max() as u32));
-            }
+            Means::Copy { stage_bytes } => self.plan_copy(stage_bytes),
         }
         Next::Do(&self.plan)
     }
@@ -178,12 +173,6 @@ impl Transfer {
     /// The operations of the last plan.
     pub(crate) fn plan(&self) -> &[Op] {
         &self.plan
-    }
-
-    /// The buffer that a copy may have. A peer that lets the answer wait may do so again, with a
-    /// full buffer.
-    pub(crate) fn stage_bytes_max(&self) -> usize {
-        if self.has_waited { SMALL_STAGE_BYTES } else { STAGE_BYTES }
     }
 
     /// Bytes in the pipe or in the buffer.

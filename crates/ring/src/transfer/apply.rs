@@ -155,7 +155,7 @@ impl Transfer {
     }
 
     fn block(&mut self) {
-        (self.blocked, self.has_waited) = (true, true);
+        self.blocked = true;
         self.tally.short_hops += 1;
     }
 

@@ -13,14 +13,25 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
-use crate::ring_config::{COPY_MAX_BYTES, PARKED_STAGES_BYTES};
+use crate::ring_config::{COPY_MAX_BYTES, MAX_PARKED_STAGES, STAGE_BYTES};
 
 /// The place of a full buffer among those that wait for peers. Dropping it frees the place.
 #[derive(Debug)]
-pub(crate) struct Parked {
-    /// Of all buffers that wait.
-    all_bytes: Rc<Cell<usize>>,
-    len_bytes: usize,
+pub(crate) struct Parked(Rc<Cell<usize>>);
+
+impl Parked {
+    pub(crate) fn take(parked: &Rc<Cell<usize>>) -> Option<Parked> {
+        (parked.get() < MAX_PARKED_STAGES).then(|| {
+            parked.set(parked.get() + 1);
+            Parked(Rc::clone(parked))
+        })
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// Bytes on their way through user space.
@@ -43,38 +54,24 @@ struct Held {
 }
 
 impl Stage {
-    /// Gets memory: the spare buffer if that suits, else a new one of at least [`COPY_MAX_BYTES`]
-    /// and at most `most_bytes`. A small answer neither pays for clearing a large buffer nor holds
-    /// it while it waits.
-    pub(crate) fn prepare(&mut self, spare: &Cell<Stage>, rest_bytes: u64, most_bytes: usize) {
+    /// Gets memory: the spare buffer if that is large enough, else a new one of at least
+    /// [`COPY_MAX_BYTES`]. A small answer neither pays for clearing 64 KiB nor holds them while it
+    /// waits.
+    pub(crate) fn prepare(&mut self, spare: &Cell<Stage>, rest_bytes: u64) {
         if self.bytes.is_empty() && rest_bytes > 0 {
-            let len_bytes = rest_bytes.clamp(COPY_MAX_BYTES, most_bytes as u64) as usize;
-            let kept = spare.take();
-            if (len_bytes..=most_bytes).contains(&kept.bytes.len()) {
-                *self = kept;
-            } else {
-                spare.set(kept);
+            *self = spare.take();
+            let len_bytes = rest_bytes.clamp(COPY_MAX_BYTES, STAGE_BYTES as u64) as usize;
+            if self.bytes.len() < len_bytes {
                 *self = Stage { bytes: vec![0; len_bytes].into(), ..Stage::default() };
             }
         }
     }
 
-    /// Leaves the memory to other transfers, unless bytes wait in it. The larger buffer stays.
+    /// Leaves the memory to other transfers, unless bytes wait in it.
     pub(crate) fn release(&mut self, spare: &Cell<Stage>) {
         if self.bytes().is_empty() && !self.bytes.is_empty() {
-            let (left, kept) = (std::mem::take(self), spare.take());
-            spare.set(if left.bytes.len() >= kept.bytes.len() { left } else { kept });
+            spare.set(std::mem::take(self));
         }
-    }
-
-    /// Takes a place among the buffers that wait for peers. `None`: they have no more memory.
-    pub(crate) fn park(&self, all_bytes: &Rc<Cell<usize>>) -> Option<Parked> {
-        let (all_bytes, len_bytes) = (Rc::clone(all_bytes), self.bytes.len());
-        let then_bytes = all_bytes.get() + len_bytes;
-        (then_bytes <= PARKED_STAGES_BYTES).then(|| {
-            all_bytes.set(then_bytes);
-            Parked { all_bytes, len_bytes }
-        })
     }
 
     /// Forgets the waiting bytes, which the file still has.
@@ -130,12 +127,6 @@ impl Stage {
     }
 }
 
-impl Drop for Parked {
-    fn drop(&mut self) {
-        self.all_bytes.set(self.all_bytes.get() - self.len_bytes);
-    }
-}
-
 fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
     one.start < other.end && other.start < one.end
 }
@@ -143,12 +134,11 @@ fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring_config::STAGE_BYTES;
 
     /// An answer: a header, then bytes of a file. Returns whether they were there already.
     fn answer(spare: &Cell<Stage>, header: &[u8], file: &Arc<File>, position: u64) -> bool {
         let mut stage = Stage::default();
-        stage.prepare(spare, 100, STAGE_BYTES);
+        stage.prepare(spare, 100);
         stage.room(header.len() as u32).copy_from_slice(header);
         stage.commit(header.len());
         let held = stage.holds(file, position, 5);
@@ -196,7 +186,7 @@ mod tests {
         let file = Arc::new(tempfile::tempfile().unwrap());
         answer(&spare, b"first", &file, 0);
         let mut stage = Stage::default();
-        stage.prepare(&spare, 100, STAGE_BYTES);
+        stage.prepare(&spare, 100);
         stage.room(6).copy_from_slice(b"longer");
         stage.commit(6);
         stage.consume(6);
@@ -208,7 +198,7 @@ mod tests {
     fn a_stage_is_left_to_others_when_it_is_empty_and_not_before() {
         let spare = Cell::default();
         let mut stage = Stage::default();
-        stage.prepare(&spare, 100, STAGE_BYTES);
+        stage.prepare(&spare, 100);
         stage.room(5).copy_from_slice(b"bytes");
         stage.commit(5);
         stage.consume(4);
@@ -219,35 +209,29 @@ mod tests {
         stage.release(&spare);
 
         let mut next = Stage::default();
-        next.prepare(&spare, 100, STAGE_BYTES);
+        next.prepare(&spare, 100);
         assert!(next.bytes().is_empty());
         assert_eq!(next.bytes.as_ptr(), memory);
     }
 
     #[test]
     fn no_more_full_buffers_wait_for_peers_than_the_limit_says() {
-        let (parked, spare) = (Rc::default(), Cell::default());
-        let mut stage = Stage::default();
-        stage.prepare(&spare, u64::MAX, STAGE_BYTES);
-        let fit = PARKED_STAGES_BYTES / STAGE_BYTES;
-        let mut places: Vec<_> = (0..fit).map(|_| stage.park(&parked)).collect();
+        let parked = Rc::default();
+        let mut places: Vec<_> = (0..MAX_PARKED_STAGES).map(|_| Parked::take(&parked)).collect();
         assert!(places.iter().all(Option::is_some));
-        assert!(stage.park(&parked).is_none());
-        let mut small = Stage::default();
-        small.prepare(&spare, 1, STAGE_BYTES);
-        assert!(small.park(&parked).is_some(), "a smaller one takes less");
+        assert!(Parked::take(&parked).is_none());
         places.pop();
-        assert!(stage.park(&parked).is_some());
+        assert!(Parked::take(&parked).is_some());
     }
 
     #[test]
     fn a_stage_that_is_too_small_is_replaced() {
         let spare = Cell::default();
         let mut small = Stage::default();
-        small.prepare(&spare, 1, STAGE_BYTES);
+        small.prepare(&spare, 1);
         small.release(&spare);
         let mut large = Stage::default();
-        large.prepare(&spare, u64::MAX, STAGE_BYTES);
+        large.prepare(&spare, u64::MAX);
         assert_eq!(large.room(STAGE_BYTES as u32).len(), STAGE_BYTES);
     }
 }

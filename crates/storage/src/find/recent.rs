@@ -49,12 +49,14 @@ impl RecentBatches {
 
     /// The batch that holds the offset. `None` also for offsets in gaps, which the files answer.
     pub(crate) fn find(&self, offset: Offset) -> Option<RecentBatch> {
+        self.places.front().filter(|first| first.base <= offset)?;
         let batch = self.places.get(self.places.partition_point(|batch| batch.last < offset))?;
         (batch.base <= offset).then_some(*batch)
     }
 
     /// The last border of two batches up to `until`, in a segment by its offsets.
     pub(crate) fn border(&self, segment: Range<Offset>, until: Position) -> Option<Position> {
+        self.places.back().filter(|last| last.base >= segment.start)?;
         let first = self.places.partition_point(|batch| batch.base < segment.start);
         let is_before = |batch: &RecentBatch| batch.base < segment.end && batch.end() <= until;
         match self.places.partition_point(|batch| batch.base < segment.start || is_before(batch)) {

@@ -17,9 +17,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::counters::{Counter, Counters};
 use crate::error::TransferError;
-use crate::file_range::FileRange;
 use crate::operations::Resources;
-use crate::ring_config::{READ_AHEAD_BYTES, TURN_BYTES};
+use crate::ring_config::{COPY_MAX_BYTES, READ_AHEAD_BYTES, TURN_BYTES};
 use crate::sent::{Account, Sent};
 use crate::shared::{Kernel, Shared};
 use crate::shortage;
@@ -49,10 +48,10 @@ pub(crate) async fn transfer(
         match job.transfer.next() {
             Next::Done => {
                 job.note_stream();
+                job.note_cold();
                 job.drop_behind(ring);
                 socket.uncork();
                 std::mem::forget(unfinished);
-                job.keep_ahead();
                 return Ok(job.account.sent);
             }
             Next::Failed(error) => {
@@ -108,8 +107,6 @@ struct Job {
     is_cold: bool,
     /// Some of the answer was not, and all that follows takes the same path.
     is_scan: bool,
-    /// Pages of the next plan were looked for in vain.
-    is_missing: bool,
     /// There was no worker or pipe for a chain, so the rest is copied. A copy waits for a disk on a
     /// thread that exists; sendfile would wait on the event loop.
     has_left_chain: bool,
@@ -119,46 +116,24 @@ struct Job {
     /// Held while a full stage waits for the peer.
     parked_stage: Option<Parked>,
     account: Account,
-    /// The only file range of the answer, once any of it came from the disk.
-    cold_range: Option<FileRange>,
     counters: Arc<Counters>,
 }
 
 impl Job {
     fn new(ring: &Shared, pieces: Pieces, socket: Rc<Socket>, path: Path) -> Job {
-        let mut job = Job {
+        Job {
             transfer: Transfer::new(pieces, means_of(way_of(path), ring, &socket)),
             socket,
             path,
             pipe: None,
             is_cold: false,
             is_scan: false,
-            is_missing: false,
             has_left_chain: false,
             cold_place: None,
             stage: Stage::default(),
             parked_stage: None,
             account: Account::default(),
-            cold_range: None,
             counters: Arc::clone(&ring.counters),
-        };
-        if let Some(ahead) = job.socket.take_ahead() {
-            job.cold_range = job.only_range();
-            job.account.resume(&ahead, job.cold_range.as_ref());
-        }
-        job
-    }
-
-    /// What is left of the answer's file bytes, if they are one range.
-    fn only_range(&self) -> Option<FileRange> {
-        let mut ranges = self.transfer.next_ranges(u64::MAX);
-        ranges.next().filter(|_| ranges.next().is_none())
-    }
-
-    /// Keeps for the peer's next answer what the disk has read for it.
-    fn keep_ahead(&self) {
-        if let Some(range) = &self.cold_range {
-            self.socket.set_ahead(self.account.ahead(range));
         }
     }
 
@@ -186,7 +161,7 @@ impl Job {
 
     fn choose(&mut self, ring: &Shared) -> Way {
         let can_chain = matches!(ring.kernel, Kernel::Uring(_));
-        if can_chain && !self.is_scan && self.goes_on_from_disk(ring) {
+        if can_chain && !self.is_scan && self.goes_on_to_disk(ring) {
             self.is_scan = true;
         }
         let transfer = &self.transfer;
@@ -198,18 +173,26 @@ impl Job {
         let is_cached = || !self.is_scan && is_cached();
         let (rest_bytes, spliced) = (transfer.rest_bytes(), ring.config.spliced);
         let way = route::choose(rest_bytes, can_chain, spliced, is_cached);
-        self.is_missing = way == Way::Chain && !self.is_scan;
         self.is_scan |= way == Way::Chain;
         way
     }
 
-    /// Whether the answer goes on where one from the disk ended, and what follows is not cached.
-    fn goes_on_from_disk(&self, ring: &Shared) -> bool {
-        let next = self.transfer.next_ranges_from(u64::MAX).next();
-        let goes_on = |(range, begin): &(FileRange, u64)| {
-            self.socket.streams.borrow().approach(&range.file, *begin) == Approach::GoesOn
+    /// Whether the answer goes on where one from the disk ended, or may do so on a connection that
+    /// has not read the file before; and what follows is not cached.
+    fn goes_on_to_disk(&self, ring: &Shared) -> bool {
+        let mut streams = self.socket.streams.borrow_mut();
+        let Some((range, begin)) = self.transfer.next_ranges_from(u64::MAX).next() else {
+            return false;
         };
-        next.filter(goes_on).is_some_and(|(range, _)| !ring.residency.is_cached_ahead(&range))
+        let is_new = self.transfer.rest_bytes() > COPY_MAX_BYTES && !streams.know(&range.file);
+        if !is_new && streams.approach(&range.file, begin) != Approach::GoesOn {
+            return false;
+        }
+        let is_cached = ring.residency.is_cached_ahead(&range);
+        if is_new && is_cached {
+            streams.begin_in_memory(&range.file, begin);
+        }
+        !is_cached
     }
 
     /// Remembers where an answer from the disk ended.
@@ -239,11 +222,9 @@ impl Job {
         // A transfer whose last byte has gone waits for nothing more.
         let goes_on = self.transfer.rest_bytes() > 0;
         if self.is_cold && goes_on && self.transfer.is_at_a_turn() {
-            let ranges = self.transfer.next_ranges(READ_AHEAD_BYTES);
-            self.account.begin_cold(ranges, self.is_missing, ring.config.sight);
-            self.cold_range = self.only_range();
+            self.account.begin_cold();
             self.cold_place = Some(ring.admit_cold().await);
-            self.note_brought(ring);
+            self.look_ahead(ring);
             self.read_ahead(ring);
         }
         if self.pipe.is_none() && self.transfer.wants_pipe() {
@@ -279,17 +260,24 @@ impl Job {
         }
     }
 
-    /// Notes what the disk will read for a scan, before it reads ahead.
-    fn note_brought(&self, ring: &Shared) {
-        let Some(scans) = &ring.config.scans else { return };
-        let streams = self.socket.streams.borrow();
+    /// Notes what the disk will read, and what of it for a scan, before it reads ahead.
+    fn look_ahead(&self, ring: &Shared) {
+        let (streams, mut looks) = (self.socket.streams.borrow(), self.socket.looks.borrow_mut());
         for (range, begin) in self.transfer.next_ranges_from(READ_AHEAD_BYTES) {
-            let (mut looks, sight) = (self.socket.looks.borrow_mut(), ring.config.sight);
             let approach = streams.approach(&range.file, begin);
-            let missing = looks.ahead_of(&range, begin, approach, sight);
-            if !missing.is_empty() {
-                scans.bring(self.socket.scan_reader(scans), &range, missing, Instant::now());
+            let brought = looks.ahead_of(&range, begin, approach, ring.config.sight);
+            if let (Some(scans), false) = (&ring.config.scans, brought.is_empty()) {
+                scans.bring(self.socket.scan_reader(scans), &range, brought, Instant::now());
             }
+        }
+    }
+
+    /// Counts what the disk was read for, by this answer's plans or ahead of it.
+    fn note_cold(&mut self) {
+        let mut looks = self.socket.looks.borrow_mut();
+        if !looks.is_empty() {
+            let bytes = self.transfer.ranges().map(|range| looks.pass(&range)).sum();
+            self.account.note_cold(bytes);
         }
     }
 
@@ -364,7 +352,7 @@ impl Job {
         };
         bytes.add(tally.file_bytes);
         *sent_bytes += tally.file_bytes;
-        self.account.note(tally.file_bytes, matches!(means, Means::Copy { .. }));
+        self.account.end_cold();
         counters.header_bytes.add(tally.header_bytes);
         counters.poll_outs.add(tally.poll_outs);
         if matches!(means, Means::Chain { .. }) {

@@ -20,7 +20,6 @@ use crate::file_range::FileRange;
 use crate::pins::{PROVEN_BYTES, PinTable, Pins};
 use crate::ring_config::{PAGE_BYTES, STAGE_BYTES};
 use crate::scans::{Reader, Scans};
-use crate::sent::Ahead;
 use crate::sys::{Watched, unsent_bytes, watch};
 use crate::transfer::looks::Looks;
 use crate::transfer::streams::Streams;
@@ -40,8 +39,6 @@ pub struct Socket {
     scan_reader: OnceCell<Reader>,
     pub(crate) looks: RefCell<Looks>,
     pub(crate) streams: RefCell<Streams>,
-    /// What the disk has read for the peer's next answer.
-    ahead: RefCell<Option<Ahead>>,
     pins: RefCell<Pins>,
     /// Bytes that the peer had taken at a request, once they are enough to prove it.
     answered_bytes: Cell<u64>,
@@ -75,7 +72,6 @@ impl Socket {
             scan_reader: OnceCell::new(),
             looks: RefCell::default(),
             streams: RefCell::default(),
-            ahead: RefCell::default(),
             pins: RefCell::default(),
             answered_bytes: Cell::new(0),
         })
@@ -141,23 +137,10 @@ impl Socket {
         }
     }
 
-    pub(crate) fn take_ahead(&self) -> Option<Ahead> {
-        self.ahead.take()
-    }
-
     /// Whether an answer to the peer came from the disk, and none since from the same file's pages
     /// in memory.
     pub fn is_scanning(&self) -> bool {
         !self.streams.borrow().are_none()
-    }
-
-    /// Bytes of a range that the disk has read for the peer's next answer.
-    pub(crate) fn ahead_bytes_of(&self, range: &FileRange) -> u64 {
-        self.ahead.borrow().as_ref().map_or(0, |ahead| ahead.bytes_of(range))
-    }
-
-    pub(crate) fn set_ahead(&self, ahead: Option<Ahead>) {
-        *self.ahead.borrow_mut() = ahead;
     }
 
     /// Between two answers: releases the pages of the peer if it has taken all bytes sent.

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   file  |------ read ------|▓▓▓▓░░░░░░░▓▓▓|.........
-//!                   position ^               ^ looked until     ░ missing: this scan will bring it
+//!                    counted ^               ^ looked until     ░ missing: the disk reads it
 //! ```
 //!
 //! perform.rs calls it before each cold plan. Pages must be looked for before the kernel reads
-//! ahead to them, since afterwards nothing shows for whom they came. What is missing waits here
-//! until a third answer in a row shows a scan, and until the scan comes near it. What other readers
-//! bring in between counts as the scan's.
+//! ahead to them, since afterwards nothing shows for whom they came. What was missing counts as
+//! read from the disk once it is sent. It is the scan's own, to be dropped behind it, once a third
+//! answer in a row shows a scan and the scan comes near it. What other readers bring in between
+//! counts as the scan's.
 
 use std::fs::File;
 use std::ops::Range;
@@ -47,15 +48,19 @@ struct Look {
     begin: u64,
     /// Answers that went on.
     steps: u32,
-    position: u64,
     until: u64,
+    /// In their order. Those are forgotten that have been counted and returned as the scan's.
     missing: Vec<Range<u64>>,
+    /// Up to where what was missing has been counted.
+    counted: u64,
+    /// Up to where it has been returned as the scan's.
+    near: u64,
 }
 
 impl Looks {
     /// Looks ahead of a plan that begins with `range`, in an answer that begins at `begin` of that
     /// file. Returns what was not in memory near it and has not been returned before, once answers
-    /// that go on show a scan.
+    /// that go on show a scan: it is the scan's own.
     pub(crate) fn ahead_of(
         &mut self,
         range: &FileRange,
@@ -67,7 +72,7 @@ impl Looks {
         if approach == Approach::GoesOn && look.begin != begin {
             look.steps += 1;
         }
-        (look.begin, look.position) = (begin, range.position);
+        look.begin = begin;
         let (far_bytes, near_bytes) = distances(sight, approach);
         let file_bytes = range.file.metadata().map_or(0, |metadata| metadata.len());
         if look.until < file_bytes.min(range.position + near_bytes) {
@@ -78,9 +83,30 @@ impl Looks {
         if look.steps < STEPS_MIN { Vec::new() } else { look.take_before(range.end() + NEAR_BYTES) }
     }
 
+    /// An answer with the range has been sent. Returns how many of its bytes were missing and have
+    /// not been counted before.
+    pub(crate) fn pass(&mut self, range: &FileRange) -> u64 {
+        let look = self.0.iter_mut().find(|look| look.is_of(range));
+        look.map_or(0, |look| {
+            let bytes = look.missing_bytes(range);
+            look.counted = look.counted.max(range.end());
+            look.forget_passed();
+            bytes
+        })
+    }
+
+    /// How many bytes of the range were missing and have not been counted.
+    pub(crate) fn missing_bytes(&self, range: &FileRange) -> u64 {
+        let look = self.0.iter().find(|look| look.is_of(range));
+        look.map_or(0, |look| look.missing_bytes(range))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn of(&mut self, range: &FileRange, begin: u64) -> &mut Look {
-        let is_of = |look: &Look| std::ptr::eq(look.file.as_ptr(), Arc::as_ptr(&range.file));
-        let place = self.0.iter().position(is_of).unwrap_or_else(|| {
+        let place = self.0.iter().position(|look| look.is_of(range)).unwrap_or_else(|| {
             if self.0.len() == FILES_MAX {
                 self.0.remove(0);
             }
@@ -88,7 +114,7 @@ impl Looks {
             self.0.len() - 1
         });
         let look = &mut self.0[place];
-        if !(look.position..=look.until).contains(&range.position) {
+        if !(look.begin..=look.until).contains(&range.position) {
             *look = Look::at(range, begin);
         }
         look
@@ -99,17 +125,41 @@ impl Look {
     fn at(range: &FileRange, begin: u64) -> Look {
         let (file, position) = (Arc::downgrade(&range.file), range.position);
         let until = position - position % PAGE_BYTES;
-        Look { file, begin, steps: 0, position, until, missing: Vec::new() }
+        let missing = Vec::new();
+        Look { file, begin, steps: 0, until, missing, counted: position, near: until }
     }
 
+    fn is_of(&self, range: &FileRange) -> bool {
+        std::ptr::eq(self.file.as_ptr(), Arc::as_ptr(&range.file))
+    }
+
+    fn missing_bytes(&self, range: &FileRange) -> u64 {
+        let part = range.position.max(self.counted)..range.end();
+        self.missing.iter().map(|stretch| overlap(stretch, &part)).map(|both| len(&both)).sum()
+    }
+
+    /// What is missing before `end` and has not been returned.
     fn take_before(&mut self, end: u64) -> Vec<Range<u64>> {
-        let mut near: Vec<_> = self.missing.extract_if(.., |stretch| stretch.start < end).collect();
-        if let Some(last) = near.last_mut().filter(|last| last.end > end) {
-            self.missing.insert(0, end..last.end);
-            last.end = end;
-        }
+        let part = self.near..end;
+        self.near = end.max(self.near);
+        let near = self.missing.iter().map(|stretch| overlap(stretch, &part));
+        let near = near.filter(|both| !both.is_empty()).collect();
+        self.forget_passed();
         near
     }
+
+    fn forget_passed(&mut self) {
+        let passed = self.counted.min(self.near);
+        self.missing.retain(|stretch| stretch.end > passed);
+    }
+}
+
+fn overlap(one: &Range<u64>, other: &Range<u64>) -> Range<u64> {
+    one.start.max(other.start)..one.end.min(other.end)
+}
+
+fn len(range: &Range<u64>) -> u64 {
+    range.end.saturating_sub(range.start)
 }
 
 /// How far to look, and how near the end of that may come before the next look. Who jumps may
@@ -139,7 +189,11 @@ fn missing(
         }
         let piece = start..range.end.min(start + piece_bytes);
         let len_bytes = piece.end - piece.start;
-        let Some(pages) = sight.resident_pages(file, start, len_bytes) else { return };
+        let pages = match sight {
+            Sight::Blind => Some(0),
+            _ => sight.resident_pages(file, start, len_bytes),
+        };
+        let Some(pages) = pages else { return };
         let missing_bytes = len_bytes - (pages * PAGE_BYTES).min(len_bytes);
         if missing_bytes == 0 {
             continue;
@@ -222,6 +276,27 @@ mod tests {
         assert!(found.iter().eq(&Some(0..3 * MIB + NEAR_BYTES)), "{found:?}");
         let found = plan(3 * MIB, 0, Approach::GoesOn);
         assert!(found.iter().eq(&Some(3 * MIB + NEAR_BYTES..4 * MIB + NEAR_BYTES)), "{found:?}");
+    }
+
+    #[test]
+    fn what_was_missing_counts_once_when_it_is_sent() {
+        let file = file(12 * MIB, Some(MIB..2 * MIB));
+        let mut looks = Looks::default();
+        let mut send = |begin: u64, len_bytes, approach| {
+            let range = FileRange { file: Arc::clone(&file), position: begin, len_bytes };
+            looks.ahead_of(&range, begin, approach, Sight::Cachestat);
+            let foreseen = looks.missing_bytes(&range);
+            let mut bytes = vec![0; 12 << 20];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            let counted = looks.pass(&range);
+            assert_eq!((counted, looks.missing_bytes(&range)), (foreseen, 0));
+            counted
+        };
+        assert_eq!(send(100, MIB, Approach::Begins), MIB - 100, "and 100 that were in memory");
+        assert_eq!(send(MIB + 100, 2 * MIB, Approach::GoesOn), MIB + 100);
+        assert_eq!(send(3 * MIB, MIB, Approach::GoesOn), MIB - 100, "a batch that was cut");
+        assert_eq!(send(4 * MIB, 5 * MIB, Approach::GoesOn), 5 * MIB);
+        assert_eq!(send(2 * MIB, 8 * MIB, Approach::Jumps), 0, "now all is in memory");
     }
 
     #[test]

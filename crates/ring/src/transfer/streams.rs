@@ -1,12 +1,14 @@
 //! Which readers go on where an answer from the disk ended: a scan, as long as it goes on.
 //!
 //! ```text
-//!   answer 1, cold        |--------|end
-//!   answer 2 begins there          |--------|    goes on: a chain, unless what follows is cached
+//!   answer 1, cold              |--------|
+//!   answer 2 begins there                |--------|    goes on: a chain, unless what follows is cached
+//!   or a little before                |--------|       it asks again for a batch that was cut
 //! ```
 //!
-//! A reader that comes to a file for the first time may begin a scan. One that comes back to
-//! another place reads here and there.
+//! A reader that comes to a file for the first time may begin a scan, or go on with one after it
+//! has connected anew: what it finds in memory then is what was read ahead for it. One that comes
+//! back to another place reads here and there.
 //!
 //! Called by perform.rs, once an answer. A scan stays on chains although the kernel's read-ahead
 //! has its next pages in memory by then. Its waits for the disk, and the work of reading ahead,
@@ -32,17 +34,18 @@ pub(crate) struct Streams {
 pub(crate) enum Approach {
     /// From nowhere: it may begin a scan.
     Begins,
-    /// From the end of an answer that came from the disk.
+    /// From the end of an answer that came from the disk, or from within it.
     GoesOn,
     /// From elsewhere in the file.
     Jumps,
 }
 
-/// Where the last answer from a file ended.
+/// The last answer from a file.
 #[derive(Debug)]
 struct End {
     /// Its address alone. An address that becomes another file's costs one answer its path.
     file: *const File,
+    begin: u64,
     position: u64,
     is_from_disk: bool,
 }
@@ -51,22 +54,29 @@ impl Streams {
     /// How an answer comes to the place in the file where it begins.
     pub(crate) fn approach(&self, file: &Arc<File>, begin: u64) -> Approach {
         match self.ends.iter().find(|end| end.file == Arc::as_ptr(file)) {
-            Some(end) if end.position != begin => Approach::Jumps,
+            Some(end) if !end.is_left_by(begin) => Approach::Jumps,
             Some(end) if end.is_from_disk => Approach::GoesOn,
             _ => Approach::Begins,
         }
+    }
+
+    /// Whether the peer has been sent bytes of the file before, as far as is remembered.
+    pub(crate) fn know(&self, file: &Arc<File>) -> bool {
+        self.ends.iter().any(|end| end.file == Arc::as_ptr(file))
+    }
+
+    /// Remembers a file whose bytes are in memory, as far as a scan would have it read ahead.
+    pub(crate) fn begin_in_memory(&mut self, file: &Arc<File>, begin: u64) {
+        let file = Arc::as_ptr(file);
+        self.push(End { file, begin, position: begin, is_from_disk: false });
     }
 
     /// Remembers where the ranges of an answer from the disk end. Of more files than it has room
     /// for it forgets the oldest.
     pub(crate) fn go_on_behind(&mut self, ranges: impl Iterator<Item = FileRange>) {
         for range in ranges.take(ENDS_MAX) {
-            self.forget(&range.file);
-            if self.ends.len() == ENDS_MAX {
-                self.ends.remove(0);
-            }
-            let (file, position) = (Arc::as_ptr(&range.file), range.end());
-            self.ends.push(End { file, position, is_from_disk: true });
+            let (file, begin, position) = (Arc::as_ptr(&range.file), range.position, range.end());
+            self.push(End { file, begin, position, is_from_disk: true });
         }
     }
 
@@ -79,7 +89,7 @@ impl Streams {
         for range in ranges {
             let is_of = |end: &&mut End| end.file == Arc::as_ptr(&range.file);
             if let Some(end) = self.ends.iter_mut().find(is_of) {
-                (end.position, end.is_from_disk) = (range.end(), false);
+                (end.begin, end.position, end.is_from_disk) = (range.position, range.end(), false);
             }
         }
     }
@@ -89,8 +99,20 @@ impl Streams {
         !self.ends.iter().any(|end| end.is_from_disk)
     }
 
-    fn forget(&mut self, file: &Arc<File>) {
-        self.ends.retain(|end| end.file != Arc::as_ptr(file));
+    fn push(&mut self, end: End) {
+        self.ends.retain(|other| other.file != end.file);
+        if self.ends.len() == ENDS_MAX {
+            self.ends.remove(0);
+        }
+        self.ends.push(end);
+    }
+}
+
+impl End {
+    /// Whether a reader that goes on from here may begin its next answer there: at the end, or at
+    /// the batch that the end has cut.
+    fn is_left_by(&self, begin: u64) -> bool {
+        begin == self.position || (self.begin + 1..self.position).contains(&begin)
     }
 }
 
@@ -111,14 +133,16 @@ mod tests {
         assert_eq!(streams.approach(&file, 100), Approach::GoesOn);
         assert_eq!(streams.approach(&other, 57), Approach::GoesOn);
         assert_eq!(streams.approach(&other, 100), Approach::Jumps);
-        assert_eq!(streams.approach(&file, 99), Approach::Jumps);
+        assert_eq!(streams.approach(&file, 99), Approach::GoesOn, "a batch that was cut");
+        assert_eq!(streams.approach(&file, 0), Approach::Jumps, "the same answer again");
+        assert_eq!(streams.approach(&file, 101), Approach::Jumps);
         streams.go_on_behind([range(&file, 100, 100)].into_iter());
         assert_eq!(streams.approach(&file, 100), Approach::Jumps, "only where the last one ended");
         streams.end([].into_iter());
         assert_eq!(streams.approach(&file, 200), Approach::GoesOn, "an answer of another kind");
         streams.end([range(&file, 200, 1)].into_iter());
         assert_eq!(streams.approach(&file, 201), Approach::Begins, "that one was in memory");
-        assert_eq!(streams.approach(&file, 200), Approach::Jumps);
+        assert_eq!(streams.approach(&file, 202), Approach::Jumps);
         assert_eq!(streams.approach(&other, 57), Approach::GoesOn, "another file's scan");
     }
 

@@ -13,7 +13,6 @@ use std::time::Instant;
 
 use rustix::fs::fadvise;
 use rustix::io::Errno;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::counters::{Counter, Counters};
 use crate::error::TransferError;
@@ -25,6 +24,7 @@ use crate::shortage;
 use crate::socket::Socket;
 use crate::stepwise::Steps;
 use crate::sys::{Advice, Request, Requests};
+use crate::transfer::cold_places::ColdPlace;
 use crate::transfer::pipes::Lease;
 use crate::transfer::route::{self, Way};
 use crate::transfer::stage::{Parked, Stage};
@@ -111,7 +111,7 @@ struct Job {
     /// thread that exists; sendfile would wait on the event loop.
     has_left_chain: bool,
     /// Held while the plan waits for the disk.
-    cold_place: Option<OwnedSemaphorePermit>,
+    cold_place: Option<ColdPlace>,
     stage: Stage,
     /// Held while a full stage waits for the peer.
     parked_stage: Option<Parked>,
@@ -174,6 +174,9 @@ impl Job {
         let (rest_bytes, spliced) = (transfer.rest_bytes(), ring.config.spliced);
         let way = route::choose(rest_bytes, can_chain, spliced, is_cached);
         self.is_scan |= way == Way::Chain;
+        if !self.is_scan {
+            ring.cold_places.note_hot();
+        }
         way
     }
 

@@ -55,6 +55,9 @@ pub const COPY_MAX_BYTES: u64 = 16 * 1024;
 /// kernel punts never queue behind a scan.
 pub const DEFAULT_COLD_CHAINS: usize = 16;
 
+/// The same while the ring has hot readers, too.
+pub const DEFAULT_COLD_CHAINS_BESIDE_HOT: usize = 4;
+
 /// How far the disk reads ahead of a cold chain: as much as one chain of whole hops moves.
 pub const READ_AHEAD_BYTES: u64 = CHAIN_OPERATIONS as u64 / 2 * DEFAULT_HOP_BYTES as u64;
 
@@ -145,6 +148,8 @@ pub struct RingConfig {
     pub max_pipes: usize,
     /// Chains under `Path::Auto` that may wait for a disk at once, at least 1.
     pub cold_chains: usize,
+    /// The same while others are sent what is in memory, at least 1.
+    pub cold_chains_beside_hot: usize,
     /// The scans of the process. What they bring into the page cache is dropped behind them, so
     /// that they do not evict pages that others read. None: it stays.
     pub scans: Option<Arc<Scans>>,
@@ -173,6 +178,7 @@ impl Default for RingConfig {
             pipe_slots: DEFAULT_PIPE_SLOTS,
             max_pipes: DEFAULT_MAX_PIPES,
             cold_chains: DEFAULT_COLD_CHAINS,
+            cold_chains_beside_hot: DEFAULT_COLD_CHAINS_BESIDE_HOT,
             scans: None,
             sight: Sight::default(),
             spliced: Spliced::default(),
@@ -191,7 +197,8 @@ impl RingConfig {
         assert!(self.submissions as usize >= CHAIN_OPERATIONS, "{self:?}: no room for a chain");
         assert!(self.submissions < self.completions, "{self:?}: completions would overflow");
         assert!((1..=1 << 30).contains(&self.hop_bytes), "{self:?}: hops of no or too many bytes");
-        assert!(self.cold_chains >= 1, "{self:?}: cold data could never be sent");
+        let cold_chains = self.cold_chains.min(self.cold_chains_beside_hot);
+        assert!(cold_chains >= 1, "{self:?}: cold data could never be sent");
         assert!(self.max_pipes >= 2, "{self:?}: one pipe may be parked, one must move");
     }
 }

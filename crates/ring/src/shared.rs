@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use rustix::io::{Errno, ReadWriteFlags};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use crate::counters::Counters;
 use crate::epoll;
@@ -23,6 +23,7 @@ use crate::pins::PinTable;
 use crate::ring_config::{RingConfig, Sight};
 use crate::socket::Socket;
 use crate::sys::Advice;
+use crate::transfer::cold_places::{ColdPlace, ColdPlaces};
 use crate::transfer::pipes::Pipes;
 use crate::transfer::residency::Residency;
 use crate::transfer::stage::Stage;
@@ -41,8 +42,7 @@ pub(crate) struct Shared {
     /// How many full stages wait for peers.
     pub(crate) parked_stages: Rc<Cell<usize>>,
     pub(crate) workers: Workers,
-    /// One permit for each chain that may wait for a disk, first come first served.
-    cold_chains: Arc<Semaphore>,
+    pub(crate) cold_places: ColdPlaces,
     pub(crate) config: RingConfig,
     pub(crate) counters: Arc<Counters>,
     /// Why io_uring is not in use although the configuration allowed it.
@@ -70,7 +70,7 @@ impl Shared {
             spare_stage: Cell::default(),
             parked_stages: Rc::default(),
             workers: Workers::of_this_thread(),
-            cold_chains: Arc::new(Semaphore::new(config.cold_chains)),
+            cold_places: ColdPlaces::new(config.cold_chains, config.cold_chains_beside_hot),
             config,
             counters,
             unavailable,
@@ -78,12 +78,11 @@ impl Shared {
     }
 
     /// Waits for a place among the chains that may wait for a disk.
-    pub(crate) async fn admit_cold(&self) -> OwnedSemaphorePermit {
-        let cold_chains = Arc::clone(&self.cold_chains);
-        if cold_chains.available_permits() == 0 {
+    pub(crate) async fn admit_cold(&self) -> ColdPlace {
+        if self.cold_places.is_full() {
             self.counters.cold_waits.add(1);
         }
-        cold_chains.acquire_owned().await.expect("the semaphore is never closed")
+        self.cold_places.take().await
     }
 
     /// Drops pages from the page cache, but for those in use at this moment.

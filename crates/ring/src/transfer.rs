@@ -22,6 +22,7 @@
 //! kernel workers.
 
 mod apply;
+pub(crate) mod cold_places;
 #[cfg(test)]
 mod fake;
 pub(crate) mod looks;

@@ -153,6 +153,12 @@ impl ColdBudgets {
 
     /// What everyone may read now. The control holds scans back, so that hot readers that miss a
     /// page need not wait, least of all for the control itself.
+    /// Bytes a second that all fetches together may take from the disk. `None`: any.
+    pub(crate) fn permitted(&self) -> Option<u64> {
+        let rate = self.rate().rate;
+        rate.is_finite().then_some(rate as u64)
+    }
+
     fn rate(&self) -> Rate {
         let permitted = self.control.as_ref().map_or(f64::INFINITY, Control::permitted);
         let rate = self.everyone.min(permitted);

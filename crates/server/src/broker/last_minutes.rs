@@ -36,6 +36,8 @@ struct Slot {
     /// Counted from 1, so that an unused slot has none.
     period: AtomicU64,
     disk_bytes: AtomicU64,
+    /// Bytes a second that all fetches together might take from the disk; 0: not noted.
+    permitted: AtomicU64,
     durations: [AtomicU32; BUCKETS],
 }
 
@@ -44,6 +46,8 @@ struct Slot {
 pub(crate) struct Seconds {
     /// Bytes of records that fetches took from the disk.
     pub(crate) disk_bytes: u64,
+    /// How many a second budgets and target allowed at last. `None`: any.
+    pub(crate) permitted: Option<u64>,
     /// Hot fetches.
     pub(crate) hot_fetches: u64,
     /// 99 of 100 hot fetches took no longer, in microseconds. `None` without a fetch.
@@ -55,6 +59,7 @@ impl LastMinutes {
         let slot = || Slot {
             period: AtomicU64::new(0),
             disk_bytes: AtomicU64::new(0),
+            permitted: AtomicU64::new(0),
             durations: std::array::from_fn(|_| AtomicU32::new(0)),
         };
         LastMinutes { began, slots: std::iter::repeat_with(slot).take(SLOTS).collect() }
@@ -68,6 +73,11 @@ impl LastMinutes {
             0 => drop(slot.durations[bucket_of(took)].fetch_add(1, Relaxed)),
             _ => drop(slot.disk_bytes.fetch_add(disk_bytes, Relaxed)),
         }
+    }
+
+    /// Notes how many bytes a second all fetches together may take from the disk now.
+    pub(crate) fn note_permitted(&self, now: Instant, bytes_per_second: u64) {
+        self.slot_at(now).permitted.store(bytes_per_second.max(1), Relaxed);
     }
 
     /// The last ten minutes, oldest first; the last entry is the present slot, not yet over.
@@ -99,6 +109,7 @@ impl LastMinutes {
 impl Slot {
     fn clear(&self) {
         self.disk_bytes.store(0, Relaxed);
+        self.permitted.store(0, Relaxed);
         self.durations.iter().for_each(|count| count.store(0, Relaxed));
     }
 
@@ -106,7 +117,8 @@ impl Slot {
         let counts = self.durations.each_ref().map(|count| u64::from(count.load(Relaxed)));
         let hot_fetches = counts.iter().sum();
         let disk_bytes = self.disk_bytes.load(Relaxed);
-        Seconds { disk_bytes, hot_fetches, hot_p99_us: p99_us(&counts, hot_fetches) }
+        let permitted = Some(self.permitted.load(Relaxed)).filter(|permitted| *permitted > 0);
+        Seconds { disk_bytes, permitted, hot_fetches, hot_p99_us: p99_us(&counts, hot_fetches) }
     }
 }
 
@@ -168,6 +180,17 @@ mod tests {
             let next = bucket_of(Duration::from_micros(end));
             assert!(next > bucket_of(Duration::from_micros(us)) || next == BUCKETS - 1);
         }
+    }
+
+    #[test]
+    fn what_was_permitted_is_that_of_its_slot() {
+        let began = Instant::now();
+        let minutes = LastMinutes::new(began);
+        minutes.note_permitted(at(began, 0), 9_000_000);
+        minutes.note_permitted(at(began, 1), 0);
+        let permitted: Vec<_> =
+            minutes.read(at(began, 2)).iter().map(|seconds| seconds.permitted).collect();
+        assert_eq!(permitted[SLOTS - 3..], [Some(9_000_000), Some(1), None]);
     }
 
     #[test]

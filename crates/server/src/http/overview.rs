@@ -77,6 +77,8 @@ struct Totals {
 struct Minutes {
     slot_seconds: u64,
     disk_bytes: Vec<u64>,
+    /// Bytes a second.
+    permitted: Vec<Option<u64>>,
     hot_p99_us: Vec<Option<u64>>,
 }
 
@@ -195,6 +197,7 @@ impl Minutes {
         Minutes {
             slot_seconds: SLOT_SECONDS,
             disk_bytes: slots.iter().map(|slot| slot.disk_bytes).collect(),
+            permitted: slots.iter().map(|slot| slot.permitted).collect(),
             hot_p99_us: slots.iter().map(|slot| slot.hot_p99_us).collect(),
         }
     }
@@ -275,7 +278,8 @@ mod tests {
     fn the_json_has_the_names_that_the_page_reads() {
         let rows = [State::Online, State::Offline, State::Absent]
             .map(|state| PartitionRow { state, ..PartitionRow::absent("orders", 3) });
-        let seconds = [Seconds { disk_bytes: 5, hot_fetches: 1, hot_p99_us: Some(250) }];
+        let seconds =
+            [Seconds { disk_bytes: 5, permitted: Some(9), hot_fetches: 1, hot_p99_us: Some(250) }];
         let overview = Overview {
             minutes: Minutes::of(&seconds),
             partitions: rows.to_vec(),

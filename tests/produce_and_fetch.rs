@@ -140,7 +140,7 @@ fn limits_of_answer_and_partition_hold() {
         }
     }
     let sizes = sizes_of_two(&mut client, 100_000, 60_000);
-    assert_eq!(sizes, [5 * batch.len(), 4 * batch.len()], "whole batches");
+    assert_eq!(sizes, [5 * batch.len(), 3 * batch.len()], "whole batches");
 }
 
 #[test]

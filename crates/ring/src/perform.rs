@@ -25,12 +25,17 @@ use crate::socket::Socket;
 use crate::stepwise::Steps;
 use crate::sys::{Advice, Request, Requests};
 use crate::transfer::cold_places::ColdPlace;
+use crate::transfer::looks;
 use crate::transfer::pipes::Lease;
 use crate::transfer::route::{self, Way};
 use crate::transfer::stage::{Parked, Stage};
 use crate::transfer::streams::Approach;
 use crate::transfer::{Means, Next, Op, Path, Pieces, Transfer};
 use crate::uring::{OnDrop, Uring};
+
+/// A first answer of more files is no scan that goes on after a connection was made anew: a gap in
+/// one of them would have all of them wait.
+const FEW_FILES: usize = 4;
 
 /// Runs a transfer to its end. The caller runs one transfer at a time on a socket.
 pub(crate) async fn transfer(
@@ -48,7 +53,7 @@ pub(crate) async fn transfer(
         match job.transfer.next() {
             Next::Done => {
                 job.note_stream();
-                job.note_cold();
+                job.note_passed(ring);
                 job.drop_behind(ring);
                 socket.uncork();
                 std::mem::forget(unfinished);
@@ -174,9 +179,6 @@ impl Job {
         let (rest_bytes, spliced) = (transfer.rest_bytes(), ring.config.spliced);
         let way = route::choose(rest_bytes, can_chain, spliced, is_cached);
         self.is_scan |= way == Way::Chain;
-        if !self.is_scan {
-            ring.cold_places.note_hot();
-        }
         way
     }
 
@@ -184,10 +186,11 @@ impl Job {
     /// has not read the file before; and what follows is not cached.
     fn goes_on_to_disk(&self, ring: &Shared) -> bool {
         let mut streams = self.socket.streams.borrow_mut();
-        let Some((range, begin)) = self.transfer.next_ranges_from(u64::MAX).next() else {
-            return false;
-        };
-        let is_new = self.transfer.rest_bytes() > COPY_MAX_BYTES && !streams.know(&range.file);
+        let mut ranges = self.transfer.next_ranges_from(u64::MAX);
+        let Some((range, begin)) = ranges.next() else { return false };
+        let is_new = self.transfer.rest_bytes() > COPY_MAX_BYTES
+            && ranges.nth(FEW_FILES - 1).is_none()
+            && streams.has_room_for(&range.file);
         if !is_new && streams.approach(&range.file, begin) != Approach::GoesOn {
             return false;
         }
@@ -226,6 +229,10 @@ impl Job {
         let goes_on = self.transfer.rest_bytes() > 0;
         if self.is_cold && goes_on && self.transfer.is_at_a_turn() {
             self.account.begin_cold();
+            if ring.cold_places.is_full() {
+                // Who has a place may wait for a pipe, so who waits for a place must not hold one.
+                self.release_pipe();
+            }
             self.cold_place = Some(ring.admit_cold().await);
             self.look_ahead(ring);
             self.read_ahead(ring);
@@ -264,23 +271,34 @@ impl Job {
     }
 
     /// Notes what the disk will read, and what of it for a scan, before it reads ahead.
-    fn look_ahead(&self, ring: &Shared) {
+    fn look_ahead(&mut self, ring: &Shared) {
         let (streams, mut looks) = (self.socket.streams.borrow(), self.socket.looks.borrow_mut());
+        let is_wide = self.transfer.ranges().nth(looks::FILES_MAX).is_some();
+        let sight = ring.config.sight;
         for (range, begin) in self.transfer.next_ranges_from(READ_AHEAD_BYTES) {
             let approach = streams.approach(&range.file, begin);
-            let brought = looks.ahead_of(&range, begin, approach, ring.config.sight);
-            if let (Some(scans), false) = (&ring.config.scans, brought.is_empty()) {
-                scans.bring(self.socket.scan_reader(scans), &range, brought, Instant::now());
+            let foreseen = looks.ahead_of(&range, begin, approach, sight, is_wide);
+            self.account.note_cold(foreseen.cold_bytes);
+            if foreseen.brought.is_empty() || !sight.tells_cold() {
+                continue;
+            }
+            if let Some(scans) = &ring.config.scans {
+                let reader = self.socket.scan_reader(scans);
+                scans.bring(reader, &range, foreseen.brought, Instant::now());
             }
         }
     }
 
-    /// Counts what the disk was read for, by this answer's plans or ahead of it.
-    fn note_cold(&mut self) {
+    /// Counts what the disk was read for ahead of this answer, beside what its plans have counted.
+    /// Notes an answer from memory.
+    fn note_passed(&mut self, ring: &Shared) {
         let mut looks = self.socket.looks.borrow_mut();
         if !looks.is_empty() {
-            let bytes = self.transfer.ranges().map(|range| looks.pass(&range)).sum();
-            self.account.note_cold(bytes);
+            self.account.note_cold(self.transfer.ranges().map(|range| looks.pass(&range)).sum());
+        }
+        let sent = self.account.end();
+        if !self.is_scan && sent.cold_bytes == 0 && sent.file_bytes() > 0 {
+            ring.cold_places.note_hot();
         }
     }
 

@@ -52,10 +52,15 @@ impl Account {
         }
     }
 
-    /// Counts what the disk was read for, beside what copies have read themselves.
+    /// Counts what the disk is read for, beside what copies have read themselves.
     pub(crate) fn note_cold(&mut self, bytes: u64) {
-        let all_bytes = self.sent.file_bytes();
-        self.sent.cold_bytes = (self.sent.cold_bytes + bytes).min(all_bytes);
+        self.sent.cold_bytes += bytes;
+    }
+
+    /// The answer is over. A plan may have been for more than it sent.
+    pub(crate) fn end(&mut self) -> Sent {
+        self.sent.cold_bytes = self.sent.cold_bytes.min(self.sent.file_bytes());
+        self.sent
     }
 
     /// The socket takes no more for now.

@@ -1,15 +1,16 @@
 //! How far a connection has looked ahead of its scans for pages that are not in memory.
 //!
 //! ```text
-//!   file  |------ read ------|▓▓▓▓░░░░░░░▓▓▓|.........
-//!                    counted ^               ^ looked until     ░ missing: the disk reads it
+//!   file  |------ sent ------|▓▓▓▓░░░░░░░▓▓▓|.........
+//!                    position ^              ^ looked until      ░ missing: the disk reads it
 //! ```
 //!
 //! perform.rs calls it before each cold plan. Pages must be looked for before the kernel reads
 //! ahead to them, since afterwards nothing shows for whom they came. What was missing counts as
-//! read from the disk once it is sent. It is the scan's own, to be dropped behind it, once a third
-//! answer in a row shows a scan and the scan comes near it. What other readers bring in between
-//! counts as the scan's.
+//! read from the disk once it is sent; so does what is missing when it is planned, because pages
+//! may have been dropped since. It is the scan's own, to be dropped behind it, once a third answer
+//! in a row shows a scan and the scan comes near it. What other readers bring in between counts as
+//! the scan's.
 
 use std::fs::File;
 use std::ops::Range;
@@ -20,12 +21,16 @@ use crate::ring_config::{PAGE_BYTES, Sight};
 use crate::transfer::streams::Approach;
 
 /// Files that one connection looks ahead in.
-const FILES_MAX: usize = 64;
+pub(crate) const FILES_MAX: usize = 64;
 
 /// Looked at by one call of the kernel, if all of it is missing or there.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// Missing stretches remembered in a file. What is brought in more pieces stays in the page cache.
+/// Calls of the kernel for one look, which is more than a look at whole pieces takes. It ends
+/// there, and the next one goes on.
+const CALLS_MAX: u32 = 256;
+
+/// Missing stretches remembered in a file. While there are as many, it is looked no further.
 const STRETCHES_MAX: usize = 1024;
 
 /// Into how many pieces one is divided that is there in part, down to pages.
@@ -41,6 +46,15 @@ const NEAR_BYTES: u64 = 32 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Looks(Vec<Look>);
 
+/// What a cold plan will have the disk read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Foreseen {
+    /// Bytes of the plan's range that come from the disk and have not been counted.
+    pub(crate) cold_bytes: u64,
+    /// What the disk reads for this scan, near it, and has not been returned before.
+    pub(crate) brought: Vec<Range<u64>>,
+}
+
 #[derive(Debug)]
 struct Look {
     file: Weak<File>,
@@ -49,38 +63,43 @@ struct Look {
     /// Answers that went on.
     steps: u32,
     until: u64,
-    /// In their order. Those are forgotten that have been counted and returned as the scan's.
+    /// Missing when looked for, and not counted.
     missing: Vec<Range<u64>>,
-    /// Up to where what was missing has been counted.
-    counted: u64,
-    /// Up to where it has been returned as the scan's.
-    near: u64,
+    /// Missing when looked for, and not returned as the scan's.
+    unowned: Vec<Range<u64>>,
+    /// Up to where the present answer has been counted. A plan may not send all of its range, and
+    /// the next one has the rest again.
+    counted: Option<u64>,
 }
 
 impl Looks {
     /// Looks ahead of a plan that begins with `range`, in an answer that begins at `begin` of that
-    /// file. Returns what was not in memory near it and has not been returned before, once answers
-    /// that go on show a scan: it is the scan's own.
+    /// file. An answer that `is_wide` has so many files that no others are forgotten for them.
     pub(crate) fn ahead_of(
         &mut self,
         range: &FileRange,
         begin: u64,
         approach: Approach,
         sight: Sight,
-    ) -> Vec<Range<u64>> {
-        let look = self.of(range, begin);
-        if approach == Approach::GoesOn && look.begin != begin {
-            look.steps += 1;
-        }
+        is_wide: bool,
+    ) -> Foreseen {
+        let Some(look) = self.of(range, begin, is_wide) else {
+            let cold_bytes = missing_now(range, range.position, sight);
+            return Foreseen { cold_bytes, ..Foreseen::default() };
+        };
+        look.steps += u32::from(approach == Approach::GoesOn && look.begin != begin);
         look.begin = begin;
         let (far_bytes, near_bytes) = distances(sight, approach);
         let file_bytes = range.file.metadata().map_or(0, |metadata| metadata.len());
         if look.until < file_bytes.min(range.position + near_bytes) {
-            let until = file_bytes.min(range.position + far_bytes).next_multiple_of(PAGE_BYTES);
-            missing(&range.file, look.until..until, PIECE_BYTES, sight, &mut look.missing);
-            look.until = until;
+            look.look_until(file_bytes.min(range.position + far_bytes), sight);
         }
-        if look.steps < STEPS_MIN { Vec::new() } else { look.take_before(range.end() + NEAR_BYTES) }
+        let from = look.counted.unwrap_or(begin).max(range.position);
+        let cold_bytes = look.count(from..range.end()).max(missing_now(range, from, sight));
+        look.counted = Some(range.end().max(from));
+        let is_scan = look.steps >= STEPS_MIN;
+        let brought = if is_scan { look.own(range.end() + NEAR_BYTES) } else { Vec::new() };
+        Foreseen { cold_bytes, brought }
     }
 
     /// An answer with the range has been sent. Returns how many of its bytes were missing and have
@@ -88,74 +107,158 @@ impl Looks {
     pub(crate) fn pass(&mut self, range: &FileRange) -> u64 {
         let look = self.0.iter_mut().find(|look| look.is_of(range));
         look.map_or(0, |look| {
-            let bytes = look.missing_bytes(range);
-            look.counted = look.counted.max(range.end());
-            look.forget_passed();
-            bytes
+            let from = look.counted.take().unwrap_or(range.position).max(range.position);
+            look.count(from..range.end())
         })
     }
 
     /// How many bytes of the range were missing and have not been counted.
     pub(crate) fn missing_bytes(&self, range: &FileRange) -> u64 {
         let look = self.0.iter().find(|look| look.is_of(range));
-        look.map_or(0, |look| look.missing_bytes(range))
+        look.map_or(0, |look| bytes_in(&look.missing, &(range.position..range.end())))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    fn of(&mut self, range: &FileRange, begin: u64) -> &mut Look {
-        let place = self.0.iter().position(|look| look.is_of(range)).unwrap_or_else(|| {
-            if self.0.len() == FILES_MAX {
-                self.0.remove(0);
+    fn of(&mut self, range: &FileRange, begin: u64, is_wide: bool) -> Option<&mut Look> {
+        let place = match self.0.iter().position(|look| look.is_of(range)) {
+            Some(place) => place,
+            None if is_wide && self.0.len() == FILES_MAX => return None,
+            None => {
+                if self.0.len() == FILES_MAX {
+                    self.0.remove(0);
+                }
+                self.0.push(Look::at(range, begin));
+                self.0.len() - 1
             }
-            self.0.push(Look::at(range, begin));
-            self.0.len() - 1
-        });
+        };
         let look = &mut self.0[place];
         if !(look.begin..=look.until).contains(&range.position) {
             *look = Look::at(range, begin);
         }
-        look
+        Some(look)
     }
 }
 
 impl Look {
     fn at(range: &FileRange, begin: u64) -> Look {
-        let (file, position) = (Arc::downgrade(&range.file), range.position);
-        let until = position - position % PAGE_BYTES;
-        let missing = Vec::new();
-        Look { file, begin, steps: 0, until, missing, counted: position, near: until }
+        let (file, until) = (Arc::downgrade(&range.file), range.position);
+        let until = until - until % PAGE_BYTES;
+        let (missing, unowned) = Default::default();
+        Look { file, begin, steps: 0, until, missing, unowned, counted: None }
     }
 
     fn is_of(&self, range: &FileRange) -> bool {
         std::ptr::eq(self.file.as_ptr(), Arc::as_ptr(&range.file))
     }
 
-    fn missing_bytes(&self, range: &FileRange) -> u64 {
-        let part = range.position.max(self.counted)..range.end();
-        self.missing.iter().map(|stretch| overlap(stretch, &part)).map(|both| len(&both)).sum()
+    fn look_until(&mut self, until: u64, sight: Sight) {
+        let Some(file) = self.file.upgrade() else { return };
+        let room = STRETCHES_MAX.saturating_sub(self.missing.len());
+        let mut search = Search { file: &file, sight, calls: CALLS_MAX, room, found: Vec::new() };
+        let until = until.next_multiple_of(PAGE_BYTES);
+        self.until = search.search(self.until..until, PIECE_BYTES);
+        for stretch in search.found {
+            append(&mut self.missing, stretch.clone());
+            if self.unowned.len() < STRETCHES_MAX {
+                append(&mut self.unowned, stretch);
+            }
+        }
     }
 
-    /// What is missing before `end` and has not been returned.
-    fn take_before(&mut self, end: u64) -> Vec<Range<u64>> {
-        let part = self.near..end;
-        self.near = end.max(self.near);
-        let near = self.missing.iter().map(|stretch| overlap(stretch, &part));
-        let near = near.filter(|both| !both.is_empty()).collect();
-        self.forget_passed();
-        near
+    /// Counts what was missing in the part, and forgets what was up to its end.
+    fn count(&mut self, part: Range<u64>) -> u64 {
+        let bytes = bytes_in(&self.missing, &part);
+        take_before(&mut self.missing, part.end);
+        bytes
     }
 
-    fn forget_passed(&mut self) {
-        let passed = self.counted.min(self.near);
-        self.missing.retain(|stretch| stretch.end > passed);
+    /// What lies before `end` becomes the scan's own.
+    fn own(&mut self, end: u64) -> Vec<Range<u64>> {
+        take_before(&mut self.unowned, end)
     }
 }
 
-fn overlap(one: &Range<u64>, other: &Range<u64>) -> Range<u64> {
-    one.start.max(other.start)..one.end.min(other.end)
+/// One look for missing pages.
+struct Search<'a> {
+    file: &'a File,
+    sight: Sight,
+    /// Calls of the kernel that it may still make.
+    calls: u32,
+    /// Stretches that it may find.
+    room: usize,
+    found: Vec<Range<u64>>,
+}
+
+impl Search<'_> {
+    /// Looks at pieces of `piece_bytes`, at smaller ones where a piece is there in part. Returns
+    /// how far it came.
+    fn search(&mut self, range: Range<u64>, piece_bytes: u64) -> u64 {
+        for start in range.clone().step_by(piece_bytes as usize) {
+            if self.calls == 0 || self.found.len() >= self.room {
+                return start;
+            }
+            self.calls -= 1;
+            let piece = start..range.end.min(start + piece_bytes);
+            match missing_in(self.file, &piece, self.sight) {
+                0 => {}
+                missing_bytes if missing_bytes < len(&piece) => {
+                    let end = piece.end;
+                    let smaller = (piece_bytes / PIECES).max(PAGE_BYTES);
+                    let reached = self.search(piece, smaller);
+                    if reached < end {
+                        return reached;
+                    }
+                }
+                _ => append(&mut self.found, piece),
+            }
+        }
+        range.end
+    }
+}
+
+/// Bytes of a range from `from` on that are not in memory now.
+fn missing_now(range: &FileRange, from: u64, sight: Sight) -> u64 {
+    let part = from..range.end();
+    let pages = from - from % PAGE_BYTES..range.end().next_multiple_of(PAGE_BYTES);
+    if part.is_empty() { 0 } else { missing_in(&range.file, &pages, sight).min(len(&part)) }
+}
+
+/// Bytes of whole pages that are not in memory; none where the kernel does not answer, all where
+/// nothing shows them.
+fn missing_in(file: &File, pages: &Range<u64>, sight: Sight) -> u64 {
+    let all = len(pages);
+    match sight {
+        Sight::Blind => all,
+        _ => {
+            let resident = sight.resident_pages(file, pages.start, all);
+            resident.map_or(0, |resident| all.saturating_sub(resident * PAGE_BYTES))
+        }
+    }
+}
+
+fn append(stretches: &mut Vec<Range<u64>>, stretch: Range<u64>) {
+    match stretches.last_mut() {
+        Some(last) if last.end == stretch.start => last.end = stretch.end,
+        _ => stretches.push(stretch),
+    }
+}
+
+/// Takes what lies before `end` out of stretches in their order.
+fn take_before(stretches: &mut Vec<Range<u64>>, end: u64) -> Vec<Range<u64>> {
+    let mut before: Vec<_> = stretches.extract_if(.., |stretch| stretch.start < end).collect();
+    if let Some(last) = before.last_mut().filter(|last| last.end > end) {
+        stretches.insert(0, end..last.end);
+        last.end = end;
+    }
+    before
+}
+
+fn bytes_in(stretches: &[Range<u64>], part: &Range<u64>) -> u64 {
+    let both = |stretch: &Range<u64>| stretch.start.max(part.start)..stretch.end.min(part.end);
+    stretches.iter().map(both).map(|both| len(&both)).sum()
 }
 
 fn len(range: &Range<u64>) -> u64 {
@@ -172,39 +275,6 @@ fn distances(sight: Sight, approach: Approach) -> (u64, u64) {
         (Approach::Begins, Sight::Mincore) => (8 << 20, 2 << 20),
         (Approach::Begins, _) => (16 << 20, 2 << 20),
         (Approach::Jumps, _) => (2 << 20, 2 << 20),
-    }
-}
-
-/// Adds the pages of a range that are not in memory, looking at pieces of `piece_bytes`.
-fn missing(
-    file: &File,
-    range: Range<u64>,
-    piece_bytes: u64,
-    sight: Sight,
-    found: &mut Vec<Range<u64>>,
-) {
-    for start in range.clone().step_by(piece_bytes as usize) {
-        if found.len() >= STRETCHES_MAX {
-            return;
-        }
-        let piece = start..range.end.min(start + piece_bytes);
-        let len_bytes = piece.end - piece.start;
-        let pages = match sight {
-            Sight::Blind => Some(0),
-            _ => sight.resident_pages(file, start, len_bytes),
-        };
-        let Some(pages) = pages else { return };
-        let missing_bytes = len_bytes - (pages * PAGE_BYTES).min(len_bytes);
-        if missing_bytes == 0 {
-            continue;
-        }
-        if missing_bytes < len_bytes {
-            missing(file, piece, (piece_bytes / PIECES).max(PAGE_BYTES), sight, found);
-        } else if let Some(last) = found.last_mut().filter(|last| last.end == start) {
-            last.end = piece.end;
-        } else {
-            found.push(piece);
-        }
     }
 }
 
@@ -248,7 +318,7 @@ mod tests {
             let mut looks = Looks::default();
             let mut ahead_of = |position| {
                 let approach = if position > 0 { Approach::GoesOn } else { Approach::Begins };
-                looks.ahead_of(&at(&file, position), position, approach, sight)
+                looks.ahead_of(&at(&file, position), position, approach, sight, false).brought
             };
             assert!(ahead_of(0).is_empty() && ahead_of(MIB).is_empty(), "{sight:?}: no scan yet");
             assert_eq!(ahead_of(2 * MIB), expected, "{sight:?}");
@@ -261,7 +331,8 @@ mod tests {
         let file = file(60 * MIB, None);
         let mut looks = Looks::default();
         let mut plan = |begin: u64, sent_bytes: u64, approach| {
-            looks.ahead_of(&at(&file, begin + sent_bytes), begin, approach, Sight::Cachestat)
+            let range = at(&file, begin + sent_bytes);
+            looks.ahead_of(&range, begin, approach, Sight::Cachestat, false).brought
         };
         assert!(plan(20 * MIB, 0, Approach::Begins).is_empty());
         assert!(plan(21 * MIB, 0, Approach::GoesOn).is_empty());
@@ -279,41 +350,77 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missing_counts_once_when_it_is_sent() {
+    fn what_was_missing_counts_once_when_it_is_planned_or_passed() {
         let file = file(12 * MIB, Some(MIB..2 * MIB));
         let mut looks = Looks::default();
-        let mut send = |begin: u64, len_bytes, approach| {
+        let mut send = |begin: u64, len_bytes, approach, is_planned: bool| {
             let range = FileRange { file: Arc::clone(&file), position: begin, len_bytes };
-            looks.ahead_of(&range, begin, approach, Sight::Cachestat);
             let foreseen = looks.missing_bytes(&range);
+            let mut counted = 0;
+            for _ in 0..2 * u32::from(is_planned) {
+                // The socket took nothing of the first plan.
+                let sight = Sight::Cachestat;
+                counted += looks.ahead_of(&range, begin, approach, sight, false).cold_bytes;
+            }
             let mut bytes = vec![0; 12 << 20];
             file.read_exact_at(&mut bytes, 0).unwrap();
-            let counted = looks.pass(&range);
-            assert_eq!((counted, looks.missing_bytes(&range)), (foreseen, 0));
-            counted
+            counted += looks.pass(&range);
+            assert_eq!(looks.missing_bytes(&range), 0);
+            (foreseen, counted)
         };
-        assert_eq!(send(100, MIB, Approach::Begins), MIB - 100, "and 100 that were in memory");
-        assert_eq!(send(MIB + 100, 2 * MIB, Approach::GoesOn), MIB + 100);
-        assert_eq!(send(3 * MIB, MIB, Approach::GoesOn), MIB - 100, "a batch that was cut");
-        assert_eq!(send(4 * MIB, 5 * MIB, Approach::GoesOn), 5 * MIB);
-        assert_eq!(send(2 * MIB, 8 * MIB, Approach::Jumps), 0, "now all is in memory");
-    }
-
-    #[test]
-    fn a_file_with_holes_in_memory_everywhere_takes_bounded_memory() {
-        let mut found: Vec<_> = (0..STRETCHES_MAX as u64).map(|n| 2 * n..2 * n + 1).collect();
-        let file = file(4 * MIB, None);
-        missing(&file, MIB..2 * MIB, PIECE_BYTES, Sight::Cachestat, &mut found);
-        assert_eq!(found.len(), STRETCHES_MAX);
-    }
-
-    #[test]
-    fn a_connection_looks_ahead_in_a_bounded_number_of_files() {
-        let mut looks = Looks::default();
-        for _ in 0..2 * FILES_MAX {
-            let file = Arc::new(tempfile::tempfile().unwrap());
-            looks.ahead_of(&at(&file, 0), 0, Approach::Begins, Sight::Cachestat);
+        let begins = send(PAGE_BYTES, MIB, Approach::Begins, true);
+        assert_eq!(begins, (0, MIB - PAGE_BYTES), "the last page was in memory");
+        assert_eq!(
+            send(MIB + PAGE_BYTES, 2 * MIB, Approach::GoesOn, true),
+            (MIB + PAGE_BYTES, MIB + PAGE_BYTES)
+        );
+        let cut = send(3 * MIB, MIB, Approach::GoesOn, false);
+        assert_eq!(
+            cut,
+            (MIB - PAGE_BYTES, MIB - PAGE_BYTES),
+            "a batch that was cut, in memory by then"
+        );
+        assert_eq!(send(4 * MIB, 5 * MIB, Approach::GoesOn, true), (5 * MIB, 5 * MIB));
+        assert_eq!(send(4 * MIB, 5 * MIB, Approach::Jumps, true), (0, 0), "now it is in memory");
+        while sys::cached_pages(&file, 0, 0).unwrap() > 0 {
+            fadvise(&file, 0, None, Advice::DontNeed).unwrap();
         }
-        assert_eq!(looks.0.len(), FILES_MAX);
+        let again = send(4 * MIB, 5 * MIB, Approach::Jumps, true);
+        assert_eq!(again, (0, 5 * MIB), "it had been dropped");
+    }
+
+    #[test]
+    fn a_file_with_holes_in_memory_everywhere_takes_bounded_memory_and_time() {
+        let file = file(4 * MIB, None);
+        for page in (0..MIB / PAGE_BYTES).step_by(2) {
+            file.read_exact_at(&mut [0], page * PAGE_BYTES).unwrap();
+        }
+        let (mut found, mut reached, mut looks) = (Vec::new(), 0, 0);
+        while reached < 4 * MIB {
+            let mut search =
+                Search { file: &file, sight: Sight::Cachestat, calls: 100, room: 50, found };
+            search.found.clear();
+            reached = search.search(reached..4 * MIB, PIECE_BYTES);
+            assert!(search.found.len() <= 50);
+            found = search.found;
+            looks += 1;
+        }
+        assert!(looks >= 3, "{looks}");
+        assert_eq!(found.last().unwrap().end, 4 * MIB, "the next look goes on");
+    }
+
+    #[test]
+    fn a_connection_looks_ahead_in_a_bounded_number_of_files_and_counts_in_all() {
+        for is_wide in [false, true] {
+            let mut looks = Looks::default();
+            for _ in 0..2 * FILES_MAX {
+                let file = Arc::new(tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap());
+                file.set_len(MIB).unwrap();
+                let (range, sight) = (at(&file, 0), Sight::Cachestat);
+                let foreseen = looks.ahead_of(&range, 0, Approach::Begins, sight, is_wide);
+                assert_eq!(foreseen.cold_bytes, MIB);
+            }
+            assert_eq!(looks.0.len(), FILES_MAX);
+        }
     }
 }

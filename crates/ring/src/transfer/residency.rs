@@ -83,9 +83,10 @@ impl Residency {
         let Ok(metadata) = range.file.metadata() else { return false };
         let last = metadata.len().saturating_sub(1).max(range.position);
         let looks = (20..=AHEAD_BITS).map(|bits| range.end().saturating_add(1 << bits));
-        std::iter::once(range.position).chain(looks).all(|position| {
-            let position = position.min(last);
-            is_counted_now(self.sight, &range.file, position / PAGE_BYTES, 1)
+        let before_last = looks.take_while(|position| *position < last);
+        std::iter::once(range.position).chain(before_last).chain([last]).all(|position| {
+            let is_near = position <= range.end().saturating_add(1 << AHEAD_BITS);
+            !is_near || is_counted_now(self.sight, &range.file, position / PAGE_BYTES, 1)
         })
     }
 

@@ -60,9 +60,10 @@ impl Streams {
         }
     }
 
-    /// Whether the peer has been sent bytes of the file before, as far as is remembered.
-    pub(crate) fn know(&self, file: &Arc<File>) -> bool {
-        self.ends.iter().any(|end| end.file == Arc::as_ptr(file))
+    /// Whether the file is none that the peer has been sent bytes of, as far as is remembered, and
+    /// no other needs to be forgotten for it.
+    pub(crate) fn has_room_for(&self, file: &Arc<File>) -> bool {
+        self.ends.len() < ENDS_MAX && self.ends.iter().all(|end| end.file != Arc::as_ptr(file))
     }
 
     /// Remembers a file whose bytes are in memory, as far as a scan would have it read ahead.

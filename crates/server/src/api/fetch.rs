@@ -278,7 +278,7 @@ impl Plan {
         }
         match partition.find(context.ring, Offset(asked.fetch_offset)).await {
             Ok(found) => {
-                let left = self.limit.saturating_sub(self.record_bytes);
+                let left = self.limit.saturating_sub(self.record_bytes + self.spared_bytes);
                 let max_bytes = left.min(asked.partition_max_bytes.max(0) as u64);
                 let found_one = found.as_ref();
                 let extent = found_one.and_then(|found| self.extent(partition, found, max_bytes));

@@ -271,6 +271,39 @@ fn a_scan_that_shares_its_answers_with_a_hot_partition_leaves_nothing_either() {
     });
 }
 
+/// One has the only place among those who wait for the disk; others had it before and want it again.
+#[test]
+fn cold_answers_of_more_readers_than_there_are_pipes_all_end() {
+    let few = RingConfig {
+        cold_chains: 1,
+        cold_chains_beside_hot: 1,
+        max_pipes: 2,
+        idle_pipes: 2,
+        ..config(Backend::Uring)
+    };
+    run(few, |ring| async move {
+        const LEN_BYTES: u64 = 7 << 20;
+        let files: Vec<_> = (0..6).map(|_| file(LEN_BYTES)).collect();
+        files.iter().for_each(|file| evict(file));
+        let answers: Vec<_> = files
+            .into_iter()
+            .map(|file| {
+                let ring = ring.clone();
+                tokio::task::spawn_local(async move {
+                    let (socket, peer) = reading();
+                    let pieces = vec![range(&file, 0, LEN_BYTES)];
+                    let sent = ring.transfer(pieces, &socket, Path::Auto).await.unwrap();
+                    socket.shutdown().unwrap();
+                    (sent.file_bytes(), peer)
+                })
+            })
+            .collect();
+        for answer in answers {
+            assert_eq!(answer.await.unwrap().0, LEN_BYTES);
+        }
+    });
+}
+
 #[test]
 fn readers_of_one_range_share_what_the_disk_reads_and_the_last_leaves_nothing() {
     let scans = Arc::new(Scans::default());

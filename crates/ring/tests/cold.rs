@@ -271,7 +271,8 @@ fn a_scan_that_shares_its_answers_with_a_hot_partition_leaves_nothing_either() {
     });
 }
 
-/// One has the only place among those who wait for the disk; others had it before and want it again.
+/// One has the only place among those who wait for the disk; others had it before and want it
+/// again.
 #[test]
 fn cold_answers_of_more_readers_than_there_are_pipes_all_end() {
     let few = RingConfig {

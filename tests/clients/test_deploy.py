@@ -70,7 +70,9 @@ def test_the_container_profile_still_refuses_what_a_server_has_no_use_for(call):
     assert call not in allowed
 
 
-def test_every_metric_of_the_dashboard_is_served(penstock_only, server, values):
+def test_every_metric_of_the_dashboard_is_served(penstock_only, start, values):
+    # Budgets are shown where there are any.
+    server = start(settings={"fetch.cold.bytes.per.second": 1_000_000_000})
     create_topic(server, "measured")
     confluent_write(server.address, "measured", "none", values)
     confluent_read(server.address, "measured", 0, 0, len(values))

@@ -229,7 +229,7 @@ impl Job {
         let goes_on = self.transfer.rest_bytes() > 0;
         if self.is_cold && goes_on && self.transfer.is_at_a_turn() {
             self.account.begin_cold();
-            if ring.cold_places.is_full() {
+            if ring.cold_places.is_full(Instant::now()) {
                 // Who has a place may wait for a pipe, so who waits for a place must not hold one.
                 self.release_pipe();
             }

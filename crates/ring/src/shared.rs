@@ -79,10 +79,11 @@ impl Shared {
 
     /// Waits for a place among the chains that may wait for a disk.
     pub(crate) async fn admit_cold(&self) -> ColdPlace {
-        if self.cold_places.is_full() {
+        let now = Instant::now();
+        if self.cold_places.is_full(now) {
             self.counters.cold_waits.add(1);
         }
-        self.cold_places.take().await
+        self.cold_places.take(now).await
     }
 
     /// Drops pages from the page cache, but for those in use at this moment.

@@ -1,8 +1,8 @@
 //! How many cold plans of a ring wait for the disk at once: few beside hot readers, more without.
 //!
 //! ```text
-//!   cold plan ─► a place among all ─► hot answers lately? ─► a place among those beside them ─► admitted
-//!                                              └─ no ────────────────────────────────────────► admitted
+//!   cold plan ─► a place among all ─► hot answers lately? ── no ─────────────────► admitted
+//!                                           └─ yes ─► a place among the few ─────► admitted
 //! ```
 //!
 //! perform.rs asks before each cold plan, first come first served. Each admitted plan has a kernel
@@ -51,17 +51,17 @@ impl ColdPlaces {
         self.hot_answers.set(self.hot_answers.get() + 1);
     }
 
-    /// Whether a plan that asks now waits for others.
-    pub(crate) fn is_full(&self) -> bool {
-        let is_beside_hot = self.has_hot_readers(Instant::now());
+    /// Whether a plan that asks at `now` waits for others.
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
+        let is_beside_hot = self.has_hot_readers(now);
         self.all.available_permits() == 0
             || (is_beside_hot && self.beside_hot.available_permits() == 0)
     }
 
-    /// Waits for a place.
-    pub(crate) async fn take(&self) -> ColdPlace {
+    /// Waits for a place. Whether there are hot readers is decided at `now`.
+    pub(crate) async fn take(&self, now: Instant) -> ColdPlace {
+        let is_beside_hot = self.has_hot_readers(now);
         let place = of(&self.all).await;
-        let is_beside_hot = self.has_hot_readers(Instant::now());
         let beside_hot = if is_beside_hot { Some(of(&self.beside_hot).await) } else { None };
         ColdPlace { _place: place, _beside_hot: beside_hot }
     }
@@ -97,17 +97,19 @@ mod tests {
 
     #[test]
     fn few_are_admitted_beside_hot_readers_and_all_without_them() {
-        let places = ColdPlaces::new(5, 2);
-        let take = || at_once(places.take());
-        let alone: Vec<_> = (0..5).filter_map(|_| take()).collect();
-        assert!(alone.len() == 5 && places.is_full() && take().is_none());
+        let (places, now) = (ColdPlaces::new(5, 2), Instant::now());
+        let take = |now| at_once(places.take(now));
+        let alone: Vec<_> = (0..5).filter_map(|_| take(now)).collect();
+        assert!(alone.len() == 5 && places.is_full(now) && take(now).is_none());
         drop(alone);
         places.note_hot();
-        let mut beside: Vec<_> = (0..5).filter_map(|_| take()).collect();
-        assert!(beside.len() == 2 && places.is_full());
+        let mut beside: Vec<_> = (0..5).filter_map(|_| take(now)).collect();
+        assert!(beside.len() == 2 && places.is_full(now));
         beside.pop();
-        assert!(!places.is_full() && take().is_some());
-        std::thread::sleep(HOT_LASTS);
-        assert!(take().is_some() && !places.is_full(), "hot readers have gone");
+        assert!(!places.is_full(now) && take(now).is_some());
+        beside.extend(take(now));
+        let later = now + HOT_LASTS;
+        assert!(places.is_full(now) && !places.is_full(later), "hot readers have gone");
+        assert!(take(later).is_some());
     }
 }
